@@ -1,0 +1,76 @@
+# Every command of this project. Each target does its own set-up in .venv, so `make demo` works in a fresh clone.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint type smoke clean
+
+# Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
+	if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo "$$name"; break; fi; done)
+# Further options for the command behind demo and test: make demo ARGS="--seeds 0-3", make test ARGS="-k splits".
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# Each stamp holds the checksum of the file it was made from: a newer file with equal content installs nothing, and an interrupted
+# installation leaves no stamp, so that it is done again.
+PACKAGES := $(VENV)/.packages-installed
+PROJECT := $(VENV)/.project-installed
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(PROJECT)  ## make .venv with the exact packages of constraints.txt and this project (editable)
+	@:
+
+demo: setup  ## a whole small Table 4 on scikit-learn's digits: trials, table, picture
+	$(BIN)/python experiments/table4.py --preset demo $(ARGS)
+
+test: setup  ## the tests, without those marked slow (all: make test ARGS="-m 'slow or not slow'")
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: setup  ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+type: setup  ## mypy, strict
+	$(BIN)/mypy
+
+smoke: setup  ## the real commands on a grid of four short trials, into build/smoke
+	rm -rf build/smoke
+	$(BIN)/python experiments/table4.py --help >/dev/null
+	$(BIN)/python experiments/trial.py --dataset digits --mismatch-ratio 0.2 --ood-ratio 0.6 --strategy vlpure --seed 0
+	$(BIN)/python experiments/table4.py --preset demo --mismatch-ratios 0.2 --ood-ratios 0.6 --strategies random,vlpure --seeds 0-1 \
+		--rounds 3 -o build/smoke/table4
+	$(BIN)/python experiments/table4.py --preset demo --mismatch-ratios 0.2 --ood-ratios 0.6 --strategies random,vlpure --seeds 0-1 \
+		--rounds 3 -o build/smoke/table4 --dry-run
+	test -s build/smoke/table4/table4.md && test -s build/smoke/table4/trials.csv
+
+clean:  ## remove build output and tool caches; .venv, runs and results stay
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(PACKAGES): constraints.txt
+	@set -e; wanted="$$(cksum < constraints.txt)"; \
+	if [ -x $(BIN)/python ] && [ "$$(cat $@ 2>/dev/null)" = "$$wanted" ]; then touch $@; exit 0; fi; \
+	rm -f $@ $(PROJECT); \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+			echo "error: Python 3.11 or newer is needed$(if $(PYTHON), and PYTHON=$(PYTHON) is not one,); install it or name one: make PYTHON=/path/to/python3.11 $(or $(MAKECMDGOALS),setup)" >&2; \
+			exit 2; \
+		fi; \
+		echo "making $(VENV) with $(PYTHON)"; \
+		"$(PYTHON)" -m venv --clear $(VENV); \
+	fi; \
+	echo "installing the packages of constraints.txt into $(VENV) (about 7 GB, most of it PyTorch; minutes)"; \
+	$(PIP) install --require-hashes -r constraints.txt; \
+	echo "$$wanted" > $@
+
+$(PROJECT): pyproject.toml $(PACKAGES)
+	@set -e; wanted="$$(cksum < pyproject.toml)"; \
+	if [ "$$(cat $@ 2>/dev/null)" = "$$wanted" ]; then touch $@; exit 0; fi; \
+	rm -f $@; \
+	echo "installing this project into $(VENV) (editable)"; \
+	$(PIP) --quiet install --no-deps --no-build-isolation -e .; \
+	echo "$$wanted" > $@

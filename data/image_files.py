@@ -1,0 +1,102 @@
+"""Listing image files safely: sorted, hidden ones left out, nothing outside the data set's own folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DATA_VARIABLE = "VLPURE_DATA"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFile:
+    """One file below a data set's folder, with what tells whether it was changed."""
+
+    name: str
+    """Path relative to the data set's folder, with forward slashes."""
+    num_bytes: int
+    times_ns: tuple[int, int]
+    """When the content was modified, and when the content or its attributes were."""
+
+
+def data_folder(root: Path | None, where_from: str) -> Path:
+    """The folder of all data sets: `root`, else `$VLPURE_DATA`.
+
+    Raises ValueError when neither is given; it repeats `where_from`, which says what is needed and where to get it.
+    """
+    configured = os.environ.get(DATA_VARIABLE)
+    if root is not None:
+        return root.expanduser()
+    if configured:
+        return Path(configured).expanduser()
+    raise ValueError(f"{where_from}; give the folder that holds it as data root, or set {DATA_VARIABLE} to it")
+
+
+def list_folders(folder: Path, *, root: Path) -> list[str]:
+    """Sorted names of the folders in `folder`, which lies in `root`.
+
+    Raises ValueError for a visible entry that is no folder, or a link that leaves `root`.
+    """
+    names = []
+    for entry in _visible(folder, root):
+        if not entry.is_dir():
+            raise ValueError(f"{entry.path}: a file among the class folders; put it into one of them or remove it")
+        names.append(entry.name)
+    return sorted(names)
+
+
+def list_images(folder: Path, *, root: Path) -> list[ImageFile]:
+    """The files in `folder`, which lies in `root`, sorted by name. They are not opened.
+
+    Raises ValueError for a visible entry that is no file, or a link that leaves `root`.
+    """
+    prefix = folder.relative_to(root).as_posix()
+    files = []
+    for entry in _visible(folder, root):
+        if not entry.is_file():
+            raise ValueError(f"{entry.path}: this is no file; a class folder holds images only")
+        files.append(_image_file(f"{prefix}/{entry.name}", entry.stat()))
+    return sorted(files, key=lambda file: file.name)
+
+
+def describe_file(path: Path, *, root: Path) -> ImageFile:
+    """The one file `path`, which lies in `root`. Raises OSError when it is missing."""
+    return _image_file(path.relative_to(root).as_posix(), path.stat())
+
+
+def state_of_files(files: Sequence[ImageFile]) -> str:
+    """64 hex digits that change when a file of the list is added, removed, renamed or written to."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{file.num_bytes}\0{file.times_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _image_file(name: str, stat: os.stat_result) -> ImageFile:
+    """The description of a file from its status."""
+    return ImageFile(name=name, num_bytes=stat.st_size, times_ns=(stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+def _visible(folder: Path, root: Path) -> Iterator[os.DirEntry[str]]:
+    """The entries of `folder` that are not hidden, after checking where links lead."""
+    if folder.is_symlink():
+        _check_target(folder, root)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                _check_target(Path(entry.path), root)
+            yield entry
+
+
+def _check_target(link: Path, root: Path) -> None:
+    """Raise ValueError for a symbolic link that is broken or points outside `root`."""
+    target = link.resolve()
+    if not target.exists():
+        raise ValueError(f"{link}: this link points to {target}, which does not exist")
+    if not target.is_relative_to(root.resolve()):
+        raise ValueError(f"{link}: this link points outside the data set, to {target}; copy the files instead")

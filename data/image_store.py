@@ -1,0 +1,233 @@
+"""Decoded images on disk: small ones as one uint8 array a set, decoded once and memory-mapped by everyone.
+
+Larger images stay files; of them only what a full look at every file gave is kept (hash, mean, deviation). An entry of
+the store is a folder below the cache root. It counts only once its `meta.json` is there, which is written last.
+
+Shapes: N images of a set, B of a block, H and W height and width, C = 3 channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from data.decoding import decode_square, picture_size
+from data.image_files import ImageFile, state_of_files
+from data.imageset import ArrayImages, Images, PathImages
+from data.pixels import ChannelStatistics, PixelHash
+from data.progress import Progress, StepReporter, to_stderr
+from data.storage import (
+    CACHE_VARIABLE,
+    cache_root,
+    content_hash,
+    file_hash,
+    file_lock,
+    write_atomically,
+    write_text_atomically,
+)
+
+LAYOUT = 1
+"""Part of every key: raised when an entry written by an older version must not be read any more."""
+MAX_ARRAY_SIZE = 64
+"""Images up to this size (pixels) are kept as an array: Tiny-ImageNet's 110,000 take 1.4 GB, mapped and shared."""
+MAX_IMAGE_SIZE = 224
+"""Larger images are resized to this on demand: what the encoders here take."""
+_BLOCK = 256
+_SAMPLE = 1000
+
+Meta = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredImages:
+    """The images of each named set of files, and the statistics of the set `train`."""
+
+    images: Mapping[str, Images]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def open_stored_images(
+    root: Path,
+    sets: Mapping[str, Sequence[ImageFile]],
+    *,
+    what: str,
+    image_size: int | None = None,
+    progress: Progress | None = None,
+) -> StoredImages:
+    """The images of these files, decoded and checked the first time, opened from the cache afterwards.
+
+    Args:
+        root: folder that the file names are relative to.
+        sets: files of each set; `train` must be among them.
+        what: name of the data set for progress lines.
+        image_size: height and width in pixels; None takes the median shorter side of the training images, at most 224.
+        progress: gets lines of text during long work; None prints them on the standard error stream.
+
+    Raises ValueError naming the file that cannot be decoded, or the cache folder that cannot be written.
+    """
+    report = progress or to_stderr
+    state = {name: state_of_files(files) for name, files in sets.items()}
+
+    def build(folder: Path) -> Meta:
+        size = image_size or _choose_image_size(root, sets["train"])
+        return _decode_sets(
+            folder,
+            root,
+            sets,
+            size,
+            StepReporter(f"reading the images of {what}", sum(map(len, sets.values())), report),
+        )
+
+    folder, meta = open_entry({"sets": state, "image_size": image_size}, build, what=what, progress=report)
+    images: dict[str, Images] = {}
+    for name, files in sets.items():
+        fingerprint = meta["fingerprints"][name]
+        if meta["as_array"]:
+            images[name] = ArrayImages(open_array(folder / f"{name}.npy"), fingerprint=fingerprint)
+        else:
+            names = [file.name for file in files]
+            images[name] = PathImages(root, names, image_size=meta["image_size"], fingerprint=fingerprint)
+    return StoredImages(images=images, mean=_triple(meta["mean"]), std=_triple(meta["std"]))
+
+
+def open_entry(key: Any, build: Callable[[Path], Meta], *, what: str, progress: Progress) -> tuple[Path, Meta]:
+    """Folder and meta data of the store's entry for `key` (JSON-like), built by this process if nobody has.
+
+    `build` writes arrays into the folder it gets and returns the meta data, which must be JSON-like. Other processes
+    wait meanwhile. An entry with a file missing or of the wrong length is built again.
+    """
+    folder = cache_root() / "images" / content_hash({"layout": LAYOUT, "key": key})[:32]
+    try:
+        meta = _read_meta(folder)
+        if meta is not None:
+            return folder, meta
+        with _lock(folder.with_suffix(".lock"), what, progress):
+            meta = _read_meta(folder)
+            if meta is None:
+                folder.mkdir(parents=True, exist_ok=True)
+                meta = build(folder)
+                meta["num_bytes"] = {path.name: path.stat().st_size for path in sorted(folder.glob("*.npy"))}
+                write_text_atomically(folder / "meta.json", json.dumps(meta, indent=1))
+    except OSError as error:
+        raise ValueError(
+            f"cannot keep decoded images in {folder} ({error.strerror or error}); make room there, or set "
+            f"{CACHE_VARIABLE} to another folder"
+        ) from error
+    return folder, meta
+
+
+def write_array(path: Path, blocks: Iterable[NDArray[np.uint8]], shape: tuple[int, int, int, int]) -> str:
+    """Write blocks (B, H, W, 3) as one .npy array of `shape` (N, H, W, 3). Returns its fingerprint (64 hex digits)."""
+    pixel_hash = PixelHash(shape[1])
+
+    def write(file: BinaryIO) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        npy_format.write_array_header_1_0(file, header)
+        for block_BHWC in blocks:
+            pixel_hash.update(block_BHWC)
+            file.write(np.ascontiguousarray(block_BHWC).data)
+
+    write_atomically(path, write)
+    return pixel_hash.hexdigest()
+
+
+def open_array(path: Path) -> NDArray[np.uint8]:
+    """The array that `write_array` wrote, (N, H, W, 3), as a read-only memory map."""
+    return cast(NDArray[np.uint8], np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    """Three numbers read from JSON."""
+    red, green, blue = values
+    return red, green, blue
+
+
+def _read_meta(folder: Path) -> Meta | None:
+    """Meta data of a whole entry; None where there is none or one of its files is missing or cut short."""
+    try:
+        meta: Meta = json.loads((folder / "meta.json").read_text())
+    except FileNotFoundError:
+        return None
+    for name, num_bytes in meta["num_bytes"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != num_bytes:
+            return None
+    return meta
+
+
+@contextmanager
+def _lock(path: Path, what: str, progress: Progress) -> Iterator[None]:
+    """Hold the lock of an entry; say so if another process has it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(path, wait=False))
+        except BlockingIOError:
+            progress(f"{what}: another process is reading the images; waiting for it")
+            stack.enter_context(file_lock(path))
+        yield
+
+
+def _choose_image_size(root: Path, files: Sequence[ImageFile]) -> int:
+    """Median shorter side of about a thousand of the files, evenly spaced, in pixels; at most 224."""
+    sample = files[:: -(-len(files) // _SAMPLE)]
+    sides = sorted(min(picture_size(root / file.name)) for file in sample)
+    return min(MAX_IMAGE_SIZE, sides[len(sides) // 2])
+
+
+def _decode_sets(
+    folder: Path, root: Path, sets: Mapping[str, Sequence[ImageFile]], size: int, reporter: StepReporter
+) -> Meta:
+    """Decode every file once; keep small images as arrays in `folder`; returns the entry's meta data."""
+    as_array = size <= MAX_ARRAY_SIZE
+    statistics = ChannelStatistics()
+    fingerprints = {}
+    num_before = 0
+    for name, files in sets.items():
+        paths = [root / file.name for file in files]
+        blocks = _decoded_blocks(paths, size, reporter, num_before)
+        if name == "train":
+            blocks = _observed(blocks, statistics)
+        if as_array:
+            shape = (len(paths), size, size, 3)
+            fingerprints[name] = write_array(folder / f"{name}.npy", blocks, shape)
+        else:
+            fingerprints[name] = _hash_files(paths, blocks, size)
+        num_before += len(paths)
+    mean, std = statistics.result()
+    return {"image_size": size, "as_array": as_array, "fingerprints": fingerprints, "mean": mean, "std": std}
+
+
+def _decoded_blocks(
+    paths: Sequence[Path], size: int, reporter: StepReporter, num_before: int
+) -> Iterator[NDArray[np.uint8]]:
+    """The pictures of `paths` in order, uint8 (B, size, size, 3) at a time."""
+    for start in range(0, len(paths), _BLOCK):
+        yield decode_square(paths[start : start + _BLOCK], size)
+        reporter.done(num_before + min(start + _BLOCK, len(paths)))
+
+
+def _observed(blocks: Iterator[NDArray[np.uint8]], statistics: ChannelStatistics) -> Iterator[NDArray[np.uint8]]:
+    """The same blocks, each added to `statistics` on its way."""
+    for block_BHWC in blocks:
+        statistics.update(block_BHWC)
+        yield block_BHWC
+
+
+def _hash_files(paths: Sequence[Path], blocks: Iterator[NDArray[np.uint8]], size: int) -> str:
+    """Hash (64 hex digits) of the bytes of all files and the image size, after every file was decoded once."""
+    for _ in blocks:
+        pass
+    digest = hashlib.sha256(f"files at {size} pixels\n".encode())
+    for path in paths:
+        digest.update(bytes.fromhex(file_hash(path)))
+    return digest.hexdigest()

@@ -1,0 +1,208 @@
+"""Images without labels, images with labels, and data sets: the values every reader gives.
+
+Shapes: N images of a set, B of a batch, H and W the height and width in pixels (always equal), C = 3 colour channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.decoding import decode_square
+from data.pixels import PixelHash
+from data.storage import content_hash
+
+IndexArray = NDArray[np.int64]
+
+
+class Images(Protocol):
+    """Pixels only, no labels: this is what strategies may see."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits: hash of the pixels (or of the file bytes and the image size), in order."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of what `load` returns, in pixels."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def load(self, idx: IndexArray) -> NDArray[np.uint8]:
+        """Pixels of the images `idx`, uint8 (B, H, W, 3), RGB, in the order of `idx`."""
+        ...
+
+
+class ArrayImages:
+    """Images held in one uint8 array, in memory or memory-mapped."""
+
+    __slots__ = ("_fingerprint", "pixels_NHWC")
+
+    def __init__(self, pixels_NHWC: NDArray[np.uint8], *, fingerprint: str | None = None) -> None:
+        """Wrap an array of shape (N, H, W, 3) with H = W, RGB. It is not copied and not changed.
+
+        `fingerprint` is given by a reader that has stored it; otherwise it is computed from the pixels.
+        """
+        assert pixels_NHWC.dtype == np.uint8, pixels_NHWC.dtype
+        _, height, width, num_channels = pixels_NHWC.shape
+        assert (width, num_channels) == (height, 3), pixels_NHWC.shape
+        self.pixels_NHWC = pixels_NHWC
+        self._fingerprint = fingerprint or PixelHash.of(pixels_NHWC)
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits: hash of the pixels, in order."""
+        return self._fingerprint
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels."""
+        return int(self.pixels_NHWC.shape[1])
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return int(self.pixels_NHWC.shape[0])
+
+    def load(self, idx: IndexArray) -> NDArray[np.uint8]:
+        """A copy of the images `idx`, uint8 (B, H, W, 3), in the order of `idx`."""
+        return np.asarray(self.pixels_NHWC[idx])
+
+
+class PathImages:
+    """Image files decoded on demand: the shorter side resized to `image_size`, then the centre cropped."""
+
+    __slots__ = ("_fingerprint", "_image_size", "_names", "_root")
+
+    def __init__(self, root: Path, names: Sequence[str], *, image_size: int, fingerprint: str) -> None:
+        """Images `root / name` for each of `names`; `fingerprint` identifies the bytes of all files, in order."""
+        assert image_size > 0, image_size
+        self._root = root
+        self._names = tuple(names)
+        self._image_size = image_size
+        self._fingerprint = fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits: hash of the file bytes, in order, and of the image size."""
+        return self._fingerprint
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of what `load` returns, in pixels."""
+        return self._image_size
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._names)
+
+    def load(self, idx: IndexArray) -> NDArray[np.uint8]:
+        """The images `idx`, decoded now: uint8 (B, H, W, 3), in the order of `idx`.
+
+        Raises ValueError naming the file when one cannot be decoded.
+        """
+        return decode_square([self._root / self._names[index] for index in idx], self._image_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageSet:
+    """Images and their labels."""
+
+    images: Images
+    labels: NDArray[np.int64]
+    """(N,), 0..C-1 for C classes."""
+
+    def __post_init__(self) -> None:
+        """Check that images and labels belong together."""
+        assert self.labels.dtype == np.int64, self.labels.dtype
+        assert self.labels.shape == (len(self.images),), (self.labels.shape, len(self.images))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def class_sizes(self, num_classes: int) -> NDArray[np.int64]:
+        """(num_classes,) int64, the number of images of each class."""
+        return np.bincount(self.labels, minlength=num_classes).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DataSet:
+    """Training and test images of one data set with what is needed to use them. Made by `make_data_set`."""
+
+    name: str
+    """As the user wrote it: a name of the registry, or `folder:<path>`."""
+    class_names: tuple[str, ...]
+    """C names; label c is `class_names[c]`."""
+    train: ImageSet
+    test: ImageSet
+    pretrain: ImageSet | None
+    """Images disjoint from train and test, for training a stand-in CLIPN; None where there are none."""
+    mean: tuple[float, float, float]
+    """Per channel, in [0, 1] units, of the training images (the published value where there is one)."""
+    std: tuple[float, float, float]
+    """As `mean`: the standard deviation over all pixels."""
+    fingerprint: str
+    """64 hex digits: hash of all of the above that changes numbers; not of the name or of where the files lie."""
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of every image, in pixels."""
+        return self.train.images.image_size
+
+
+def make_data_set(
+    *,
+    name: str,
+    class_names: tuple[str, ...],
+    train: ImageSet,
+    test: ImageSet,
+    pretrain: ImageSet | None = None,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> DataSet:
+    """The data set with its fingerprint computed from everything but the name."""
+    for image_set in (train, test, pretrain):
+        if image_set is not None:
+            assert image_set.images.image_size == train.images.image_size
+            assert set(np.unique(image_set.labels)) <= set(range(len(class_names)))
+    fingerprint = content_hash(
+        {
+            "class_names": class_names,
+            "train": _identity(train),
+            "test": _identity(test),
+            "pretrain": _identity(pretrain) if pretrain else None,
+            "mean": mean,
+            "std": std,
+        }
+    )
+    return DataSet(
+        name=name,
+        class_names=class_names,
+        train=train,
+        test=test,
+        pretrain=pretrain,
+        mean=mean,
+        std=std,
+        fingerprint=fingerprint,
+    )
+
+
+def _identity(image_set: ImageSet) -> dict[str, str]:
+    """Hashes of the images and the labels."""
+    labels = np.ascontiguousarray(image_set.labels, dtype="<i8")
+    return {"images": image_set.images.fingerprint, "labels": hashlib.sha256(labels.data).hexdigest()}

@@ -1,0 +1,34 @@
+"""Showing how far a long piece of work is, without a library."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+Progress = Callable[[str], None]
+"""Takes one line of text about work in progress."""
+
+
+def to_stderr(line: str) -> None:
+    """Print a line of progress on the standard error stream."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class StepReporter:
+    """Says every few seconds how much is done and how long is left; silent for short work."""
+
+    def __init__(self, what: str, total: int, progress: Progress, *, every_seconds: float = 5.0) -> None:
+        """`what` names the work, `total` its size in steps; lines go to `progress`."""
+        self._what, self._total, self._progress, self._every = what, total, progress, every_seconds
+        self._start = self._last = time.monotonic()
+
+    def done(self, num_done: int) -> None:
+        """Tell that `num_done` steps are finished in all."""
+        now = time.monotonic()
+        if now - self._last < self._every or num_done == 0:
+            return
+        self._last = now
+        left = (now - self._start) / num_done * (self._total - num_done)
+        minutes, seconds = divmod(round(left), 60)
+        self._progress(f"{self._what}: {num_done:,} of {self._total:,}, about {minutes}:{seconds:02d} left")

@@ -1,0 +1,72 @@
+"""Data set names: what can be opened, and by which reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from data.imageset import DataSet
+from data.naming import unknown_name
+from data.progress import Progress
+from data.sources.cifar import read_cifar10, read_cifar100, survey_cifar10, survey_cifar100
+from data.sources.digits import read_digits, survey_digits
+from data.sources.folder import read_folder
+from data.sources.survey import Survey
+from data.sources.tiny_imagenet import read_tiny_imagenet, survey_tiny_imagenet
+
+FOLDER_PREFIX = "folder:"
+
+
+class Reader(Protocol):
+    """Opens one data set; raises ValueError for missing or bad files."""
+
+    def __call__(self, *, root: Path | None = None, progress: Progress | None = None) -> DataSet:
+        """The data set, read below `root` (a reader without files refuses one); `progress` gets lines of text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The functions of one data set."""
+
+    read: Reader
+    survey: Callable[[Path | None], Survey]
+    """Says what is there without decoding images; raises ValueError that says what is missing and where to get it."""
+
+
+DATA_SETS: dict[str, Source] = {
+    "digits": Source(read=read_digits, survey=survey_digits),
+    "cifar10": Source(read=read_cifar10, survey=survey_cifar10),
+    "cifar100": Source(read=read_cifar100, survey=survey_cifar100),
+    "tiny-imagenet": Source(read=read_tiny_imagenet, survey=survey_tiny_imagenet),
+}
+
+
+def open_data_set(name: str, *, root: Path | None = None, progress: Progress | None = None) -> DataSet:
+    """The data set called `name`.
+
+    Args:
+        name: a name of `DATA_SETS`, or `folder:<path>` for an image folder.
+        root: folder that holds the files; None for the reader's own default.
+        progress: gets a line of text now and then while images are decoded for the first time; None prints them on the
+            standard error stream.
+
+    Raises ValueError for an unknown name (the nearest is suggested) and for missing or bad files.
+    """
+    if name.startswith(FOLDER_PREFIX):
+        return read_folder(_folder_path(name, root), name=name, progress=progress)
+    if name not in DATA_SETS:
+        raise unknown_name("data set", name, [*DATA_SETS, f"{FOLDER_PREFIX}<path>"])
+    return DATA_SETS[name].read(root=root, progress=progress)
+
+
+def _folder_path(name: str, root: Path | None) -> Path:
+    """The folder that `folder:<path>` names; a relative path starts at `root` if given, else at the current folder."""
+    path = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
+    if not path.name:
+        raise ValueError(
+            f"'{name}' names no folder; write {FOLDER_PREFIX}<path>, for example {FOLDER_PREFIX}images/birds"
+        )
+    return root.expanduser() / path if root else path

@@ -1,0 +1,1 @@
+"""One reader a file: each turns files (or an embedded set) into a `DataSet`."""

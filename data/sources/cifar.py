@@ -1,0 +1,172 @@
+"""`cifar10` and `cifar100`: the published python-version archives, unpacked.
+
+Shapes: N images, H = W = 32 pixels, C = 3 channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.image_files import data_folder, describe_file, state_of_files
+from data.image_store import Meta, open_array, open_entry, write_array
+from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
+from data.progress import Progress, to_stderr
+from data.restricted_pickle import load_pickle
+from data.sources.survey import Survey
+
+_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Archive:
+    """What one of the two archives holds, under which names."""
+
+    name: str
+    folder: str
+    archive: str
+    train_files: tuple[str, ...]
+    test_file: str
+    meta_file: str
+    labels_key: str
+    names_key: str
+    mean: tuple[float, float, float]
+    """Published, as used by the paper's official code; likewise the deviation."""
+    std: tuple[float, float, float]
+
+
+_CIFAR10 = _Archive(
+    name="cifar10",
+    folder="cifar-10-batches-py",
+    archive="cifar-10-python.tar.gz",
+    train_files=tuple(f"data_batch_{number}" for number in range(1, 6)),
+    test_file="test_batch",
+    meta_file="batches.meta",
+    labels_key="labels",
+    names_key="label_names",
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.247, 0.2435, 0.2616),
+)
+_CIFAR100 = _Archive(
+    name="cifar100",
+    folder="cifar-100-python",
+    archive="cifar-100-python.tar.gz",
+    train_files=("train",),
+    test_file="test",
+    meta_file="meta",
+    labels_key="fine_labels",
+    names_key="fine_label_names",
+    mean=(0.5071, 0.4867, 0.4408),
+    std=(0.2675, 0.2565, 0.2761),
+)
+
+
+def read_cifar10(*, root: Path | None = None, progress: Progress | None = None) -> DataSet:
+    """CIFAR-10: 50,000 training and 10,000 test images of 10 classes, 32x32 pixels.
+
+    Read from `cifar-10-batches-py` in `root` (or `root` itself), else in `$VLPURE_DATA`. Class names are those of the
+    archive. Raises ValueError for a file that is missing or not what was published in form.
+
+    Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    """
+    return _read(_CIFAR10, root, progress)
+
+
+def read_cifar100(*, root: Path | None = None, progress: Progress | None = None) -> DataSet:
+    """CIFAR-100 with its 100 fine classes: 50,000 training and 10,000 test images, 32x32 pixels.
+
+    Read from `cifar-100-python`; otherwise as `read_cifar10`. Names keep their underscores (`pickup_truck`).
+    """
+    return _read(_CIFAR100, root, progress)
+
+
+def survey_cifar10(root: Path | None = None) -> Survey:
+    """Where CIFAR-10 lies and how many images it has. Raises ValueError as `read_cifar10` does."""
+    return _survey(_CIFAR10, root)
+
+
+def survey_cifar100(root: Path | None = None) -> Survey:
+    """Where CIFAR-100 lies and how many images it has. Raises ValueError as `read_cifar100` does."""
+    return _survey(_CIFAR100, root)
+
+
+def _survey(archive: _Archive, root: Path | None) -> Survey:
+    """The counts after reading the files, which takes about a second the first time."""
+    data_set = _read(archive, root, None)
+    return Survey(where=str(_find(archive, root)), num_train=len(data_set.train), num_test=len(data_set.test))
+
+
+def _read(archive: _Archive, root: Path | None, progress: Progress | None) -> DataSet:
+    """The data set of one of the two archives."""
+    source = _find(archive, root)
+    names = (*archive.train_files, archive.test_file, archive.meta_file)
+    state = state_of_files([describe_file(source / name, root=source) for name in names])
+    folder, meta = open_entry(
+        {"data_set": archive.name, "files": state},
+        lambda folder: _build(archive, source, folder),
+        what=archive.name,
+        progress=progress or to_stderr,
+    )
+    train, test = (
+        ImageSet(
+            images=ArrayImages(open_array(folder / f"{part}.npy"), fingerprint=meta["fingerprints"][part]),
+            labels=np.array(meta["labels"][part], dtype=np.int64),
+        )
+        for part in ("train", "test")
+    )
+    class_names = tuple(meta["class_names"])
+    return make_data_set(
+        name=archive.name, class_names=class_names, train=train, test=test, mean=archive.mean, std=archive.std
+    )
+
+
+def _find(archive: _Archive, root: Path | None) -> Path:
+    """The folder that holds the archive's files, all of them."""
+    where_from = (
+        f"{archive.name} needs {archive.archive} (the 'python version' on the University of Toronto's CIFAR page), "
+        "unpacked; it is not downloaded for you"
+    )
+    base = data_folder(root, where_from)
+    source = base if base.name == archive.folder else base / archive.folder
+    for name in (*archive.train_files, archive.test_file, archive.meta_file):
+        if not (source / name).is_file():
+            raise ValueError(f"{source / name}: no such file; {where_from}")
+    return source
+
+
+def _build(archive: _Archive, source: Path, folder: Path) -> Meta:
+    """Write the two arrays of an entry of the image store; returns its meta data."""
+    class_names = _read_class_names(archive, source / archive.meta_file)
+    fingerprints, labels = {}, {}
+    for part, names in (("train", archive.train_files), ("test", (archive.test_file,))):
+        batches = [_read_batch(source / name, archive.labels_key, len(class_names)) for name in names]
+        labels[part] = [label for _, batch_labels in batches for label in batch_labels]
+        shape = (len(labels[part]), _SIZE, _SIZE, 3)
+        fingerprints[part] = write_array(folder / f"{part}.npy", (pixels for pixels, _ in batches), shape)
+    return {"class_names": class_names, "fingerprints": fingerprints, "labels": labels}
+
+
+def _read_class_names(archive: _Archive, path: Path) -> list[str]:
+    """The class names, verbatim."""
+    names = load_pickle(path).get(archive.names_key)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: no list of names under '{archive.names_key}'; unpack {archive.archive} again")
+    return cast(list[str], names)
+
+
+def _read_batch(path: Path, labels_key: str, num_classes: int) -> tuple[NDArray[np.uint8], list[int]]:
+    """Pixels (N, H, W, 3) and labels of one batch file."""
+    content = load_pickle(path)
+    rows, labels = content.get("data"), content.get(labels_key)
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.shape[1:] != (3 * _SIZE * _SIZE,):
+        raise ValueError(f"{path}: 'data' is no array of {3 * _SIZE * _SIZE} bytes an image; unpack the archive again")
+    if not isinstance(labels, list) or len(labels) != len(rows):
+        raise ValueError(f"{path}: '{labels_key}' does not give one label for each of {len(rows)} images")
+    wrong = [label for label in labels if type(label) is not int or not 0 <= label < num_classes]
+    if wrong:
+        raise ValueError(f"{path}: label {wrong[0]!r} is not one of the {num_classes} classes 0..{num_classes - 1}")
+    return rows.reshape(-1, 3, _SIZE, _SIZE).transpose(0, 2, 3, 1), labels

@@ -1,0 +1,71 @@
+"""`digits`: scikit-learn's bundled 1,797 real 8x8 images of handwritten digits. Nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.imageset import ArrayImages, DataSet, ImageSet, IndexArray, make_data_set
+from data.pixels import ChannelStatistics
+from data.progress import Progress
+from data.sources.survey import Survey
+
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_PRETRAIN_A_CLASS = 60
+_TRAIN_A_CLASS = 90
+_SPLIT_SEED = 1797  # of the three-way split; never the seed of a trial
+
+
+def read_digits(*, root: Path | None = None, progress: Progress | None = None) -> DataSet:
+    """The digits as a data set of 10 classes, 8x8 pixels, grey repeated in three channels.
+
+    A fixed split, by classes: 60 images a class in `pretrain`, 90 in `train`, the rest (24 to 33) in `test`.
+    Raises ValueError when `root` is given: there are no files to point at.
+
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
+    """
+    if root is not None:
+        raise ValueError("digits is bundled with scikit-learn and reads no files; leave the data root away")
+    from sklearn.datasets import load_digits
+
+    levels_NHW, labels = load_digits(return_X_y=True)
+    pixels_NHW = np.rint(levels_NHW.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    pixels_NHWC = np.repeat(pixels_NHW[..., np.newaxis], 3, axis=3)
+    pretrain_idx, train_idx, test_idx = _three_way_split(labels)
+    statistics = ChannelStatistics()
+    statistics.update(pixels_NHWC[train_idx])
+    mean, std = statistics.result()
+    sets = [
+        ImageSet(images=ArrayImages(pixels_NHWC[idx]), labels=labels[idx].astype(np.int64))
+        for idx in (pretrain_idx, train_idx, test_idx)
+    ]
+    return make_data_set(
+        name="digits",
+        class_names=tuple(f"digit {word}" for word in _WORDS),
+        pretrain=sets[0],
+        train=sets[1],
+        test=sets[2],
+        mean=mean,
+        std=std,
+    )
+
+
+def survey_digits(root: Path | None = None) -> Survey:
+    """The counts of the digits; they are always there, and a data root has nothing to do with them."""
+    data_set = read_digits()
+    return Survey(where="bundled with scikit-learn", num_train=len(data_set.train), num_test=len(data_set.test))
+
+
+def _three_way_split(labels: NDArray[np.int64]) -> tuple[IndexArray, IndexArray, IndexArray]:
+    """Sorted indices of `pretrain`, `train` and `test`: disjoint, together all images."""
+    generator = np.random.Generator(np.random.PCG64(_SPLIT_SEED))
+    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for label in range(len(_WORDS)):
+        shuffled = generator.permutation(np.flatnonzero(labels == label))
+        cuts = (_PRETRAIN_A_CLASS, _PRETRAIN_A_CLASS + _TRAIN_A_CLASS)
+        for part, idx in zip(parts, np.split(shuffled, cuts), strict=True):
+            part.extend(idx.tolist())
+    pretrain_idx, train_idx, test_idx = (np.sort(np.array(part, dtype=np.int64)) for part in parts)
+    return pretrain_idx, train_idx, test_idx

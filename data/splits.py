@@ -1,0 +1,200 @@
+"""Open-set splits: which classes are ID, which images start labelled, which are in the pool.
+
+Drawn exactly as the paper's official code draws them (protocol.md 1.1, decision P1), so that a seed means the same
+problem as in the paper. This is the one place that uses NumPy's legacy generator and Python's `random`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.imageset import IndexArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OpenSetSplit:
+    """ID classes and the three index sets that a trial starts from; the sets are sorted, disjoint, int64."""
+
+    id_classes: NDArray[np.int64]
+    """(K,) original class of each ID class in the order drawn: entry j becomes ID class j."""
+    initial_id_idx: IndexArray
+    """Training images of ID classes that start labelled."""
+    initial_ood_idx: IndexArray
+    """Training images of OOD classes that start labelled (as OOD)."""
+    unlabelled_idx: IndexArray
+    """The pool: ID and OOD together. OOD images beyond the OOD ratio are in no set."""
+
+    @property
+    def num_id_classes(self) -> int:
+        """K, the number of ID classes."""
+        return len(self.id_classes)
+
+    def relabel(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N,) int64 for original labels (N,): j for the j-th ID class, K for every OOD class."""
+        return _relabel(labels, self.id_classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitCounts:
+    """How many images each part of an open-set split holds (Table 2 of the paper)."""
+
+    num_id_classes: int
+    initial_id: int
+    initial_ood: int
+    unlabelled_id: int
+    unlabelled_ood: int
+
+
+def draw_split(
+    labels: NDArray[np.int64],
+    *,
+    num_classes: int,
+    mismatch_ratio: float,
+    ood_ratio: float,
+    budget: int,
+    seed: int,
+) -> OpenSetSplit:
+    """The open-set split of the training images with these labels.
+
+    Args:
+        labels: (N,) original class of each training image, 0..num_classes-1.
+        num_classes: C, the number of classes of the data set.
+        mismatch_ratio: share of the classes that are ID, in (0, 1]; K = floor(C * mismatch_ratio).
+        ood_ratio: share of OOD images among all images used, in [0, 1).
+        budget: size of the initial labelled set: int(budget * (1 - ood_ratio)) ID images, in proportion to the classes,
+            and int(budget * ood_ratio) OOD images.
+        seed: 0..2**32-1; fixes everything.
+
+    If the budget's ID part covers all ID images, all of them are labelled and there is no OOD image and no pool
+    ("full-shot", Table 6). Raises ValueError as `count_split` does.
+    """
+    class_sizes = np.bincount(labels, minlength=num_classes).tolist()
+    if len(class_sizes) != num_classes:
+        raise ValueError(f"labels go up to {len(class_sizes) - 1}, but there are {num_classes} classes")
+    counts = count_split(class_sizes, mismatch_ratio=mismatch_ratio, ood_ratio=ood_ratio, budget=budget, seed=seed)
+    id_classes = _draw_id_classes(num_classes, counts.num_id_classes, seed)
+    is_id = np.isin(labels, id_classes)
+    id_idx, all_ood_idx = np.flatnonzero(is_id), np.flatnonzero(~is_id)
+    nothing = np.empty(0, dtype=np.int64)
+    if counts.unlabelled_id == 0:
+        return OpenSetSplit(
+            id_classes=id_classes, initial_id_idx=id_idx, initial_ood_idx=nothing, unlabelled_idx=nothing
+        )
+    from sklearn.model_selection import train_test_split
+
+    # The official code seeds both generators anew here; the two samples below continue one stream, in this order.
+    generator = random.Random(seed)
+    kept_ood = generator.sample(all_ood_idx.tolist(), counts.initial_ood + counts.unlabelled_ood)
+    # Stratified by the new labels: their order is the draw order, and the draw depends on it.
+    new_labels = _relabel(labels[id_idx], id_classes)
+    pool_id_idx, initial_id_idx = train_test_split(
+        id_idx, test_size=counts.initial_id, stratify=new_labels, random_state=seed
+    )
+    initial_ood = generator.sample(kept_ood, counts.initial_ood)
+    pool_ood_idx = np.setdiff1d(np.array(kept_ood, dtype=np.int64), np.array(initial_ood, dtype=np.int64))
+    return OpenSetSplit(
+        id_classes=id_classes,
+        initial_id_idx=np.sort(initial_id_idx),
+        initial_ood_idx=np.sort(np.array(initial_ood, dtype=np.int64)),
+        unlabelled_idx=np.sort(np.concatenate([pool_id_idx, pool_ood_idx])),
+    )
+
+
+def count_split(
+    class_sizes: Sequence[int], *, mismatch_ratio: float, ood_ratio: float, budget: int, seed: int
+) -> SplitCounts:
+    """The counts of `draw_split` from the number of training images of each class alone.
+
+    Arguments as for `draw_split`. Raises ValueError, with the numbers, for ratios outside their range, ratios that give
+    no ID class or no OOD class, more OOD images needed than present, and a budget that is too large or too small for
+    the draw by classes.
+    """
+    num_id_classes = _checked_num_id_classes(len(class_sizes), mismatch_ratio, ood_ratio)
+    if budget < 1:
+        raise ValueError(f"budget is {budget}; it must be at least 1")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; it must be in 0..4294967295")
+    id_sizes = [class_sizes[c] for c in _draw_id_classes(len(class_sizes), num_id_classes, seed)]
+    num_id = sum(id_sizes)
+    # The float arithmetic is the official code's: int(10 * (1 - 0.9)) is 0, and stays so.
+    initial_id, initial_ood = int(budget * (1 - ood_ratio)), int(budget * ood_ratio)
+    if num_id <= initial_id:
+        return SplitCounts(
+            num_id_classes=num_id_classes, initial_id=num_id, initial_ood=0, unlabelled_id=0, unlabelled_ood=0
+        )
+    num_ood_present = sum(class_sizes) - num_id
+    num_ood = round(num_id * ood_ratio / (1 - ood_ratio))
+    if num_ood > num_ood_present:
+        raise ValueError(
+            f"OOD ratio {ood_ratio} with mismatch ratio {mismatch_ratio} needs {num_ood} OOD images beside {num_id} ID "
+            f"images, but only {num_ood_present} are present; lower the OOD ratio to at most "
+            f"{math.floor(100 * num_ood_present / (num_id + num_ood_present)) / 100} or lower the mismatch ratio"
+        )
+    _check_draw_by_classes(id_sizes, initial_id=initial_id, budget=budget, ood_ratio=ood_ratio)
+    assert initial_ood <= num_ood, (initial_ood, num_ood)
+    return SplitCounts(
+        num_id_classes=num_id_classes,
+        initial_id=initial_id,
+        initial_ood=initial_ood,
+        unlabelled_id=num_id - initial_id,
+        unlabelled_ood=num_ood - initial_ood,
+    )
+
+
+def _relabel(labels: NDArray[np.int64], id_classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) position of each label (N,) in `id_classes` (K,); K where it is not there."""
+    relabelled = np.full(len(labels), len(id_classes), dtype=np.int64)
+    for new_label, original in enumerate(id_classes):
+        relabelled[labels == original] = new_label
+    return relabelled
+
+
+def _draw_id_classes(num_classes: int, num_id_classes: int, seed: int) -> NDArray[np.int64]:
+    """(K,) ID classes in the order drawn: the first K of the seed's legacy permutation."""
+    return np.random.RandomState(seed).choice(num_classes, num_id_classes, replace=False).astype(np.int64)
+
+
+def _checked_num_id_classes(num_classes: int, mismatch_ratio: float, ood_ratio: float) -> int:
+    """K = floor(C * mismatch_ratio), after checking both ratios."""
+    if not 0 < mismatch_ratio <= 1:
+        raise ValueError(f"mismatch ratio is {mismatch_ratio}; it must be above 0 and at most 1")
+    if not 0 <= ood_ratio < 1:
+        raise ValueError(f"OOD ratio is {ood_ratio}; it must be at least 0 and below 1")
+    num_id_classes = math.floor(num_classes * mismatch_ratio)
+    if num_id_classes == 0:
+        raise ValueError(
+            f"mismatch ratio {mismatch_ratio} of {num_classes} classes gives no ID class; it must be at least "
+            f"{1 / num_classes:.4g}"
+        )
+    if num_id_classes == num_classes and ood_ratio > 0:
+        raise ValueError(
+            f"mismatch ratio {mismatch_ratio} makes all {num_classes} classes ID, so OOD ratio {ood_ratio} cannot be "
+            "met; lower the mismatch ratio or set the OOD ratio to 0"
+        )
+    return num_id_classes
+
+
+def _check_draw_by_classes(id_sizes: Sequence[int], *, initial_id: int, budget: int, ood_ratio: float) -> None:
+    """Raise ValueError where scikit-learn's stratified draw would."""
+    num_id_classes, num_id = len(id_sizes), sum(id_sizes)
+    if initial_id < num_id_classes:
+        raise ValueError(
+            f"budget {budget} with OOD ratio {ood_ratio} buys {initial_id} initial ID images, fewer than the "
+            f"{num_id_classes} ID classes; raise the budget to at least {math.ceil(num_id_classes / (1 - ood_ratio))}"
+        )
+    if num_id - initial_id < num_id_classes:
+        raise ValueError(
+            f"budget {budget} with OOD ratio {ood_ratio} takes {initial_id} of {num_id} ID images and leaves "
+            f"fewer than one for each of the {num_id_classes} ID classes; lower the budget"
+        )
+    if min(id_sizes) < 2:
+        raise ValueError(
+            f"an ID class has only {min(id_sizes)} training images; every class needs at least 2 for the initial set "
+            "to be drawn by classes"
+        )

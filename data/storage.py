@@ -1,0 +1,93 @@
+"""Files that are whole or absent: the cache folder, atomic writes, locks and content hashes.
+
+Everything this project keeps on disk goes through here, so that a killed process never leaves half a file behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+CACHE_VARIABLE = "VLPURE_CACHE"
+
+
+def cache_root() -> Path:
+    """Folder for what can be computed again (decoded images, trained stand-in weights, features).
+
+    `$VLPURE_CACHE` if set, else `~/.cache/vlpure`. It is not created here.
+    """
+    configured = os.environ.get(CACHE_VARIABLE)
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "vlpure"
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file so that `path` holds either its old content or all of the new one, even after a power cut.
+
+    `write` gets an open binary file. The parent folder is created. Raises OSError where the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """`write_atomically` for UTF-8 text."""
+    encoded = text.encode()
+
+    def write(file: BinaryIO) -> None:
+        file.write(encoded)
+
+    write_atomically(path, write)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path` (created if needed) among the processes of one machine.
+
+    The lock ends with the process, however that ends. With `wait=False` a lock held elsewhere raises BlockingIOError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def content_hash(value: Any) -> str:
+    """64 hex digits that identify a JSON-like value: equal values, equal hash, whatever the order of keys.
+
+    Raises ValueError for NaN or infinity, TypeError for what JSON cannot hold.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,111 @@
+"""The flags that the commands share, and how a command ends."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.grid import Nested, merge, parse_overrides
+
+PRESETS = Path(__file__).parent / "presets"
+
+DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes."""
+
+
+def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int]) -> int:
+    """Parse the command line and run `body`; the exit code.
+
+    A ValueError is a user's mistake: one line on the standard error stream, no traceback (unless --debug), exit 2.
+    """
+    args = parser.parse_args()
+    if not args.debug:
+        warnings.simplefilter("ignore")  # libraries warn of what a user of this program can do nothing about
+    try:
+        return body(args)
+    except ValueError as error:
+        if args.debug:
+            raise
+        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        if args.debug or error.filename is None:
+            raise
+        print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def add_trial_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that change what every trial computes."""
+    group = parser.add_argument_group("what every trial computes")
+    group.add_argument("--rounds", type=int, metavar="N", help="trainings a trial; there is one query fewer")
+    group.add_argument("--budget", type=int, metavar="N", help="labels bought a round, the initial set included")
+    group.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="folder with the data sets' files (default: the data set's own)"
+    )
+    group.add_argument(
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change any setting of a trial, for example recipe.steps=300, purity.visual_similarity=false or "
+        "clipn.checkpoint=PATH; may be repeated",
+    )
+
+
+def add_output_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags about what is printed."""
+    parser.add_argument("-v", "--verbose", action="store_true", help="print more")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and library warnings")
+
+
+def trial_overrides(args: argparse.Namespace) -> Nested:
+    """What --rounds, --budget, --data-root and --set change, as nested settings."""
+    flags = {name: getattr(args, name) for name in ("rounds", "budget", "data_root")}
+    return merge(parse_overrides(args.assignments), given(flags))
+
+
+def given(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given."""
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def comma_list(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """An argparse type for values with commas between them, such as `0.2,0.4`."""
+
+    def parse(text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(part.strip()) for part in text.split(","))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected values with commas between them, not '{text}'") from None
+
+    return parse
+
+
+def seed_list(text: str) -> tuple[int, ...]:
+    """An argparse type for seeds: `0-4`, `0,2,5` or both together."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise argparse.ArgumentTypeError(f"expected seeds such as 0-4 or 0,2,5, not '{text}'")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise argparse.ArgumentTypeError(f"seeds {part.strip()} run backwards")
+        seeds.extend(range(first, last + 1))
+    return tuple(seeds)
+
+
+def program_name(script: str, argv: Sequence[str]) -> str:
+    """How the user called a script: as a file or as a module."""
+    return script if argv[0].endswith(".py") else f"python -m experiments.{Path(script).stem}"

@@ -1,0 +1,110 @@
+"""What a grid tells the person who waits for it: the plan, a line a finished trial, the time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.grid import RunSettings
+from orchestrator.ledger import Ledger
+from orchestrator.metrics import summarise
+from orchestrator.plan import PlannedTrial
+
+
+class Progress:
+    """Lines on the standard output; warnings on the standard error stream."""
+
+    def __init__(self, planned: Sequence[PlannedTrial], *, ledger: Ledger, quiet: bool) -> None:
+        self._planned = planned
+        self._ledger = ledger
+        self._quiet = quiet
+        self._started = time.monotonic()
+        self._num_todo = 0
+        self._num_ended = 0
+
+    def tell(self, line: str) -> None:
+        """A line for the curious."""
+        if not self._quiet:
+            print(line, flush=True)
+
+    def warn(self, line: str) -> None:
+        """A line that matters."""
+        print(line, file=sys.stderr, flush=True)
+
+    def plan(self, title: str, output: Path) -> None:
+        """What there is to do."""
+        finished = sum(p.is_finished for p in self._planned)
+        rounds = sum(p.trial.rounds - len(p.records) for p in self._planned)
+        self.tell(
+            f"{title}: {len(self._planned)} trials, {finished} finished, {len(self._planned) - finished} to run "
+            f"({rounds} rounds) -> {output}"
+        )
+
+    def bill(self, run: RunSettings) -> None:
+        """The grid in detail: each condition and strategy with its seeds, and what a trial takes."""
+        cells: dict[tuple[str, ...], list[PlannedTrial]] = {}
+        for p in self._planned:
+            trial = p.trial
+            key = (trial.dataset, f"{trial.mismatch_ratio:g}", f"{trial.ood_ratio:g}", trial.strategy)
+            cells.setdefault(key, []).append(p)
+        header = ("dataset", "mismatch", "ood", "strategy", "seeds done", "seeds left")
+        rows = [header, *((*key, _seeds(cell, done=True), _seeds(cell, done=False)) for key, cell in cells.items())]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        steps = Counter(p.trial.recipe.steps for p in self._planned)
+        rounds = Counter(p.trial.rounds for p in self._planned)
+        print(
+            f"each trial: {_counted(rounds)} rounds of {_counted(steps)} training steps, {run.cpus_per_trial} CPU(s), "
+            f"{run.gpus_per_trial:g} GPU; {run.scorers} scoring actor(s) with {run.gpus_per_scorer:g} GPU"
+        )
+        known = [sum(r.seconds.values()) for p in self._planned for r in p.records if sum(r.seconds.values())]
+        left = sum(p.trial.rounds - len(p.records) for p in self._planned)
+        if known and left:
+            mean = sum(known) / len(known)
+            print(f"{left} rounds left at {mean:.2f} s measured so far: {duration(left * mean)} of trial time")
+
+    def begin(self, num_todo: int) -> None:
+        """The trials begin."""
+        self._started = time.monotonic()
+        self._num_todo = num_todo
+
+    def end(self, planned: PlannedTrial, error: str | None) -> None:
+        """One trial ended."""
+        self._num_ended += 1
+        count = f"[{self._num_ended}/{self._num_todo}]"
+        if error is not None:
+            self.warn(f"{count} {planned.trial.label}: FAILED: {error}")
+            return
+        records = self._ledger.history(planned.fingerprint)[: planned.trial.rounds]
+        summary = summarise(records)
+        precision = "" if summary.mean_precision is None else f"  precision {summary.mean_precision:.3f}"
+        elapsed = time.monotonic() - self._started
+        left = elapsed / self._num_ended * (self._num_todo - self._num_ended)
+        seconds = sum(sum(record.seconds.values()) for record in records)
+        self.tell(
+            f"{count} {planned.trial.label}: aubc {summary.aubc:.3f}  last {summary.last_accuracy:.3f}{precision}"
+            f"  ({duration(seconds)}; {duration(left)} left)"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 8 s, 2 min 5 s, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _seeds(cell: Sequence[PlannedTrial], *, done: bool) -> str:
+    seeds = [str(p.trial.seed) for p in cell if p.is_finished == done]
+    return ",".join(seeds) or "-"
+
+
+def _counted(values: Counter[int]) -> str:
+    return " or ".join(str(value) for value in sorted(values))

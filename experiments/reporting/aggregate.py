@@ -1,0 +1,173 @@
+"""Strategies compared over all conditions: ranks, penalty matrix, interquartile mean, probability of improvement.
+
+Only conditions in which every compared strategy has the same seeds take part; `whole_conditions` says which.
+Letters in array names: C conditions, S strategies, N seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.reporting.comparison import Scores, paired_t_p
+from experiments.reporting.statistics import LEVEL, Condition, estimate
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+PORTION_CUT = 0.25
+"""Share cut from each end for the interquartile mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A statistic and its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def whole_conditions(scores: Scores, strategies: Sequence[str]) -> list[Condition]:
+    """The conditions in which all `strategies` have the same seeds, one or more."""
+    return [
+        condition
+        for condition, by_strategy in scores.items()
+        if all(by_strategy.get(name) for name in strategies)
+        and len({frozenset(by_strategy[name]) for name in strategies}) == 1
+    ]
+
+
+def average_ranks(scores: Scores, strategies: Sequence[str]) -> dict[str, float]:
+    """Strategy -> mean of its rank by mean over seeds (1 is best, ties share) in `whole_conditions`; NaN without any."""
+    from scipy.stats import rankdata
+
+    conditions = whole_conditions(scores, strategies)
+    ranks = [
+        rankdata([-round(estimate(scores[condition][name].values()).mean, 12) for name in strategies])
+        for condition in conditions
+    ]
+    return {
+        name: sum(float(each[position]) for each in ranks) / len(ranks) if ranks else math.nan
+        for position, name in enumerate(strategies)
+    }
+
+
+def penalty_matrix(rounds: pd.DataFrame, strategies: Sequence[str], *, alpha: float = 1 - LEVEL) -> NDArray[np.float64]:
+    """(S, S): in [i, j] how often strategy i beats j, summed over conditions, each condition weighing 1.
+
+    Within a condition: the share of rounds after the first in which i's accuracy is higher than j's by a two-sided
+    paired t-test over the seeds at `alpha`. Rounds and conditions that do not have the same two or more seeds for all
+    strategies are left out. Low column sums are good. As introduced with BADGE (Ash et al. 2020), there with 5 seeds.
+    """
+    import numpy as np
+
+    penalties_SS = np.zeros((len(strategies), len(strategies)))
+    later = rounds[rounds["round"] > 0]
+    for _, rows in later.groupby(list(Condition._fields), sort=False):
+        beaten = []
+        for _, at_round in rows.groupby("round"):
+            table = at_round.pivot(index="seed", columns="strategy", values="accuracy")
+            if set(strategies) <= set(table.columns):
+                accuracy_NS = table[list(strategies)].to_numpy()
+                if len(accuracy_NS) >= 2 and not np.isnan(accuracy_NS).any():
+                    beaten.append(_beats(accuracy_NS, alpha))
+        if beaten:
+            penalties_SS += np.mean(beaten, axis=0)
+    return penalties_SS
+
+
+def interquartile_mean(
+    scores: Scores, strategy: str, *, rng: np.random.Generator, num_resamples: int = 2000
+) -> Interval:
+    """Mean of the middle half of a strategy's values over all conditions and seeds, with a hierarchical bootstrap.
+
+    Raises ValueError where the strategy has no value.
+    """
+    import numpy as np
+    from scipy.stats import trim_mean
+
+    values = {
+        condition: np.array(list(scores[condition][strategy].values()))
+        for condition in whole_conditions(scores, [strategy])
+    }
+
+    def statistic(draws: Sequence[tuple[Condition, NDArray[np.int64]]]) -> float:
+        chosen = np.concatenate([values[condition][seed_idx] for condition, seed_idx in draws])
+        return float(trim_mean(chosen, PORTION_CUT))
+
+    return _bootstrap({condition: len(each) for condition, each in values.items()}, statistic, rng, num_resamples)
+
+
+def probability_of_improvement(
+    scores: Scores, strategy: str, rival: str, *, rng: np.random.Generator, num_resamples: int = 2000
+) -> Interval:
+    """How probable it is that a run of `strategy` is better than a run of `rival`, averaged over conditions.
+
+    Within a condition: the share of all pairs of seeds with a higher value, a tie counting half (Mann-Whitney's U over
+    the number of pairs). The bootstrap draws the same seeds for both, as they are paired. Raises ValueError where they
+    have no condition in common.
+    """
+    import numpy as np
+
+    wins = {}
+    for condition in whole_conditions(scores, [strategy, rival]):
+        seeds = sorted(scores[condition][strategy])
+        ours = np.array([scores[condition][strategy][seed] for seed in seeds])
+        theirs = np.array([scores[condition][rival][seed] for seed in seeds])
+        wins[condition] = (ours[:, None] > theirs) + 0.5 * (ours[:, None] == theirs)
+
+    def statistic(draws: Sequence[tuple[Condition, NDArray[np.int64]]]) -> float:
+        return float(np.mean([wins[condition][np.ix_(seed_idx, seed_idx)].mean() for condition, seed_idx in draws]))
+
+    return _bootstrap({condition: len(each) for condition, each in wins.items()}, statistic, rng, num_resamples)
+
+
+def _beats(accuracy_NS: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+    """(S, S): 1 where the column's mean is significantly below the row's, else 0."""
+    import numpy as np
+
+    num_strategies = accuracy_NS.shape[1]
+    beats_SS = np.zeros((num_strategies, num_strategies))
+    for first in range(num_strategies):
+        for second in range(first):
+            differences = (accuracy_NS[:, first] - accuracy_NS[:, second]).tolist()
+            if paired_t_p(differences) <= alpha:
+                ahead = (first, second) if sum(differences) > 0 else (second, first)
+                beats_SS[ahead] = 1
+    return beats_SS
+
+
+def _bootstrap(
+    num_seeds: dict[Condition, int],
+    statistic: Callable[[Sequence[tuple[Condition, NDArray[np.int64]]]], float],
+    rng: np.random.Generator,
+    num_resamples: int,
+) -> Interval:
+    """A statistic with its percentile interval: data sets are drawn, then conditions of each, then seeds of each."""
+    import numpy as np
+
+    if not num_seeds:
+        raise ValueError("no condition has all the seeds that the comparison needs")
+    by_dataset: dict[str, list[Condition]] = {}
+    for condition in num_seeds:
+        by_dataset.setdefault(condition.dataset, []).append(condition)
+    datasets = list(by_dataset)
+
+    def resample() -> list[tuple[Condition, NDArray[np.int64]]]:
+        draws = []
+        for dataset_position in rng.integers(len(datasets), size=len(datasets)):
+            conditions = by_dataset[datasets[dataset_position]]
+            for condition_position in rng.integers(len(conditions), size=len(conditions)):
+                condition = conditions[condition_position]
+                draws.append((condition, rng.integers(num_seeds[condition], size=num_seeds[condition])))
+        return draws
+
+    observed = statistic([(condition, np.arange(count)) for condition, count in num_seeds.items()])
+    resampled = [statistic(resample()) for _ in range(num_resamples)]
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value=observed, low=float(low), high=float(high))

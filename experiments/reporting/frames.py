@@ -1,0 +1,75 @@
+"""The results of a grid as two tables: one row a trial, one row a round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.metrics import summarise
+from orchestrator.plan import PlannedTrial
+from orchestrator.records import RoundRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PHASES = ("train", "evaluate", "query")
+TRIAL_COLUMNS = (
+    "dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed", "status", "aubc", "aubc_paper", "last_accuracy",
+    "mean_precision", "num_labels", "num_wasted", "seconds", "fingerprint",
+)  # fmt: skip
+ROUND_COLUMNS = (
+    "dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed", "round", "accuracy", "precision", "num_id", "num_ood",
+    "logit_scale", *(f"seconds_{phase}" for phase in PHASES), "fingerprint",
+)  # fmt: skip
+
+
+def trials_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
+    """One row a trial, with `TRIAL_COLUMNS`; what is not known (yet) is missing. Shares are in [0, 1], times in seconds."""
+    import pandas as pd
+
+    return pd.DataFrame([_trial_row(p) for p in planned], columns=list(TRIAL_COLUMNS))
+
+
+def rounds_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
+    """One row a finished round of any trial, with `ROUND_COLUMNS`."""
+    import pandas as pd
+
+    rows = [_round_row(p, record) for p in planned for record in p.records]
+    return pd.DataFrame(rows, columns=list(ROUND_COLUMNS))
+
+
+def status(planned: PlannedTrial) -> str:
+    """finished, failed, unfinished (some rounds are there) or missing."""
+    if planned.is_finished:
+        return "finished"
+    if planned.error is not None:
+        return "failed"
+    return "unfinished" if planned.records else "missing"
+
+
+def _axes(planned: PlannedTrial) -> dict[str, Any]:
+    trial = planned.trial
+    return {name: getattr(trial, name) for name in ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")}
+
+
+def _trial_row(planned: PlannedTrial) -> dict[str, Any]:
+    row = _axes(planned) | {"status": status(planned), "fingerprint": planned.fingerprint}
+    if planned.records:
+        last = planned.records[-1]
+        row |= {
+            "num_labels": last.num_id + last.num_ood,
+            "num_wasted": last.num_ood,
+            "seconds": round(sum(sum(record.seconds.values()) for record in planned.records), 3),
+        }
+    if planned.is_finished:
+        summary = summarise(planned.records)
+        row |= {name: getattr(summary, name) for name in summary.__slots__}
+    return row
+
+
+def _round_row(planned: PlannedTrial, record: RoundRecord) -> dict[str, Any]:
+    figures = {
+        name: getattr(record, name) for name in ("round", "accuracy", "precision", "num_id", "num_ood", "logit_scale")
+    }
+    seconds = {f"seconds_{phase}": record.seconds[phase] for phase in PHASES}
+    return _axes(planned) | figures | seconds | {"fingerprint": planned.fingerprint}

@@ -1,0 +1,150 @@
+"""Mean and interval over the seeds of each cell; a seed that is missing stays missing.
+
+A cell is a condition (data set, mismatch ratio, OOD ratio) and a strategy. The frame `trials` has a row for every
+planned trial, finished or not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEVEL = 0.95
+METRICS = ("aubc", "aubc_paper", "last_accuracy", "mean_precision")
+"""Columns of `trials` that are reported a cell, shares in [0, 1]."""
+
+
+class Condition(NamedTuple):
+    """What a trial is, without strategy and seed."""
+
+    dataset: str
+    mismatch_ratio: float
+    ood_ratio: float
+
+
+class CellKey(NamedTuple):
+    """A condition and a strategy."""
+
+    dataset: str
+    mismatch_ratio: float
+    ood_ratio: float
+    strategy: str
+
+    @property
+    def condition(self) -> Condition:
+        """The cell's condition."""
+        return Condition(self.dataset, self.mismatch_ratio, self.ood_ratio)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over seeds and how sure it is, in the unit of the values."""
+
+    num_seeds: int
+    """Seeds that have a value."""
+    num_planned: int
+    mean: float
+    """NaN without a seed."""
+    sd: float
+    """Standard deviation with n - 1; NaN with fewer than two seeds."""
+    half_width: float
+    """Half the width of the t-interval of the mean; NaN with fewer than two seeds: it is not known."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned seed has a value."""
+        return self.num_seeds == self.num_planned
+
+
+def estimate(values: Iterable[float], *, num_planned: int | None = None, level: float = LEVEL) -> Estimate:
+    """Mean, standard deviation and t-interval (n - 1 degrees of freedom) of one value a seed; NaN counts as missing.
+
+    `num_planned` seeds were to be run; None: as many as there are values.
+    """
+    given = list(values)
+    present = [float(value) for value in given if not math.isnan(value)]
+    num_seeds = len(present)
+    mean = math.fsum(present) / num_seeds if present else math.nan
+    sd = half_width = math.nan
+    if num_seeds > 1:
+        sd = math.sqrt(math.fsum((value - mean) ** 2 for value in present) / (num_seeds - 1))
+        half_width = t_quantile(num_seeds - 1, level) * sd / math.sqrt(num_seeds)
+    return Estimate(
+        num_seeds=num_seeds,
+        num_planned=len(given) if num_planned is None else num_planned,
+        mean=mean,
+        sd=sd,
+        half_width=half_width,
+    )
+
+
+def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
+    """The t for which a two-sided interval of `level` reaches from -t to t."""
+    from scipy.special import stdtrit  # scipy.stats takes much longer to import
+
+    return float(stdtrit(degrees_of_freedom, 0.5 + level / 2))
+
+
+def estimate_cells(trials: pd.DataFrame, metric: str) -> dict[CellKey, Estimate]:
+    """The estimate of `metric` in each cell of `trials`, in order of first appearance.
+
+    Only trials with status "finished" count; the other rows of a cell are its missing seeds. Raises ValueError where a
+    cell has a seed twice.
+    """
+    check_seeds(trials)
+    estimates = {}
+    for key, rows in trials.groupby(list(CellKey._fields), sort=False):
+        values = rows[metric].where(rows["status"] == "finished").astype(float)
+        estimates[cell_key(key)] = estimate(values)
+    return estimates
+
+
+def check_seeds(trials: pd.DataFrame) -> None:
+    """Raises ValueError, naming one, where a trial is in `trials` twice: it would be averaged as if it were two."""
+    keys = [*CellKey._fields, "seed"]
+    repeated = trials[trials.duplicated(keys)]
+    if len(repeated):
+        first = repeated.iloc[0]
+        raise ValueError(f"trial listed twice: {', '.join(f'{key} {first[key]}' for key in keys)}")
+
+
+def cell_key(values: object) -> CellKey:
+    """A group's key, as pandas gives it, as a CellKey of Python values."""
+    assert isinstance(values, tuple)
+    dataset, mismatch_ratio, ood_ratio, strategy = values
+    return CellKey(str(dataset), float(mismatch_ratio), float(ood_ratio), str(strategy))
+
+
+def sorted_conditions(cells: Iterable[CellKey]) -> list[Condition]:
+    """The conditions of `cells`: data sets in order of first appearance, ratios ascending."""
+    keys = list(cells)
+    datasets = unique(key.dataset for key in keys)
+    return sorted({key.condition for key in keys}, key=lambda each: (datasets.index(each.dataset), *each[1:]))
+
+
+def unique(values: Iterable[str]) -> list[str]:
+    """The distinct values in order of first appearance."""
+    return list(dict.fromkeys(values))
+
+
+def rank_marks(estimates: Sequence[Estimate | None], *, digits: int) -> list[str]:
+    """ "best", "second" or "" for each, by mean rounded to `digits`: what looks equal to a reader is equal.
+
+    Only estimates with all planned seeds compete, and only where there are two or more of them. All that tie for best
+    are best, all that tie for the next value are second.
+    """
+    means = [
+        round(each.mean, digits) if each is not None and each.num_seeds and each.is_complete else None
+        for each in estimates
+    ]
+    competing = [mean for mean in means if mean is not None]
+    if len(competing) < 2:
+        return ["" for _ in estimates]
+    ranked = sorted(set(competing), reverse=True)
+    names = dict(zip(ranked, ("best", "second"), strict=False))
+    return ["" if mean is None else names.get(mean, "") for mean in means]

@@ -1,0 +1,29 @@
+"""The paper's Table 4: AUBC of each strategy, data set, mismatch ratio and OOD ratio.
+
+    python experiments/table4.py --preset demo
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from experiments.grid_command import GridCommand, main_of
+
+TABLE4 = GridCommand(
+    name="table4",
+    title="Table 4",
+    description="Run the grid of the paper's Table 4 and write the table. Running it again continues.",
+)
+
+
+def main() -> int:
+    """The command; its exit code."""
+    return main_of(TABLE4)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Runs one trial in this process, a line a round; no Ray, no tracker.
+
+python experiments/trial.py --dataset digits --strategy vlpure --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from experiments.flags import (
+    DONE,
+    PRESETS,
+    add_output_flags,
+    add_trial_flags,
+    given,
+    run_command,
+    trial_overrides,
+)
+from orchestrator.config import TrialConfig
+from orchestrator.grid import GridConfig, RunSettings, load_preset
+from orchestrator.metrics import summarise
+from orchestrator.output import OutputFolder, open_output
+from orchestrator.plan import PlannedTrial, plan_trials
+from orchestrator.records import RoundRecord
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="trial.py",
+        description="Run one trial in this process and print a line a round.",
+        epilog="Example: trial.py --dataset digits --mismatch-ratio 0.2 --ood-ratio 0.6 --strategy vlpure --seed 0",
+    )
+    what = parser.add_argument_group("the trial")
+    what.add_argument(
+        "--dataset", default="digits", metavar="NAME", help="data set, or folder:<path> (default: digits)"
+    )
+    what.add_argument(
+        "--mismatch-ratio", type=float, default=0.2, metavar="R", help="share of ID classes (default: 0.2)"
+    )
+    what.add_argument("--ood-ratio", type=float, default=0.6, metavar="R", help="share of OOD images (default: 0.6)")
+    what.add_argument("--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure)")
+    what.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
+    what.add_argument("--preset", metavar="NAME", help="settings to start from (default: demo for digits, else cpu)")
+    add_trial_flags(parser)
+    how = parser.add_argument_group("how it is computed")
+    how.add_argument("--cpus-per-trial", type=int, metavar="N", help="torch threads (default: the preset's)")
+    how.add_argument("--gpus-per-trial", type=float, metavar="N", help="above 0: use the GPU (default: 0)")
+    how.add_argument(
+        "-o", "--output-dir", type=Path, metavar="DIR", help="keep the records here, and continue from them"
+    )
+    add_output_flags(parser)
+    return parser
+
+
+def main() -> int:
+    """The command; its exit code."""
+    return run_command(make_parser(), _run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    grid = _grid(args)
+    (trial,) = grid.trials(trial_overrides(args))
+    if args.output_dir is None:
+        return _compute(trial, grid.run, args, output=None)
+    with open_output(args.output_dir).locked() as output:
+        return _compute(trial, grid.run, args, output=output)
+
+
+def _grid(args: argparse.Namespace) -> GridConfig:
+    """The preset, narrowed to the one trial."""
+    axes = {
+        "datasets": (args.dataset,),
+        "mismatch_ratios": (args.mismatch_ratio,),
+        "ood_ratios": (args.ood_ratio,),
+        "strategies": (args.strategy,),
+        "seeds": (args.seed,),
+    }
+    run = given({"cpus_per_trial": args.cpus_per_trial, "gpus_per_trial": args.gpus_per_trial or 0})
+    preset = args.preset or ("demo" if args.dataset == "digits" else "cpu")
+    return load_preset(PRESETS, preset, axes, run)
+
+
+def _compute(trial: TrialConfig, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:
+    """Run the trial from where its records end."""
+    (planned,) = plan_trials([trial], output.ledger if output else None)
+    show = _Printer(planned, quiet=args.quiet)
+    from orchestrator.local import compute_trial, local_scorer  # torch, only now that the input is known to be good
+
+    def keep(record: RoundRecord) -> None:
+        if output:
+            output.ledger.append(planned.fingerprint, trial.model_dump(mode="json"), record)
+        show.line(record)
+
+    records = compute_trial(
+        planned,
+        scorer=local_scorer([trial], cpus=run.cpus_per_trial, gpus=run.gpus_per_trial, progress=show.note),
+        history=planned.records,
+        report=keep,
+        classifiers=output.classifiers if output else None,
+        cpus=run.cpus_per_trial,
+        gpus=run.gpus_per_trial,
+        progress=show.steps if args.verbose else None,
+    )
+    show.summary(records)
+    return DONE
+
+
+class _Printer:
+    """The lines that a person reads."""
+
+    def __init__(self, planned: PlannedTrial, *, quiet: bool) -> None:
+        self._planned = planned
+        self._quiet = quiet
+        self._started = time.perf_counter()
+        self.note(planned.trial.label)
+        self.note("round  accuracy  precision    ID   OOD   scale  seconds")
+        for record in planned.records:
+            self.line(record)
+
+    def note(self, line: str) -> None:
+        """A line for the curious."""
+        if not self._quiet:
+            print(line, file=sys.stderr if line.startswith("[") else sys.stdout, flush=True)
+
+    def steps(self, done: int) -> None:
+        """How far a training is."""
+        print(f"  step {done} of {self._planned.trial.recipe.steps}", file=sys.stderr, flush=True)
+
+    def line(self, record: RoundRecord) -> None:
+        """One round."""
+        precision = "-" if record.precision is None else f"{record.precision:.4f}"
+        scale = "-" if record.logit_scale is None else f"{record.logit_scale:.1f}"
+        self.note(
+            f"{record.round:5d}  {record.accuracy:8.4f}  {precision:>9}  {record.num_id:4d}  {record.num_ood:4d}  "
+            f"{scale:>6}  {sum(record.seconds.values()):7.2f}"
+        )
+
+    def summary(self, records: list[RoundRecord]) -> None:
+        """What it comes down to."""
+        summary, last = summarise(records), records[-1]
+        precision = "" if summary.mean_precision is None else f", mean precision {summary.mean_precision:.4f}"
+        print(
+            f"aubc {summary.aubc:.4f} (paper's rule {summary.aubc_paper:.4f}), last accuracy {summary.last_accuracy:.4f}"
+            f"{precision}, {last.num_id + last.num_ood} labels, {last.num_ood} of them wasted, "
+            f"{time.perf_counter() - self._started:.1f} s"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Networks and what they compute; knows nothing of rounds or strategies."""

@@ -1,0 +1,85 @@
+"""Classifiers: images in, class logits and penultimate features out.
+
+Shapes: B batch, K ID classes, D features, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from models.recipe import Recipe
+
+SMALLEST_IMAGE = 8
+"""Pixels: three halvings leave one pixel of an 8 x 8 image."""
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 for small images: a 3x3 stem of stride 1 and no max-pooling (He et al. 2016; protocol 1.5).
+
+    The second normalisation of every block starts at zero, so that each block starts as the identity.
+    """
+
+    def __init__(self, num_classes: int, *, width: int = 64) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        widths = (width, 2 * width, 4 * width, 8 * width)
+        inputs = (width, *widths[:-1])
+        self.stages = nn.ModuleList(
+            _stage(num_in, num_out, stride=1 if level == 0 else 2)
+            for level, (num_in, num_out) in enumerate(zip(inputs, widths, strict=True))
+        )
+        self.head = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) and average-pooled features (B, D = 8 x width) of normalised images (B, 3, H, W)."""
+        hidden = self.stem(images_B3HW)
+        for stage in self.stages:
+            hidden = stage(hidden)
+        features_BD = hidden.mean(dim=(2, 3))
+        return self.head(features_BD), features_BD
+
+
+class Subsample(nn.Module):
+    """Every `step`-th pixel: what a strided 1x1 convolution looks at.
+
+    torch 2.15 on an AMD EPYC (AVX2) corrupts memory in the backward pass of a strided 1x1 convolution of few channels
+    in channels-last layout (4 -> 8 channels: the process aborts); subsampling first computes the same without it.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._step = step
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H / step), ceil(W / step))."""
+        return images_BCHW[:, :, :: self._step, :: self._step]
+
+
+def build_classifier(recipe: Recipe, num_classes: int, *, weights_seed: int) -> nn.Module:
+    """A classifier with initial weights that depend on `weights_seed` alone, on the CPU, in channels-last layout.
+
+    torch's global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights_seed)
+        network = ResNet18(num_classes, width=recipe.width)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _stage(num_in: int, num_out: int, *, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or num_in != num_out:
+        shortcut = nn.Sequential(
+            Subsample(stride), nn.Conv2d(num_in, num_out, kernel_size=1, bias=False), nn.BatchNorm2d(num_out)
+        )
+    blocks = nn.Sequential(BasicBlock(num_in, num_out, stride, shortcut), BasicBlock(num_out, num_out))
+    for module in blocks.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
+    return blocks

@@ -1,0 +1,233 @@
+"""The feature store: what a frozen network computes from a data set is computed once and memory-mapped by everyone.
+
+An entry is a folder of the cache, named by the hash of its key. `features.npy` (rows, columns) float32 holds the rows
+and `meta.json` the key, a checksum and the time it took; `meta.json` is written last, so an entry with one is whole.
+Until then finished shards lie in `shards/`, each with its checksum in its name: a kill loses at most one of them.
+Importing this needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.progress import Progress, StepReporter
+from data.storage import cache_root, content_hash, file_hash, file_lock, write_atomically, write_text_atomically
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureKey:
+    """All that decides a store entry's numbers."""
+
+    kind: str
+    """What is stored, in words, for example "image features, unit rows"."""
+    content: str
+    """Identity of what the features are computed from: images, or class names and templates."""
+    weights: str
+    """Identity of the weights and their architecture."""
+    preprocessing: str
+    """How the content becomes the network's input."""
+    precision: str
+    """Arithmetic of the network, for example "float32"."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the entry lies, whether it exists or not."""
+        return cache_root() / "features" / content_hash(asdict(self))[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFeatures:
+    """One entry, open for reading."""
+
+    rows_ND: NDArray[np.float32]
+    """Read-only memory map."""
+    facts: Mapping[str, float]
+    """What the source told beside the rows."""
+
+
+class RowSource(Protocol):
+    """Something that computes the rows of an entry."""
+
+    @property
+    def facts(self) -> Mapping[str, float]:
+        """Numbers kept beside the rows."""
+        ...
+
+    def compute(self, start: int, stop: int) -> NDArray[np.float32]:
+        """The rows `start` to `stop` (excluded), float32."""
+        ...
+
+
+def is_present(key: FeatureKey) -> bool:
+    """Whether the entry is whole, by its description and its file's size; the checksum is left to `open_features`."""
+    meta = _read_meta(key.folder)
+    return meta is not None and _features_path(key.folder).stat().st_size == meta["num_bytes"]
+
+
+def open_features(
+    key: FeatureKey,
+    num_rows: int,
+    open_source: Callable[[], RowSource],
+    *,
+    shard_rows: int = 1024,
+    progress: Progress,
+) -> StoredFeatures:
+    """The entry of `key` with `num_rows` rows, computed first where it is absent or damaged.
+
+    Only one process computes an entry; others wait for it. `open_source` is called only if rows have to be computed;
+    they are asked for in shards of `shard_rows`, and those of an interrupted computation are not asked for again.
+
+    Raises ValueError where the store cannot be written (full, read-only) or the rows are not finite numbers.
+    """
+    stored = _open_if_whole(key, lambda _: None)
+    if stored is not None:
+        return stored
+    with _lock_of(key, progress):
+        stored = _open_if_whole(key, progress)
+        if stored is None:
+            _compute(key, num_rows, open_source(), shard_rows, progress)
+            stored = _open_if_whole(key, progress)
+    if stored is None:
+        raise ValueError(f"feature store: {key.folder} is damaged again right after it was written; check the disk")
+    assert len(stored.rows_ND) == num_rows, stored.rows_ND.shape
+    return stored
+
+
+def _features_path(folder: Path) -> Path:
+    return folder / "features.npy"
+
+
+def _read_meta(folder: Path) -> dict[str, Any] | None:
+    """An entry's description; None where there is none, or none that can be used."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    fields = {"num_bytes", "checksum", "facts"}
+    whole = isinstance(meta, dict) and fields <= meta.keys() and _features_path(folder).is_file()
+    return meta if whole else None
+
+
+def _open_if_whole(key: FeatureKey, progress: Progress) -> StoredFeatures | None:
+    """The entry, or None where it is absent or its bytes are not those that were written."""
+    meta = _read_meta(key.folder)
+    if meta is None:
+        return None
+    path = _features_path(key.folder)
+    if file_hash(path) != meta["checksum"]:
+        progress(f"{key.kind}: the stored file {path} is damaged; it is computed again")
+        return None
+    return StoredFeatures(rows_ND=np.load(path, mmap_mode="r", allow_pickle=False), facts=meta["facts"])
+
+
+def _compute(key: FeatureKey, num_rows: int, source: RowSource, shard_rows: int, progress: Progress) -> None:
+    """Compute the missing shards, join all into the entry's file, and describe it."""
+    started = time.monotonic()
+    assert num_rows > 0
+    shards = key.folder / "shards"
+    reporter = StepReporter(key.kind, num_rows, progress)
+    paths, num_computed = [], 0
+    for start in range(0, num_rows, shard_rows):
+        stop = min(start + shard_rows, num_rows)
+        path = _whole_shard(shards, start, stop)
+        if path is None:
+            rows_BD = _checked(source.compute(start, stop), start, stop)
+            with _told_clearly(key.folder):
+                path = _write_shard(shards, start, stop, rows_BD)
+            num_computed += stop - start
+        paths.append(path)
+        reporter.done(stop)
+    facts = {"facts": dict(source.facts), "rows_computed": num_computed, "seconds": time.monotonic() - started}
+    with _told_clearly(key.folder):
+        _finish(key, paths, num_rows, facts)
+    shutil.rmtree(shards)
+
+
+def _finish(key: FeatureKey, shard_paths: list[Path], num_rows: int, facts: Mapping[str, Any]) -> None:
+    """Join the shards into the entry's file and, once that is durable, describe it."""
+    path = _features_path(key.folder)
+    write_atomically(path, lambda file: _join(shard_paths, num_rows, file))
+    meta = {"key": asdict(key), "num_bytes": path.stat().st_size, "checksum": file_hash(path), **facts}
+    write_text_atomically(key.folder / "meta.json", json.dumps(meta, indent=2) + "\n")
+
+
+def _checked(rows_BD: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
+    """The rows, if they are what was asked for and finite."""
+    assert rows_BD.dtype == np.float32, rows_BD.dtype
+    assert rows_BD.shape == (stop - start, rows_BD.shape[1]), rows_BD.shape
+    if not np.isfinite(rows_BD).all():
+        raise ValueError(
+            f"features of rows {start} to {stop - 1} are not finite; the weights are damaged or do not fit"
+        )
+    return rows_BD
+
+
+def _shard_name(start: int, stop: int, digest: str) -> str:
+    return f"{start:09d}-{stop:09d}-{digest}.npy"
+
+
+def _whole_shard(shards: Path, start: int, stop: int) -> Path | None:
+    """The file of a finished shard whose bytes are those that were written. Others of its rows are removed."""
+    for path in sorted(shards.glob(_shard_name(start, stop, "*"))):
+        if path.name == _shard_name(start, stop, file_hash(path)):
+            return path
+        path.unlink()
+    return None
+
+
+def _write_shard(shards: Path, start: int, stop: int, rows_BD: NDArray[np.float32]) -> Path:
+    """Keep a finished shard; its name tells its rows and its bytes' hash."""
+    content = rows_BD.astype("<f4").tobytes()
+    path = shards / _shard_name(start, stop, hashlib.sha256(content).hexdigest())
+    write_atomically(path, lambda file: _write(file, content))
+    return path
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+
+
+def _join(paths: list[Path], num_rows: int, file: BinaryIO) -> None:
+    """Write shards, in order, as one .npy file."""
+    num_columns = sum(path.stat().st_size for path in paths) // (4 * num_rows)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, num_columns)}
+    np.lib.format.write_array_header_1_0(file, header)
+    for path in paths:
+        file.write(path.read_bytes())
+
+
+@contextmanager
+def _lock_of(key: FeatureKey, progress: Progress) -> Iterator[None]:
+    """Hold the entry's lock; say so where another process has it."""
+    path = key.folder / "lock"
+    with ExitStack() as stack:
+        with _told_clearly(key.folder):
+            try:
+                stack.enter_context(file_lock(path, wait=False))
+            except BlockingIOError:
+                progress(f"{key.kind}: another process is computing them; waiting")
+                stack.enter_context(file_lock(path))
+        yield
+
+
+@contextmanager
+def _told_clearly(folder: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"feature store: {folder} cannot be written ({error.strerror or error}); "
+            "make room there, or set VLPURE_CACHE to another folder"
+        ) from error

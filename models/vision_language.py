@@ -1,0 +1,183 @@
+"""CLIPN as purity scoring sees it: image features of one data set, and class features on request.
+
+Both come from the feature store, so weights are loaded only when something is not there yet. Importing this needs no
+torch.
+
+Shapes: N training images, C classes, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.imageset import DataSet
+from data.progress import Progress
+from data.storage import content_hash
+from models.clipn_recipe import small_clip_config
+from models.clipn_source import ClipnSource, cached_file_hash, clip_config, used_templates_hash
+from models.embeddings import FeatureKey, RowSource, StoredFeatures, is_present, open_features
+from models.prompts import class_phrases, default_templates, read_templates
+from models.stand_in import is_trained, stand_in_path, train_stand_in
+
+if TYPE_CHECKING:
+    from models.clipn import Clipn
+
+TextFeatures = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""("yes" (C, D), "no" (C, D)), unit rows."""
+
+
+class VisionLanguage:
+    """CLIPN with the frozen image features of one data set's training images."""
+
+    def __init__(
+        self,
+        *,
+        image_features_ND: NDArray[np.float32],
+        logit_scale: float,
+        encode_classes: Callable[[tuple[str, ...]], TextFeatures],
+    ) -> None:
+        """Put together what `open_vision_language` found; `encode_classes` gives class features for distinct names."""
+        self.image_features_ND = image_features_ND
+        """Unit rows, float32, read-only; row i is training image i."""
+        self.logit_scale = logit_scale
+        """The checkpoint's own: exp of its parameter."""
+        self._encode_classes = encode_classes
+        self._text_features: dict[tuple[str, ...], TextFeatures] = {}
+
+    def text_features(self, class_names: tuple[str, ...]) -> TextFeatures:
+        """Class features ("yes" (C, D), "no" (C, D)), float32, unit rows, in the order of `class_names`.
+
+        Raises ValueError for no names, empty or equal names, and names too long for the tokeniser.
+        """
+        if class_names not in self._text_features:
+            self._text_features[class_names] = self._encode_classes(class_names)
+        return self._text_features[class_names]
+
+
+def open_vision_language(
+    data_set: DataSet, source: ClipnSource, *, device: str = "cpu", progress: Progress | None = None
+) -> VisionLanguage:
+    """CLIPN over a data set's training images; what is in the cache is opened, the rest computed and kept.
+
+    Trains the stand-in if the source names no checkpoint, then computes image and class features, each once: other
+    processes that need the same wait. `device` is where networks compute ("cpu", "cuda"); `progress` gets lines of text.
+
+    Raises ValueError for a source that cannot be used, a bad checkpoint, and a cache that cannot be written.
+    """
+    features = _Features(data_set, source, device, progress or (lambda line: None))
+    image = features.of_images()
+    features.of_classes(data_set.class_names)
+    features.release()
+    return VisionLanguage(
+        image_features_ND=image.rows_ND, logit_scale=image.facts["logit_scale"], encode_classes=features.of_classes
+    )
+
+
+def features_present(data_set: DataSet, source: ClipnSource) -> bool:
+    """Whether the image features are in the cache already; loads and computes nothing. Errors as `clipn_identity`."""
+    if source.checkpoint is None and not is_trained(stand_in_path(source, data_set)):
+        return False
+    return is_present(_Features(data_set, source, "cpu", lambda line: None).image_key)
+
+
+class _Features:
+    """The store's entries for one data set and source."""
+
+    def __init__(self, data_set: DataSet, source: ClipnSource, device: str, progress: Progress) -> None:
+        """Check the class names; compute nothing yet."""
+        self._data_set = data_set
+        self._source = source
+        self._device = device
+        self._progress = progress
+        self._loaded: Clipn | None = None
+        self._class_phrases(data_set.class_names)
+
+    def of_images(self) -> StoredFeatures:
+        """Image features of the training images, with the checkpoint's logit scale."""
+        images = self._data_set.train.images
+
+        def open_source() -> RowSource:
+            from models.clipn_features import ImageRows
+
+            return ImageRows(self._clipn(), images)
+
+        return open_features(self.image_key, len(images), open_source, progress=self._progress)
+
+    def of_classes(self, class_names: tuple[str, ...]) -> TextFeatures:
+        """Class features of any distinct names; those of the data set's own classes are made all at once."""
+        wanted = self._class_phrases(class_names)
+        own = self._class_phrases(self._data_set.class_names)
+        made = own if set(wanted) <= set(own) else wanted
+
+        def open_source() -> RowSource:
+            from models.clipn_features import ClassRows
+
+            templates = default_templates() if self._source.templates is None else read_templates(self._source.templates)
+            return ClassRows(self._clipn(), made, templates)
+
+        rows_CE = open_features(
+            self._class_key(made), len(made), open_source, shard_rows=8, progress=self._progress
+        ).rows_ND
+        rows_CE = rows_CE[[made.index(phrase) for phrase in wanted]]
+        num_dims = rows_CE.shape[1] // 2
+        return np.ascontiguousarray(rows_CE[:, :num_dims]), np.ascontiguousarray(rows_CE[:, num_dims:])
+
+    @property
+    def image_key(self) -> FeatureKey:
+        """Identity of the image features."""
+        return FeatureKey(
+            kind="image features",
+            content=self._data_set.train.images.fingerprint,
+            weights=self._weights,
+            preprocessing="CLIP: bicubic, centre crop; unit rows",
+            precision="float32",
+        )
+
+    def _class_key(self, phrases: tuple[str, ...]) -> FeatureKey:
+        """Identity of class features."""
+        return FeatureKey(
+            kind="class features",
+            content=content_hash({"phrases": list(phrases), "templates": used_templates_hash(self._source)}),
+            weights=self._weights,
+            preprocessing='unit sum of unit template features; "yes" then "no"',
+            precision="float32",
+        )
+
+    def _class_phrases(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
+        """What the templates are filled with."""
+        return class_phrases(class_names, clean_names=self._source.clean_names, domain=self._source.domain)
+
+    @cached_property
+    def _checkpoint(self) -> Path:
+        """The checkpoint file; the stand-in is trained if need be."""
+        return self._source.checkpoint or train_stand_in(self._source, self._data_set, self._progress)
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        """Architecture of the checkpoint."""
+        own = self._source.checkpoint is None
+        return small_clip_config(self._data_set.image_size) if own else clip_config(self._source.model)
+
+    @cached_property
+    def _weights(self) -> str:
+        """Identity of architecture and checkpoint, by the file's bytes."""
+        return content_hash({"checkpoint": cached_file_hash(self._checkpoint), "config": self._config})
+
+    def _clipn(self) -> Clipn:
+        """The towers on their device, loaded when they are first needed."""
+        if self._loaded is None:
+            from models.clipn_checkpoint import load_clipn
+
+            self._progress(f"loading CLIPN from {self._checkpoint}")
+            self._loaded = load_clipn(self._checkpoint, self._config).to(self._device)
+        return self._loaded
+
+    def release(self) -> None:
+        """Let go of the weights; they are loaded again if something else is asked for."""
+        self._loaded = None

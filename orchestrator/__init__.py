@@ -1,0 +1,1 @@
+"""Runs trials, one or thousands, and never loses a round."""

@@ -1,0 +1,117 @@
+"""What a user writes: the settings of one trial, checked strictly, and the fingerprint of what changes its numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data.storage import content_hash
+from models.clipn_source import ClipnSource
+from models.recipe import Fraction, Recipe
+from strategies.registry import find_strategy
+from strategies.scorer import PurityOptions
+
+NUMBERS_VERSION = 1
+"""Raised when code changes the numbers of a trial whose settings are the same, so that old records are not reused."""
+
+
+class Settings(BaseModel):
+    """Base of what a user writes: immutable, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ClipnSettings(Settings):
+    """Which CLIPN answers purity requests; without a checkpoint, the small stand-in trained on the data set's own images."""
+
+    checkpoint: Annotated[Path | None, Field(strict=False)] = None
+    """File in the format of CLIPN's authors."""
+    model: str = "ViT-B-16"
+    """open_clip architecture of the checkpoint: a name, or the path of an open_clip JSON configuration."""
+    templates: Annotated[Path | None, Field(strict=False)] = None
+    """Text file of prompt templates, one a line, each with one {}; none: the built-in 128."""
+
+    def source(self) -> ClipnSource:
+        """The same as the model package wants it."""
+        return ClipnSource(checkpoint=self.checkpoint, model=self.model, templates=self.templates)
+
+
+class TrialConfig(Settings):
+    """One trial: a condition, a strategy, a seed, and how to compute it."""
+
+    dataset: str
+    """Name in the data registry, or `folder:<path>`."""
+    mismatch_ratio: Fraction
+    """Share of the classes that are ID, in (0, 1)."""
+    ood_ratio: Fraction
+    """Share of OOD images in the unlabelled data, in (0, 1)."""
+    strategy: str
+    """Name in the strategy registry."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    """Seed of split, weights, batches and queries."""
+    rounds: Annotated[int, Field(ge=1)] = 10
+    """Trainings; there is one query fewer."""
+    budget: Annotated[int, Field(ge=1)] = 500
+    """Labels bought a round, the initial set included as the first."""
+    recipe: Recipe = Recipe()
+    """How the classifier is trained."""
+    purity: PurityOptions = PurityOptions()
+    """Switches of the purity step (strategies that have one)."""
+    clipn: ClipnSettings = ClipnSettings()
+    """The vision-language model behind the purity step."""
+    data_root: Annotated[Path | None, Field(strict=False)] = None
+    """Folder that holds the data sets' files; none: the data set's default place."""
+
+    @property
+    def uses_purity(self) -> bool:
+        """Whether the strategy asks a purity scorer."""
+        return find_strategy(self.strategy).uses_purity
+
+    @property
+    def label(self) -> str:
+        """One short line that names the trial."""
+        return (
+            f"{self.dataset} mismatch {self.mismatch_ratio:g} ood {self.ood_ratio:g} {self.strategy} seed {self.seed}"
+        )
+
+    def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
+        """64 hex digits of all that changes the records, and of nothing else.
+
+        Not in it: where files lie, the data set's name (its content counts), the number of rounds (more rounds go on
+        from fewer), and, for a strategy without purity step, everything about purity.
+        """
+        return content_hash(
+            {
+                "numbers_version": NUMBERS_VERSION,
+                "data": data_fingerprint,
+                "mismatch_ratio": float(self.mismatch_ratio),
+                "ood_ratio": float(self.ood_ratio),
+                "strategy": self.strategy,
+                "seed": self.seed,
+                "budget": self.budget,
+                "recipe": self.recipe.model_dump(mode="json"),
+                "purity": self.purity.model_dump(mode="json") | {"clipn": clipn_identity} if self.uses_purity else None,
+            }
+        )
+
+
+def make_trial(**settings: Any) -> TrialConfig:
+    """A checked TrialConfig. Raises ValueError with one line that names each wrong field and what it may be."""
+    try:
+        trial = TrialConfig(**settings)
+    except ValidationError as error:
+        raise ValueError(one_line(error)) from None
+    find_strategy(trial.strategy)
+    return trial
+
+
+def one_line(error: ValidationError) -> str:
+    """A pydantic error as one line: field, value, what is wrong; for each field."""
+    parts = []
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"]) or "settings"
+        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {problem['input']!r}"
+        parts.append(f"{field}{value}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return "; ".join(parts)

@@ -1,0 +1,144 @@
+"""A grid: the trials of a table, from a preset and what the user changed of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from data.naming import unknown_name
+from orchestrator.config import Settings, TrialConfig, make_trial, one_line
+
+Nested = dict[str, Any]
+
+
+class RunSettings(Settings):
+    """How a grid is computed; changes no number."""
+
+    cpus_per_trial: Annotated[int, Field(ge=1)] = 1
+    """CPUs reserved for a trial, and its torch threads."""
+    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    """GPUs reserved for a trial; 0.25 puts four trials on a card."""
+    scorers: Annotated[int, Field(ge=1)] = 1
+    """Actors that answer purity requests."""
+    gpus_per_scorer: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    """GPUs reserved for a scoring actor."""
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Most trials at a time; none: as many as the resources allow."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often a trial whose process dies is started again."""
+
+
+class GridConfig(Settings):
+    """The axes of a grid and the settings that all its trials share."""
+
+    datasets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    mismatch_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
+    ood_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
+    strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]
+    trial: Nested = {}
+    """Settings of every trial (fields of TrialConfig)."""
+    per_dataset: dict[str, Nested] = {}
+    """Settings of the trials of one data set, on top of `trial`."""
+    run: RunSettings = RunSettings()
+    """How it is computed."""
+
+    def trials(self, overrides: Nested | None = None) -> list[TrialConfig]:
+        """All trials, seed by seed, so that a grid that is stopped early has every cell with some seeds.
+
+        `overrides` go on top of everything. Raises ValueError for settings that are no trial's, and for a repeated
+        value on an axis.
+        """
+        for axis in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds"):
+            values = getattr(self, axis)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{axis} = {', '.join(map(str, values))}: a value is repeated")
+        return [
+            make_trial(
+                **merge(self.trial, self.per_dataset.get(dataset, {}), overrides or {}),
+                dataset=dataset,
+                mismatch_ratio=mismatch_ratio,
+                ood_ratio=ood_ratio,
+                strategy=strategy,
+                seed=seed,
+            )
+            for seed, dataset, mismatch_ratio, ood_ratio, strategy in product(
+                self.seeds, self.datasets, self.mismatch_ratios, self.ood_ratios, self.strategies
+            )
+        ]
+
+
+def load_preset(folder: Path, name: str, axes: Mapping[str, Any], run: Mapping[str, Any]) -> GridConfig:
+    """The preset `<folder>/<name>.yaml` with some axes and run settings replaced.
+
+    Raises ValueError, in one line, for an unknown preset (the nearest is suggested) and for a file that does not fit.
+    """
+    path = folder / f"{name}.yaml"
+    known = sorted(preset.stem for preset in folder.glob("*.yaml"))
+    if name not in known:
+        raise unknown_name("preset", name, known)
+    content = read_yaml(path.read_text(), origin=path.name)
+    content["run"] = merge(content.get("run", {}), dict(run))
+    try:
+        return GridConfig(**{**content, **axes})
+    except ValidationError as error:
+        raise ValueError(f"preset {name}: {one_line(error)}") from None
+
+
+def read_yaml(text: str, *, origin: str) -> Nested:
+    """A YAML mapping. Raises ValueError for text that is none, or that has a key twice."""
+    import yaml  # only commands that read a preset need it
+
+    class UniqueKeyLoader(yaml.SafeLoader):
+        """SafeLoader that refuses a key given twice, where YAML itself would let the last one win."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key) for key, _ in node.value]
+            repeated = {key for key in keys if keys.count(key) > 1}
+            if repeated:
+                raise ValueError(f"{origin}: key '{repeated.pop()}' is given twice")
+            return super().construct_mapping(node, deep)
+
+    # YAML 1.1 takes 1e-3 for a word.
+    UniqueKeyLoader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+    )
+    try:
+        content = yaml.load(text, UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin}: no valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{origin}: expected 'key: value' pairs")
+    return content
+
+
+def parse_overrides(assignments: Sequence[str]) -> Nested:
+    """`["recipe.steps=300", "purity.visual_similarity=false"]` as nested settings; values are read as YAML.
+
+    Raises ValueError for an assignment without '='.
+    """
+    overrides: Nested = {}
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        if not equals or not path:
+            raise ValueError(f"--set {assignment}: expected key=value, for example recipe.steps=300")
+        content: Any = read_yaml(f"value: {value}", origin=f"--set {assignment}")["value"]
+        for name in reversed(path.strip().split(".")):
+            content = {name: content}
+        overrides = merge(overrides, content)
+    return overrides
+
+
+def merge(*layers: Mapping[str, Any]) -> Nested:
+    """Nested settings, later layers on top of earlier ones, key by key."""
+    merged: Nested = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = merge(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,96 @@
+"""The ledger: the records of all trials of an output folder, on disk; the truth.
+
+One JSON file a trajectory, named by fingerprint, replaced as a whole at each round, so that it always holds the rounds
+that were finished and nothing else. One process writes; any may read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from data.storage import write_text_atomically
+from orchestrator.records import RoundRecord
+
+FORMAT = 1
+"""Version of the files; an output folder of another version is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrajectoryState:
+    """What the ledger holds of one trial."""
+
+    fingerprint: str
+    trial: dict[str, Any]
+    """The trial's settings, as they were when its first record came."""
+    records: tuple[RoundRecord, ...] = ()
+    error: str | None = None
+    """Why the last attempt failed for good; None if it did not."""
+
+
+class Ledger:
+    """Reads and writes the state files of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def state(self, fingerprint: str) -> TrajectoryState | None:
+        """The state of one trial, or None. Raises ValueError for a file that is no state file, with its path."""
+        path = self._path(fingerprint)
+        if not path.exists():
+            return None
+        try:
+            content = json.loads(path.read_text())
+            if content.pop("format") != FORMAT:
+                raise ValueError("it was written by another version")
+            content["records"] = tuple(RoundRecord(**record) for record in content["records"])
+            return TrajectoryState(**content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no readable ledger file ({error}); move it away to run its trial again") from None
+
+    def states(self) -> list[TrajectoryState]:
+        """The states of all trials, by fingerprint."""
+        found = (self.state(path.stem) for path in sorted(self.folder.glob("*.json")))
+        return [state for state in found if state is not None]
+
+    def history(self, fingerprint: str) -> list[RoundRecord]:
+        """The finished rounds of one trial, in order."""
+        state = self.state(fingerprint)
+        return list(state.records) if state else []
+
+    def append(self, fingerprint: str, trial: dict[str, Any], record: RoundRecord) -> None:
+        """Keep a record, durably. The same record again is accepted and changes nothing.
+
+        Raises ValueError for a gap in the rounds, or for a round that is there with other numbers.
+        """
+        state = self.state(fingerprint) or TrajectoryState(fingerprint=fingerprint, trial=trial)
+        known = len(state.records)
+        if record.round < known:
+            if state.records[record.round].numbers() != record.numbers():
+                raise ValueError(f"round {record.round} of {fingerprint} is in the ledger with other numbers")
+            return
+        if record.round > known:
+            raise ValueError(f"round {record.round} of {fingerprint} came after only {known} rounds")
+        self._write(fingerprint, state.trial, (*state.records, record), None)
+
+    def fail(self, fingerprint: str, trial: dict[str, Any], error: str) -> None:
+        """Note why a trial failed for good; its records stay."""
+        self._write(fingerprint, trial, self.history(fingerprint), error)
+
+    def _write(
+        self, fingerprint: str, trial: dict[str, Any], records: Sequence[RoundRecord], error: str | None
+    ) -> None:
+        state = {
+            "format": FORMAT,
+            "fingerprint": fingerprint,
+            "trial": trial,
+            "error": error,
+            "records": [asdict(record) for record in records],
+        }
+        write_text_atomically(self._path(fingerprint), json.dumps(state, allow_nan=False) + "\n")
+
+    def _path(self, fingerprint: str) -> Path:
+        return self.folder / f"{fingerprint}.json"

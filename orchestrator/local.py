@@ -1,0 +1,82 @@
+"""Runs one trial in this process: what `trial.py` does, and what each Ray worker does with the trials it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from data.imageset import DataSet
+from data.registry import open_data_set
+from models.devices import pick_device, use_threads
+from models.vision_language import open_vision_language
+from orchestrator.classifier_store import ClassifierStore
+from orchestrator.config import TrialConfig
+from orchestrator.plan import PlannedTrial
+from orchestrator.problem import pose_problem
+from orchestrator.records import RoundRecord
+from orchestrator.scoring import LocalPurityScorer
+from orchestrator.trajectory import Report, StepProgress, Trajectory
+from strategies.registry import Services, find_strategy
+from strategies.scorer import PurityScorer
+
+
+@lru_cache(maxsize=4)
+def cached_data_set(name: str, root: Path | None) -> DataSet:
+    """The data set, opened once a process: workers are reused for many trials of the same data."""
+    return open_data_set(name, root=root)
+
+
+def compute_trial(
+    planned: PlannedTrial,
+    *,
+    scorer: PurityScorer | None,
+    history: Sequence[RoundRecord],
+    report: Report,
+    classifiers: Path | None,
+    cpus: int,
+    gpus: float,
+    progress: StepProgress | None = None,
+) -> list[RoundRecord]:
+    """All records of a trial, computed here from where `history` ends; `report` gets each new one.
+
+    Raises ValueError where the data on this machine is not the data that the trial was planned with.
+    """
+    trial = planned.trial
+    use_threads(cpus)
+    device = pick_device(gpus)
+    data = cached_data_set(trial.dataset, trial.data_root)
+    if data.fingerprint != planned.data_fingerprint:
+        raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
+    problem = pose_problem(trial, data)
+    strategy = find_strategy(trial.strategy).build(Services(scorer=scorer, purity=trial.purity))
+    trajectory = Trajectory(
+        trial,
+        problem,
+        strategy,
+        device=device,
+        classifiers=ClassifierStore(classifiers, planned.fingerprint),
+        progress=progress,
+    )
+    return trajectory.run(history, report)
+
+
+def local_scorer(
+    trials: Sequence[TrialConfig], *, cpus: int, gpus: float, progress: Callable[[str], None] | None = None
+) -> LocalPurityScorer | None:
+    """A scorer in this process for the data sets of those trials that use purity; None if there are none.
+
+    Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
+    """
+    needed = {(t.dataset, t.data_root): t.clipn.source() for t in trials if t.uses_purity}
+    if not needed:
+        return None
+    use_threads(cpus)
+    device = pick_device(gpus)
+    vision_languages = {}
+    for (name, root), source in needed.items():
+        data = cached_data_set(name, root)
+        vision_languages[data.fingerprint] = open_vision_language(
+            data, source, device=str(device), progress=progress
+        )
+    return LocalPurityScorer(vision_languages, device)

@@ -1,0 +1,84 @@
+"""The plan: which trials a grid has, which are done, and whether the rest can be run at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data.imageset import DataSet
+from data.registry import open_data_set
+from data.splits import count_split
+from models.clipn_source import clipn_identity
+from orchestrator.config import TrialConfig
+from orchestrator.ledger import Ledger
+from orchestrator.problem import check_budget
+from orchestrator.records import RoundRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedTrial:
+    """A trial that can be run, and what the ledger holds of it."""
+
+    trial: TrialConfig
+    fingerprint: str
+    data_fingerprint: str
+    records: tuple[RoundRecord, ...] = ()
+    """Its finished rounds, at most as many as it is to have."""
+    error: str | None = None
+    """Why it failed when it was last tried, if it did."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all its rounds are there."""
+        return len(self.records) >= self.trial.rounds
+
+
+def plan_trials(trials: Sequence[TrialConfig], ledger: Ledger | None) -> list[PlannedTrial]:
+    """The trials with their fingerprints and what a ledger has of them, checked before anything is computed.
+
+    Raises ValueError for a data set that cannot be opened, ratios or budgets that it cannot give, and CLIPN weights
+    that are not there.
+    """
+    data_sets: dict[tuple[str, str], DataSet] = {}
+    clipn: dict[tuple[str, str], str] = {}
+    planned = []
+    for trial in trials:
+        where = (trial.dataset, str(trial.data_root))
+        if where not in data_sets:
+            data_sets[where] = open_data_set(trial.dataset, root=trial.data_root)
+        data = data_sets[where]
+        _check(trial, data)
+        which = (data.fingerprint, trial.clipn.model_dump_json())
+        if trial.uses_purity and which not in clipn:
+            clipn[which] = clipn_identity(trial.clipn.source(), data)
+        fingerprint = trial.fingerprint(data_fingerprint=data.fingerprint, clipn_identity=clipn.get(which))
+        planned.append(look_up(ledger, trial, fingerprint, data.fingerprint))
+    return planned
+
+
+def look_up(ledger: Ledger | None, trial: TrialConfig, fingerprint: str, data_fingerprint: str) -> PlannedTrial:
+    """A trial with what the ledger holds of it."""
+    state = ledger.state(fingerprint) if ledger else None
+    return PlannedTrial(
+        trial=trial,
+        fingerprint=fingerprint,
+        data_fingerprint=data_fingerprint,
+        records=state.records[: trial.rounds] if state else (),
+        error=state.error if state else None,
+    )
+
+
+def _check(trial: TrialConfig, data: DataSet) -> None:
+    """Raises ValueError where the data set cannot pose the trial's problem."""
+    try:
+        counts = count_split(
+            data.train.class_sizes(data.num_classes).tolist(),
+            mismatch_ratio=trial.mismatch_ratio,
+            ood_ratio=trial.ood_ratio,
+            budget=trial.budget,
+            seed=trial.seed,
+        )
+    except ValueError as error:
+        raise ValueError(f"{trial.label}: {error}") from None
+    num_images = counts.initial_id + counts.initial_ood + counts.unlabelled_id + counts.unlabelled_ood
+    check_budget(trial, num_images=num_images)

@@ -1,0 +1,67 @@
+"""The problem that a trial poses: who is ID, where the pool starts, what the test is. Equal for all strategies of a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.imageset import DataSet
+from data.oracle import Oracle
+from data.splits import OpenSetSplit, draw_split
+from orchestrator.config import TrialConfig
+from strategies.base import IndexArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSetProblem:
+    """One condition with one seed, drawn from a data set."""
+
+    data: DataSet
+    split: OpenSetSplit
+    class_names: tuple[str, ...]
+    """Of the K ID classes, in the order drawn."""
+    test_idx: IndexArray
+    """Test images of ID classes."""
+    test_labels: IndexArray
+    """Their labels, 0..K-1."""
+
+    @property
+    def num_id_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    def oracle(self) -> Oracle:
+        """A fresh oracle: the only holder of the training images' labels."""
+        return Oracle(self.split.relabel(self.data.train.labels), num_id_classes=self.num_id_classes)
+
+
+def pose_problem(trial: TrialConfig, data: DataSet) -> OpenSetProblem:
+    """The trial's problem. Raises ValueError, with the numbers, where the data set cannot give it."""
+    split = draw_split(
+        data.train.labels,
+        num_classes=len(data.class_names),
+        mismatch_ratio=trial.mismatch_ratio,
+        ood_ratio=trial.ood_ratio,
+        budget=trial.budget,
+        seed=trial.seed,
+    )
+    test_labels = split.relabel(data.test.labels)
+    test_idx = np.flatnonzero(test_labels < len(split.id_classes)).astype(np.int64)
+    return OpenSetProblem(
+        data=data,
+        split=split,
+        class_names=tuple(data.class_names[c] for c in split.id_classes),
+        test_idx=test_idx,
+        test_labels=test_labels[test_idx],
+    )
+
+
+def check_budget(trial: TrialConfig, *, num_images: int) -> None:
+    """Raises ValueError where the rounds ask for more labels than there are images (initial set and pool together)."""
+    wanted = trial.rounds * trial.budget
+    if wanted > num_images:
+        raise ValueError(
+            f"{trial.label}: {trial.rounds} rounds x budget {trial.budget} = {wanted} labels, but there are only "
+            f"{num_images} images to label; lower --rounds or --budget"
+        )

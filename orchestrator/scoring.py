@@ -1,0 +1,100 @@
+"""Answers purity requests from stored CLIPN features, in this process or behind Ray actors.
+
+Shapes: A all training images, N unlabelled images, L labelled images, K ID classes, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.vision_language import VisionLanguage
+from strategies.logit_scale import choose_logit_scale
+from strategies.purity import id_and_ood_scores, judged_id, prototypes
+from strategies.scorer import IndexArray, PurityRequest, PurityScores
+
+KEPT_CLASS_SETS = 8
+"""Sets of classes whose cosines with all images are kept; a grid has one a data set, mismatch ratio and seed."""
+
+
+class FeatureBank:
+    """The features of one data set's training images on the scorer's device, and their cosines with class texts."""
+
+    def __init__(self, vision_language: VisionLanguage, device: torch.device) -> None:
+        self._vision_language = vision_language
+        self._device = device
+        self.features_AD = torch.from_numpy(np.array(vision_language.image_features_ND)).to(device)
+        self.cosines = lru_cache(maxsize=KEPT_CLASS_SETS)(self._cosines)
+
+    def _cosines(self, class_names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """Cosines (A, K) of all images with the "yes" and the "no" texts of the classes."""
+        yes_KD, no_KD = (
+            torch.from_numpy(features).to(self._device)
+            for features in self._vision_language.text_features(class_names)
+        )
+        return self.features_AD @ yes_KD.T, self.features_AD @ no_KD.T
+
+    def similarity(
+        self, labelled_idx: Tensor, labels: Tensor, num_classes: int
+    ) -> tuple[Tensor, Tensor]:
+        """Products (A, K) of all images with the prototypes of the labelled ones, and who has a prototype (K,)."""
+        prototypes_KD, has_prototype_K = prototypes(self.features_AD[labelled_idx], labels, num_classes)
+        return self.features_AD @ prototypes_KD.T, has_prototype_K
+
+
+class LocalPurityScorer:
+    """A PurityScorer in this process. Holds one feature bank for each data set, by the data set's fingerprint."""
+
+    def __init__(self, vision_languages: Mapping[str, VisionLanguage], device: torch.device) -> None:
+        self._device = device
+        self._banks = {key: FeatureBank(value, device) for key, value in vision_languages.items()}
+
+    @torch.inference_mode()
+    def score(self, request: PurityRequest) -> PurityScores:
+        """Scores of the unlabelled images (Eq. 1 to 8). Raises ValueError for a data set that it does not hold."""
+        bank = self._banks.get(request.data_fingerprint)
+        if bank is None:
+            raise ValueError(f"the scorer holds no features of data set {request.data_fingerprint}")
+        yes_AK, no_AK = bank.cosines(request.class_names)
+        similarity_AK = has_prototype_K = None
+        if request.options.visual_similarity:
+            similarity_AK, has_prototype_K = bank.similarity(
+                self._on_device(request.labelled_id_idx),
+                self._on_device(request.labelled_id_labels),
+                len(request.class_names),
+            )
+        labelled = self._on_device(np.concatenate([request.labelled_id_idx, request.labelled_ood_idx]))
+        choice = None
+        if request.options.self_temperature:
+            choice = choose_logit_scale(
+                yes_AK[labelled],
+                no_AK[labelled],
+                torch.arange(len(labelled), device=self._device) < len(request.labelled_id_idx),
+                similarity_LK=None if similarity_AK is None else similarity_AK[labelled],
+                has_prototype_K=has_prototype_K,
+                criterion=request.options.criterion,
+            )
+        scale = choice.scale if choice else request.options.fixed_scale
+        unlabelled = self._on_device(request.unlabelled_idx)
+        id_N, ood_N = id_and_ood_scores(
+            yes_AK[unlabelled],
+            no_AK[unlabelled],
+            scale,
+            similarity_NK=None if similarity_AK is None else similarity_AK[unlabelled],
+            has_prototype_K=has_prototype_K,
+        )
+        return PurityScores(
+            id_scores=id_N.cpu().numpy(),
+            ood_scores=ood_N.cpu().numpy(),
+            is_id=judged_id(id_N, ood_N).cpu().numpy(),
+            logit_scale=scale,
+            is_tuned=choice is not None,
+            labelled_accuracy=choice.accuracy if choice else None,
+        )
+
+    def _on_device(self, idx: IndexArray) -> Tensor:
+        return torch.from_numpy(idx).to(self._device)

@@ -1,0 +1,211 @@
+"""The loop of one trial: train, measure, record, query; knows neither Ray nor MLflow.
+
+A trajectory is continued from its records alone: the pool is rebuilt from the queried indices, and every random stream
+from (seed, name, round).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.imageset import Images
+from data.pool import Pool
+from models.classifiers import build_classifier
+from models.devices import describe_environment, peak_memory_mib
+from models.inference import predict
+from models.outputs import ClassifierOutputs
+from models.training import Normalise, fit
+from orchestrator.classifier_store import ClassifierStore
+from orchestrator.config import TrialConfig
+from orchestrator.metrics import query_precision
+from orchestrator.problem import OpenSetProblem
+from orchestrator.records import RoundRecord
+from orchestrator.streams import stream_generator, stream_seed
+from strategies.base import Diagnostic, IndexArray, PoolView, Selection, Strategy
+
+Report = Callable[[RoundRecord], None]
+StepProgress = Callable[[int], None]
+UNKNOWN = -1
+"""Stands for a label that has not been bought."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A query with its answers: what the next record tells of how its training set came about."""
+
+    selection: Selection
+    num_id: int
+    diagnostics: dict[str, Diagnostic]
+
+
+class Trajectory:
+    """One trial on one device."""
+
+    def __init__(
+        self,
+        trial: TrialConfig,
+        problem: OpenSetProblem,
+        strategy: Strategy,
+        *,
+        device: torch.device,
+        classifiers: ClassifierStore,
+        progress: StepProgress | None = None,
+    ) -> None:
+        self._trial = trial
+        self._problem = problem
+        self._strategy = strategy
+        self._device = device
+        self._classifiers = classifiers
+        self._progress = progress
+        self._normalise = Normalise(problem.data.mean, problem.data.std, device)
+        self._oracle = problem.oracle()
+        self._labels = np.full(len(problem.data.train.labels), UNKNOWN, dtype=np.int64)
+        self._pool = Pool.from_split(problem.split)
+        for idx in (self._pool.labelled_id_idx, self._pool.labelled_ood_idx):
+            self._labels[idx] = self._oracle.answer(idx)
+
+    def run(self, history: Sequence[RoundRecord], report: Report) -> list[RoundRecord]:
+        """All records of the trial: those of `history`, then the new ones, each given to `report` as it is made.
+
+        Raises ValueError where the history does not belong to the trial.
+        """
+        records = list(history[: self._trial.rounds])
+        self._replay(records)
+        network = self._last_network(records) if 0 < len(records) < self._trial.rounds else None
+        while len(records) < self._trial.rounds:
+            seconds: dict[str, float] = {"query": 0.0}
+            query = None
+            if network is not None:
+                with _timed(seconds, "query"):
+                    query = self._query(network, records[-1].round)
+            with _timed(seconds, "train"):
+                network = self._train(round_number=len(records))
+            with _timed(seconds, "evaluate"):
+                accuracy = self._accuracy(network)
+            record = self._record(len(records), accuracy, query, seconds)
+            if len(records) + 1 < self._trial.rounds:
+                self._classifiers.save(record.round, network.state_dict())
+            report(record)
+            records.append(record)
+        self._classifiers.clear()
+        return records
+
+    def _replay(self, records: Sequence[RoundRecord]) -> None:
+        """Buy again what the records say was bought, and check that the pool comes out the same."""
+        for record in records:
+            if record.queried_idx:
+                self._buy(np.array(record.queried_idx, dtype=np.int64))
+            if record.pool_checksum != self._pool.checksum():
+                raise ValueError(f"the record of round {record.round} does not belong to {self._trial.label}")
+
+    def _last_network(self, records: Sequence[RoundRecord]) -> nn.Module:
+        """The classifier of the last finished round: as it was kept, or trained again."""
+        last = records[-1].round
+        weights = self._classifiers.load(last)
+        if weights is None:
+            return self._train(last)
+        network = self._new_network()
+        network.load_state_dict(weights)
+        return network.to(self._device).eval()
+
+    def _buy(self, idx: IndexArray) -> int:
+        """Ask the oracle about unlabelled images and move them; the number of ID images among them."""
+        answers = self._oracle.answer(idx)
+        self._labels[idx] = answers
+        is_id = answers < self._problem.num_id_classes
+        self._pool = self._pool.move(idx, is_id)
+        return int(is_id.sum())
+
+    def _query(self, network: nn.Module, round_number: int) -> Query:
+        """Let the strategy pick, and buy what it picked."""
+        view = self._view(network)
+        rng = stream_generator(self._trial.seed, "query", round_number)
+        selection = self._strategy.select(view, self._trial.budget, rng)
+        diagnostics = dict(selection.diagnostics)
+        if selection.judged_id_idx is not None:
+            quality = self._oracle.judge(
+                judged_id_idx=selection.judged_id_idx, unlabelled_idx=self._pool.unlabelled_idx
+            )
+            diagnostics |= {"purity_precision": quality.precision, "purity_recall": quality.recall}
+        return Query(selection=selection, num_id=self._buy(selection.idx), diagnostics=diagnostics)
+
+    def _view(self, network: nn.Module) -> PoolView:
+        pool, data = self._pool, self._problem.data
+
+        @cache
+        def outputs() -> ClassifierOutputs:
+            return self._predict(network, data.train.images, pool.unlabelled_idx)
+
+        return PoolView(
+            images=data.train.images,
+            data_fingerprint=data.fingerprint,
+            class_names=self._problem.class_names,
+            labelled_id_idx=pool.labelled_id_idx,
+            labelled_id_labels=self._labels[pool.labelled_id_idx],
+            labelled_ood_idx=pool.labelled_ood_idx,
+            unlabelled_idx=pool.unlabelled_idx,
+            compute_outputs=outputs,
+        )
+
+    def _new_network(self) -> nn.Module:
+        """The trial's initial network: the same in every round (P10)."""
+        seed = stream_seed(self._trial.seed, "weights")
+        return build_classifier(self._trial.recipe, self._problem.num_id_classes, weights_seed=seed)
+
+    def _train(self, round_number: int) -> nn.Module:
+        """The classifier trained from scratch on the labelled ID images."""
+        idx = self._pool.labelled_id_idx
+        return fit(
+            self._new_network(),
+            self._problem.data.train.images.load(idx),
+            self._labels[idx],
+            recipe=self._trial.recipe,
+            normalise=self._normalise,
+            batches_seed=stream_seed(self._trial.seed, "batches", round_number),
+            device=self._device,
+            progress=self._progress,
+        )
+
+    def _accuracy(self, network: nn.Module) -> float:
+        """On the test images of the ID classes, in [0, 1]."""
+        given = self._predict(network, self._problem.data.test.images, self._problem.test_idx)
+        return float((given.logits_NK.argmax(axis=1) == self._problem.test_labels).mean())
+
+    def _predict(self, network: nn.Module, images: Images, idx: IndexArray) -> ClassifierOutputs:
+        return predict(
+            network, images, idx, recipe=self._trial.recipe, normalise=self._normalise, device=self._device
+        )
+
+    def _record(
+        self, round_number: int, accuracy: float, query: Query | None, seconds: dict[str, float]
+    ) -> RoundRecord:
+        return RoundRecord(
+            round=round_number,
+            accuracy=accuracy,
+            precision=query_precision(query.num_id, len(query.selection.idx)) if query else None,
+            num_id=len(self._pool.labelled_id_idx),
+            num_ood=len(self._pool.labelled_ood_idx),
+            queried_idx=query.selection.idx.tolist() if query else [],
+            diagnostics=query.diagnostics if query else {},
+            pool_checksum=self._pool.checksum(),
+            seconds=seconds,
+            peak_memory_mib=peak_memory_mib(self._device),
+            environment=describe_environment(self._device),
+            time_ms=time.time_ns() // 1_000_000,
+        )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Puts the wall seconds spent inside under `phase`; device work is waited for by the phases themselves."""
+    start = time.perf_counter()
+    yield
+    seconds[phase] = round(time.perf_counter() - start, 4)

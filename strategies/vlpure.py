@@ -1,0 +1,75 @@
+"""VLPure-AL: first throw out what a vision-language model takes for OOD, then ask for the most informative of the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from strategies.base import PoolView, Selection, Strategy, highest_first
+from strategies.scorer import PurityOptions, PurityRequest, PurityScorer, PurityScores
+
+
+class VLPure(Strategy):
+    """Purity by CLIPN (Eq. 1 to 8), then any informativeness strategy on the images judged ID.
+
+    Costs a few matrix products a round, on top of the informativeness strategy, once the images' features are stored.
+    Departures from the official code: too few images judged ID are filled up by the highest ID minus OOD score (P8;
+    the official code crashes), no labelled OOD image means a fixed scale (P5), and a class without a labelled image
+    gets an uninformed visual weight (P7).
+    """
+
+    def __init__(self, *, scorer: PurityScorer, informativeness: Strategy, options: PurityOptions) -> None:
+        self._scorer = scorer
+        self._informativeness = informativeness
+        self._options = options
+
+    def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
+        """The most informative images judged ID, then, if those are too few, the purest of the others.
+
+        `scores` are the informativeness strategy's; those of filled-up images are ID minus OOD score, below or at 0.
+        """
+        purity = self._scorer.score(
+            PurityRequest(
+                data_fingerprint=view.data_fingerprint,
+                class_names=view.class_names,
+                labelled_id_idx=view.labelled_id_idx,
+                labelled_id_labels=view.labelled_id_labels,
+                labelled_ood_idx=view.labelled_ood_idx,
+                unlabelled_idx=view.unlabelled_idx,
+                options=self._options,
+            )
+        )
+        idx, scores = np.empty(0, dtype=np.int64), np.empty(0)
+        if purity.is_id.any():
+            inner = self._informativeness.select(view.restricted_to(purity.is_id), budget, rng)
+            idx, scores = inner.idx, inner.scores
+        missing = min(budget, len(view.unlabelled_idx)) - len(idx)
+        margin = purity.id_scores - purity.ood_scores
+        if missing:
+            rest = np.flatnonzero(~purity.is_id)
+            fill = rest[highest_first(margin[rest], missing)]
+            idx = np.concatenate([idx, view.unlabelled_idx[fill]])
+            scores = np.concatenate([scores, margin[fill]])
+        return _explained(view, purity, idx, scores, num_filled=missing)
+
+
+def _explained(
+    view: PoolView, purity: PurityScores, idx: np.ndarray, scores: np.ndarray, *, num_filled: int
+) -> Selection:
+    """The selection with each image's purity and the diagnostics of the purity step."""
+    position = np.searchsorted(view.unlabelled_idx, idx)
+    return Selection(
+        idx=idx,
+        scores=scores,
+        reasons={
+            "id_score": purity.id_scores[position].astype(np.float64),
+            "ood_score": purity.ood_scores[position].astype(np.float64),
+        },
+        judged_id_idx=view.unlabelled_idx[purity.is_id],
+        diagnostics={
+            "logit_scale": purity.logit_scale,
+            "scale_is_tuned": purity.is_tuned,
+            "scale_accuracy": purity.labelled_accuracy,
+            "num_judged_id": int(purity.is_id.sum()),
+            "num_filled": num_filled,
+        },
+    )

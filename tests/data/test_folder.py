@@ -1,0 +1,254 @@
+"""Image folders: what is read, what is refused, what is kept in the cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.imageset import ArrayImages, DataSet, PathImages
+from data.registry import open_data_set
+from data.splits import count_split
+
+WriteFolder = Callable[..., Path]
+
+
+def _open(root: Path) -> DataSet:
+    return open_data_set(f"folder:{root}")
+
+
+def _pixels_of(path: Path) -> list[list[list[int]]]:
+    pixels: list[list[list[int]]] = np.asarray(Image.open(path)).tolist()
+    return pixels
+
+
+def test_classes_and_images_are_sorted_by_name(write_folder: WriteFolder) -> None:
+    root = write_folder(classes=("zebra", "ant", "Bee"), num_train=3, num_test=1)
+    data_set = _open(root)
+    assert data_set.class_names == ("Bee", "ant", "zebra")
+    assert data_set.name == f"folder:{root}"
+    assert data_set.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert data_set.test.labels.tolist() == [0, 1, 2]
+    assert data_set.pretrain is None
+    loaded = data_set.train.images.load(np.array([8, 3]))
+    assert loaded[0].tolist() == _pixels_of(root / "train" / "zebra" / "2.png")
+    assert loaded[1].tolist() == _pixels_of(root / "train" / "ant" / "0.png")
+    assert data_set.test.images.load(np.array([1]))[0].tolist() == _pixels_of(root / "test" / "ant" / "0.png")
+
+
+def test_mean_and_deviation_are_those_of_the_training_images(write_folder: WriteFolder) -> None:
+    data_set = _open(write_folder())
+    pixels = data_set.train.images.load(np.arange(6)) / 255
+    for channel in range(3):
+        assert data_set.mean[channel] == pytest.approx(pixels[..., channel].mean(), abs=1e-12)
+        assert data_set.std[channel] == pytest.approx(pixels[..., channel].std(), abs=1e-12)
+
+
+def test_small_images_are_one_memory_map(write_folder: WriteFolder, cache: Path) -> None:
+    images = _open(write_folder(size=(64, 64))).train.images
+    assert isinstance(images, ArrayImages)
+    assert isinstance(images.pixels_NHWC, np.memmap)
+    assert images.image_size == 64
+    assert cache in Path(str(images.pixels_NHWC.filename)).parents
+    with pytest.raises(ValueError, match="read-only"):
+        images.pixels_NHWC[0] = 0
+    assert type(images.load(np.array([0]))) is np.ndarray
+
+
+@pytest.mark.parametrize(("size", "expected"), [((65, 65), 65), ((100, 70), 70), ((300, 400), 224)])
+def test_larger_images_stay_files(write_folder: WriteFolder, size: tuple[int, int], expected: int, cache: Path) -> None:
+    data_set = _open(write_folder(size=size, num_train=1, num_test=1))
+    assert isinstance(data_set.train.images, PathImages)
+    assert data_set.image_size == expected
+    assert data_set.train.images.load(np.array([1, 0])).shape == (2, expected, expected, 3)
+    assert not list(cache.rglob("*.npy"))
+
+
+def test_odd_sizes_take_the_median_shorter_side(write_folder: WriteFolder) -> None:
+    root = write_folder(size=(20, 30), num_train=2)
+    Image.new("RGB", (500, 400)).save(root / "train" / "circle" / "huge.jpg")
+    Image.new("L", (7, 5)).save(root / "train" / "square" / "tiny.png")
+    data_set = _open(root)
+    assert data_set.image_size == 20
+    assert data_set.train.images.load(np.arange(6)).shape == (6, 20, 20, 3)
+
+
+def test_fingerprint_is_of_the_content_not_the_place(write_folder: WriteFolder, tmp_path: Path) -> None:
+    for size in ((8, 8), (70, 70)):
+        root = write_folder(f"first{size[0]}", size=size)
+        moved = tmp_path / f"elsewhere{size[0]}"
+        shutil.copytree(root, moved)
+        fingerprint = _open(root).fingerprint
+        assert _open(moved).fingerprint == fingerprint
+        shutil.copy(root / "test" / "circle" / "0.png", moved / "test" / "circle" / "1.png")
+        assert _open(moved).fingerprint != fingerprint
+        assert _open(root).fingerprint == fingerprint
+
+
+def test_change_with_equal_size_and_time_is_noticed(write_folder: WriteFolder) -> None:
+    root = write_folder()
+    path = root / "train" / "circle" / "0.png"
+    for value in (10, 20):
+        Image.new("RGB", (8, 8), (value, 0, 0)).save(path, compress_level=0)
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+        assert _open(root).train.images.load(np.array([0]))[0, 0, 0].tolist() == [value, 0, 0]
+
+
+def test_images_are_decoded_once(write_folder: WriteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_folder()
+    first = _open(root)
+    monkeypatch.setattr("data.image_store.decode_square", None)
+    second = _open(root)
+    assert second.fingerprint == first.fingerprint
+    assert (second.mean, second.std) == (first.mean, first.std)
+    assert np.array_equal(second.train.images.load(np.arange(6)), first.train.images.load(np.arange(6)))
+
+
+def test_hidden_files_are_ignored(write_folder: WriteFolder) -> None:
+    root = write_folder()
+    fingerprint = _open(root).fingerprint
+    for path in (root / ".complete", root / "train" / ".DS_Store", root / "train" / "circle" / ".DS_Store"):
+        path.write_text("hidden")
+    (root / "README.txt").write_text("beside train and test anything may lie")
+    assert _open(root).fingerprint == fingerprint
+
+
+def test_links_inside_the_folder_are_followed(write_folder: WriteFolder) -> None:
+    root = write_folder()
+    (root / "train" / "circle" / "9.png").symlink_to(root / "train" / "circle" / "0.png")
+    (root / "train" / "oval").symlink_to(root / "train" / "circle")
+    (root / "test" / "oval").symlink_to("circle")
+    data_set = _open(root)
+    assert data_set.class_names == ("circle", "oval", "square")
+    assert data_set.train.class_sizes(3).tolist() == [4, 4, 3]
+
+
+def test_relative_path_starts_at_the_data_root(write_folder: WriteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_folder("shapes")
+    assert open_data_set("folder:shapes", root=root.parent).fingerprint == _open(root).fingerprint
+    monkeypatch.chdir(root.parent)
+    assert open_data_set("folder:shapes").fingerprint == _open(root).fingerprint
+
+
+def _remove_train(root: Path) -> None:
+    shutil.rmtree(root / "train")
+
+
+def _remove_test(root: Path) -> None:
+    shutil.rmtree(root / "test")
+
+
+def _one_class(root: Path) -> None:
+    shutil.rmtree(root / "train" / "square")
+    shutil.rmtree(root / "test" / "square")
+
+
+def _other_test_class(root: Path) -> None:
+    (root / "test" / "square").rename(root / "test" / "triangle")
+
+
+def _extra_test_class(root: Path) -> None:
+    shutil.copytree(root / "test" / "square", root / "test" / "triangle")
+
+
+def _empty_class(root: Path) -> None:
+    shutil.rmtree(root / "train" / "square")
+    (root / "train" / "square").mkdir()
+
+
+def _no_image(root: Path) -> None:
+    (root / "test" / "square" / "notes.txt").write_text("no image")
+
+
+def _zero_bytes(root: Path) -> None:
+    (root / "train" / "square" / "1.png").write_bytes(b"")
+
+
+def _truncated(root: Path) -> None:
+    path = root / "test" / "circle" / "1.png"
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def _file_among_classes(root: Path) -> None:
+    Image.new("RGB", (8, 8)).save(root / "train" / "loose.png")
+
+
+def _folder_in_class(root: Path) -> None:
+    (root / "train" / "circle" / "more").mkdir()
+
+
+def _link_outside(root: Path) -> None:
+    outside = root.parent / "outside.png"
+    Image.new("RGB", (8, 8)).save(outside)
+    (root / "train" / "circle" / "linked.png").symlink_to(outside)
+
+
+def _class_outside(root: Path) -> None:
+    shutil.copytree(root / "train" / "circle", root.parent / "outside")
+    for part in ("train", "test"):
+        (root / part / "linked").symlink_to(root.parent / "outside")
+
+
+def _train_outside(root: Path) -> None:
+    (root / "train").rename(root.parent / "outside")
+    (root / "train").symlink_to(root.parent / "outside")
+
+
+def _broken_link(root: Path) -> None:
+    (root / "train" / "circle" / "linked.png").symlink_to(root / "gone.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, r"shapes: no such folder; folder:\S+shapes must be a folder with train/ and test/ in it"),
+        (_remove_train, r"shapes/train: no such folder; \S+shapes must hold train/ and test/"),
+        (_remove_test, r"shapes/test: no such folder"),
+        (_one_class, r"shapes/train: 1 class folders; at least 2 are needed"),
+        (_other_test_class, r"train/ has the class 'square' but test/ has not"),
+        (_extra_test_class, r"test/ has the class 'triangle' but train/ has not"),
+        (_empty_class, r"shapes/train/square: this class folder is empty"),
+        (_no_image, r"shapes/test/square/notes\.txt: this file is no image"),
+        (_zero_bytes, r"shapes/train/square/1\.png: this image file is empty"),
+        (_truncated, r"shapes/test/circle/1\.png: this image file is damaged or cut short"),
+        (_file_among_classes, r"shapes/train/loose\.png: a file among the class folders"),
+        (_folder_in_class, r"shapes/train/circle/more: this is no file"),
+        (_link_outside, r"train/circle/linked\.png: this link points outside the data set, to \S+outside\.png"),
+        (_class_outside, r"train/linked: this link points outside the data set"),
+        (_train_outside, r"shapes/train: this link points outside the data set"),
+        (_broken_link, r"linked\.png: this link points to \S+gone\.png, which does not exist"),
+    ],
+)
+def test_bad_folders_are_refused_in_one_line(
+    write_folder: WriteFolder, spoil: Callable[[Path], object], message: str, cache: Path
+) -> None:
+    root = write_folder("shapes")
+    spoil(root)
+    with pytest.raises(ValueError, match=message) as caught:
+        _open(root)
+    assert "\n" not in str(caught.value)
+    assert not list(cache.rglob("meta.json"))
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_real_cifar10_folder(real_images: Path) -> None:
+    data_set = open_data_set("folder:cifar10-images", root=real_images)
+    assert data_set.class_names == (
+        *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    )
+    assert data_set.image_size == 32
+    assert data_set.train.class_sizes(10).tolist() == [5000] * 10
+    assert data_set.test.class_sizes(10).tolist() == [1000] * 10
+    # Published for the original images; these were stored as JPEG again.
+    assert data_set.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=5e-4)
+    assert data_set.std == pytest.approx((0.247, 0.2435, 0.2616), abs=3e-3)
+    sizes = data_set.train.class_sizes(10).tolist()
+    counts = count_split(sizes, mismatch_ratio=0.4, ood_ratio=0.6, budget=500, seed=0)
+    assert (counts.initial_id, counts.initial_ood) == (200, 300)
+    assert (counts.unlabelled_id, counts.unlabelled_ood) == (19800, 29700)

@@ -1,0 +1,140 @@
+"""Tiny-ImageNet from small files in its original layout, and from the real ones."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.registry import open_data_set
+
+WNIDS = ("n01443537", "n01629819", "n02124075")
+
+
+def _save(path: Path, value: int, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (64, 64), value if mode == "L" else (value, value, value)).save(path, format="JPEG")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Three classes with two training images and one validation image each; every image has its own grey level."""
+    root = tmp_path / "root" / "tiny-imagenet-200"
+    for label, wnid in enumerate(WNIDS):
+        for number in range(2):
+            _save(root / "train" / wnid / "images" / f"{wnid}_{number}.JPEG", 100 + 10 * label + number)
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t10\t63\t58\n")
+    # The order of the published wnids.txt is not the sorted one.
+    (root / "wnids.txt").write_text("\n".join(reversed(WNIDS)))
+    (root / "words.txt").write_text(
+        "n00001740\tentity\nn01443537\tgoldfish, Carassius auratus\nn01629819\tEuropean fire salamander, Salamandra\n"
+        "n02124075\tEgyptian cat\n"
+    )
+    lines = []
+    for name, label, mode in (("val_0.JPEG", 2, "RGB"), ("val_1.JPEG", 0, "L"), ("val_10.JPEG", 1, "RGB")):
+        _save(root / "val" / "images" / name, 200 + label, mode)
+        lines.append(f"{name}\t{WNIDS[label]}\t0\t32\t44\t62\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    (root / "test" / "images").mkdir(parents=True)
+    return root
+
+
+def test_classes_are_sorted_and_named_by_the_first_synonym(tiny: Path) -> None:
+    data_set = open_data_set("tiny-imagenet", root=tiny.parent)
+    assert data_set.class_names == ("goldfish", "European fire salamander", "Egyptian cat")
+    assert data_set.image_size == 64
+    assert data_set.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert data_set.train.images.load(np.arange(6))[:, 5, 5, 0].tolist() == [100, 101, 110, 111, 120, 121]
+    assert data_set.mean == (0.4802, 0.4481, 0.3975)
+    assert data_set.std == (0.2764, 0.2689, 0.2816)
+
+
+def test_validation_labels_come_from_the_annotations(tiny: Path) -> None:
+    test = open_data_set("tiny-imagenet", root=tiny).test
+    assert test.labels.tolist() == [2, 0, 1]
+    grey = test.images.load(np.arange(3))[:, 5, 5]
+    assert grey.tolist() == [[202] * 3, [200] * 3, [201] * 3]
+
+
+def test_order_of_the_annotations_does_not_matter(tiny: Path) -> None:
+    fingerprint = open_data_set("tiny-imagenet", root=tiny).fingerprint
+    path = tiny / "val" / "val_annotations.txt"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    assert open_data_set("tiny-imagenet", root=tiny).fingerprint == fingerprint
+
+
+def _edit(relative: str, old: str, new: str) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        text = (root / relative).read_text()
+        assert old in text
+        (root / relative).write_text(text.replace(old, new))
+
+    return edit
+
+
+def _remove(relative: str) -> Callable[[Path], None]:
+    def remove(root: Path) -> None:
+        path = root / relative
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+    return remove
+
+
+def _write(relative: str, content: bytes) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        (root / relative).write_bytes(content)
+
+    return write
+
+
+ANNOTATIONS = "val/val_annotations.txt"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_remove("train"), r"tiny-imagenet-200/train: not there; tiny-imagenet needs tiny-imagenet-200\.zip"),
+        (_remove("words.txt"), r"words\.txt: not there"),
+        (_remove(ANNOTATIONS), r"val_annotations\.txt: not there"),
+        (_remove("val/images/val_1.JPEG"), r"val_annotations\.txt, line 2: it names val_1\.JPEG, which is not in"),
+        (_remove(f"train/{WNIDS[1]}"), rf"train/{WNIDS[1]}: no such folder, but wnids\.txt names it"),
+        (_remove(f"train/{WNIDS[1]}/images"), rf"train/{WNIDS[1]}/images: no images of this class"),
+        (_edit(ANNOTATIONS, WNIDS[1], "n99999999"), r"line 3: 'n99999999' is no class of train/"),
+        (_edit(ANNOTATIONS, "val_1.JPEG", "val_0.JPEG"), r"line 2: val_0\.JPEG was named before"),
+        (_edit(ANNOTATIONS, "val_1.JPEG\tn01443537\t0\t32\t44\t62\n", ""), r"no line for val/images/val_1\.JPEG"),
+        (_edit(ANNOTATIONS, WNIDS[1], WNIDS[0]), rf"no image of class '{WNIDS[1]}'"),
+        (
+            _edit(ANNOTATIONS, "val_0.JPEG", "../../wnids.txt"),
+            r"line 1: it names \.\./\.\./wnids\.txt, which is not in",
+        ),
+        (_edit("words.txt", WNIDS[2], "n99999999"), rf"words\.txt: no line for class '{WNIDS[2]}'"),
+        (_write("words.txt", b"\xff\xfe\x00"), r"words\.txt: this is no text file"),
+        (_write("val/images/val_0.JPEG", b""), r"val_0\.JPEG: this image file is empty"),
+        (_write(f"train/{WNIDS[0]}/images/x.JPEG", b"x"), r"x\.JPEG: this file is no image"),
+    ],
+)
+def test_bad_archives_are_refused(tiny: Path, spoil: Callable[[Path], None], message: str, cache: Path) -> None:
+    spoil(tiny)
+    with pytest.raises(ValueError, match=message):
+        open_data_set("tiny-imagenet", root=tiny.parent)
+    assert not list(cache.rglob("meta.json"))
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_real_subset(real_images: Path) -> None:
+    data_set = open_data_set("tiny-imagenet", root=real_images)
+    assert data_set.num_classes == len(set(data_set.class_names)) == 200
+    assert data_set.class_names[0] == "goldfish"
+    assert data_set.class_names[199] == "acorn"
+    assert data_set.train.class_sizes(200).tolist() == [100] * 200
+    assert data_set.test.class_sizes(200).tolist() == [10] * 200
+    greys = [np.all(np.ptp(data_set.train.images.load(np.array([index])), axis=3) == 0) for index in range(2000)]
+    assert 0 < sum(greys) < 200

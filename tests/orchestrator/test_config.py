@@ -1,0 +1,80 @@
+"""Trials are checked strictly, and the fingerprint holds what changes numbers and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.config import TrialConfig, make_trial
+
+GOOD: dict[str, Any] = {
+    "dataset": "digits", "mismatch_ratio": 0.2, "ood_ratio": 0.6, "strategy": "vlpure", "seed": 0,
+}  # fmt: skip
+
+
+def fingerprint(**changes: Any) -> str:
+    return make_trial(**(GOOD | changes)).fingerprint(data_fingerprint="d", clipn_identity="c")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mismatch_ratio": 0.0}, r"mismatch_ratio = 0\.0: .*greater than 0"),
+        ({"mismatch_ratio": 1.0}, r"mismatch_ratio = 1\.0: .*less than 1"),
+        ({"ood_ratio": -0.1}, r"ood_ratio = -0\.1: .*greater than 0"),
+        ({"ood_ratio": float("nan")}, r"ood_ratio = nan"),
+        ({"seed": -1}, r"seed = -1: .*greater than or equal to 0"),
+        ({"seed": 1.5}, r"seed = 1\.5: .*integer"),
+        ({"seed": True}, r"seed = True: .*integer"),
+        ({"rounds": 0}, r"rounds = 0"),
+        ({"budget": "20"}, r"budget = '20': .*integer"),
+        ({"strategy": "vlpur"}, r"unknown strategy 'vlpur' \(did you mean 'vlpure'\?\)"),
+        ({"rouns": 5}, r"rouns: extra inputs are not permitted"),
+        ({"recipe": {"steps": 0}}, r"recipe\.steps = 0"),
+        ({"recipe": {"learning_rate": float("inf")}}, r"recipe\.learning_rate = inf"),
+        ({"recipe": {"milestones": [1.5]}}, r"recipe\.milestones\.0 = 1\.5"),
+        ({"recipe": {"precision": "fp16"}}, r"recipe\.precision = 'fp16'"),
+        ({"purity": {"fixed_scale": 0}}, r"purity\.fixed_scale = 0"),
+        ({"purity": {"visual": True}}, r"purity\.visual: extra inputs"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        make_trial(**(GOOD | changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mismatch_ratio": 0.3}, {"ood_ratio": 0.2}, {"strategy": "conf"}, {"seed": 1}, {"budget": 499},
+        {"recipe": {"steps": 19_999}}, {"recipe": {"precision": "bf16"}}, {"purity": {"visual_similarity": False}},
+    ],
+)  # fmt: skip
+def test_what_changes_numbers_changes_the_fingerprint(changes: dict[str, Any]) -> None:
+    assert fingerprint(**changes) != fingerprint()
+
+
+@pytest.mark.parametrize("changes", [{"dataset": "folder:/elsewhere"}, {"rounds": 3}, {"data_root": "/elsewhere"}])
+def test_what_changes_no_numbers_does_not(changes: dict[str, Any]) -> None:
+    assert fingerprint(**changes) == fingerprint()
+
+
+def test_purity_counts_only_for_strategies_that_use_it() -> None:
+    def random_trial(clipn: str | None, **purity: Any) -> str:
+        trial = make_trial(**(GOOD | {"strategy": "random", "purity": purity}))
+        return trial.fingerprint(data_fingerprint="d", clipn_identity=clipn)
+
+    assert random_trial("c", self_temperature=False) == random_trial(None)
+
+
+def test_weights_and_data_count() -> None:
+    trial = make_trial(**GOOD)
+    prints = {trial.fingerprint(data_fingerprint=d, clipn_identity=c) for d in "de" for c in "cf"}
+    assert len(prints) == 4
+
+
+def test_a_trial_survives_json() -> None:
+    trial = make_trial(**(GOOD | {"clipn": {"checkpoint": "weights.pt"}, "data_root": "somewhere"}))
+    assert TrialConfig.model_validate_json(trial.model_dump_json()) == trial

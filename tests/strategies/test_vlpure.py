@@ -1,0 +1,89 @@
+"""VLPure: purity first, then informativeness, then filling up."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data.imageset import ArrayImages
+from models.outputs import ClassifierOutputs
+from strategies.base import PoolView
+from strategies.confidence import LeastConfidence
+from strategies.scorer import PurityOptions, PurityRequest, PurityScores
+from strategies.vlpure import VLPure
+
+ID_SCORES = np.array([0.9, 0.2, 0.8, 0.3, 0.7, 0.1], dtype=np.float32)
+OOD_SCORES = np.array([0.1, 0.5, 0.1, 0.4, 0.1, 0.9], dtype=np.float32)
+UNCERTAIN = np.array([0.1, 0.9, 0.3, 0.8, 0.2, 0.7])
+
+
+class FixedScorer:
+    """Judges by fixed scores and keeps the last request."""
+
+    def __init__(self) -> None:
+        self.request: PurityRequest | None = None
+
+    def score(self, request: PurityRequest) -> PurityScores:
+        self.request = request
+        return PurityScores(
+            id_scores=ID_SCORES,
+            ood_scores=OOD_SCORES,
+            is_id=ID_SCORES > OOD_SCORES,
+            logit_scale=3.7,
+            is_tuned=True,
+            labelled_accuracy=0.75,
+        )
+
+
+def view() -> PoolView:
+    logits = np.stack([np.zeros(6), np.log(1 / UNCERTAIN - 1)], axis=1).astype(np.float32)
+    return PoolView(
+        images=ArrayImages(np.zeros((20, 8, 8, 3), dtype=np.uint8)),
+        data_fingerprint="f" * 64,
+        class_names=("a", "b"),
+        labelled_id_idx=np.array([0, 1]),
+        labelled_id_labels=np.array([1, 0]),
+        labelled_ood_idx=np.array([2]),
+        unlabelled_idx=np.array([10, 11, 12, 13, 14, 15]),
+        compute_outputs=lambda: ClassifierOutputs(logits_NK=logits, features_ND=np.zeros((6, 2), dtype=np.float32)),
+    )
+
+
+def select(budget: int, scorer: FixedScorer | None = None):  # noqa: ANN201 - the Selection under test
+    strategy = VLPure(scorer=scorer or FixedScorer(), informativeness=LeastConfidence(), options=PurityOptions())
+    return strategy.select(view(), budget, np.random.default_rng(0))
+
+
+def test_the_least_confident_of_those_judged_id() -> None:
+    # Judged ID: 10, 12, 14 with confidences 0.9, 0.7, 0.8; the less confident 11 and 13 are judged OOD.
+    assert select(2).idx.tolist() == [12, 14]
+
+
+def test_too_few_are_filled_up_by_the_margin_of_the_scores() -> None:
+    selection = select(5)
+    assert selection.idx.tolist() == [12, 14, 10, 13, 11]
+    assert selection.diagnostics["num_filled"] == 2
+    np.testing.assert_allclose(selection.scores[3:], [-0.1, -0.3], atol=1e-6)
+
+
+def test_the_record_can_explain_each_pick() -> None:
+    selection = select(4)
+    np.testing.assert_allclose(selection.reasons["id_score"], [0.8, 0.7, 0.9, 0.3], atol=1e-6)
+    np.testing.assert_allclose(selection.reasons["ood_score"], [0.1, 0.1, 0.1, 0.4], atol=1e-6)
+    assert selection.judged_id_idx is not None
+    assert selection.judged_id_idx.tolist() == [10, 12, 14]
+    assert dict(selection.diagnostics) == {
+        "logit_scale": 3.7,
+        "scale_is_tuned": True,
+        "scale_accuracy": 0.75,
+        "num_judged_id": 3,
+        "num_filled": 1,
+    }
+
+
+def test_the_scorer_gets_what_was_labelled_and_nothing_else() -> None:
+    scorer = FixedScorer()
+    select(1, scorer)
+    assert scorer.request is not None
+    assert scorer.request.labelled_id_labels.tolist() == [1, 0]
+    assert scorer.request.labelled_ood_idx.tolist() == [2]
+    assert scorer.request.unlabelled_idx.tolist() == [10, 11, 12, 13, 14, 15]

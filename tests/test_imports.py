@@ -1,0 +1,106 @@
+"""The import direction data -> models -> strategies -> orchestrator -> experiments, read from the syntax tree."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("data", "models", "strategies", "orchestrator", "experiments")
+SLOW_TO_IMPORT = ("torch", "ray", "mlflow")
+
+PRINT_LOADED_AFTER_HELP = """
+import json, runpy, sys
+name, heavy = sys.argv[1], sys.argv[2:]
+sys.argv = [name, "--help"]
+try:
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+except SystemExit as stop:
+    assert stop.code in (None, 0), stop.code
+print(json.dumps([module for module in heavy if module in sys.modules]))
+"""
+
+
+def imported_names(source: str) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every absolute import in `source`, wherever it stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.lineno, node.module or ""
+
+
+def find_violations(root: Path) -> list[str]:
+    """One line for each import under `root` that goes against the direction, or brings torch into `data`."""
+    violations = []
+    for position, layer in enumerate(LAYERS):
+        forbidden = {*LAYERS[position + 1 :], "tests"} | (
+            {"torch", "torchvision", "open_clip"} if layer == "data" else set()
+        )
+        for path in sorted((root / layer).rglob("*.py")):
+            for line, name in imported_names(path.read_text()):
+                if name.partition(".")[0] in forbidden:
+                    violations.append(f"{path.relative_to(root)}:{line} imports {name}")
+    return violations
+
+
+def write_module(root: Path, name: str, source: str) -> None:
+    """Write `source` to `name` under `root`."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source)
+
+
+def test_every_import_goes_with_the_direction() -> None:
+    for layer in LAYERS:
+        assert (ROOT / layer / "__init__.py").is_file(), f"{layer} is not a package"
+    assert find_violations(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "reported"),
+    [
+        ("data/a.py", "import models.training\n", "data/a.py:1 imports models.training"),
+        ("data/sources/b.py", "def f():\n    import torch.nn\n", "data/sources/b.py:2 imports torch.nn"),
+        (
+            "models/c.py",
+            "if True:\n    from strategies.base import Strategy\n",
+            "models/c.py:2 imports strategies.base",
+        ),
+        ("strategies/d.py", "import numpy, orchestrator\n", "strategies/d.py:1 imports orchestrator"),
+        ("orchestrator/e.py", "from experiments import trial\n", "orchestrator/e.py:1 imports experiments"),
+        ("experiments/f.py", "from tests.helper import make\n", "experiments/f.py:1 imports tests.helper"),
+    ],
+)
+def test_an_import_against_the_direction_is_found(tmp_path: Path, name: str, source: str, reported: str) -> None:
+    write_module(tmp_path, name, source)
+    assert find_violations(tmp_path) == [reported]
+
+
+def test_imports_of_packages_to_the_left_and_of_the_own_package_are_allowed(tmp_path: Path) -> None:
+    write_module(
+        tmp_path, "models/a.py", "import torch\nfrom data.storage import file_hash\nfrom . import b\nimport models.b\n"
+    )
+    write_module(tmp_path, "experiments/c.py", "import data, models, strategies, orchestrator\nimport database\n")
+    assert find_violations(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", ["experiments.trial", "experiments.table4"])
+def test_help_loads_nothing_slow(command: str, tmp_path: Path) -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-c", PRINT_LOADED_AFTER_HELP, command, *SLOW_TO_IMPORT],
+        cwd=tmp_path,  # any folder: the commands are installed
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert "usage:" in outcome.stdout
+    assert json.loads(outcome.stdout.splitlines()[-1]) == []
