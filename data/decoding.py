@@ -99,7 +99,7 @@ def _named_errors(path: Path) -> Iterator[None]:
 def _decode(path: Path) -> Image.Image:
     """`decode_rgb`, with warnings left as they are."""
     with _named_errors(path), Image.open(path, formats=FORMATS) as image:
-        image.load()
+        image.load()  # some formats settle their mode and transparency only now
         return _to_rgb(image)
 
 

@@ -14,10 +14,10 @@ from data.imageset import IndexArray
 class PurityQuality:
     """How well a purity step told ID from OOD images; for records only, never shown to a strategy."""
 
-    recall: float
-    """Share of the unlabelled ID images that were judged ID; NaN if there are none."""
-    precision: float
-    """Share of the images judged ID that are ID; NaN if none was judged ID."""
+    recall: float | None
+    """Share of the unlabelled ID images that were judged ID; None if there are none."""
+    precision: float | None
+    """Share of the images judged ID that are ID; None if none was judged ID."""
 
 
 class Oracle:
@@ -58,6 +58,6 @@ class Oracle:
         num_id = int((self._labels[unlabelled_idx] < self._num_id_classes).sum())
         num_right = int((self._labels[judged_id_idx] < self._num_id_classes).sum())
         return PurityQuality(
-            recall=num_right / num_id if num_id else float("nan"),
-            precision=num_right / len(judged_id_idx) if len(judged_id_idx) else float("nan"),
+            recall=num_right / num_id if num_id else None,
+            precision=num_right / len(judged_id_idx) if len(judged_id_idx) else None,
         )

@@ -48,7 +48,9 @@ def make_parser(command: GridCommand) -> argparse.ArgumentParser:
     )
     grid = parser.add_argument_group("the grid (default: the preset's)")
     presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
-    grid.add_argument("--preset", default="paper", metavar="NAME", help=f"settings to start from: {presets} (default: paper)")
+    grid.add_argument(
+        "--preset", default="paper", metavar="NAME", help=f"settings to start from: {presets} (default: paper)"
+    )
     grid.add_argument("--datasets", type=comma_list(str), metavar="A,B", help="data sets, or folder:<path>")
     grid.add_argument("--mismatch-ratios", type=comma_list(float), metavar="R,R", help="shares of ID classes")
     grid.add_argument("--ood-ratios", type=comma_list(float), metavar="R,R", help="shares of OOD images in the pool")
@@ -62,7 +64,9 @@ def make_parser(command: GridCommand) -> argparse.ArgumentParser:
 
 def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> None:
     run = parser.add_argument_group("how it is run")
-    run.add_argument("-o", "--output-dir", type=Path, metavar="DIR", help=f"results (default: runs/{command.name}-<preset>)")
+    run.add_argument(
+        "-o", "--output-dir", type=Path, metavar="DIR", help=f"results (default: runs/{command.name}-<preset>)"
+    )
     run.add_argument("--dry-run", action="store_true", help="print what is done and what is left; compute nothing")
     run.add_argument(
         "--address", default="auto", metavar="ADDRESS",

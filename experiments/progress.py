@@ -24,6 +24,8 @@ class Progress:
         self._started = time.monotonic()
         self._num_todo = 0
         self._num_ended = 0
+        self._rounds_done = 0
+        self._rounds_left = 0
 
     def tell(self, line: str) -> None:
         """A line for the curious."""
@@ -67,10 +69,16 @@ class Progress:
             mean = sum(known) / len(known)
             print(f"{left} rounds left at {mean:.2f} s measured so far: {duration(left * mean)} of trial time")
 
-    def begin(self, num_todo: int) -> None:
+    def begin(self, todo: Sequence[PlannedTrial]) -> None:
         """The trials begin."""
         self._started = time.monotonic()
-        self._num_todo = num_todo
+        self._num_todo = len(todo)
+        self._rounds_left = sum(p.trial.rounds - len(p.records) for p in todo)
+
+    def advance(self) -> None:
+        """Some trial finished a round."""
+        self._rounds_done += 1
+        self._rounds_left -= 1
 
     def end(self, planned: PlannedTrial, error: str | None) -> None:
         """One trial ended."""
@@ -82,8 +90,7 @@ class Progress:
         records = self._ledger.history(planned.fingerprint)[: planned.trial.rounds]
         summary = summarise(records)
         precision = "" if summary.mean_precision is None else f"  precision {summary.mean_precision:.3f}"
-        elapsed = time.monotonic() - self._started
-        left = elapsed / self._num_ended * (self._num_todo - self._num_ended)
+        left = (time.monotonic() - self._started) / max(1, self._rounds_done) * self._rounds_left
         seconds = sum(sum(record.seconds.values()) for record in records)
         self.tell(
             f"{count} {planned.trial.label}: aubc {summary.aubc:.3f}  last {summary.last_accuracy:.3f}{precision}"

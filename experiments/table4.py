@@ -1,6 +1,6 @@
 """The paper's Table 4: AUBC of each strategy, data set, mismatch ratio and OOD ratio.
 
-    python experiments/table4.py --preset demo
+python experiments/table4.py --preset demo
 """
 
 from __future__ import annotations

@@ -93,6 +93,9 @@ def _compute(trial: TrialConfig, run: RunSettings, args: argparse.Namespace, *, 
     show = _Printer(planned, quiet=args.quiet)
     from orchestrator.local import compute_trial, local_scorer  # torch, only now that the input is known to be good
 
+    for record in planned.records:
+        show.line(record)
+
     def keep(record: RoundRecord) -> None:
         if output:
             output.ledger.append(planned.fingerprint, trial.model_dump(mode="json"), record)
@@ -113,33 +116,37 @@ def _compute(trial: TrialConfig, run: RunSettings, args: argparse.Namespace, *, 
 
 
 class _Printer:
-    """The lines that a person reads."""
+    """The lines that a person reads: rounds on the standard output, everything else on the standard error stream."""
 
     def __init__(self, planned: PlannedTrial, *, quiet: bool) -> None:
         self._planned = planned
         self._quiet = quiet
+        self._has_header = False
         self._started = time.perf_counter()
-        self.note(planned.trial.label)
-        self.note("round  accuracy  precision    ID   OOD   scale  seconds")
-        for record in planned.records:
-            self.line(record)
 
     def note(self, line: str) -> None:
-        """A line for the curious."""
+        """What is being done before the rounds begin."""
         if not self._quiet:
-            print(line, file=sys.stderr if line.startswith("[") else sys.stdout, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
     def steps(self, done: int) -> None:
         """How far a training is."""
-        print(f"  step {done} of {self._planned.trial.recipe.steps}", file=sys.stderr, flush=True)
+        self.note(f"  step {done} of {self._planned.trial.recipe.steps}")
 
     def line(self, record: RoundRecord) -> None:
         """One round."""
+        if self._quiet:
+            return
+        if not self._has_header:
+            print(self._planned.trial.label)
+            print("round  accuracy  precision    ID   OOD   scale  seconds")
+            self._has_header = True
         precision = "-" if record.precision is None else f"{record.precision:.4f}"
         scale = "-" if record.logit_scale is None else f"{record.logit_scale:.1f}"
-        self.note(
+        print(
             f"{record.round:5d}  {record.accuracy:8.4f}  {precision:>9}  {record.num_id:4d}  {record.num_ood:4d}  "
-            f"{scale:>6}  {sum(record.seconds.values()):7.2f}"
+            f"{scale:>6}  {sum(record.seconds.values()):7.2f}",
+            flush=True,
         )
 
     def summary(self, records: list[RoundRecord]) -> None:
@@ -147,8 +154,9 @@ class _Printer:
         summary, last = summarise(records), records[-1]
         precision = "" if summary.mean_precision is None else f", mean precision {summary.mean_precision:.4f}"
         print(
-            f"aubc {summary.aubc:.4f} (paper's rule {summary.aubc_paper:.4f}), last accuracy {summary.last_accuracy:.4f}"
-            f"{precision}, {last.num_id + last.num_ood} labels, {last.num_ood} of them wasted, "
+            f"aubc {summary.aubc:.4f} (paper's rule {summary.aubc_paper:.4f}), "
+            f"last accuracy {summary.last_accuracy:.4f}{precision}, "
+            f"{last.num_id + last.num_ood} labels, {last.num_ood} of them wasted, "
             f"{time.perf_counter() - self._started:.1f} s"
         )
 

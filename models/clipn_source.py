@@ -14,6 +14,7 @@ import numpy as np
 from data.imageset import DataSet, ImageSet
 from data.naming import unknown_name
 from data.storage import cache_root, content_hash, file_hash, write_text_atomically
+from models.cache_errors import clear_write_errors
 from models.clipn_recipe import SmallClipnRecipe, small_clip_config, training_identity
 from models.prompts import DEFAULT_TEMPLATES_HASH, read_templates, templates_hash
 
@@ -145,7 +146,8 @@ def cached_file_hash(path: Path) -> str:
     if remembered.is_file():
         return remembered.read_text(encoding="utf-8").strip()
     digest = file_hash(path)
-    write_text_atomically(remembered, digest + "\n")
+    with clear_write_errors(remembered.parent):
+        write_text_atomically(remembered, digest + "\n")
     return digest
 
 

@@ -195,7 +195,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 def _step(optimiser: torch.optim.Optimizer, loss: torch.Tensor, step: int) -> None:
     """One step down the loss. Raises ValueError where the loss is no number."""
     if not torch.isfinite(loss):
-        raise ValueError(f"the loss is {float(loss)} at step {step}; lower the learning rate")
+        raise ValueError(f"the loss is {float(loss.detach())} at step {step}; lower the learning rate")
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     optimiser.step()

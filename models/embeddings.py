@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from data.progress import Progress, StepReporter
 from data.storage import cache_root, content_hash, file_hash, file_lock, write_atomically, write_text_atomically
+from models.cache_errors import clear_write_errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ def _read_meta(folder: Path) -> dict[str, Any] | None:
     """An entry's description; None where there is none, or none that can be used."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
         return None
     fields = {"num_bytes", "checksum", "facts"}
     whole = isinstance(meta, dict) and fields <= meta.keys() and _features_path(folder).is_file()
@@ -143,13 +144,13 @@ def _compute(key: FeatureKey, num_rows: int, source: RowSource, shard_rows: int,
         path = _whole_shard(shards, start, stop)
         if path is None:
             rows_BD = _checked(source.compute(start, stop), start, stop)
-            with _told_clearly(key.folder):
+            with clear_write_errors(key.folder):
                 path = _write_shard(shards, start, stop, rows_BD)
             num_computed += stop - start
         paths.append(path)
         reporter.done(stop)
     facts = {"facts": dict(source.facts), "rows_computed": num_computed, "seconds": time.monotonic() - started}
-    with _told_clearly(key.folder):
+    with clear_write_errors(key.folder):
         _finish(key, paths, num_rows, facts)
     shutil.rmtree(shards)
 
@@ -212,22 +213,10 @@ def _lock_of(key: FeatureKey, progress: Progress) -> Iterator[None]:
     """Hold the entry's lock; say so where another process has it."""
     path = key.folder / "lock"
     with ExitStack() as stack:
-        with _told_clearly(key.folder):
+        with clear_write_errors(key.folder):
             try:
                 stack.enter_context(file_lock(path, wait=False))
             except BlockingIOError:
                 progress(f"{key.kind}: another process is computing them; waiting")
                 stack.enter_context(file_lock(path))
         yield
-
-
-@contextmanager
-def _told_clearly(folder: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an error that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"feature store: {folder} cannot be written ({error.strerror or error}); "
-            "make room there, or set VLPURE_CACHE to another folder"
-        ) from error

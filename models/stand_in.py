@@ -14,8 +14,9 @@ import numpy as np
 from data.imageset import DataSet
 from data.progress import Progress
 from data.storage import cache_root, file_hash, file_lock, write_text_atomically
-from models.clipn_recipe import small_clip_config
 from models import clipn_source
+from models.cache_errors import clear_write_errors
+from models.clipn_recipe import small_clip_config
 from models.clipn_source import ClipnSource, stand_in_images, weights_identity
 
 
@@ -28,7 +29,7 @@ def is_trained(path: Path) -> bool:
     """Whether the stand-in's checkpoint is there and its bytes are those that were written."""
     try:
         meta = json.loads(path.with_name("meta.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
         return False
     return path.is_file() and isinstance(meta, dict) and file_hash(path) == meta.get("checksum")
 
@@ -38,7 +39,7 @@ def train_stand_in(source: ClipnSource, data_set: DataSet, progress: Progress) -
     path = stand_in_path(source, data_set)
     if is_trained(path):
         return path
-    with file_lock(path.with_name("lock")):
+    with clear_write_errors(path.parent), file_lock(path.with_name("lock")):
         if not is_trained(path):
             _train(source, data_set, path, progress)
     return path

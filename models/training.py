@@ -93,7 +93,7 @@ def fit(
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        fused=device.type == "cuda",
+        fused=True,
     )
     milestones = [int(share * recipe.steps) for share in recipe.milestones]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=recipe.decay)
@@ -103,7 +103,7 @@ def fit(
             logits = network(normalise(pixels))[0]
         loss = F.cross_entropy(logits.float(), labels[picked])
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         if progress is not None and (step + 1) % PROGRESS_EVERY == 0:

@@ -66,7 +66,8 @@ def open_vision_language(
     """CLIPN over a data set's training images; what is in the cache is opened, the rest computed and kept.
 
     Trains the stand-in if the source names no checkpoint, then computes image and class features, each once: other
-    processes that need the same wait. `device` is where networks compute ("cpu", "cuda"); `progress` gets lines of text.
+    processes that need the same wait. `device` is where networks compute ("cpu", "cuda"); `progress` gets lines of
+    text.
 
     Raises ValueError for a source that cannot be used, a bad checkpoint, and a cache that cannot be written.
     """
@@ -118,7 +119,9 @@ class _Features:
         def open_source() -> RowSource:
             from models.clipn_features import ClassRows
 
-            templates = default_templates() if self._source.templates is None else read_templates(self._source.templates)
+            templates = (
+                default_templates() if self._source.templates is None else read_templates(self._source.templates)
+            )
             return ClassRows(self._clipn(), made, templates)
 
         rows_CE = open_features(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from orchestrator.config import TrialConfig
 from orchestrator.ledger import Ledger
@@ -53,6 +53,7 @@ class ScoringActor:
         self._trials = [TrialConfig.model_validate_json(trial) for trial in trials]
         self._cpus, self._gpus = cpus, gpus
         self._scorer: LocalPurityScorer | None = None
+        self._opening = threading.Lock()
         self._doing = "starting"
 
     def doing(self) -> str:
@@ -68,10 +69,11 @@ class ScoringActor:
         return self._ready_scorer().score(request)
 
     def _ready_scorer(self) -> LocalPurityScorer:
-        if self._scorer is None:
-            self._scorer = local_scorer(self._trials, cpus=self._cpus, gpus=self._gpus, progress=self._tell)
+        with self._opening:  # `prepare` and a first request may come at the same time
+            if self._scorer is None:
+                self._scorer = local_scorer(self._trials, cpus=self._cpus, gpus=self._gpus, progress=self._tell)
             assert self._scorer is not None, "a scoring actor was started for trials that use no purity"
-        return self._scorer
+            return self._scorer
 
     def _tell(self, line: str) -> None:
         self._doing = line
@@ -80,7 +82,7 @@ class ScoringActor:
 class RemotePurityScorer:
     """A PurityScorer that asks scoring actors; one that is dead, restarting or slow is passed over for the next."""
 
-    def __init__(self, actors: Sequence[ActorHandle], *, first: int) -> None:
+    def __init__(self, actors: Sequence[Any], *, first: int) -> None:
         self._actors = actors
         self._first = first
 
@@ -92,7 +94,10 @@ class RemotePurityScorer:
             answer: PurityScores = ray.get(actor.score.remote(request), timeout=REQUEST_TIMEOUT)
             return answer
 
-        return with_retries(ask)
+        try:
+            return with_retries(ask)
+        except RayTaskError as error:  # the scorer's own error, wrapped with a remote traceback
+            raise error.cause from None
 
 
 def with_retries(ask: Callable[[int], PurityScores]) -> PurityScores:

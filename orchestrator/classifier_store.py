@@ -5,7 +5,6 @@ A convenience, not the truth: if the file is lost, the classifier is trained aga
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import torch
@@ -26,9 +25,8 @@ class ClassifierStore:
         """Keep the weights of `round_number` in place of any earlier ones."""
         if self._path is None:
             return
-        buffer = io.BytesIO()
-        torch.save({"round": round_number, "weights": weights}, buffer)
-        write_atomically(self._path, lambda file: _copy(buffer, file))
+        content = {"round": round_number, "weights": weights}
+        write_atomically(self._path, lambda file: torch.save(content, file))
 
     def load(self, round_number: int) -> StateDict | None:
         """The weights of `round_number`, on the CPU, or None where they are not kept."""
@@ -42,7 +40,3 @@ class ClassifierStore:
         """Forget the trial: it is finished."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-
-
-def _copy(buffer: io.BytesIO, file: io.IOBase) -> None:
-    file.write(buffer.getbuffer())

@@ -24,7 +24,7 @@ class Settings(BaseModel):
 
 
 class ClipnSettings(Settings):
-    """Which CLIPN answers purity requests; without a checkpoint, the small stand-in trained on the data set's own images."""
+    """Which CLIPN answers purity requests; without a checkpoint, the small stand-in of the data set."""
 
     checkpoint: Annotated[Path | None, Field(strict=False)] = None
     """File in the format of CLIPN's authors."""

@@ -41,9 +41,9 @@ class GridConfig(Settings):
     ood_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
     strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     seeds: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]
-    trial: Nested = {}
+    trial: Nested = Field(default_factory=dict)
     """Settings of every trial (fields of TrialConfig)."""
-    per_dataset: dict[str, Nested] = {}
+    per_dataset: dict[str, Nested] = Field(default_factory=dict)
     """Settings of the trials of one data set, on top of `trial`."""
     run: RunSettings = RunSettings()
     """How it is computed."""
@@ -109,7 +109,7 @@ def read_yaml(text: str, *, origin: str) -> Nested:
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
     )
     try:
-        content = yaml.load(text, UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        content = yaml.load(text, UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{origin}: no valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):

@@ -49,7 +49,9 @@ class Ledger:
             content["records"] = tuple(RoundRecord(**record) for record in content["records"])
             return TrajectoryState(**content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is no readable ledger file ({error}); move it away to run its trial again") from None
+            raise ValueError(
+                f"{path} is no readable ledger file ({error}); move it away to run its trial again"
+            ) from None
 
     def states(self) -> list[TrajectoryState]:
         """The states of all trials, by fingerprint."""

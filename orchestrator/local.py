@@ -76,7 +76,5 @@ def local_scorer(
     vision_languages = {}
     for (name, root), source in needed.items():
         data = cached_data_set(name, root)
-        vision_languages[data.fingerprint] = open_vision_language(
-            data, source, device=str(device), progress=progress
-        )
+        vision_languages[data.fingerprint] = open_vision_language(data, source, device=str(device), progress=progress)
     return LocalPurityScorer(vision_languages, device)

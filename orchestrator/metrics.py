@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from orchestrator.records import RoundRecord
 
@@ -52,4 +53,4 @@ def query_precision(num_id: int, num_queried: int) -> float:
 
 
 def _trapezoid_sum(values: Sequence[float]) -> float:
-    return sum((left + right) / 2 for left, right in zip(values, values[1:], strict=False))
+    return sum((left + right) / 2 for left, right in pairwise(values))

@@ -1,4 +1,4 @@
-"""The problem that a trial poses: who is ID, where the pool starts, what the test is. Equal for all strategies of a seed."""
+"""The problem that a trial poses: who is ID, where the pool starts, what the test is; the same for all strategies."""
 
 from __future__ import annotations
 

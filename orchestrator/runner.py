@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.grid import RunSettings
@@ -24,8 +25,12 @@ class Listener(Protocol):
         """A line for people."""
         ...
 
-    def begin(self, num_todo: int) -> None:
-        """The first trials are about to start."""
+    def begin(self, todo: Sequence[PlannedTrial]) -> None:
+        """The first of these trials are about to start."""
+        ...
+
+    def advance(self) -> None:
+        """Some trial finished a round."""
         ...
 
     def end(self, planned: PlannedTrial, error: str | None) -> None:
@@ -44,6 +49,8 @@ QUIET = {
 }
 """Ray through its environment: no telemetry, no log files of Tune's own, Ctrl-C is ours, snapshots are rare."""
 
+AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` puts the cluster's description on the head node."""
 CONNECT_TIMEOUT = 120.0
 """Seconds to wait for a scoring actor to be placed before the missing resource is named."""
 
@@ -63,7 +70,7 @@ def run_grid(
         _check_resources(run)
         writer = _start_writer(output)
         scorers = _start_scorers(todo, run, listener)
-        listener.begin(len(todo))
+        listener.begin(todo)
         _tune(todo, output, run, writer, scorers, listener)
 
 
@@ -82,9 +89,9 @@ def _ray(address: str, listener: Listener) -> Iterator[None]:
         )
     except (ConnectionError, ValueError) as error:
         raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     listener.tell(
-        f"Ray: {len(ray.nodes())} node(s), {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs "
+        f"Ray: {len(_nodes())} node(s), {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs "
         f"({time.perf_counter() - started:.0f} s to start)"
     )
     try:
@@ -93,16 +100,22 @@ def _ray(address: str, listener: Listener) -> Iterator[None]:
         ray.shutdown()
 
 
+def _nodes() -> list[dict[str, float]]:
+    """The resources of each machine of the cluster."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
 def _check_resources(run: RunSettings) -> None:
     """Raises ValueError where a single trial or scorer could never be placed on the cluster as it is.
 
     A cluster that scales by itself starts small, so nothing is refused where an autoscaler runs.
     """
-    import ray
 
-    if os.environ.get("RAY_AUTOSCALER_CONFIG") or os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml")):
+    if os.environ.get("RAY_AUTOSCALER_CONFIG") or AUTOSCALER_CONFIG.expanduser().exists():
         return
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes()
     for option, resource, amount in (
         ("--cpus-per-trial", "CPU", run.cpus_per_trial),
         ("--gpus-per-trial", "GPU", run.gpus_per_trial),
@@ -110,7 +123,9 @@ def _check_resources(run: RunSettings) -> None:
     ):
         most = max(node.get(resource, 0) for node in nodes)
         if amount > most:
-            raise ValueError(f"{option} is {amount:g}, but no machine of the cluster has more than {most:g} {resource}s")
+            raise ValueError(
+                f"{option} is {amount:g}, but no machine of the cluster has more than {most:g} {resource}s"
+            )
 
 
 def _start_writer(output: OutputFolder) -> Any:
@@ -156,7 +171,7 @@ def _start_scorers(todo: Sequence[PlannedTrial], run: RunSettings, listener: Lis
 def _wait_until_ready(actors: Sequence[Any], listener: Listener) -> None:
     """Returns when all scoring actors are ready; meanwhile tells what the first is doing, whenever that changes."""
     import ray
-    from ray.exceptions import GetTimeoutError
+    from ray.exceptions import GetTimeoutError, RayTaskError
 
     started = time.perf_counter()
     pending = [actor.prepare.remote() for actor in actors]
@@ -170,7 +185,10 @@ def _wait_until_ready(actors: Sequence[Any], listener: Listener) -> None:
     said = ""
     while pending:
         done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
-        ray.get(done)
+        try:
+            ray.get(done)
+        except RayTaskError as error:  # wrapped with a remote traceback; bad weights are the user's to mend
+            raise error.cause from None
         doing = ray.get(actors[0].doing.remote()) if pending else said
         if doing != said:
             listener.tell(f"scoring service: {doing}")

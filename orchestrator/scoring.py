@@ -33,14 +33,11 @@ class FeatureBank:
     def _cosines(self, class_names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """Cosines (A, K) of all images with the "yes" and the "no" texts of the classes."""
         yes_KD, no_KD = (
-            torch.from_numpy(features).to(self._device)
-            for features in self._vision_language.text_features(class_names)
+            torch.from_numpy(features).to(self._device) for features in self._vision_language.text_features(class_names)
         )
         return self.features_AD @ yes_KD.T, self.features_AD @ no_KD.T
 
-    def similarity(
-        self, labelled_idx: Tensor, labels: Tensor, num_classes: int
-    ) -> tuple[Tensor, Tensor]:
+    def similarity(self, labelled_idx: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         """Products (A, K) of all images with the prototypes of the labelled ones, and who has a prototype (K,)."""
         prototypes_KD, has_prototype_K = prototypes(self.features_AD[labelled_idx], labels, num_classes)
         return self.features_AD @ prototypes_KD.T, has_prototype_K

@@ -221,7 +221,9 @@ class Mirror:
             summary = summarise(state.records[: planned.trial.rounds])
             values = {name: getattr(summary, name) for name in summary.__slots__}
             metrics += [
-                Metric(name, value, end, planned.trial.rounds - 1) for name, value in values.items() if value is not None
+                Metric(name, value, end, planned.trial.rounds - 1)
+                for name, value in values.items()
+                if value is not None
             ]
         for start in range(0, len(metrics), 1000):
             client.log_batch(run_id, metrics=metrics[start : start + 1000])
@@ -245,9 +247,7 @@ class Mirror:
         }
         tags = axes | {"mlflow.parentRunId": self._parent_id, "fingerprint": planned.fingerprint}
         start = state.records[0].time_ms if state.records else None
-        run = client.create_run(
-            self._experiment_id, start_time=start, tags=tags, run_name=" ".join([*axes.values()])
-        )
+        run = client.create_run(self._experiment_id, start_time=start, tags=tags, run_name=" ".join([*axes.values()]))
         params = [Param(name, str(value)[:6000]) for name, value in flat(trial.model_dump(mode="json")).items()]
         client.log_batch(run.info.run_id, params=params)
         self._run_ids[planned.fingerprint] = str(run.info.run_id)
@@ -288,6 +288,6 @@ def check_reachable(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT).close()  # noqa: S310 - checked above
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT).close()
     except (urllib.error.URLError, OSError) as error:
         raise NotReachable(f"no answer: {error}") from None

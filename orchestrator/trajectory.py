@@ -180,9 +180,7 @@ class Trajectory:
         return float((given.logits_NK.argmax(axis=1) == self._problem.test_labels).mean())
 
     def _predict(self, network: nn.Module, images: Images, idx: IndexArray) -> ClassifierOutputs:
-        return predict(
-            network, images, idx, recipe=self._trial.recipe, normalise=self._normalise, device=self._device
-        )
+        return predict(network, images, idx, recipe=self._trial.recipe, normalise=self._normalise, device=self._device)
 
     def _record(
         self, round_number: int, accuracy: float, query: Query | None, seconds: dict[str, float]

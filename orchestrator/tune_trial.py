@@ -22,9 +22,7 @@ WRITER_TIMEOUT = 300.0
 """Seconds to wait for the ledger writer; it restarts by itself when it dies."""
 
 
-def run_one(
-    config: dict[str, Any], *, writer: Any, scorers: Sequence[Any], run: RunSettings, classifiers: str
-) -> None:
+def run_one(config: dict[str, Any], *, writer: Any, scorers: Sequence[Any], run: RunSettings, classifiers: str) -> None:
     """Compute one trial from its last record on, sending each new record to the writer before it counts.
 
     Errors that would come again (bad settings, diverged training) are noted in the ledger and not retried; anything
@@ -32,9 +30,7 @@ def run_one(
     """
     spec = config["spec"]
     trial = TrialConfig.model_validate_json(spec["trial"])
-    planned = PlannedTrial(
-        trial=trial, fingerprint=spec["fingerprint"], data_fingerprint=spec["data_fingerprint"]
-    )
+    planned = PlannedTrial(trial=trial, fingerprint=spec["fingerprint"], data_fingerprint=spec["data_fingerprint"])
     settings = trial.model_dump(mode="json")
 
     def keep(record: RoundRecord) -> None:
@@ -65,6 +61,13 @@ class EndCallback(tune.Callback):
         self._writer = writer
         self._listener = listener
 
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial reported a round, or that it failed."""
+        if "error" not in result:
+            self._listener.advance()
+
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial function returned; its last report says whether it failed."""
         self._listener.end(self._planned(trial), (trial.last_result or {}).get("error"))
@@ -79,4 +82,5 @@ class EndCallback(tune.Callback):
         self._listener.end(planned, error)
 
     def _planned(self, trial: Trial) -> PlannedTrial:
-        return self._todo[trial.config["spec"]["number"]]
+        number: int = trial.config["spec"]["number"]
+        return self._todo[number]

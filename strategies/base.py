@@ -41,12 +41,12 @@ class PoolView:
     def outputs(self) -> ClassifierOutputs:
         """`compute_outputs()`, checked: raises ArithmeticError naming the images for values that are not finite."""
         outputs = self.compute_outputs()
-        finite = np.isfinite(outputs.logits_NK).all(axis=1) & np.isfinite(outputs.features_ND).all(axis=1)
+        finite = np.array([np.isfinite(outputs.logits_NK).all(axis=1), np.isfinite(outputs.features_ND).all(axis=1)])
         if not finite.all():
-            bad = self.unlabelled_idx[~finite]
+            bad = self.unlabelled_idx[~finite.all(axis=0)]
             raise ArithmeticError(
-                f"the classifier gives values that are not finite for {len(bad)} of {len(finite)} unlabelled images "
-                f"(the first has index {bad[0]}); its training diverged, or the image is damaged"
+                f"the classifier gives values that are not finite for {len(bad)} of {len(self.unlabelled_idx)} "
+                f"unlabelled images (the first has index {bad[0]}); its training diverged, or the image is damaged"
             )
         return outputs
 

@@ -15,7 +15,7 @@ def least_confidence(logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
     odds = np.exp(logits - np.take_along_axis(logits, top, axis=1))
     # Summing without the top class keeps apart scores that 1 - p would round to 0.
     np.put_along_axis(odds, top, 0.0, axis=1)
-    others = odds.sum(axis=1)
+    others: NDArray[np.float64] = odds.sum(axis=1)
     return others / (1.0 + others)
 
 

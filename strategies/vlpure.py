@@ -1,4 +1,4 @@
-"""VLPure-AL: first throw out what a vision-language model takes for OOD, then ask for the most informative of the rest."""
+"""VLPure-AL: first throw out what a vision-language model takes for OOD, then ask for the most informative rest."""
 
 from __future__ import annotations
 

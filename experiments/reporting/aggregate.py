@@ -43,7 +43,7 @@ def whole_conditions(scores: Scores, strategies: Sequence[str]) -> list[Conditio
 
 
 def average_ranks(scores: Scores, strategies: Sequence[str]) -> dict[str, float]:
-    """Strategy -> mean of its rank by mean over seeds (1 is best, ties share) in `whole_conditions`; NaN without any."""
+    """Strategy -> mean of its rank by mean over seeds (1 best, ties share) in `whole_conditions`; NaN without any."""
     from scipy.stats import rankdata
 
     conditions = whole_conditions(scores, strategies)

@@ -24,7 +24,7 @@ ROUND_COLUMNS = (
 
 
 def trials_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
-    """One row a trial, with `TRIAL_COLUMNS`; what is not known (yet) is missing. Shares are in [0, 1], times in seconds."""
+    """One row a trial, with `TRIAL_COLUMNS`; what is not known (yet) is missing. Shares in [0, 1], seconds."""
     import pandas as pd
 
     return pd.DataFrame([_trial_row(p) for p in planned], columns=list(TRIAL_COLUMNS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from PIL import Image
 
 from data.imageset import ArrayImages, DataSet, PathImages
 from data.registry import open_data_set
-from data.splits import count_split
+from data.splits import draw_split
 
 WriteFolder = Callable[..., Path]
 
@@ -248,7 +249,13 @@ def test_real_cifar10_folder(real_images: Path) -> None:
     # Published for the original images; these were stored as JPEG again.
     assert data_set.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=5e-4)
     assert data_set.std == pytest.approx((0.247, 0.2435, 0.2616), abs=3e-3)
-    sizes = data_set.train.class_sizes(10).tolist()
-    counts = count_split(sizes, mismatch_ratio=0.4, ood_ratio=0.6, budget=500, seed=0)
-    assert (counts.initial_id, counts.initial_ood) == (200, 300)
-    assert (counts.unlabelled_id, counts.unlabelled_ood) == (19800, 29700)
+    with (Path(__file__).parents[1] / "golden" / "splits" / "table2.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["dataset"] == "cifar10"]
+    assert len(rows) == 12
+    for row in rows:
+        ratios = {name: float(row[name]) for name in ("mismatch_ratio", "ood_ratio")}
+        split = draw_split(data_set.train.labels, num_classes=10, budget=500, seed=0, **ratios)
+        num_unlabelled = int(row["unlabelled_id"]) + int(row["unlabelled_ood"])
+        assert [len(split.initial_id_idx), len(split.initial_ood_idx), len(split.unlabelled_idx)] == [
+            *(int(row["initial_id"]), int(row["initial_ood"]), num_unlabelled),
+        ]

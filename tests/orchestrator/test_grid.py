@@ -23,7 +23,9 @@ def test_every_seed_comes_with_all_its_cells_before_the_next() -> None:
 
 def test_settings_are_layered() -> None:
     grid = GridConfig(
-        **SMALL, trial={"budget": 5, "recipe": {"steps": 7, "width": 4}}, per_dataset={"digits": {"recipe": {"steps": 8}}}
+        **SMALL,
+        trial={"budget": 5, "recipe": {"steps": 7, "width": 4}},
+        per_dataset={"digits": {"recipe": {"steps": 8}}},
     )
     (trial, *_) = grid.trials({"recipe": {"width": 2}, "rounds": 3})
     assert (trial.budget, trial.recipe.steps, trial.recipe.width, trial.rounds) == (5, 8, 2, 3)

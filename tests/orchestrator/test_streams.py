@@ -26,7 +26,7 @@ def test_values_never_change() -> None:
 
 
 def test_numpy_state_is_left_alone() -> None:
-    np.random.seed(5)  # noqa: NPY002 - the state that must not be touched
-    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    np.random.seed(5)
+    before = np.random.get_state()[1].tolist()
     stream_generator(0, "query", 0).random(10)
-    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,7 @@ def tiny_trial(**changes: Any) -> TrialConfig:
     return make_trial(**(settings | changes))
 
 
-def trajectory(
-    trial: TrialConfig, strategy: Strategy | None = None, *, folder: Path | None = None
-) -> Trajectory:
+def trajectory(trial: TrialConfig, strategy: Strategy | None = None, *, folder: Path | None = None) -> Trajectory:
     return Trajectory(
         trial,
         pose_problem(trial, open_data_set("digits")),
@@ -81,7 +80,7 @@ def run_until(trial: TrialConfig, last: int, folder: Path | None) -> list[RoundR
 def test_the_counts_add_up(complete: list[RoundRecord]) -> None:
     assert [record.round for record in complete] == [0, 1, 2, 3]
     assert (complete[0].num_id, complete[0].num_ood) == (8, 12)
-    for before, record in zip(complete, complete[1:], strict=False):
+    for before, record in pairwise(complete):
         assert len(set(record.queried_idx)) == 20
         gained = record.num_id - before.num_id
         assert record.precision == gained / 20
@@ -152,7 +151,7 @@ def test_records_survive_json(complete: list[RoundRecord]) -> None:
 
 
 def test_records_of_another_trial_are_refused(complete: list[RoundRecord]) -> None:
-    with pytest.raises(ValueError, match="does not belong to digits mismatch 0.2 ood 0.6 conf seed 1"):
+    with pytest.raises(ValueError, match=r"does not belong to digits mismatch 0\.2 ood 0\.6 conf seed 1"):
         trajectory(tiny_trial(seed=1)).run(complete[:1], lambda record: None)
 
 

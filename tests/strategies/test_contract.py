@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -81,8 +79,10 @@ def select(name: str, view: PoolView, budget: int, *, seed: int = 0, verdict: bo
 
 
 @pytest.fixture(params=sorted(STRATEGIES))
-def name(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
+def name(request: pytest.FixtureRequest) -> str:
+    """Each registered strategy."""
+    strategy: str = request.param
+    return strategy
 
 
 def check(selection: Selection, view: PoolView, count: int) -> None:

@@ -1,6 +1,6 @@
 """Makes the files beside this one from the full golden data; see README.md. Run by hand.
 
-    python tests/golden/clipn/make_excerpt.py <folder with clipn_tiny_epoch_10.pt, golden.npz, golden.json, tiny-clipn.json>
+python tests/golden/clipn/make_excerpt.py <folder with clipn_tiny_epoch_10.pt, golden.npz, golden.json, tiny-clipn.json>
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ def main(source: Path) -> None:
     with np.load(source / "golden.npz", allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     arrays["images"] = arrays["images"][:_NUM_NETWORK_INPUTS]
-    np.savez_compressed(target / "golden.npz", **arrays)
+    np.savez_compressed(target / "golden.npz", allow_pickle=False, **arrays)
 
     golden = json.loads((source / "golden.json").read_text(encoding="utf-8"))
-    used = [arrays["tokens"].ravel(), arrays["free_tokens"].ravel()]
-    for templates in (golden["vl_templates"], default_templates()):
-        used.append(tokenize_classes(golden["id_class_names"], templates, 77).numpy().ravel())
-    token_idx = np.unique(np.concatenate(used)).astype(np.int64)
+    texts = [tokenize_classes(golden["id_class_names"], t, 77) for t in (golden["vl_templates"], default_templates())]
+    used = [arrays["tokens"], arrays["free_tokens"], *(tokens.numpy() for tokens in texts)]
+    token_idx = np.unique(np.concatenate([tokens.ravel() for tokens in used])).astype(np.int64)
     tensors = {name: tensor.numpy() for name, tensor in read_tensors(source / "clipn_tiny_epoch_10.pt").items()}
     for name in _TOKEN_TABLES:
         tensors[name] = tensors[name][token_idx]
-    np.savez_compressed(target / "tensors.npz", **tensors, token_idx=token_idx)
+    np.savez_compressed(target / "tensors.npz", allow_pickle=False, token_idx=token_idx, **tensors)
 
 
 if __name__ == "__main__":

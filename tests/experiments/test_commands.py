@@ -1,0 +1,165 @@
+"""The commands as a user types them: bad input, dry runs, continuing, and what they import."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+Command = Callable[..., int]
+TINY = ["--set", "recipe.steps=4", "--set", "recipe.width=2", "--set", "recipe.batch_size=4"]
+
+
+def run(cache: Path, *words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
+    environment = os.environ | {"VLPURE_CACHE": str(cache)}
+    return subprocess.run(
+        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def make_folder(root: Path, *, classes: int = 4) -> Path:
+    """A small image folder."""
+    for part, num in (("train", 12), ("test", 3)):
+        for label in range(classes):
+            folder = root / part / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(num):
+                Image.new("RGB", (8, 8), (40 * label, 9 * number, 128)).save(folder / f"{number}.png")
+    return root
+
+
+BAD_INPUT = {
+    "unknown data set": (["--datasets", "digts"], "unknown data set 'digts' (did you mean 'digits'?)"),
+    "unknown strategy": (["--strategies", "confid"], "unknown strategy 'confid' (did you mean 'conf'?)"),
+    "unknown preset": (["--preset", "dmeo"], "unknown preset 'dmeo' (did you mean 'demo'?)"),
+    "ratio of 1": (["--ood-ratios", "1.0"], "ood_ratio = 1.0: input should be less than 1"),
+    "ratio of 0": (["--mismatch-ratios", "0"], "mismatch_ratio = 0.0: input should be greater than 0"),
+    "ratio that is no number": (["--mismatch-ratios", "some"], "expected values with commas between them, not 'some'"),
+    "no ID class": (["--mismatch-ratios", "0.05"], "gives no ID class"),
+    "too few OOD images": (["--mismatch-ratios", "0.4", "--ood-ratios", "0.9"], "3240"),
+    "labels above the pool": (["--rounds", "90"], "90 rounds x budget 20 = 1800 labels, but there are only"),
+    "budget below the classes": (["--budget", "2"], "fewer than the"),
+    "budget of 0": (["--budget", "0"], "budget = 0: input should be greater than or equal to 1"),
+    "unknown setting": (["--set", "recipe.stps=3"], "recipe.stps: extra inputs are not permitted"),
+    "setting without value": (["--set", "recipe.steps"], "--set recipe.steps: expected key=value"),
+    "setting of a wrong type": (["--set", "recipe.steps=many"], "recipe.steps = 'many'"),
+    "seeds backwards": (["--seeds", "4-0"], "seeds 4-0 run backwards"),
+    "seeds that are none": (["--seeds", "a"], "expected seeds such as 0-4 or 0,2,5, not 'a'"),
+    "seeds repeated": (["--seeds", "0,0-1"], "seeds = 0, 0, 1: a value is repeated"),
+    "no scorer": (["--scorers", "0"], "run.scorers = 0"),
+    "CPUs below 1": (["--cpus-per-trial", "0"], "run.cpus_per_trial = 0"),
+    "checkpoint that is not there": (["--set", "clipn.checkpoint=nowhere.pt"], "nowhere.pt"),
+    "folder that is not there": (["--datasets", "folder:nowhere"], "nowhere"),
+}
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """table4.py's main in this process: quick, for input that is refused before anything is computed."""
+    monkeypatch.setenv("VLPURE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> int:
+        from experiments.table4 import main
+
+        monkeypatch.setattr(sys, "argv", ["table4.py", *words])
+        try:
+            return main()
+        except SystemExit as stop:  # argparse
+            return int(str(stop.code))
+
+    return call
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_clear_line(
+    case: str,
+    in_process: Command,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words, message = BAD_INPUT[case]
+    preset = [] if "--preset" in words else ["--preset", "demo"]
+    assert in_process(*preset, *words) == 2
+    printed = capsys.readouterr()
+    last = printed.err.strip().splitlines()[-1]
+    assert last.startswith("table4.py: error: ")
+    assert message in last
+    assert printed.out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_is_no_data_set(in_process: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = {"empty": "train", "oneclass": "class", "broken": "broken/train/class1/bad.png"}
+    (tmp_path / "empty").mkdir()
+    make_folder(tmp_path / "oneclass", classes=1)
+    make_folder(tmp_path / "broken")
+    (tmp_path / "broken" / "train" / "class1" / "bad.png").write_text("no image")
+    for name, message in cases.items():
+        assert in_process("--preset", "cpu", "--datasets", f"folder:{tmp_path / name}", "--strategies", "conf") == 2
+        err = capsys.readouterr().err.strip()
+        assert message in err.splitlines()[-1]
+        assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_folder_of_another_version(
+    in_process: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "vlpure.json").write_text('{"format": 0, "grid_id": "a"}')
+    assert in_process("--preset", "demo", "-o", str(tmp_path / "old")) == 2
+    assert "made by another version" in capsys.readouterr().err
+
+
+def test_dry_run_prints_the_grid_and_creates_nothing(
+    in_process: Command,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert in_process("--preset", "demo", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "36 trials, 0 finished, 36 to run (216 rounds)" in out
+    assert out.count("0,1,2") == 12
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["trial", "table4"])
+@pytest.mark.parametrize("way", ["file", "module"])
+def test_help_from_any_directory(script: str, way: str, tmp_path: Path) -> None:
+    words = [str(ROOT / "experiments" / f"{script}.py")] if way == "file" else ["-m", f"experiments.{script}"]
+    result = run(tmp_path, *words, "--help", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"usage: {script}.py")
+    assert result.stderr == ""
+
+
+def test_a_local_trial_imports_neither_ray_nor_mlflow(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['trial.py', '--strategy', 'conf', '--rounds', '2', *sys.argv[1:]];"
+        "from experiments.trial import main; code = main();"
+        "print(sorted({'ray', 'mlflow'} & set(sys.modules)), 'torch' in sys.modules); sys.exit(code)"
+    )
+    result = run(tmp_path, "-c", code, *TINY)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "[] True"
+
+
+def test_trial_on_an_image_folder_and_on_again(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images")
+    words = [
+        "experiments/trial.py", "--dataset", f"folder:{folder}", "--mismatch-ratio", "0.5", "--ood-ratio", "0.4",
+        "--strategy", "conf", "--budget", "10", "--rounds", "2", "-o", str(tmp_path / "out"), *TINY,
+    ]  # fmt: skip
+    first = run(tmp_path / "cache", *words)
+    assert first.returncode == 0, first.stderr
+    rounds = [line for line in first.stdout.splitlines() if line.startswith("    ")]
+    assert [line.split()[3:5] for line in rounds[:1]] == [["6", "4"]]
+    again = run(tmp_path / "cache", *words)
+    assert [line for line in again.stdout.splitlines() if line.startswith("    ")] == rounds

@@ -1,0 +1,168 @@
+"""fit() and predict(): batches, schedule, learning, repeatability."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data.imageset import ArrayImages
+from models.classifiers import build_classifier
+from models.devices import pick_device, use_threads
+from models.inference import predict
+from models.recipe import Recipe
+from models.training import Batches, Normalise, fit
+
+CPU = torch.device("cpu")
+PLAIN = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), CPU)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    use_threads(1)
+
+
+def two_colours(num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images that are mostly red (class 0) or mostly blue (class 1), with noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(num, dtype=np.int64) % 2
+    pixels = rng.integers(0, 100, size=(num, 8, 8, 3), dtype=np.uint8)
+    pixels[np.arange(num), :, :, 2 * labels] += 100
+    return pixels, labels
+
+
+def batches(pixels: np.ndarray, seed: int = 0, **recipe: object) -> Batches:
+    return Batches(pixels, Recipe(**recipe), torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
+
+
+def test_normalise_by_hand() -> None:
+    normalise = Normalise((0.5, 0.25, 0.0), (0.5, 0.5, 1.0), CPU)
+    pixels = torch.tensor([[[[255, 0, 51]]]], dtype=torch.uint8)
+    assert normalise(pixels).flatten().tolist() == pytest.approx([1.0, -0.5, 0.2], abs=1e-6)
+
+
+def test_batches_are_drawn_with_replacement() -> None:
+    pixels = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), dtype=np.uint8)
+    source = batches(pixels, batch_size=1000, flip=False, crop_padding=0)
+    picked, images = source.draw()
+    counts = torch.bincount(picked, minlength=4)
+    assert ((counts > 200) & (counts < 300)).all()
+    assert torch.equal(images[:, 0, 0, 0].long(), picked)
+
+
+def test_flip_mirrors_half_of_the_images() -> None:
+    row = np.arange(8, dtype=np.uint8)
+    pixels = np.broadcast_to(row[None, None, :, None], (1, 8, 8, 3)).copy()
+    _, images = batches(pixels, batch_size=400, flip=True, crop_padding=0).draw()
+    forward = (images[:, 0, :, 0] == torch.from_numpy(row)).all(dim=1)
+    backward = (images[:, 0, :, 0] == torch.from_numpy(row[::-1].copy())).all(dim=1)
+    assert (forward ^ backward).all()
+    assert 150 < forward.sum() < 250
+
+
+def test_crop_shifts_by_up_to_the_padding_and_fills_with_black() -> None:
+    pixels = np.full((1, 8, 8, 3), 9, dtype=np.uint8)
+    _, images = batches(pixels, batch_size=500, flip=False, crop_padding=2).draw()
+    inside = (images[..., 0] == 9).sum(dim=(1, 2))
+    assert set(inside.tolist()) == {height * width for height in (6, 7, 8) for width in (6, 7, 8)}
+    assert set(images.unique().tolist()) == {0, 9}
+
+
+def test_every_shift_is_as_likely() -> None:
+    pixels = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+    pixels[0, 4, 4] = 1
+    _, images = batches(pixels, batch_size=5000, flip=False, crop_padding=1).draw()
+    places = images[..., 0].reshape(5000, 64).argmax(dim=1).bincount(minlength=64)
+    assert (places > 0).sum() == 9
+    assert places[places > 0].min() > 5000 / 9 * 0.8
+
+
+def test_the_learning_rate_falls_at_the_milestones(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    original = torch.optim.SGD.step
+
+    def step(self: torch.optim.SGD, closure: None = None) -> None:
+        rates.append(self.param_groups[0]["lr"])
+        original(self, closure)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    pixels, labels = two_colours(4)
+    recipe = Recipe(width=2, steps=8, batch_size=4, learning_rate=0.1)
+    train(pixels, labels, recipe)
+    assert rates == pytest.approx([0.1] * 4 + [0.01] * 2 + [0.001] * 2)
+
+
+def train(pixels: np.ndarray, labels: np.ndarray, recipe: Recipe, *, seed: int = 0) -> nn.Module:
+    network = build_classifier(recipe, 2, weights_seed=0)
+    return fit(network, pixels, labels, recipe=recipe, normalise=PLAIN, batches_seed=seed, device=CPU)
+
+
+def test_it_learns() -> None:
+    recipe = Recipe(width=4, steps=40, batch_size=16, learning_rate=0.05)
+    network = train(*two_colours(20), recipe)
+    pixels, labels = two_colours(50)
+    given = predict(network, ArrayImages(pixels), np.arange(50), recipe=recipe, normalise=PLAIN, device=CPU)
+    assert (given.logits_NK.argmax(axis=1) == labels).all()
+    assert not network.training
+
+
+def test_equal_seeds_give_equal_weights() -> None:
+    recipe = Recipe(width=2, steps=5, batch_size=4)
+    first, again = (train(*two_colours(8), recipe).state_dict() for _ in range(2))
+    other = train(*two_colours(8), recipe, seed=1).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_progress_is_told() -> None:
+    recipe = Recipe(width=2, steps=200, batch_size=2)
+    heard: list[int] = []
+    network = build_classifier(recipe, 2, weights_seed=0)
+    fit(network, *two_colours(4), recipe=recipe, normalise=PLAIN, batches_seed=0, device=CPU, progress=heard.append)
+    assert heard == [100, 200]
+
+
+def test_nothing_to_train_on_is_said() -> None:
+    with pytest.raises(ValueError, match="no labelled ID image"):
+        train(np.empty((0, 8, 8, 3), dtype=np.uint8), np.empty(0, dtype=np.int64), Recipe(width=2, steps=1))
+
+
+def test_prediction_follows_the_order_asked_for_and_not_the_batch_size() -> None:
+    pixels, _ = two_colours(10)
+    idx = np.array([7, 0, 3, 3, 9])
+    given = [
+        predict(
+            build_classifier(recipe, 2, weights_seed=0),
+            ArrayImages(pixels),
+            idx,
+            recipe=recipe,
+            normalise=PLAIN,
+            device=CPU,
+        )
+        for recipe in (Recipe(width=2, eval_batch_size=2), Recipe(width=2, eval_batch_size=100))
+    ]
+    np.testing.assert_allclose(given[0].logits_NK, given[1].logits_NK, atol=1e-5)
+    np.testing.assert_array_equal(given[1].features_ND[2], given[1].features_ND[3])
+    assert given[0].features_ND.shape == (5, 16)
+
+
+def test_bfloat16_is_close_to_full_precision() -> None:
+    pixels, _ = two_colours(6)
+    network = build_classifier(Recipe(width=4), 2, weights_seed=0)
+    full, half = (
+        predict(
+            network, ArrayImages(pixels), np.arange(6), recipe=Recipe(width=4, precision=precision), normalise=PLAIN,
+            device=CPU,
+        )
+        for precision in ("fp32", "bf16")
+    )  # fmt: skip
+    assert half.logits_NK.dtype == np.float32
+    np.testing.assert_allclose(half.logits_NK, full.logits_NK, atol=0.05)
+    assert not np.array_equal(half.logits_NK, full.logits_NK)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="torch sees no GPU"):
+        pick_device(0.5)
