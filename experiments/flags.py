@@ -21,7 +21,8 @@ DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int]) -> int:
     """Parse the command line and run `body`; the exit code.
 
-    A ValueError is a user's mistake: one line on the standard error stream, no traceback (unless --debug), exit 2.
+    A ValueError is a user's mistake: one line on the standard error stream, no traceback (unless --debug), exit 2. An
+    ArithmeticError is a computation that went wrong: one line, exit 1.
     """
     args = parser.parse_args()
     if not args.debug:
@@ -38,6 +39,11 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
             raise
         print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
+    except ArithmeticError as error:
+        if args.debug:
+            raise
+        print(f"{parser.prog}: failed: {error}", file=sys.stderr)
+        return SOME_FAILED
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED

@@ -53,6 +53,14 @@ class Ledger:
                 f"{path} is no readable ledger file ({error}); move it away to run its trial again"
             ) from None
 
+    def version(self, fingerprint: str) -> int | None:
+        """A number that changes whenever a trial's state does, without reading it; None without one."""
+        try:
+            stat = self._path(fingerprint).stat()
+        except FileNotFoundError:
+            return None
+        return hash((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+
     def states(self) -> list[TrajectoryState]:
         """The states of all trials, by fingerprint."""
         found = (self.state(path.stem) for path in sorted(self.folder.glob("*.json")))

@@ -100,8 +100,8 @@ class Tracker:
         try:
             self._mirror.catch_up(final=final)
         except Exception as error:  # whatever MLflow raises, the trials go on and the ledger keeps all
-            if not self._warned or final:
-                reason = " ".join(str(error).split())[:300]
+            if not self._warned:
+                reason = " ".join(str(error).split()).replace(self._uri, masked(self._uri))[:300]
                 self._tell(
                     f"warning: MLflow at {masked(self._uri)} does not take the results ({reason}); they are safe in "
                     "the ledger, and running the same command again sends them"
@@ -126,28 +126,26 @@ class Mirror:
         self._experiment_id = ""
         self._parent_id = ""
         self._run_ids: dict[str, str] = {}
-        self._mirrored: dict[str, tuple[int, bool]] = {}
+        self._sent: dict[str, int | None] = {}
+        self._finished: dict[str, bool] = {}
 
     def catch_up(self, *, final: bool) -> None:
         """Send what is new since the last call. Raises what MLflow raises; the next call sends it again."""
         client = self._connect()
         for fingerprint, planned in self._planned.items():
-            state = self._output.ledger.state(fingerprint)
-            if state is None:
+            version = self._output.ledger.version(fingerprint)
+            if version == self._sent.get(fingerprint):
                 continue
-            done = (len(state.records), state.error is not None)
-            if self._mirrored.get(fingerprint) != done:
-                self._send(client, planned, state)
-                self._mirrored[fingerprint] = done
+            state = self._output.ledger.state(fingerprint)
+            assert state is not None, "a state file went away"
+            self._send(client, planned, state)
+            self._sent[fingerprint] = version
+            self._finished[fingerprint] = state.error is None and len(state.records) >= planned.trial.rounds
         if final:
-            finished = sum(self._is_finished(fingerprint) for fingerprint in self._planned)
+            finished = sum(self._finished.values())
             status = "FINISHED" if finished == len(self._planned) else "KILLED"
             client.log_metric(self._parent_id, "trials_finished", finished)
             client.set_terminated(self._parent_id, status)
-
-    def _is_finished(self, fingerprint: str) -> bool:
-        rounds, failed = self._mirrored.get(fingerprint, (0, False))
-        return not failed and rounds >= self._planned[fingerprint].trial.rounds
 
     def _connect(self) -> MlflowClient:
         """The client, after the first call with the experiment, the parent run and all known children looked up."""

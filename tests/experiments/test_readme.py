@@ -1,0 +1,67 @@
+"""The README's commands are commands: each is parsed, and run where that takes seconds."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import table4, trial
+from orchestrator.grid import load_preset
+from strategies.registry import STRATEGIES
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+    if re.match(r"make |\.venv/bin/python ", line)
+]
+
+
+def test_the_first_two_commands_are_demo_and_test() -> None:
+    assert COMMANDS[:2] == ["make demo", "make test"]
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
+def test_make_knows_it(command: str) -> None:
+    result = subprocess.run(
+        [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "table4.py" in command])
+def test_a_table_can_be_planned(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command)[1:]
+    monkeypatch.setattr(sys, "argv", [*words, "--dry-run"])
+    assert (ROOT / words[0]).exists()
+    assert table4.main() == 0
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "trial.py" in command])
+def test_a_trial_is_understood(command: str) -> None:
+    words = shlex.split(command)[1:]
+    assert (ROOT / words[0]).exists()
+    args = trial.make_parser().parse_args(words[1:])
+    assert args.strategy in STRATEGIES
+
+
+def test_every_setting_and_preset_it_names_exists() -> None:
+    (trial_config, *_) = load_preset(ROOT / "experiments" / "presets", "demo", {}, {}).trials()
+    for section, name in re.findall(r"`(?:--set )?(recipe|purity|clipn)\.(\w+)", README):
+        assert name in type(getattr(trial_config, section)).model_fields, f"{section}.{name}"
+    for name in re.findall(r"--preset (\w+)", README):
+        assert (ROOT / "experiments" / "presets" / f"{name}.yaml").exists()
+
+
+def test_every_strategy_is_listed() -> None:
+    for name, entry in STRATEGIES.items():
+        assert f"| `{name}` | {entry.paper_name} |" in README
