@@ -1,15 +1,16 @@
-"""What runs in Ray actors, and how trials talk to them. The classes are plain; the runner makes actors of them."""
+"""What runs in Ray actors: the ledger's writer and the purity scorers. The classes are plain; the runner makes actors of
+them, and `scoring_client` is how trials talk to the scorers.
+"""
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from orchestrator.config import TrialConfig
 from orchestrator.ledger import Ledger
@@ -18,10 +19,8 @@ from orchestrator.records import RoundRecord
 from orchestrator.scoring import LocalPurityScorer
 from strategies.scorer import PurityRequest, PurityScores
 
-REQUEST_TIMEOUT = 600.0
-"""Seconds a trial waits for one answer of a scoring actor before it asks the next one."""
-ATTEMPTS = 10
-"""Requests a trial sends before it gives up and fails."""
+MAX_QUEUE = 8
+"""Requests a scoring actor takes at a time, the one at work included; further callers are told to come again."""
 
 
 class LedgerWriter:
@@ -43,68 +42,111 @@ class LedgerWriter:
         self._ledger.fail(fingerprint, trial, error)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A scoring actor's reply to a request."""
+
+    scores: PurityScores | None
+    """None: the actor has its fill of requests, and this one is to be sent again later."""
+    queue: int
+    """Requests that were ahead of this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy a scoring actor is."""
+
+    queue: int
+    """Requests it has taken and not answered."""
+    progress: int
+    """Grows with each answer and each step of long work; stands still in an actor that is stuck."""
+    doing: str
+    """What it is busy with, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerMetrics:
+    """What a scoring actor did since its process started."""
+
+    requests: int
+    seconds: float
+    """Spent computing the answers, without the waiting in the queue."""
+    queue: int
+    longest_queue: int
+    restarted: bool
+    """Whether the process took the place of one that died, whose numbers are lost."""
+
+
 class ScoringActor:
-    """Holds CLIPN's features and answers purity requests.
+    """Holds CLIPN's features and answers purity requests, one at a time, in the order they came.
 
     Stateless behind the feature store: whatever it holds is opened at the first request and again after a restart.
+    The methods are coroutines, so that it says how busy it is while its one thread computes.
     """
 
-    def __init__(self, trials: Sequence[str], cpus: int, gpus: float) -> None:
+    def __init__(
+        self, trials: Sequence[str], cpus: int, gpus: float, *, max_queue: int = MAX_QUEUE, restarted: bool = False
+    ) -> None:
         self._trials = [TrialConfig.model_validate_json(trial) for trial in trials]
         self._cpus, self._gpus = cpus, gpus
+        self._max_queue = max_queue
+        self._restarted = restarted
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
         self._scorer: LocalPurityScorer | None = None
-        self._opening = threading.Lock()
         self._doing = "starting"
+        self._progress = 0
+        self._queue = self._longest_queue = 0
+        self._requests = 0
+        self._seconds = 0.0
 
-    def doing(self) -> str:
-        """What the actor is busy with, for people; answered while `prepare` works."""
-        return self._doing
+    async def load(self) -> Load:
+        """How busy it is; answered at once."""
+        return Load(queue=self._queue, progress=self._progress, doing=self._doing)
 
-    def prepare(self) -> None:
+    async def metrics(self) -> ScorerMetrics:
+        """What it did; answered at once."""
+        return ScorerMetrics(
+            requests=self._requests,
+            seconds=self._seconds,
+            queue=self._queue,
+            longest_queue=self._longest_queue,
+            restarted=self._restarted,
+        )
+
+    async def prepare(self) -> None:
         """Open, or train and compute, everything that requests will need."""
-        self._ready_scorer()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._ready_scorer)
 
-    def score(self, request: PurityRequest) -> PurityScores:
-        """The answer to one request."""
-        return self._ready_scorer().score(request)
+    async def score(self, request: PurityRequest) -> Answer:
+        """The answer to a request, in its turn; without scores where the queue is full."""
+        ahead = self._queue
+        if ahead >= self._max_queue:
+            return Answer(scores=None, queue=ahead)
+        self._queue += 1
+        self._longest_queue = max(self._longest_queue, self._queue)
+        try:
+            scores = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, request)
+        finally:
+            self._queue -= 1
+        return Answer(scores=scores, queue=ahead)
+
+    def _compute(self, request: PurityRequest) -> PurityScores:
+        scorer = self._ready_scorer()
+        started = time.perf_counter()
+        try:
+            return scorer.score(request)
+        finally:
+            self._seconds += time.perf_counter() - started
+            self._requests += 1
+            self._progress += 1
 
     def _ready_scorer(self) -> LocalPurityScorer:
-        with self._opening:  # `prepare` and a first request may come at the same time
-            if self._scorer is None:
-                self._scorer = local_scorer(self._trials, cpus=self._cpus, gpus=self._gpus, progress=self._tell)
+        if self._scorer is None:  # only ever asked in the one thread
+            self._scorer = local_scorer(self._trials, cpus=self._cpus, gpus=self._gpus, progress=self._tell)
             assert self._scorer is not None, "a scoring actor was started for trials that use no purity"
-            return self._scorer
+            self._doing = "answering requests"
+        return self._scorer
 
     def _tell(self, line: str) -> None:
         self._doing = line
-
-
-class RemotePurityScorer:
-    """A PurityScorer that asks scoring actors; one that is dead, restarting or slow is passed over for the next."""
-
-    def __init__(self, actors: Sequence[Any], *, first: int) -> None:
-        self._actors = actors
-        self._first = first
-
-    def score(self, request: PurityRequest) -> PurityScores:
-        """The answer of the first actor that gives one. Raises the last actor's error after `ATTEMPTS` requests."""
-
-        def ask(attempt: int) -> PurityScores:
-            actor = self._actors[(self._first + attempt) % len(self._actors)]
-            answer: PurityScores = ray.get(actor.score.remote(request), timeout=REQUEST_TIMEOUT)
-            return answer
-
-        try:
-            return with_retries(ask)
-        except RayTaskError as error:  # the scorer's own error, wrapped with a remote traceback
-            raise error.cause from None
-
-
-def with_retries(ask: Callable[[int], PurityScores]) -> PurityScores:
-    """`ask(0)`, or after an actor's death or a time-out `ask(1)` and so on, with pauses that grow to 10 seconds."""
-    for attempt in range(ATTEMPTS - 1):
-        try:
-            return ask(attempt)
-        except (RayActorError, GetTimeoutError):
-            time.sleep(min(10.0, 0.5 * 2**attempt))
-    return ask(ATTEMPTS - 1)
+        self._progress += 1

@@ -52,5 +52,11 @@ def query_precision(num_id: int, num_queried: int) -> float:
     return num_id / num_queried
 
 
+def cumulative_precision(first: RoundRecord, record: RoundRecord) -> float | None:
+    """Share of ID images among all queried up to a round, of a trial whose round 0 is `first` (P4); None in round 0."""
+    num_id, num_ood = record.num_id - first.num_id, record.num_ood - first.num_ood
+    return query_precision(num_id, num_id + num_ood) if num_id + num_ood else None
+
+
 def _trapezoid_sum(values: Sequence[float]) -> float:
     return sum((left + right) / 2 for left, right in pairwise(values))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from orchestrator.ledger import TrajectoryState
-from orchestrator.metrics import summarise
+from orchestrator.metrics import cumulative_precision, summarise
 from orchestrator.output import OutputFolder
 from orchestrator.plan import PlannedTrial
 from orchestrator.records import RoundRecord
@@ -211,7 +211,7 @@ class Mirror:
         metrics = [
             Metric(name, float(value), record.time_ms, record.round)
             for record in state.records
-            for name, value in round_metrics(record).items()
+            for name, value in round_metrics(state.records[0], record).items()
         ]
         finished = len(state.records) >= planned.trial.rounds
         end = state.records[-1].time_ms if state.records else None
@@ -252,11 +252,15 @@ class Mirror:
         return self._run_ids[planned.fingerprint]
 
 
-def round_metrics(record: RoundRecord) -> dict[str, float]:
-    """What MLflow charts of a round: its figures, seconds a phase as `seconds/<phase>`, and the diagnostics."""
+def round_metrics(first: RoundRecord, record: RoundRecord) -> dict[str, float]:
+    """What MLflow charts of a round of a trial whose round 0 is `first`.
+
+    Its figures, seconds a phase as `seconds/<phase>`, and the strategy's diagnostics.
+    """
     metrics: dict[str, float | int | bool | None] = {
         "accuracy": record.accuracy,
         "precision": record.precision,
+        "cumulative_precision": cumulative_precision(first, record),
         "num_id": record.num_id,
         "num_ood": record.num_ood,
         **record.diagnostics,

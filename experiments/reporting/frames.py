@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.metrics import summarise
+from orchestrator.metrics import cumulative_precision, summarise
 from orchestrator.plan import PlannedTrial
 from orchestrator.records import RoundRecord
 
@@ -18,8 +18,9 @@ TRIAL_COLUMNS = (
     "mean_precision", "num_labels", "num_wasted", "seconds", "fingerprint",
 )  # fmt: skip
 ROUND_COLUMNS = (
-    "dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed", "round", "accuracy", "precision", "num_id", "num_ood",
-    "logit_scale", *(f"seconds_{phase}" for phase in PHASES), "fingerprint",
+    "dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed", "round", "accuracy", "precision",
+    "cumulative_precision", "num_id", "num_ood", "logit_scale", *(f"seconds_{phase}" for phase in PHASES),
+    "fingerprint",
 )  # fmt: skip
 
 
@@ -72,4 +73,5 @@ def _round_row(planned: PlannedTrial, record: RoundRecord) -> dict[str, Any]:
         name: getattr(record, name) for name in ("round", "accuracy", "precision", "num_id", "num_ood", "logit_scale")
     }
     seconds = {f"seconds_{phase}": record.seconds[phase] for phase in PHASES}
+    figures["cumulative_precision"] = cumulative_precision(planned.records[0], record)
     return _axes(planned) | figures | seconds | {"fingerprint": planned.fingerprint}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from orchestrator.metrics import aubc, aubc_paper, query_precision
+from orchestrator.metrics import aubc, aubc_paper, cumulative_precision, query_precision, summarise
+from orchestrator.records import RoundRecord
 
 
 def test_constant_accuracy() -> None:
@@ -31,3 +34,18 @@ def test_one_round() -> None:
 
 def test_precision() -> None:
     assert query_precision(15, 20) == 0.75
+
+
+def test_cumulative_precision(make_record: Callable[..., RoundRecord]) -> None:
+    first = make_record(0, num_id=8, num_ood=12)
+    assert cumulative_precision(first, first) is None
+    assert cumulative_precision(first, make_record(2, num_id=38, num_ood=22)) == 0.75
+
+
+def test_summary_of_a_trial(make_record: Callable[..., RoundRecord]) -> None:
+    summary = summarise([make_record(0), make_record(1, precision=0.5), make_record(2, precision=1.0)])
+    assert summary.aubc == pytest.approx(0.6)
+    assert summary.aubc_paper == pytest.approx(0.4)
+    assert summary.last_accuracy == 0.7
+    assert summary.mean_precision == 0.75
+    assert summarise([make_record(0)]).mean_precision is None

@@ -195,10 +195,12 @@ def test_reachable_servers_and_others() -> None:
 
 
 def test_metrics_of_a_round(make_record: MakeRecord) -> None:
-    assert set(round_metrics(make_record(0))) == {
+    assert set(round_metrics(make_record(0), make_record(0))) == {
         "accuracy", "num_id", "num_ood", "seconds/query", "seconds/train", "seconds/evaluate",
     }  # fmt: skip
-    assert round_metrics(make_record(1))["logit_scale"] == 3.7
+    metrics = round_metrics(make_record(0), make_record(2))
+    assert metrics["logit_scale"] == 3.7
+    assert metrics["cumulative_precision"] == 30 / 40
 
 
 def test_flat_settings() -> None:
