@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.storage import CACHE_VARIABLE
 from orchestrator.grid import Nested, merge, parse_overrides
 
 PRESETS = Path(__file__).parent / "presets"
@@ -51,11 +52,27 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
 
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that change what every trial computes."""
-    group = parser.add_argument_group("what every trial computes")
+    group = parser.add_argument_group(
+        "what every trial computes",
+        f"Weights, CLIPN's features and decoded images are kept in the folder ${CACHE_VARIABLE} (default "
+        "~/.cache/vlpure).",
+    )
     group.add_argument("--rounds", type=int, metavar="N", help="trainings a trial; there is one query fewer")
     group.add_argument("--budget", type=int, metavar="N", help="labels bought a round, the initial set included")
     group.add_argument(
         "--data-root", type=Path, metavar="DIR", help="folder with the data sets' files (default: the data set's own)"
+    )
+    group.add_argument(
+        "--purity", metavar="DETECTOR", help="purity detector: atd (CLIPN's, the paper's), ctw (CLIPN's other), or mcm"
+    )
+    group.add_argument(
+        "--clipn-checkpoint", metavar="PATH", help="CLIPN's weights (default: a small stand-in, where the data has one)"
+    )
+    group.add_argument(
+        "--clip-pretrained", metavar="TAG", help="with --purity mcm: a plain CLIP, by open_clip tag or path of a file"
+    )
+    group.add_argument(
+        "--clip-model", metavar="NAME", help="open_clip architecture of either, or its .json file (default: ViT-B-16)"
     )
     group.add_argument(
         "--set",
@@ -76,9 +93,15 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def trial_overrides(args: argparse.Namespace) -> Nested:
-    """What --rounds, --budget, --data-root and --set change, as nested settings."""
+    """What the flags of `add_trial_flags` change, as nested settings; a flag wins over a --set of the same key."""
     flags = {name: getattr(args, name) for name in ("rounds", "budget", "data_root")}
-    return merge(parse_overrides(args.assignments), given(flags))
+    clipn = {
+        "checkpoint": args.clipn_checkpoint,
+        "pretrained": args.clip_pretrained,
+        "model": args.clip_model,
+    }
+    nested = {"purity": given({"detector": args.purity}), "clipn": given(clipn)}
+    return merge(parse_overrides(args.assignments), given(flags), nested)
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,13 @@
-"""open_clip's published CLIP weights, by architecture and tag: the towers on which a "no" tower can be trained."""
+"""Weights of a plain CLIP, by open_clip's architecture and tag or from a file.
+
+They are the towers on which a "no" tower can be trained, and enough for maximum concept matching, which needs none.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +36,39 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
     Raises ValueError for unknown names, weights that do not fit, tags with another preprocessing than CLIP's, and where
     the weights would have to be downloaded and cannot be: it then says which file to put where.
     """
-    config, path = clip_config(model), Path(pretrained)
+    config, path = clip_config(model), Path(pretrained).expanduser()
     if not path.is_file():
-        known = get_pretrained_cfg(model, pretrained)
-        _check_tag(model, pretrained, known)
+        known = published_weights(model, pretrained)
         config |= {"quick_gelu": True} if known.get("quick_gelu") else {}
         path = _find_or_download(model, pretrained, known, progress)
-    tensors = read_tensors(path)
     clipn = Clipn(config)
     own = {
         name: tensor for name, tensor in clipn.state_dict().items() if not name.startswith(("text_no.", "prompt_no"))
     }
-    check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in own.items()})
+    try:
+        tensors = read_tensors(path)
+        check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in own.items()})
+    except ValueError as error:  # it names the setting that the same file would be for as a CLIPN checkpoint
+        raise ValueError("clipn.pretrained: " + str(error).removeprefix("clipn.checkpoint: ")) from error
     clipn.load_state_dict({name: tensors[file_name(name)] for name in own}, strict=False)
     clipn.copy_text_to_no()
     return clipn.eval()
 
 
-def _check_tag(model: str, pretrained: str, known: dict[str, Any]) -> None:
-    """Refuse a tag that open_clip does not have, or whose weights want images prepared in another way."""
+def published_weights(model: str, pretrained: str) -> dict[str, Any]:
+    """What open_clip knows of a tag: where the weights are and how they want images prepared. Downloads nothing.
+
+    Raises ValueError for a tag that open_clip does not have, or whose weights want images prepared in another way.
+    """
+    known: dict[str, Any] = get_pretrained_cfg(model, pretrained)
     if not known:
         tags = list_pretrained_tags_by_model(model)
-        raise unknown_name(f"clip_pretrained (neither a file nor a tag of {model})", pretrained, tags)
+        raise unknown_name(f"clipn.pretrained (neither a file nor a tag of {model})", pretrained, tags)
     if any(known.get(name) != value for name, value in _PREPROCESSING.items()):
-        raise ValueError(f"clip_pretrained: {pretrained} of {model} was trained with another preprocessing than CLIP's")
+        raise ValueError(
+            f"clipn.pretrained: {pretrained} of {model} was trained with another preprocessing than CLIP's"
+        )
+    return known
 
 
 def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progress: Progress) -> Path:
@@ -65,10 +80,23 @@ def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progre
     origin = str(known.get("hf_hub") or known.get("url")).rstrip("/")
     progress(f"fetching the weights {pretrained} of {model} ({origin}) into {folder}")
     try:
-        return Path(download_pretrained(known, cache_dir=str(folder)))
+        with _quiet_hub():
+            return Path(download_pretrained(known, cache_dir=str(folder)))
     except Exception as error:  # network libraries raise many kinds; all mean that the file is not here
         raise ValueError(
-            f"clip_pretrained: the weights {pretrained} of {model} are not in the cache and cannot be downloaded "
+            f"clipn.pretrained: the weights {pretrained} of {model} are not in the cache and cannot be downloaded "
             f"({type(error).__name__}). On a machine with network get open_clip_model.safetensors of {origin} and put "
             f"it at {by_hand}, or give the path of the file instead of the tag"
         ) from error
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Hold back the hub library's warning at each of its retries (for up to a minute): one error says it all."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

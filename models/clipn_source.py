@@ -29,9 +29,12 @@ class ClipnSource:
     """Which CLIPN a run uses, and in which words it reads the classes."""
 
     checkpoint: Path | None = None
-    """A CLIPN checkpoint file. None: a small stand-in is trained on the data set's own `pretrain` images."""
+    """A CLIPN checkpoint file. None, and no `pretrained`: a small stand-in is trained on the data set's own `pretrain`
+    images."""
+    pretrained: str | None = None
+    """In place of a checkpoint: a plain CLIP, by open_clip tag or path to a file; its "no" tower is untrained."""
     model: str = DEFAULT_MODEL
-    """open_clip architecture of the checkpoint: a name, or a path to an open_clip config (`.json`)."""
+    """open_clip architecture of those weights: a name, or a path to an open_clip config (`.json`)."""
     templates: Path | None = None
     """A file with one template a line; None: the 128 of `models.prompts`."""
     clean_names: bool = False
@@ -58,6 +61,13 @@ def clipn_identity(source: ClipnSource, data_set: DataSet) -> str:
 
 def weights_identity(source: ClipnSource, data_set: DataSet) -> str:
     """64 hex digits that identify weights and architecture. Errors as `clipn_identity`."""
+    if source.checkpoint is not None and source.pretrained is not None:
+        raise ValueError(
+            f"clipn.pretrained: {source.pretrained!r} and the checkpoint {source.checkpoint} are both given; give one: "
+            "a CLIPN checkpoint holds all its towers"
+        )
+    if source.pretrained is not None:
+        return pretrained_identity(source.model, source.pretrained)
     if source.checkpoint is not None:
         config = clip_config(source.model)
         return content_hash({"checkpoint": cached_file_hash(source.checkpoint), "config": config})
@@ -70,6 +80,20 @@ def weights_identity(source: ClipnSource, data_set: DataSet) -> str:
     )
 
 
+def pretrained_identity(model: str, pretrained: str) -> str:
+    """64 hex digits that identify a plain CLIP: by a weights file's bytes, or by the tag, whose weights are published.
+
+    Nothing is downloaded. Raises ValueError for unknown names, and tags with another preprocessing than CLIP's.
+    """
+    config, path = clip_config(model), Path(pretrained).expanduser()
+    if path.is_file():
+        return content_hash({"clip": cached_file_hash(path), "config": config})
+    from models.clip_pretrained import published_weights  # torch, but only for those who name a tag
+
+    published_weights(model, pretrained)
+    return content_hash({"clip": pretrained, "config": config, "model": model})
+
+
 def stand_in_images(source: ClipnSource, data_set: DataSet) -> ImageSet:
     """The images a stand-in is trained on. Raises ValueError where the data set has none, or settings contradict."""
     if data_set.pretrain is None:
@@ -79,7 +103,8 @@ def stand_in_images(source: ClipnSource, data_set: DataSet) -> ImageSet:
         )
     if source.model != DEFAULT_MODEL:
         raise ValueError(
-            f"clipn.model: {source.model!r} is used only with a checkpoint; give one, or leave the model away"
+            f"clipn.model: {source.model!r} is used only with a checkpoint or with pretrained weights; give one, or "
+            "leave the model away"
         )
     return data_set.pretrain
 

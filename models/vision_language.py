@@ -20,7 +20,7 @@ from data.imageset import DataSet
 from data.progress import Progress
 from data.storage import content_hash
 from models.clipn_recipe import small_clip_config
-from models.clipn_source import ClipnSource, cached_file_hash, clip_config, used_templates_hash
+from models.clipn_source import ClipnSource, cached_file_hash, clip_config, used_templates_hash, weights_identity
 from models.embeddings import FeatureKey, RowSource, StoredFeatures, is_present, open_features
 from models.prompts import class_phrases, default_templates, read_templates
 from models.stand_in import is_trained, stand_in_path, train_stand_in
@@ -69,7 +69,8 @@ def open_vision_language(
     processes that need the same wait. `device` is where networks compute ("cpu", "cuda"); `progress` gets lines of
     text.
 
-    Raises ValueError for a source that cannot be used, a bad checkpoint, and a cache that cannot be written.
+    Raises ValueError for a source that cannot be used, a bad checkpoint, weights that cannot be downloaded, and a cache
+    that cannot be written.
     """
     features = _Features(data_set, source, device, progress or (lambda line: None))
     image = features.of_images()
@@ -82,7 +83,8 @@ def open_vision_language(
 
 def features_present(data_set: DataSet, source: ClipnSource) -> bool:
     """Whether the image features are in the cache already; loads and computes nothing. Errors as `clipn_identity`."""
-    if source.checkpoint is None and not is_trained(stand_in_path(source, data_set)):
+    uses_stand_in = source.checkpoint is None and source.pretrained is None
+    if uses_stand_in and not is_trained(stand_in_path(source, data_set)):
         return False
     return is_present(_Features(data_set, source, "cpu", lambda line: None).image_key)
 
@@ -169,17 +171,36 @@ class _Features:
 
     @cached_property
     def _weights(self) -> str:
-        """Identity of architecture and checkpoint, by the file's bytes."""
+        """Identity of architecture and weights: by the file's bytes, or for a plain CLIP as `clipn_identity`."""
+        if self._source.pretrained is not None:
+            return weights_identity(self._source, self._data_set)
         return content_hash({"checkpoint": cached_file_hash(self._checkpoint), "config": self._config})
 
     def _clipn(self) -> Clipn:
         """The towers on their device, loaded when they are first needed."""
         if self._loaded is None:
+            self._loaded = self._load().to(self._device)
+        return self._loaded
+
+    def _load(self) -> Clipn:
+        """The source's towers, on the CPU. Raises ValueError for weights that are not finite, naming the tensors."""
+        if self._source.pretrained is not None:
+            from models.clip_pretrained import load_pretrained_clip
+
+            told = f"clipn.pretrained: {self._source.pretrained}"
+            self._progress(f"loading CLIP {self._source.model}, {self._source.pretrained}")
+            clipn = load_pretrained_clip(self._source.model, self._source.pretrained, progress=self._progress)
+        else:
             from models.clipn_checkpoint import load_clipn
 
+            told = f"clipn.checkpoint: {self._checkpoint}"
             self._progress(f"loading CLIPN from {self._checkpoint}")
-            self._loaded = load_clipn(self._checkpoint, self._config).to(self._device)
-        return self._loaded
+            clipn = load_clipn(self._checkpoint, self._config)
+        damaged = [name for name, tensor in clipn.state_dict().items() if not tensor.isfinite().all()]
+        if damaged:
+            more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+            raise ValueError(f"{told} is damaged: {damaged[0]}{more} holds values that are not finite")
+        return clipn
 
     def release(self) -> None:
         """Let go of the weights; they are loaded again if something else is asked for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from data.storage import content_hash
 from models.clipn_source import ClipnSource
@@ -24,18 +24,31 @@ class Settings(BaseModel):
 
 
 class ClipnSettings(Settings):
-    """Which CLIPN answers purity requests; without a checkpoint, the small stand-in of the data set."""
+    """Which CLIPN answers purity requests; without checkpoint and pretrained, the small stand-in of the data set."""
 
     checkpoint: Annotated[Path | None, Field(strict=False)] = None
     """File in the format of CLIPN's authors."""
+    pretrained: Annotated[str, Field(min_length=1)] | None = None
+    """In place of a checkpoint: a plain CLIP, by open_clip tag or path of a weights file; only for detector `mcm`."""
     model: str = "ViT-B-16"
-    """open_clip architecture of the checkpoint: a name, or the path of an open_clip JSON configuration."""
+    """open_clip architecture of the weights: a name, or the path of an open_clip JSON configuration."""
     templates: Annotated[Path | None, Field(strict=False)] = None
     """Text file of prompt templates, one a line, each with one {}; none: the built-in 128."""
+    clean_names: bool = False
+    """Whether underscores in class names become spaces; off: names are read as they are, as the paper's code does."""
+    domain: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
+    """Word put before each class name, as for DomainNet ("real": "a photo of a real airplane."); none: nothing."""
 
     def source(self) -> ClipnSource:
         """The same as the model package wants it."""
-        return ClipnSource(checkpoint=self.checkpoint, model=self.model, templates=self.templates)
+        return ClipnSource(
+            checkpoint=self.checkpoint,
+            pretrained=self.pretrained,
+            model=self.model,
+            templates=self.templates,
+            clean_names=self.clean_names,
+            domain=self.domain,
+        )
 
 
 class TrialConfig(Settings):
@@ -103,7 +116,12 @@ def make_trial(**settings: Any) -> TrialConfig:
         trial = TrialConfig(**settings)
     except ValidationError as error:
         raise ValueError(one_line(error)) from None
-    find_strategy(trial.strategy)
+    if trial.uses_purity and trial.clipn.pretrained is not None and trial.purity.detector != "mcm":
+        raise ValueError(
+            f'purity.detector = {trial.purity.detector!r} reads CLIPN\'s "no" texts, and the plain CLIP '
+            f'{trial.clipn.pretrained!r} (clipn.pretrained) has no trained "no" tower; take --purity mcm, or give a '
+            "CLIPN checkpoint instead (--clipn-checkpoint)"
+        )
     return trial
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from models.vision_language import VisionLanguage
-from strategies.logit_scale import choose_logit_scale
-from strategies.purity import id_and_ood_scores, judged_id, prototypes
+from strategies.detectors import Evidence, judge
+from strategies.purity import prototypes
 from strategies.scorer import IndexArray, PurityRequest, PurityScores
 
 KEPT_CLASS_SETS = 8
@@ -52,7 +52,10 @@ class LocalPurityScorer:
 
     @torch.inference_mode()
     def score(self, request: PurityRequest) -> PurityScores:
-        """Scores of the unlabelled images (Eq. 1 to 8). Raises ValueError for a data set that it does not hold."""
+        """Scores of the unlabelled images by the detector of the options (`strategies.detectors`).
+
+        Raises ValueError for a data set that it does not hold.
+        """
         bank = self._banks.get(request.data_fingerprint)
         if bank is None:
             raise ValueError(f"the scorer holds no features of data set {request.data_fingerprint}")
@@ -64,33 +67,21 @@ class LocalPurityScorer:
                 self._on_device(request.labelled_id_labels),
                 len(request.class_names),
             )
+        evidence = Evidence(yes_NK=yes_AK, no_NK=no_AK, similarity_NK=similarity_AK, has_prototype_K=has_prototype_K)
         labelled = self._on_device(np.concatenate([request.labelled_id_idx, request.labelled_ood_idx]))
-        choice = None
-        if request.options.self_temperature:
-            choice = choose_logit_scale(
-                yes_AK[labelled],
-                no_AK[labelled],
-                torch.arange(len(labelled), device=self._device) < len(request.labelled_id_idx),
-                similarity_LK=None if similarity_AK is None else similarity_AK[labelled],
-                has_prototype_K=has_prototype_K,
-                criterion=request.options.criterion,
-            )
-        scale = choice.scale if choice else request.options.fixed_scale
-        unlabelled = self._on_device(request.unlabelled_idx)
-        id_N, ood_N = id_and_ood_scores(
-            yes_AK[unlabelled],
-            no_AK[unlabelled],
-            scale,
-            similarity_NK=None if similarity_AK is None else similarity_AK[unlabelled],
-            has_prototype_K=has_prototype_K,
+        judgement = judge(
+            evidence.of(labelled),
+            torch.arange(len(labelled), device=self._device) < len(request.labelled_id_idx),
+            evidence.of(self._on_device(request.unlabelled_idx)),
+            request.options,
         )
         return PurityScores(
-            id_scores=id_N.cpu().numpy(),
-            ood_scores=ood_N.cpu().numpy(),
-            is_id=judged_id(id_N, ood_N).cpu().numpy(),
-            logit_scale=scale,
-            is_tuned=choice is not None,
-            labelled_accuracy=choice.accuracy if choice else None,
+            id_scores=judgement.id_N.cpu().numpy(),
+            ood_scores=judgement.ood_N.cpu().numpy(),
+            is_id=judgement.is_id_N.cpu().numpy(),
+            logit_scale=judgement.logit_scale,
+            is_tuned=judgement.is_tuned,
+            labelled_accuracy=judgement.labelled_accuracy,
         )
 
     def _on_device(self, idx: IndexArray) -> Tensor:

@@ -1,10 +1,14 @@
-"""How surely an image is in-distribution: CLIPN's ATD scores with visual similarity weights (Eq. 1 to 7).
+"""How surely an image is in-distribution: the scores of CLIPN's ATD (Eq. 1 to 7), CLIPN's CTW, and MCM.
 
 Functions of arrays, nothing else. Cosines come from unit features; `scale` is the logit scale, 1 / temperature.
+Visual similarity weights w_k enter all three in the way of Eq. 7: the ID side is weighted and the OOD side divided by
+K, so that uninformative weights (all 1/K) divide both sides by K and change no decision.
 Shapes: N images, K ID classes, D embedding, T logit scales.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -39,6 +43,18 @@ def visual_weights(similarity_NK: Tensor, has_prototype_K: Tensor, scale: Tensor
     return torch.where(has_prototype_K, shared, uninformed)
 
 
+def _log_visual_weights(similarity_NK: Tensor, has_prototype_K: Tensor, scale: Tensor | float) -> Tensor:
+    """Logarithms of `visual_weights`, finite also where a weight is too small for a float."""
+    num_classes = similarity_NK.shape[1]
+    num_known = int(has_prototype_K.sum())
+    scaled = scale * similarity_NK
+    uninformed = torch.full_like(scaled, -math.log(num_classes))
+    if num_known == 0:
+        return uninformed
+    shared = torch.log_softmax(torch.where(has_prototype_K, scaled, -torch.inf), dim=-1)
+    return torch.where(has_prototype_K, shared + math.log(num_known / num_classes), uninformed)
+
+
 def id_and_ood_scores(
     yes_NK: Tensor,
     no_NK: Tensor,
@@ -58,10 +74,67 @@ def id_and_ood_scores(
     ood = 1.0 - joint.sum(dim=-1)
     if similarity_NK is None:
         return joint.amax(dim=-1), ood
-    if has_prototype_K is None:
-        has_prototype_K = torch.ones(similarity_NK.shape[1], dtype=torch.bool, device=similarity_NK.device)
-    weighted = joint * visual_weights(similarity_NK, has_prototype_K, scale)  # Eq. 7
+    weighted = joint * visual_weights(similarity_NK, _all_if_none(has_prototype_K, similarity_NK), scale)  # Eq. 7
     return weighted.amax(dim=-1), ood / similarity_NK.shape[1]
+
+
+def ctw_scores(
+    yes_NK: Tensor,
+    no_NK: Tensor,
+    scale: Tensor | float,
+    *,
+    similarity_NK: Tensor | None = None,
+    has_prototype_K: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """ID scores and OOD scores of competing-to-win; arguments and shapes as `id_and_ood_scores`.
+
+    One class competes with its own "no" text: the top class j, which has the largest p_k, that is the largest "yes"
+    cosine. The ID score is its 1 - q_j (Eq. 3) and the OOD score its q_j, so an image is ID where "yes" beats "no" at
+    its top class, whatever the scale. With similarities the top class has the largest w_k p_k, the ID score is
+    w_j (1 - q_j) and the OOD score q_j / K; then the scale matters. Of equal top classes the first one counts.
+
+    Source: Wang et al., "CLIPN for Zero-Shot OOD Detection" (2023). There a tie of "yes" and "no" is ID; here a tie is
+    OOD, as everywhere in this project.
+    """
+    not_q = torch.sigmoid(scale * (yes_NK - no_NK))  # 1 - q_k, Eq. 3
+    if similarity_NK is None:
+        top = yes_NK.argmax(dim=-1, keepdim=True).expand(*not_q.shape[:-1], 1)
+        won = not_q.gather(-1, top).squeeze(-1)
+        return won, 1.0 - won
+    has_prototype_K = _all_if_none(has_prototype_K, similarity_NK)
+    weights = visual_weights(similarity_NK, has_prototype_K, scale)
+    # The largest w_k p_k, by its logarithm but for softmax's divisor: p_k and w_k can be 0 at large scales.
+    log_weights = _log_visual_weights(similarity_NK, has_prototype_K, scale)
+    top = (scale * yes_NK + log_weights).argmax(dim=-1, keepdim=True)
+    won = not_q.gather(-1, top).squeeze(-1)
+    return weights.gather(-1, top).squeeze(-1) * won, (1.0 - won) / similarity_NK.shape[1]
+
+
+def mcm_scores(
+    yes_NK: Tensor,
+    scale: Tensor | float,
+    *,
+    similarity_NK: Tensor | None = None,
+    has_prototype_K: Tensor | None = None,
+) -> Tensor:
+    """ID scores of maximum concept matching, (N,), or (T, N) for `scale` of shape (T, 1, 1), in [0, 1].
+
+    The largest p_k (Eq. 2), or with similarities the largest w_k p_k. There is no "no" text and so no OOD score: the
+    scores are compared with a threshold (`strategies.threshold`).
+
+    Source: Ming et al., "Delving into Out-of-Distribution Detection with Vision-Language Representations" (2022).
+    """
+    probs = torch.softmax(scale * yes_NK, dim=-1)  # Eq. 2
+    if similarity_NK is not None:
+        probs = probs * visual_weights(similarity_NK, _all_if_none(has_prototype_K, similarity_NK), scale)
+    return probs.amax(dim=-1)
+
+
+def _all_if_none(has_prototype_K: Tensor | None, similarity_NK: Tensor) -> Tensor:
+    """Which classes have a prototype; all of them where nothing is said."""
+    if has_prototype_K is None:
+        return torch.ones(similarity_NK.shape[1], dtype=torch.bool, device=similarity_NK.device)
+    return has_prototype_K
 
 
 def judged_id(id_scores: Tensor, ood_scores: Tensor) -> Tensor:

@@ -21,12 +21,17 @@ class PurityOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    detector: Literal["atd", "ctw", "mcm"] = "atd"
+    """CLIPN's agreeing-to-differ (the paper's), CLIPN's competing-to-win, or maximum concept matching, which needs no
+    "no" texts and learns a threshold on the labels bought so far (`strategies.detectors`)."""
     visual_similarity: bool = True
     """Weight each class by the similarity to the mean features of its labelled images (Eq. 5 to 7)."""
     self_temperature: bool = True
-    """Choose the logit scale on the labels bought so far (Eq. 8); off: use `fixed_scale`."""
+    """Choose the logit scale on the labels bought so far (Eq. 8); off: use `fixed_scale`. Changes nothing for `ctw`
+    without visual similarity, whose decisions are the same at every scale."""
     criterion: Literal["balanced", "plain"] = "balanced"
-    """What the chosen scale maximises: mean of ID and OOD recall (official code), or accuracy (Eq. 8 as printed)."""
+    """What the chosen scale (and threshold) maximises: mean of ID and OOD recall (official code), or accuracy (Eq. 8 as
+    printed)."""
     fixed_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     """Logit scale (1 / temperature) where none is tuned."""
 
@@ -51,15 +56,16 @@ class PurityScores:
     id_scores: NDArray[np.float32]
     """(N,) how surely each image is of an ID class, in [0, 1]."""
     ood_scores: NDArray[np.float32]
-    """(N,) how surely it is of none, on the scale of `id_scores`."""
+    """(N,) how surely it is of none, on the scale of `id_scores`; for MCM the threshold, the same for all images."""
     is_id: NDArray[np.bool_]
     """(N,) the decision: ID score above OOD score; a tie is OOD."""
     logit_scale: float
     """The scale the scores were computed with."""
     is_tuned: bool
-    """Whether Eq. 8 chose it; False: tuning is off, or there was no labelled ID or no labelled OOD image yet."""
+    """Whether Eq. 8 chose it; False: tuning is off or changes nothing, or there was no labelled ID or no labelled OOD
+    image yet."""
     labelled_accuracy: float | None
-    """The criterion's value on the labelled images at that scale, in [0, 1]; None where it was not tuned."""
+    """The criterion's value on the labelled images, in [0, 1]; None where neither scale nor threshold was learnt."""
 
 
 class PurityScorer(Protocol):

@@ -9,7 +9,7 @@ from strategies.scorer import PurityOptions, PurityRequest, PurityScorer, Purity
 
 
 class VLPure(Strategy):
-    """Purity by CLIPN (Eq. 1 to 8), then any informativeness strategy on the images judged ID.
+    """Purity by CLIPN (Eq. 1 to 8) or another detector, then any informativeness strategy on the images judged ID.
 
     Costs a few matrix products a round, on top of the informativeness strategy, once the images' features are stored.
     Departures from the official code: too few images judged ID are filled up by the highest ID minus OOD score (P8;

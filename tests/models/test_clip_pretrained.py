@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,22 @@ def test_without_network_the_error_says_which_file_to_put_where(cache: Path) -> 
     ]
 
 
+def test_the_hub_librarys_warnings_at_its_retries_are_held_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def retry(known: object, cache_dir: str) -> str:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 8s")
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(clip_pretrained, "download_pretrained", retry)
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    with pytest.raises(ValueError, match="cannot be downloaded"):
+        load_pretrained_clip("ViT-B-16", TAG, progress=quiet)
+    assert caplog.records == []
+    logging.getLogger("huggingface_hub.utils._http").warning("afterwards")
+    assert caplog.messages == ["afterwards"]
+
+
 def test_a_file_put_there_is_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip_pretrained, "clip_config", lambda model: dict(CONFIG))
     clipn = plain_clip(cache / "open_clip" / f"ViT-B-16.{TAG}.safetensors")
@@ -86,14 +103,16 @@ def test_tags_with_quick_gelu_get_it(cache: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     plain_clip(tmp_path / "clip.safetensors")
-    with pytest.raises(ValueError, match=r"of another shape: .*visual\.proj \(8, 8\), not \(768, 512\)"):
+    with pytest.raises(
+        ValueError, match=r"^clipn\.pretrained: .*of another shape: .*visual\.proj \(8, 8\), not \(768, 512\)"
+    ):
         load_pretrained_clip("ViT-B-16", str(tmp_path / "clip.safetensors"), progress=quiet)
 
 
 @pytest.mark.parametrize(
     ("model", "pretrained", "message"),
     [
-        ("ViT-B-16", "laion2b_s34b_b79k", r"unknown clip_pretrained .* \(did you mean 'laion2b_s34b_b88k'\?\)"),
+        ("ViT-B-16", "laion2b_s34b_b79k", r"unknown clipn\.pretrained .* \(did you mean 'laion2b_s34b_b88k'\?\)"),
         ("ViT-B-16", "absent.pt", "neither a file nor a tag of ViT-B-16"),
         ("ViT-B16", TAG, "unknown clipn.model"),
         ("ViT-L-14-CLIPA", "datacomp1b", "another preprocessing than CLIP's"),

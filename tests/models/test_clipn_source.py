@@ -86,6 +86,40 @@ def test_a_checkpoints_identity_is_its_content(tmp_path: Path) -> None:
     assert clipn_identity(ClipnSource(checkpoint=first, model=str(config)), data_set) != before
 
 
+def test_a_plain_clips_identity(tmp_path: Path) -> None:
+    first, same, other = (tmp_path / name for name in ("first.safetensors", "same.safetensors", "other.safetensors"))
+    first.write_bytes(b"weights")
+    same.write_bytes(b"weights")
+    other.write_bytes(b"weightz")
+    data_set = small_data_set()
+    own = clipn_identity(ClipnSource(pretrained=str(first)), data_set)
+    assert clipn_identity(ClipnSource(pretrained=str(same)), data_set) == own
+    others = [
+        clipn_identity(ClipnSource(pretrained=str(other)), data_set),
+        clipn_identity(ClipnSource(pretrained=str(first), model="ViT-B-32"), data_set),
+        clipn_identity(ClipnSource(checkpoint=first), data_set),
+        clipn_identity(ClipnSource(pretrained="laion2b_s34b_b88k"), data_set),
+        clipn_identity(ClipnSource(pretrained="openai"), data_set),
+        clipn_identity(ClipnSource(pretrained="openai", model="ViT-B-32"), data_set),
+    ]
+    assert len({own, *others}) == 7
+
+
+def test_a_tag_is_checked_before_anything_is_downloaded() -> None:
+    data_set = small_data_set()
+    with pytest.raises(ValueError, match=r"clipn\.pretrained .*'laion2b_s34b_b79k' \(did you mean 'laion2b_s34b_b88k'"):
+        clipn_identity(ClipnSource(pretrained="laion2b_s34b_b79k"), data_set)
+    with pytest.raises(ValueError, match=r"clipn\.pretrained .*neither a file nor a tag of ViT-B-16.*absent\.pt"):
+        clipn_identity(ClipnSource(pretrained="absent.pt"), data_set)
+
+
+def test_a_checkpoint_and_a_plain_clip_are_not_both_used(tmp_path: Path) -> None:
+    (tmp_path / "clipn.pt").write_bytes(b"weights")
+    source = ClipnSource(checkpoint=tmp_path / "clipn.pt", pretrained="openai")
+    with pytest.raises(ValueError, match=r"clipn\.pretrained: 'openai' and the checkpoint .*clipn\.pt are both given"):
+        clipn_identity(source, small_data_set())
+
+
 def test_a_files_hash_is_remembered_until_the_file_changes(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"one")

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
 from data.registry import open_data_set
 from models import clipn_source, stand_in
 from models.clipn import Clipn
-from models.clipn_checkpoint import load_clipn, save_clipn
+from models.clipn_checkpoint import file_name, load_clipn, save_clipn
 from models.clipn_recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe, small_clip_config
 from models.clipn_source import ClipnSource
-from models.preprocessing import network_input
+from models.preprocessing import network_input, resize_batch
 from models.prompts import default_templates
 from models.stand_in import stand_in_path
 from models.text_features import encode_classes, tokenize_classes
@@ -148,6 +149,44 @@ def test_a_checkpoint_of_the_user(tmp_path: Path, cache: Path) -> None:
     torch.manual_seed(1)
     save_clipn(Clipn(clipn_source.clip_config(str(config))), tmp_path / "clipn.pt", epoch=1, name="")
     assert not features_present(data_set, source)
+
+
+def test_a_plain_clip_by_file_and_by_tag(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 12, "patch_size": 6, "layers": 1, "width": 16, "head_width": 8},
+        "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    monkeypatch.setattr(clipn_source, "clip_config", lambda model: dict(config))
+    monkeypatch.setattr("models.clip_pretrained.clip_config", lambda model: dict(config))
+    torch.manual_seed(0)
+    clipn = Clipn(config)
+    weights = {n: v for n, v in clipn.state_dict().items() if not n.startswith(("text_no.", "prompt_no"))}
+    weights = {file_name(name): value for name, value in weights.items()}
+    data_set = small_data_set()
+    by_tag = cache / "open_clip" / "ViT-B-16.laion2b_s34b_b88k.safetensors"
+    by_tag.parent.mkdir(parents=True)
+    for pretrained, path in ((str(tmp_path / "clip.safetensors"),) * 2, ("laion2b_s34b_b88k", str(by_tag))):
+        source = ClipnSource(pretrained=pretrained)
+        if pretrained == path:
+            save_file(weights, path)
+        assert not features_present(data_set, source)
+        save_file(weights, path)
+        vision_language = open_vision_language(data_set, source)
+        assert features_present(data_set, source)
+        pixels = resize_batch(data_set.train.images.load(np.arange(13)), 12)
+        with torch.inference_mode():
+            features_ND = clipn.encode_image(network_input(pixels, torch.device("cpu")))
+        expected = functional.normalize(features_ND, dim=1)
+        np.testing.assert_allclose(vision_language.image_features_ND, expected, atol=1e-6)
+        yes_CD, _ = encode_classes(clipn.eval(), tokenize_classes(NAMES, default_templates(), 32))
+        np.testing.assert_allclose(vision_language.text_features(NAMES)[0], yes_CD, atol=1e-6)
+        Path(path).unlink()
+        if pretrained != path:  # a tag's features are known without its weights; a file's are not without the file
+            np.testing.assert_array_equal(
+                open_vision_language(data_set, source).image_features_ND, vision_language.image_features_ND
+            )
+    assert not (cache / "clipn").exists()
 
 
 @pytest.mark.parametrize("names", [("cat", "cat", "dog"), ("cat", " ", "dog")])

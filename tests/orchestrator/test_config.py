@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from models.clipn_source import ClipnSource
 from orchestrator.config import TrialConfig, make_trial
 
 GOOD: dict[str, Any] = {
@@ -37,6 +39,9 @@ def fingerprint(**changes: Any) -> str:
         ({"recipe": {"precision": "fp16"}}, r"recipe\.precision = 'fp16'"),
         ({"purity": {"fixed_scale": 0}}, r"purity\.fixed_scale = 0"),
         ({"purity": {"visual": True}}, r"purity\.visual: extra inputs"),
+        ({"purity": {"detector": "adt"}}, r"purity\.detector = 'adt': .*'atd', 'ctw' or 'mcm'"),
+        ({"clipn": {"domain": " "}}, r"clipn\.domain = ' '"),
+        ({"clipn": {"pretrained": ""}}, r"clipn\.pretrained = ''"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value(changes: dict[str, Any], message: str) -> None:
@@ -50,6 +55,7 @@ def test_a_bad_setting_is_named_with_its_value(changes: dict[str, Any], message:
     [
         {"mismatch_ratio": 0.3}, {"ood_ratio": 0.2}, {"strategy": "conf"}, {"seed": 1}, {"budget": 499},
         {"recipe": {"steps": 19_999}}, {"recipe": {"precision": "bf16"}}, {"purity": {"visual_similarity": False}},
+        {"purity": {"detector": "ctw"}}, {"purity": {"detector": "mcm"}},
     ],
 )  # fmt: skip
 def test_what_changes_numbers_changes_the_fingerprint(changes: dict[str, Any]) -> None:
@@ -78,3 +84,28 @@ def test_weights_and_data_count() -> None:
 def test_a_trial_survives_json() -> None:
     trial = make_trial(**(GOOD | {"clipn": {"checkpoint": "weights.pt"}, "data_root": "somewhere"}))
     assert TrialConfig.model_validate_json(trial.model_dump_json()) == trial
+
+
+@pytest.mark.parametrize("detector", ["atd", "ctw"])
+def test_a_plain_clip_serves_only_mcm(detector: str) -> None:
+    settings = GOOD | {"clipn": {"pretrained": "openai"}}
+    with pytest.raises(ValueError, match=rf"purity\.detector = '{detector}' .*'openai'.*--purity mcm") as caught:
+        make_trial(**settings, purity={"detector": detector})
+    assert "\n" not in str(caught.value)
+    make_trial(**settings, purity={"detector": "mcm"})
+    make_trial(**(settings | {"strategy": "random"}), purity={"detector": detector})  # it asks no detector
+
+
+def test_all_that_is_said_of_clipn_reaches_the_models() -> None:
+    clipn = {
+        "checkpoint": "weights.pt", "pretrained": "openai", "model": "ViT-B-32", "templates": "templates.txt",
+        "clean_names": True, "domain": " real ",
+    }  # fmt: skip
+    assert make_trial(**(GOOD | {"clipn": clipn, "purity": {"detector": "mcm"}})).clipn.source() == ClipnSource(
+        checkpoint=Path("weights.pt"),
+        pretrained="openai",
+        model="ViT-B-32",
+        templates=Path("templates.txt"),
+        clean_names=True,
+        domain="real",
+    )

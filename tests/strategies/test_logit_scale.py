@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from strategies import logit_scale
-from strategies.logit_scale import SCALES, choose_logit_scale
-from strategies.purity import id_and_ood_scores, judged_id
+from strategies.logit_scale import SCALES, PairScores, choose_logit_scale
+from strategies.purity import ctw_scores, id_and_ood_scores, judged_id
 
 
 def random_case(seed: int, num: int = 30, num_classes: int = 3) -> dict[str, torch.Tensor]:
@@ -53,9 +53,10 @@ def test_scale_where_the_decision_turns() -> None:
 
 @pytest.mark.parametrize("criterion", ["balanced", "plain"])
 @pytest.mark.parametrize("with_similarity", [False, True])
+@pytest.mark.parametrize("scores", [id_and_ood_scores, ctw_scores])
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_a_loop_over_scales(
-    seed: int, with_similarity: bool, criterion: str, monkeypatch: pytest.MonkeyPatch
+    seed: int, scores: PairScores, with_similarity: bool, criterion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logit_scale, "MAX_CELLS", 7 * 90)  # several blocks, the last one shorter
     case = random_case(seed)
@@ -64,9 +65,7 @@ def test_equals_a_loop_over_scales(
     best, best_scale = -1.0, 0.0
     scales = SCALES[::20]
     for scale in scales:
-        says_id = judged_id(
-            *id_and_ood_scores(case["yes_LK"], case["no_LK"], scale, similarity_NK=case["similarity_LK"])
-        )
+        says_id = judged_id(*scores(case["yes_LK"], case["no_LK"], scale, similarity_NK=case["similarity_LK"]))
         right = says_id == case["is_id_L"]
         if criterion == "balanced":
             accuracy = (right[case["is_id_L"]].double().mean() + right[~case["is_id_L"]].double().mean()).item() / 2
@@ -74,7 +73,7 @@ def test_equals_a_loop_over_scales(
             accuracy = right.double().mean().item()
         if accuracy > best + 1e-12:
             best, best_scale = accuracy, scale
-    choice = choose_logit_scale(**case, criterion=criterion, scales=scales)
+    choice = choose_logit_scale(**case, criterion=criterion, scales=scales, scores=scores)
     assert choice is not None
     assert choice.accuracy == pytest.approx(best, abs=1e-12)
     assert choice.scale == best_scale

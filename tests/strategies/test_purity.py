@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.purity import id_and_ood_scores, judged_id, prototypes, visual_weights
+from strategies.purity import ctw_scores, id_and_ood_scores, judged_id, mcm_scores, prototypes, visual_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "purity.npz"
 
@@ -112,3 +112,110 @@ def test_similarity_equals_the_official_code(golden: dict[str, np.ndarray]) -> N
     means, known = prototypes(features[labelled.flatten()], labels, num_classes=len(labelled))
     assert known.all()
     np.testing.assert_allclose(features @ means.T, golden["vl_sim"], atol=1e-5)
+
+
+def test_ctw_of_two_classes_by_hand() -> None:
+    # "yes" beats "no" at the top class 0 of the first image; at the top class 1 of the second "no" wins.
+    yes, no = torch.tensor([[0.3, 0.1], [0.2, 0.3]]), torch.tensor([[0.2, 0.9], [0.1, 0.4]])
+    id_scores, ood_scores = ctw_scores(yes, no, 10.0)
+    assert id_scores.tolist() == pytest.approx([sigmoid(1.0), sigmoid(-1.0)], abs=1e-6)
+    assert ood_scores.tolist() == pytest.approx([sigmoid(-1.0), sigmoid(1.0)], abs=1e-6)
+    assert judged_id(id_scores, ood_scores).tolist() == [True, False]
+
+
+def test_ctw_breaks_ties_to_the_first_class_and_to_ood() -> None:
+    yes, no = torch.tensor([[0.3, 0.3], [0.3, 0.1]]), torch.tensor([[0.1, 0.9], [0.3, 0.0]])
+    id_scores, ood_scores = ctw_scores(yes, no, 10.0)
+    assert id_scores.tolist() == pytest.approx([sigmoid(2.0), 0.5], abs=1e-6)
+    assert judged_id(id_scores, ood_scores).tolist() == [True, False]
+
+
+def test_ctw_decides_the_same_at_every_scale() -> None:
+    generator = torch.Generator().manual_seed(0)
+    yes, no = torch.rand(2, 200, 5, generator=generator)
+    decisions = judged_id(*ctw_scores(yes, no, torch.tensor([0.1, 3.7, 100.0])[:, None, None]))
+    assert decisions[0].tolist() == [bool(y[y.argmax()] > n[y.argmax()]) for y, n in zip(yes, no, strict=True)]
+    assert (decisions == decisions[0]).all()
+
+
+def test_visual_weights_choose_the_class_that_competes() -> None:
+    # By text class 0 is ahead, 0.2 to 0.1; with the images' similarities class 1, 0.2 + 0.1 to 0.1 + 0.5.
+    yes, no, similarity = torch.tensor([[0.2, 0.1]]), torch.tensor([[0.1, 0.3]]), torch.tensor([[0.1, 0.5]])
+    id_scores, ood_scores = ctw_scores(yes, no, 10.0, similarity_NK=similarity)
+    weight = math.exp(5) / (math.exp(5) + math.exp(1))
+    assert id_scores.item() == pytest.approx(weight * sigmoid(-2.0), abs=1e-6)
+    assert ood_scores.item() == pytest.approx(sigmoid(2.0) / 2, abs=1e-6)
+
+
+def test_the_class_that_competes_is_found_where_probabilities_saturate() -> None:
+    # At scale 1000 p_0 = e^-400 and w_1 = e^-200 are 0 in float32, but class 1 is ahead, 0.9 + 0.5 to 0.5 + 0.7.
+    yes, no, similarity = torch.tensor([[0.5, 0.9]]), torch.tensor([[0.6, 0.8]]), torch.tensor([[0.7, 0.5]])
+    _, ood_scores = ctw_scores(yes, no, 1000.0, similarity_NK=similarity)
+    assert ood_scores.tolist() == [0.0]  # q_1 = 0; that of class 0 is 1
+
+
+def test_a_class_without_labelled_image_competes_with_weight_one_kth() -> None:
+    # Log weights: -log 3 for class 1; class 0 and 2 share 2/3 as e^4 to e^2. So 1 + log(2/3) - log(1 + e^-2) for class
+    # 0 is above 1.3 - log 3 for class 1, which without the weights would be ahead.
+    yes, no, similarity = (
+        torch.tensor([[0.1, 0.13, 0.0]]),
+        torch.tensor([[0.0, 0.5, 0.5]]),
+        torch.tensor([[0.4, 9, 0.2]]),
+    )
+    known = torch.tensor([True, False, True])
+    id_scores, _ = ctw_scores(yes, no, 10.0, similarity_NK=similarity, has_prototype_K=known)
+    share = math.exp(4) / (math.exp(4) + math.exp(2))
+    assert id_scores.item() == pytest.approx(share * 2 / 3 * sigmoid(1.0), abs=1e-6)
+    ahead, _ = ctw_scores(yes + torch.tensor([0, 0.04, 0]), no, 10.0, similarity_NK=similarity, has_prototype_K=known)
+    assert ahead.item() == pytest.approx(sigmoid(-3.3) / 3, abs=1e-6)
+
+
+def test_ctw_equals_the_reference_at_scale_100(golden: dict[str, np.ndarray]) -> None:
+    yes, no = torch.from_numpy(golden["yes_logits"] / 100), torch.from_numpy(golden["no_logits"] / 100)
+    id_scores, ood_scores = ctw_scores(yes, no, 100.0)
+    np.testing.assert_allclose(id_scores, golden["ctw_score"], atol=1e-4)
+    assert (np.abs(golden["ctw_score"] - 0.5) > 1e-3).all()
+    assert 0 < golden["ctw_is_ood"].sum() < 48
+    np.testing.assert_array_equal(~judged_id(id_scores, ood_scores).numpy(), golden["ctw_is_ood"])
+
+
+def test_mcm_by_hand() -> None:
+    yes, similarity = torch.tensor([[0.3, 0.1]]), torch.tensor([[0.1, 0.4]])
+    p = math.exp(3) / (math.exp(3) + math.exp(1))
+    assert mcm_scores(yes, 10.0).tolist() == pytest.approx([p], abs=1e-6)
+    w = math.exp(4) / (math.exp(1) + math.exp(4))
+    weighted = [p * (1 - w), (1 - p) * w]
+    assert mcm_scores(yes, 10.0, similarity_NK=similarity).tolist() == pytest.approx([max(weighted)], abs=1e-6)
+
+
+def test_mcm_equals_the_reference_at_scale_100(golden: dict[str, np.ndarray]) -> None:
+    scores = mcm_scores(torch.from_numpy(golden["yes_logits"] / 100), 100.0)
+    np.testing.assert_allclose(scores, golden["p_class"].max(axis=1), atol=1e-4)
+
+
+def test_uninformative_weights_divide_ctw_and_mcm_by_the_number_of_classes() -> None:
+    generator = torch.Generator().manual_seed(1)
+    yes, no = torch.rand(2, 50, 3, generator=generator)
+    flat, unknown = torch.zeros(50, 3), torch.zeros(3, dtype=torch.bool)
+    for weights in ({"similarity_NK": flat}, {"similarity_NK": yes, "has_prototype_K": unknown}):
+        for plain, weighted in zip(ctw_scores(yes, no, 20.0), ctw_scores(yes, no, 20.0, **weights), strict=True):
+            torch.testing.assert_close(weighted * 3, plain)
+        torch.testing.assert_close(mcm_scores(yes, 20.0, **weights) * 3, mcm_scores(yes, 20.0))
+
+
+@pytest.mark.parametrize("with_similarity", [False, True])
+def test_many_scales_at_once_equal_one_after_the_other(with_similarity: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+    yes, no, similarity = torch.rand(3, 20, 4, generator=generator)
+    weights = (
+        {"similarity_NK": similarity, "has_prototype_K": torch.tensor([True, True, False, True])}
+        if with_similarity
+        else {}
+    )
+    scales = (0.1, 5.0, 100.0)
+    at_once = torch.tensor(scales)[:, None, None]
+    together, mcm = ctw_scores(yes, no, at_once, **weights), mcm_scores(yes, at_once, **weights)
+    for index, scale in enumerate(scales):
+        for whole, one in zip(together, ctw_scores(yes, no, scale, **weights), strict=True):
+            torch.testing.assert_close(whole[index], one)
+        torch.testing.assert_close(mcm[index], mcm_scores(yes, scale, **weights))

@@ -1,0 +1,146 @@
+"""The detectors behind one function: what each learns on the labelled images, and how it then judges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from strategies.detectors import Evidence, judge
+from strategies.logit_scale import choose_logit_scale
+from strategies.purity import ctw_scores, id_and_ood_scores, mcm_scores
+from strategies.scorer import PurityOptions
+from strategies.threshold import choose_scale_and_threshold
+
+DETECTORS = ("atd", "ctw", "mcm")
+
+
+def evidence(seed: int, num: int, *, with_similarity: bool = True) -> Evidence:
+    yes, no, similarity = torch.rand(3, num, 4, generator=torch.Generator().manual_seed(seed)) * 0.4
+    return Evidence(
+        yes_NK=yes,
+        no_NK=no,
+        similarity_NK=similarity if with_similarity else None,
+        has_prototype_K=torch.tensor([True, True, False, True]) if with_similarity else None,
+    )
+
+
+IS_ID = torch.tensor([True, False, True] * 10)
+
+
+def test_some_of_the_images() -> None:
+    whole = evidence(0, 5)
+    part = whole.of(torch.tensor([3, 1]))
+    assert torch.equal(part.yes_NK, whole.yes_NK[[3, 1]])
+    assert torch.equal(part.no_NK, whole.no_NK[[3, 1]])
+    assert part.similarity_NK is not None
+    assert whole.similarity_NK is not None
+    assert torch.equal(part.similarity_NK, whole.similarity_NK[[3, 1]])
+    assert part.has_prototype_K is whole.has_prototype_K
+    assert evidence(0, 5, with_similarity=False).of(torch.tensor([0])).similarity_NK is None
+
+
+@pytest.mark.parametrize(("detector", "scores"), [("atd", id_and_ood_scores), ("ctw", ctw_scores)])
+@pytest.mark.parametrize("criterion", ["balanced", "plain"])
+def test_a_tuned_pair_of_scores(detector: str, scores, criterion: str) -> None:  # noqa: ANN001 - PairScores
+    labelled, images = evidence(1, 30), evidence(2, 50)
+    found = judge(labelled, IS_ID, images, PurityOptions(detector=detector, criterion=criterion))
+    choice = choose_logit_scale(
+        labelled.yes_NK,
+        labelled.no_NK,
+        IS_ID,
+        similarity_LK=labelled.similarity_NK,
+        has_prototype_K=labelled.has_prototype_K,
+        criterion=criterion,
+        scores=scores,
+    )
+    assert choice is not None
+    weights = {"similarity_NK": images.similarity_NK, "has_prototype_K": images.has_prototype_K}
+    id_scores, ood_scores = scores(images.yes_NK, images.no_NK, choice.scale, **weights)
+    assert (found.logit_scale, found.is_tuned, found.labelled_accuracy) == (choice.scale, True, choice.accuracy)
+    assert torch.equal(found.id_N, id_scores)
+    assert torch.equal(found.ood_N, ood_scores)
+    assert torch.equal(found.is_id_N, id_scores > ood_scores)
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+@pytest.mark.parametrize("with_similarity", [False, True])
+@pytest.mark.parametrize("criterion", ["balanced", "plain"])
+def test_mcm_learns_threshold_and_scale_or_the_threshold_alone(
+    criterion: str, with_similarity: bool, tuned: bool
+) -> None:
+    labelled, images = (evidence(*which, with_similarity=with_similarity) for which in ((1, 30), (2, 50)))
+    options = PurityOptions(detector="mcm", criterion=criterion, self_temperature=tuned, fixed_scale=3.0)
+    found = judge(labelled, IS_ID, images, options)
+    choice = choose_scale_and_threshold(
+        labelled.yes_NK,
+        IS_ID,
+        similarity_LK=labelled.similarity_NK,
+        has_prototype_K=labelled.has_prototype_K,
+        criterion=criterion,
+        **({} if tuned else {"scales": (3.0,)}),
+    )
+    assert choice is not None
+    weights = {"similarity_NK": images.similarity_NK, "has_prototype_K": images.has_prototype_K}
+    scores = mcm_scores(images.yes_NK, choice.scale, **weights)
+    assert (found.logit_scale, found.is_tuned, found.labelled_accuracy) == (choice.scale, tuned, choice.accuracy)
+    assert torch.equal(found.id_N, scores)
+    assert found.ood_N.tolist() == [choice.threshold] * 50
+    assert torch.equal(found.is_id_N, scores > choice.threshold)
+
+
+def test_mcm_does_not_look_at_the_no_texts() -> None:
+    labelled, images = evidence(1, 30), evidence(2, 50)
+    unknown = (replace(each, no_NK=torch.full_like(each.no_NK, torch.nan)) for each in (labelled, images))
+    options = PurityOptions(detector="mcm")
+    found, blind = judge(labelled, IS_ID, images, options), judge(next(unknown), IS_ID, next(unknown), options)
+    assert torch.equal(found.id_N, blind.id_N)
+    assert torch.equal(found.ood_N, blind.ood_N)
+
+
+def test_mcm_without_labelled_ood_images_keeps_95_percent_of_the_labelled_id_images() -> None:
+    labelled = evidence(1, 40)
+    options = PurityOptions(detector="mcm", fixed_scale=20.0)
+    found = judge(labelled, torch.ones(40, dtype=torch.bool), labelled, options)
+    assert (found.logit_scale, found.is_tuned, found.labelled_accuracy) == (20.0, False, None)
+    assert int(found.is_id_N.sum()) == 38
+
+
+def test_mcm_without_labelled_id_images_takes_everything_for_id() -> None:
+    found = judge(evidence(1, 5), torch.zeros(5, dtype=torch.bool), evidence(2, 50), PurityOptions(detector="mcm"))
+    assert found.ood_N.unique().tolist() == [0.0]
+    assert found.is_id_N.all()
+
+
+def test_ctw_without_similarities_has_nothing_to_learn() -> None:
+    labelled, images = (evidence(*which, with_similarity=False) for which in ((1, 30), (2, 50)))
+    found = judge(labelled, IS_ID, images, PurityOptions(detector="ctw", fixed_scale=7.0))
+    assert (found.logit_scale, found.is_tuned, found.labelled_accuracy) == (7.0, False, None)
+    assert torch.equal(found.id_N, ctw_scores(images.yes_NK, images.no_NK, 7.0)[0])
+
+
+@pytest.mark.parametrize("detector", ["atd", "ctw"])
+def test_a_fixed_scale(detector: str) -> None:
+    options = PurityOptions(detector=detector, self_temperature=False, fixed_scale=7.0)
+    found = judge(evidence(1, 30), IS_ID, evidence(2, 50), options)
+    assert (found.logit_scale, found.is_tuned, found.labelled_accuracy) == (7.0, False, None)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("num_ood", [0, 10])
+def test_uninformative_weights_change_no_decision(detector: str, num_ood: int) -> None:
+    labelled, images = (evidence(*which, with_similarity=False) for which in ((1, 30), (2, 200)))
+    is_id = torch.arange(30) >= num_ood
+    options = PurityOptions(detector=detector)
+    plain, weighted = (
+        judge(
+            replace(labelled, similarity_NK=None if similarity is None else torch.full((30, 4), similarity)),
+            is_id,
+            replace(images, similarity_NK=None if similarity is None else torch.full((200, 4), similarity)),
+            options,
+        )
+        for similarity in (None, 0.3)
+    )
+    assert torch.equal(weighted.is_id_N, plain.is_id_N)
+    assert 0 < int(plain.is_id_N.sum()) < 200
