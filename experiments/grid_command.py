@@ -92,7 +92,7 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
     path = args.output_dir or Path("runs") / f"{command.name}-{args.preset}"
     output = open_output(path)
     planned = plan_trials(grid.trials(trial_overrides(args)), output.ledger)
-    progress = Progress(planned, ledger=output.ledger, quiet=args.quiet)
+    progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     progress.plan(command.title, output.path)
     if args.dry_run:
         progress.bill(grid.run)

@@ -11,16 +11,17 @@ from pathlib import Path
 from orchestrator.grid import RunSettings
 from orchestrator.ledger import Ledger
 from orchestrator.metrics import summarise
-from orchestrator.plan import PlannedTrial
+from orchestrator.plan import PlannedTrial, feature_lines
 
 
 class Progress:
     """Lines on the standard output; warnings on the standard error stream."""
 
-    def __init__(self, planned: Sequence[PlannedTrial], *, ledger: Ledger, quiet: bool) -> None:
+    def __init__(self, planned: Sequence[PlannedTrial], *, ledger: Ledger, quiet: bool, verbose: bool) -> None:
         self._planned = planned
         self._ledger = ledger
         self._quiet = quiet
+        self._verbose = verbose
         self._started = time.monotonic()
         self._num_todo = 0
         self._num_ended = 0
@@ -63,6 +64,8 @@ class Progress:
             f"each trial: {_counted(rounds)} rounds of {_counted(steps)} training steps, {run.cpus_per_trial} CPU(s), "
             f"{run.gpus_per_trial:g} GPU; {run.scorers} scoring actor(s) with {run.gpus_per_scorer:g} GPU"
         )
+        for line in feature_lines(self._planned):
+            print(line)
         known = [sum(r.seconds.values()) for p in self._planned for r in p.records if sum(r.seconds.values())]
         left = sum(p.trial.rounds - len(p.records) for p in self._planned)
         if known and left:
@@ -75,10 +78,12 @@ class Progress:
         self._num_todo = len(todo)
         self._rounds_left = sum(p.trial.rounds - len(p.records) for p in todo)
 
-    def advance(self) -> None:
-        """Some trial finished a round."""
+    def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
+        """A trial finished a round."""
         self._rounds_done += 1
         self._rounds_left -= 1
+        if self._verbose:
+            self.tell(f"  {planned.trial.label}: round {round_number}, accuracy {accuracy:.3f}")
 
     def end(self, planned: PlannedTrial, error: str | None) -> None:
         """One trial ended."""

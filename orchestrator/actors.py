@@ -1,5 +1,6 @@
-"""What runs in Ray actors: the ledger's writer and the purity scorers. The classes are plain; the runner makes actors of
-them, and `scoring_client` is how trials talk to the scorers.
+"""What runs in the scoring actors.
+
+The class is plain; the runner makes actors of it, and `scoring_client` is how trials talk to them.
 """
 
 from __future__ import annotations
@@ -9,37 +10,16 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+
+import ray
 
 from orchestrator.config import TrialConfig
-from orchestrator.ledger import Ledger
 from orchestrator.local import local_scorer
-from orchestrator.records import RoundRecord
 from orchestrator.scoring import LocalPurityScorer
 from strategies.scorer import PurityRequest, PurityScores
 
 MAX_QUEUE = 8
 """Requests a scoring actor takes at a time, the one at work included; further callers are told to come again."""
-
-
-class LedgerWriter:
-    """The one writer of a grid's ledger; lives on the driver's machine, so that trials need no shared file system."""
-
-    def __init__(self, folder: str) -> None:
-        self._ledger = Ledger(Path(folder))
-
-    def history(self, fingerprint: str) -> list[RoundRecord]:
-        """The finished rounds of a trial."""
-        return self._ledger.history(fingerprint)
-
-    def append(self, fingerprint: str, trial: dict[str, Any], record: RoundRecord) -> None:
-        """Keep a record, durably; harmless when repeated."""
-        self._ledger.append(fingerprint, trial, record)
-
-    def fail(self, fingerprint: str, trial: dict[str, Any], error: str) -> None:
-        """Note that a trial failed for good."""
-        self._ledger.fail(fingerprint, trial, error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +64,11 @@ class ScoringActor:
     The methods are coroutines, so that it says how busy it is while its one thread computes.
     """
 
-    def __init__(
-        self, trials: Sequence[str], cpus: int, gpus: float, *, max_queue: int = MAX_QUEUE, restarted: bool = False
-    ) -> None:
+    def __init__(self, trials: Sequence[str], cpus: int, gpus: float, *, max_queue: int = MAX_QUEUE) -> None:
         self._trials = [TrialConfig.model_validate_json(trial) for trial in trials]
         self._cpus, self._gpus = cpus, gpus
         self._max_queue = max_queue
-        self._restarted = restarted
+        self._restarted = ray.is_initialized() and ray.get_runtime_context().was_current_actor_reconstructed
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
         self._scorer: LocalPurityScorer | None = None
         self._doing = "starting"

@@ -9,6 +9,7 @@ from data.imageset import DataSet
 from data.registry import open_data_set
 from data.splits import count_split
 from models.clipn_source import clipn_identity
+from models.vision_language import features_present
 from orchestrator.config import TrialConfig
 from orchestrator.ledger import Ledger
 from orchestrator.problem import check_budget
@@ -54,6 +55,18 @@ def plan_trials(trials: Sequence[TrialConfig], ledger: Ledger | None) -> list[Pl
         fingerprint = trial.fingerprint(data_fingerprint=data.fingerprint, clipn_identity=clipn.get(which))
         planned.append(look_up(ledger, trial, fingerprint, data.fingerprint))
     return planned
+
+
+def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
+    """For people: a line for each data set whose purity needs image features, with whether they are in the store."""
+    needed = {(p.data_fingerprint, p.trial.clipn): p.trial for p in planned if p.trial.uses_purity}
+    lines = []
+    for trial in needed.values():
+        data = open_data_set(trial.dataset, root=trial.data_root)
+        is_there = features_present(data, trial.clipn.source())
+        state = "in the store" if is_there else "to be computed first, once"
+        lines.append(f"{trial.dataset}: CLIPN's features of {len(data.train.images):,} images: {state}")
+    return lines
 
 
 def look_up(ledger: Ledger | None, trial: TrialConfig, fingerprint: str, data_fingerprint: str) -> PlannedTrial:

@@ -44,6 +44,18 @@ class ScorerSilent(Exception):
     """A scoring actor lives, and neither answers nor makes progress."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFigures:
+    """What a request took, as the trial saw it."""
+
+    seconds: float
+    """From the first attempt to the answer."""
+    queue: int
+    """Requests ahead of it at the actor that answered."""
+    lost: int
+    """Attempts without an answer."""
+
+
 class RemotePurityScorer:
     """A PurityScorer that asks scoring actors.
 
@@ -57,6 +69,8 @@ class RemotePurityScorer:
         self._patience = patience or Patience()
         self._lost = [0] * len(actors)
         """Requests lost at each actor since its last answer."""
+        self.last_request: RequestFigures | None = None
+        """Of the last request that was answered."""
 
     def score(self, request: PurityRequest) -> PurityScores:
         """The answer of the first actor that gives one. Requests are pure, so a lost one is sent again.
@@ -69,8 +83,10 @@ class RemotePurityScorer:
         while True:
             number = self._least_busy()
             try:
-                scores = self._ask(self._actors[number], request)
+                answer, scores = self._ask(self._actors[number], request)
                 self._lost[number] = 0
+                seconds = time.monotonic() - started
+                self.last_request = RequestFigures(seconds=seconds, queue=answer.queue, lost=num_lost)
                 return scores
             except RayTaskError as error:  # the scorer's own error, wrapped with a remote traceback
                 raise error.cause from None
@@ -83,9 +99,9 @@ class RemotePurityScorer:
             time.sleep(min(patience.longest_pause, patience.first_pause * 2 ** (num_lost - 1)))
 
     def _least_busy(self) -> int:
-        """The number of the actor to ask: with fewest requests lost lately, then with the shortest queue.
+        """The number of the actor to ask: with fewest requests lost lately, then with fewest to answer.
 
-        An actor that does not say how busy it is comes last among those of equal losses.
+        Those that do not say how busy they are come last.
         """
         count = len(self._actors)
         replies = [actor.load.remote() for actor in self._actors]
@@ -106,8 +122,8 @@ class RemotePurityScorer:
             ),
         )
 
-    def _ask(self, actor: Any, request: PurityRequest) -> PurityScores:
-        """The scores, after waiting for a place in the actor's queue and then for its answer.
+    def _ask(self, actor: Any, request: PurityRequest) -> tuple[Answer, PurityScores]:
+        """An answer with its scores, after waiting for a place in the actor's queue and then for its answer.
 
         Raises RayTaskError for the scorer's error, another RayError where the actor dies, and ScorerSilent.
         """
@@ -118,7 +134,7 @@ class RemotePurityScorer:
                 watch.look()
             answer: Answer = ray.get(reply)
             if answer.scores is not None:
-                return answer.scores
+                return answer, answer.scores
             watch.look()
             time.sleep(self._patience.full_pause)
 

@@ -10,13 +10,13 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from orchestrator.actors import RemotePurityScorer
 from orchestrator.config import TrialConfig
 from orchestrator.grid import RunSettings
 from orchestrator.local import compute_trial
 from orchestrator.plan import PlannedTrial
 from orchestrator.records import RoundRecord
 from orchestrator.runner import Listener
+from orchestrator.scoring_client import RemotePurityScorer, ScorerUnavailable
 
 WRITER_TIMEOUT = 300.0
 """Seconds to wait for the ledger writer; it restarts by itself when it dies."""
@@ -25,8 +25,8 @@ WRITER_TIMEOUT = 300.0
 def run_one(config: dict[str, Any], *, writer: Any, scorers: Sequence[Any], run: RunSettings, classifiers: str) -> None:
     """Compute one trial from its last record on, sending each new record to the writer before it counts.
 
-    Errors that would come again (bad settings, diverged training) are noted in the ledger and not retried; anything
-    else is left to Tune, which starts the trial again.
+    Errors that would come again (bad settings, diverged training), or that were waited out already (no scorer answers),
+    are noted in the ledger and not retried; anything else is left to Tune, which starts the trial again.
     """
     spec = config["spec"]
     trial = TrialConfig.model_validate_json(spec["trial"])
@@ -47,7 +47,7 @@ def run_one(config: dict[str, Any], *, writer: Any, scorers: Sequence[Any], run:
             cpus=run.cpus_per_trial,
             gpus=run.gpus_per_trial,
         )
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, ScorerUnavailable) as error:
         message = f"{type(error).__name__}: {error}"
         ray.get(writer.fail.remote(planned.fingerprint, settings, message), timeout=WRITER_TIMEOUT)
         tune.report({"error": message})
@@ -66,7 +66,7 @@ class EndCallback(tune.Callback):
     ) -> None:
         """A trial reported a round, or that it failed."""
         if "error" not in result:
-            self._listener.advance()
+            self._listener.advance(self._planned(trial), result["round"], result["accuracy"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial function returned; its last report says whether it failed."""
