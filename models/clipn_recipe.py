@@ -36,6 +36,8 @@ class ClipRecipe:
     """Random rotation, at most so much either way."""
     max_zoom: float = 0.1
     """Random change of size, at most this share up or down."""
+    flip: bool = False
+    """Whether an image is mirrored left to right, at even odds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,10 @@ class SmallClipnRecipe:
 
     def identity(self) -> dict[str, Any]:
         """All that decides the weights apart from the images, as a JSON-like value."""
-        return {"recipe": asdict(self), "code": _CODE_VERSION}
+        recipe = asdict(self)
+        if not self.clip.flip:
+            del recipe["clip"]["flip"]  # newer than the first identities, which stay as they were
+        return {"recipe": recipe, "code": _CODE_VERSION}
 
 
 def small_clip_config(image_size: int) -> dict[str, Any]:
@@ -86,6 +91,25 @@ def small_clip_config(image_size: int) -> dict[str, Any]:
             "head_width": 16,
         },
         "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    }
+
+
+def small_resnet_config(image_size: int, *, context_length: int = 32) -> dict[str, Any]:
+    """An open_clip model config for small photographs: CLIP's ResNet with one block a stage and 16 channels at first.
+
+    On 32-pixel photographs it learns faster on a CPU than a transformer of the same cost. `image_size` is a multiple of
+    32.
+    """
+    return {
+        "embed_dim": 64,
+        "vision_cfg": {
+            "image_size": image_size,
+            "layers": [1, 1, 1, 1],
+            "width": 16,
+            "head_width": 32,
+            "patch_size": None,
+        },
+        "text_cfg": {"context_length": context_length, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
     }
 
 

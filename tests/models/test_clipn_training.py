@@ -13,10 +13,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from data.imageset import ArrayImages
 from models.clipn import Clipn
+from models.clipn_captions import ClassCaptions, PairCaptions
 from models.clipn_losses import binary_opposite_loss, contrastive_loss, semantic_opposite_loss
 from models.clipn_recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe, small_clip_config, training_identity
-from models.clipn_training import augment, train_clip, train_no_tower, train_small_clipn
+from models.clipn_snapshots import FileSnapshots
+from models.clipn_training import CaptionedImages, augment, new_clipn, train_clip, train_no_tower, train_small_clipn
 from models.preprocessing import network_input
 from models.prompts import default_templates
 from models.text_features import encode_classes, tokenize_classes
@@ -136,25 +139,134 @@ def test_equal_recipes_give_equal_weights_and_leave_no_trace() -> None:
     assert not first.training
 
 
-def test_each_stage_trains_its_part_only() -> None:
-    torch.manual_seed(0)
-    clipn = Clipn(TINY)
-    pixels, labels = coloured(16, seed=0)
-    images_N3SS = network_input(pixels, torch.device("cpu"))
+def labelled(num: int = 16) -> CaptionedImages:
+    """Coloured images captioned by class, in three templates."""
+    pixels, labels = coloured(num, seed=0)
     tokens_CTL = tokenize_classes(COLOURS, default_templates()[:3], 20)
+    return CaptionedImages(images=ArrayImages(pixels), captions=ClassCaptions(labels, tokens_CTL))
+
+
+def paired(num: int = 16) -> CaptionedImages:
+    """Coloured images, each with a caption of its own, some of them equal."""
+    pixels, labels = coloured(num, seed=0)
+    captions = [f"a {COLOURS[label]} thing, number {number % 6}" for number, label in enumerate(labels)]
+    return CaptionedImages(images=ArrayImages(pixels), captions=PairCaptions(captions, 20))
+
+
+@pytest.mark.parametrize("data", [labelled(), paired()], ids=["classes", "pairs"])
+def test_each_stage_trains_its_part_only(data: CaptionedImages) -> None:
+    clipn = new_clipn(TINY, 0)
     generator = torch.Generator().manual_seed(0)
     start = weights(clipn)
-    train_clip(clipn, images_N3SS, torch.from_numpy(labels), tokens_CTL, SHORT.clip, generator, quiet)
+    train_clip(clipn, data, SHORT.clip, generator, quiet)
     middle = weights(clipn)
     assert changed(start, middle) == {"visual", "text", "logit_scale"}
     assert float(clipn.logit_scale.detach().exp()) == pytest.approx(20.0)
-    stages = (SHORT.clip, SHORT.no_tower)
-    train_no_tower(clipn, images_N3SS, torch.from_numpy(labels), tokens_CTL, *stages, generator, quiet)
+    train_no_tower(clipn, data, SHORT.clip, SHORT.no_tower, generator, quiet)
     assert changed(middle, weights(clipn)) == {"text_no", "prompt_no"}
-    standing = (SHORT.clip, NoTowerRecipe(steps=1, num_passes=1, learning_rate=0))
-    train_no_tower(clipn, images_N3SS, torch.from_numpy(labels), tokens_CTL, *standing, generator, quiet)
+    standing = NoTowerRecipe(steps=1, num_passes=1, learning_rate=0)
+    train_no_tower(clipn, data, SHORT.clip, standing, generator, quiet)
     assert changed(clipn.text.state_dict(), clipn.text_no.state_dict()) == set()
     assert not clipn.prompt_no.any()
+
+
+def stopped_at(path: Path, stop: int | None, offers: list[int] | None = None) -> FileSnapshots:
+    """Snapshots whose user wants to stop at the offer with this number, counted from 1; `offers` gets the numbers."""
+    seen: list[int] = [] if offers is None else offers
+
+    def wants_stop() -> bool:
+        seen.append(len(seen) + 1)
+        return len(seen) == stop
+
+    return FileSnapshots(path, identity="mine", every_seconds=1e9, wants_stop=wants_stop)
+
+
+def train_both(data: CaptionedImages, snapshots: FileSnapshots | None) -> Clipn:
+    clipn, generator = new_clipn(TINY, 0), torch.Generator().manual_seed(0)
+    train_clip(clipn, data, SHORT.clip, generator, quiet, snapshots)
+    train_no_tower(clipn, data, SHORT.clip, SHORT.no_tower, generator, quiet, snapshots)
+    return clipn
+
+
+@pytest.mark.parametrize("data", [labelled(), paired()], ids=["classes", "pairs"])
+def test_a_stopped_training_goes_on_as_if_never_stopped(data: CaptionedImages, tmp_path: Path) -> None:
+    """Stopped at each of the 7 offers: three steps, the cached features, three steps."""
+    whole = weights(train_both(data, None))
+    for stop in range(1, 8):
+        path = tmp_path / f"{stop}.training"
+        with pytest.raises(KeyboardInterrupt):
+            train_both(data, stopped_at(path, stop))
+        offers: list[int] = []
+        snapshots = stopped_at(path, None, offers)
+        assert snapshots.found == (f"stage clip, step {stop}" if stop <= 3 else f"stage no_tower, step {stop - 4}")
+        assert changed(whole, weights(train_both(data, snapshots))) == set(), stop
+        assert len(offers) == 7 - stop  # nothing is done twice
+
+
+def test_state_is_kept_every_so_often_and_at_the_end_of_a_stage(tmp_path: Path) -> None:
+    """A stop without a state of its own (a kill) goes on from the last one written."""
+
+    def kept(every: float, *, die_at: int) -> str | None:
+        path = tmp_path / f"{every}.training"
+        offers = iter(range(1, 10**6))
+
+        def die() -> bool:
+            if next(offers) == die_at:
+                raise RuntimeError("killed")
+            return False
+
+        with pytest.raises(RuntimeError, match="killed"):
+            train_both(labelled(), FileSnapshots(path, identity="mine", every_seconds=every, wants_stop=die))
+        return stopped_at(path, None).found if path.exists() else None
+
+    assert kept(0.0, die_at=3) == "stage clip, step 2"
+    assert kept(1e9, die_at=3) is None
+    assert kept(1e8, die_at=6) == "stage clip, step 3"
+
+
+def test_state_of_another_training_and_damaged_state_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.training"
+    with pytest.raises(KeyboardInterrupt):
+        train_both(labelled(), stopped_at(path, 1))
+    with pytest.raises(ValueError, match="other settings or images"):
+        FileSnapshots(path, identity="yours", every_seconds=1, wants_stop=lambda: False)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cannot be read; remove it to begin anew"):
+        stopped_at(path, None)
+
+
+def test_class_captions_give_each_class_one_template() -> None:
+    tokens_CTL = torch.arange(2 * 3 * 4).view(2, 3, 4)
+    captions = ClassCaptions(np.array([1, 0, 1, 1]), tokens_CTL)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [captions.draw(torch.tensor([3, 1]), generator) for _ in range(30)]
+    assert all(target_B.tolist() == [1, 0] for _, target_B in drawn)
+    assert {int(texts_M[0]) for texts_M, _ in drawn} == {0, 1, 2}
+    assert {int(texts_M[1]) for texts_M, _ in drawn} == {3, 4, 5}
+    assert torch.equal(captions.tokens_UL[5], tokens_CTL[1, 2])
+
+
+def test_pair_captions_share_equal_ones() -> None:
+    captions = PairCaptions(["two dogs", "a cat", "two dogs", "a bird"], 20)
+    texts_M, target_B = captions.draw(torch.tensor([2, 1, 0]), torch.Generator())
+    assert len(captions) == 4
+    assert captions.tokens_UL.shape[0] == 3
+    assert len(texts_M) == 2
+    assert target_B[0] == target_B[2] != target_B[1]
+    cat_L = PairCaptions(["a cat", "two dogs"], 20).tokens_UL[0]
+    assert torch.equal(captions.tokens_UL[texts_M[target_B[1]]], cat_L)
+    with pytest.raises(ValueError, match="needs 6 tokens and the model reads at most 5"):
+        PairCaptions(["one two three four"], 5)
+
+
+def test_flip_mirrors_about_half_the_images() -> None:
+    still = ClipRecipe(noise=0, max_shift=0, max_degrees=0, max_zoom=0, flip=True)
+    images_B3SS = torch.rand(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    moved_B3SS = augment(images_B3SS, still, torch.Generator().manual_seed(0))
+    same_B = torch.isclose(moved_B3SS, images_B3SS, atol=1e-5).flatten(1).all(dim=1)
+    mirrored_B = torch.isclose(moved_B3SS, images_B3SS.flip(3), atol=1e-5).flatten(1).all(dim=1)
+    assert (same_B ^ mirrored_B).all()
+    assert 70 < int(mirrored_B.sum()) < 130
 
 
 def test_it_learns_names_and_what_is_none_of_them() -> None:
@@ -199,8 +311,13 @@ def test_identity_of_a_training() -> None:
             training_identity(SHORT, **(given | change))
             for change in ({"config": small_clip_config(16)}, {"images": "j"}, {"class_names": ("b", "a")})
         ),
+        training_identity(replace(SHORT, clip=ClipRecipe(steps=3, flip=True)), **given),
     ]
-    assert len({own, *others}) == 6
+    assert len({own, *others}) == 7
+    stand_in = training_identity(SmallClipnRecipe(), **given)
+    assert stand_in == "8c1fbcab846fa58e3a3451155946fd0765a94347425f26645b6c433830edc407", (
+        "weights that users have in their caches would be trained again"
+    )
 
 
 def test_config_is_plain_json() -> None:
