@@ -179,6 +179,17 @@ def test_held_out_classes_are_not_trained_on_and_are_reported(command: Command, 
     assert counts == {"red": 6, "blue, red, white": 12}
 
 
+def test_a_subset_trains_as_if_nothing_else_were_there(command: Command, tmp_path: Path) -> None:
+    """The images that are left out, first, last and a whole class, do not reach the weights."""
+    subset = ["--subset-of-each-class", "2:5", "--hold-out", "blue"]
+    assert command(*FOLDER, *SHORT, *subset)[0] == 0
+    for path in (tmp_path / "images/train").glob("*/*.png"):
+        if path.parent.name == "blue" or not 2 <= int(path.stem) < 5:
+            Image.new("RGB", (8, 8), (1, 2, 3)).save(path)
+    assert command(*FOLDER[:-1], "out/b.pt", *SHORT, *subset)[0] == 0
+    assert equal(tmp_path / "out/a.pt", tmp_path / "out/b.pt")
+
+
 BAD_INPUT = {
     "neither": (["-o", "a.pt"], "give either --dataset or --pairs"),
     "both": ([*FOLDER, "--pairs", "a.csv"], "give either --dataset or --pairs"),

@@ -60,6 +60,15 @@ def test_decision_and_ctw_depend_on_the_no_texts() -> None:
     assert (quality.id_kept, quality.ood_rejected) == (0.0, 1.0)
 
 
+def test_ctw_asks_the_likeliest_class_only() -> None:
+    """Class 0 is the likeliest of both images; class 1 would order them the other way round."""
+    yes_KD = np.eye(2, dtype=np.float32)
+    no_KD = np.array([[0.5, 1], [3, -1]], dtype=np.float32)
+    images_ND = np.array([[1, 0], [0.8, 0.6]], dtype=np.float32)  # margins y - n: (0.5, -3) and (-0.2, -1.2)
+    quality = measure_detection(images_ND, np.array([True, False]), yes_KD, no_KD, 1.0)
+    assert quality.ctw_auroc == 1.0  # 0.5 against -0.2; by class 1, -3 against -1.2, it would be 0
+
+
 def test_zero_shot_accuracy_by_hand() -> None:
     yes_CD = np.eye(3, dtype=np.float32)
     features_ND = np.array([[0.9, 0.1, 0], [0, 0.2, 0.9], [0, 1, 0]], dtype=np.float32)
