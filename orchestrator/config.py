@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from data.storage import content_hash
 from models.clipn_source import ClipnSource
 from models.recipe import Fraction, Recipe
+from strategies.options import StrategyOptions
 from strategies.registry import find_strategy
 from strategies.scorer import PurityOptions
 
@@ -74,6 +75,8 @@ class TrialConfig(Settings):
     """Switches of the purity step (strategies that have one)."""
     clipn: ClipnSettings = ClipnSettings()
     """The vision-language model behind the purity step."""
+    options: StrategyOptions = StrategyOptions()
+    """Settings of the strategies, a section a family."""
     data_root: Annotated[Path | None, Field(strict=False)] = None
     """Folder that holds the data sets' files; none: the data set's default place."""
 
@@ -93,7 +96,7 @@ class TrialConfig(Settings):
         """64 hex digits of all that changes the records, and of nothing else.
 
         Not in it: where files lie, the data set's name (its content counts), the number of rounds (more rounds go on
-        from fewer), and, for a strategy without purity step, everything about purity.
+        from fewer), for a strategy without purity step everything about purity, and the options of other strategies.
         """
         return content_hash(
             {
@@ -102,6 +105,7 @@ class TrialConfig(Settings):
                 "mismatch_ratio": float(self.mismatch_ratio),
                 "ood_ratio": float(self.ood_ratio),
                 "strategy": self.strategy,
+                "options": self.options.read_by(find_strategy(self.strategy).sections),
                 "seed": self.seed,
                 "budget": self.budget,
                 "recipe": self.recipe.model_dump(mode="json"),

@@ -49,7 +49,7 @@ def compute_trial(
     if data.fingerprint != planned.data_fingerprint:
         raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
     problem = pose_problem(trial, data)
-    strategy = find_strategy(trial.strategy).build(Services(scorer=scorer, purity=trial.purity))
+    strategy = find_strategy(trial.strategy).build(Services(scorer=scorer, purity=trial.purity, options=trial.options))
     trajectory = Trajectory(
         trial,
         problem,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -35,6 +35,8 @@ class RoundRecord:
     """Hardware and versions."""
     time_ms: int
     """When the round was finished, milliseconds since 1970; fixed here, so that mirrors can repeat it."""
+    memory: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """What the strategy learnt from the answers to that query and needs for the next (`LearningStrategy.learn`)."""
 
     def numbers(self) -> dict[str, Any]:
         """What must be equal when a round is repeated: everything but time, memory and environment."""

@@ -23,13 +23,14 @@ from models.devices import describe_environment, peak_memory_mib
 from models.inference import predict
 from models.outputs import ClassifierOutputs
 from models.training import Normalise, fit
+from models.workshop import Workshop
 from orchestrator.classifier_store import ClassifierStore
 from orchestrator.config import TrialConfig
 from orchestrator.metrics import query_precision
 from orchestrator.problem import OpenSetProblem
 from orchestrator.records import RoundRecord
 from orchestrator.streams import stream_generator, stream_seed
-from strategies.base import Diagnostic, IndexArray, PoolView, Selection, Strategy
+from strategies.base import Diagnostic, IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
 
 Report = Callable[[RoundRecord], None]
 StepProgress = Callable[[int], None]
@@ -44,6 +45,7 @@ class Query:
     selection: Selection
     num_id: int
     diagnostics: dict[str, Diagnostic]
+    memory: Memory
 
 
 class Trajectory:
@@ -85,7 +87,7 @@ class Trajectory:
             query = None
             if network is not None:
                 with _timed(seconds, "query"):
-                    query = self._query(network, records[-1].round)
+                    query = self._query(network, records[-1])
             with _timed(seconds, "train"):
                 network = self._train(round_number=len(records))
             with _timed(seconds, "evaluate"):
@@ -124,25 +126,36 @@ class Trajectory:
         self._pool = self._pool.move(idx, is_id)
         return int(is_id.sum())
 
-    def _query(self, network: nn.Module, round_number: int) -> Query:
-        """Let the strategy pick, and buy what it picked."""
-        view = self._view(network)
-        rng = stream_generator(self._trial.seed, "query", round_number)
-        selection = self._strategy.select(view, self._trial.budget, rng)
+    def _query(self, network: nn.Module, last: RoundRecord) -> Query:
+        """Let the strategy pick, buy what it picked, and let it learn from the answers."""
+        view = self._view(network, last)
+        selection = self._strategy.select(view, self._trial.budget, self._generator("query", last.round))
         diagnostics = dict(selection.diagnostics)
         if selection.judged_id_idx is not None:
             quality = self._oracle.judge(
                 judged_id_idx=selection.judged_id_idx, unlabelled_idx=self._pool.unlabelled_idx
             )
             diagnostics |= {"purity_precision": quality.precision, "purity_recall": quality.recall}
-        return Query(selection=selection, num_id=self._buy(selection.idx), diagnostics=diagnostics)
+        num_id = self._buy(selection.idx)
+        memory: Memory = {}
+        if isinstance(self._strategy, LearningStrategy):
+            answers = self._labels[selection.idx]
+            memory = self._strategy.learn(view, selection, answers, self._generator("learn", last.round))
+        return Query(selection=selection, num_id=num_id, diagnostics=diagnostics, memory=memory)
 
-    def _view(self, network: nn.Module) -> PoolView:
+    def _generator(self, stream: str, round_number: int) -> np.random.Generator:
+        return stream_generator(self._trial.seed, stream, round_number)
+
+    def _view(self, network: nn.Module, last: RoundRecord) -> PoolView:
         pool, data = self._pool, self._problem.data
 
         @cache
         def outputs() -> ClassifierOutputs:
             return self._predict(network, data.train.images, pool.unlabelled_idx)
+
+        @cache
+        def labelled_outputs() -> ClassifierOutputs:
+            return self._predict(network, data.train.images, pool.labelled_id_idx)
 
         return PoolView(
             images=data.train.images,
@@ -152,7 +165,24 @@ class Trajectory:
             labelled_id_labels=self._labels[pool.labelled_id_idx],
             labelled_ood_idx=pool.labelled_ood_idx,
             unlabelled_idx=pool.unlabelled_idx,
+            query_number=last.round,
             compute_outputs=outputs,
+            compute_labelled_outputs=labelled_outputs,
+            workshop=self._workshop(network, last.round),
+            memory=last.memory,
+        )
+
+    def _workshop(self, network: nn.Module, round_number: int) -> Workshop:
+        seed = self._trial.seed
+        return Workshop(
+            images=self._problem.data.train.images,
+            classifier=network,
+            recipe=self._trial.recipe,
+            normalise=self._normalise,
+            device=self._device,
+            weights_seed=lambda name: stream_seed(seed, f"weights of {name}"),
+            batches_seed=lambda name: stream_seed(seed, f"batches of {name}", round_number),
+            progress=self._progress,
         )
 
     def _new_network(self) -> nn.Module:
@@ -198,6 +228,7 @@ class Trajectory:
             peak_memory_mib=peak_memory_mib(self._device),
             environment=describe_environment(self._device),
             time_ms=time.time_ns() // 1_000_000,
+            memory={name: [float(value) for value in values] for name, values in query.memory.items()} if query else {},
         )
 
 

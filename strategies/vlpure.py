@@ -17,10 +17,14 @@ class VLPure(Strategy):
     gets an uninformed visual weight (P7).
     """
 
-    def __init__(self, *, scorer: PurityScorer, informativeness: Strategy, options: PurityOptions) -> None:
+    def __init__(
+        self, *, scorer: PurityScorer, informativeness: Strategy, options: PurityOptions, with_domain: bool = False
+    ) -> None:
+        """`with_domain`: the class names that the scorer reads begin with the view's domain ("sketch zebra")."""
         self._scorer = scorer
         self._informativeness = informativeness
         self._options = options
+        self._with_domain = with_domain
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
         """The most informative images judged ID, then, if those are too few, the purest of the others.
@@ -30,7 +34,7 @@ class VLPure(Strategy):
         purity = self._scorer.score(
             PurityRequest(
                 data_fingerprint=view.data_fingerprint,
-                class_names=view.class_names,
+                class_names=self._names_in_prompts(view),
                 labelled_id_idx=view.labelled_id_idx,
                 labelled_id_labels=view.labelled_id_labels,
                 labelled_ood_idx=view.labelled_ood_idx,
@@ -50,6 +54,14 @@ class VLPure(Strategy):
             idx = np.concatenate([idx, view.unlabelled_idx[fill]])
             scores = np.concatenate([scores, margin[fill]])
         return _explained(view, purity, idx, scores, num_filled=missing)
+
+    def _names_in_prompts(self, view: PoolView) -> tuple[str, ...]:
+        """What the templates are filled with. Raises ValueError for a data set without a domain."""
+        if not self._with_domain:
+            return view.class_names
+        if view.domain is None:
+            raise ValueError("a prompt with the domain needs a data set that has one, such as domainnet-sketch")
+        return tuple(f"{view.domain} {name}" for name in view.class_names)
 
 
 def _explained(

@@ -4,77 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from data.imageset import ArrayImages
-from models.outputs import ClassifierOutputs
 from strategies.base import PoolView, Selection
-from strategies.purity import id_and_ood_scores, judged_id, prototypes
+from strategies.options import StrategyOptions
 from strategies.registry import STRATEGIES, Services, find_strategy
-from strategies.scorer import PurityOptions, PurityRequest, PurityScores
-
-NUM_IMAGES, NUM_CLASSES, DIM = 60, 3, 8
-
-
-class ArrayScorer:
-    """A purity scorer on random features; `verdict` overrules the decisions."""
-
-    def __init__(self, verdict: bool | None = None) -> None:
-        generator = torch.Generator().manual_seed(7)
-        self._features = torch.nn.functional.normalize(torch.randn(NUM_IMAGES, DIM, generator=generator), dim=1)
-        self._texts = torch.nn.functional.normalize(torch.randn(2, NUM_CLASSES, DIM, generator=generator), dim=2)
-        self._verdict = verdict
-
-    def score(self, request: PurityRequest) -> PurityScores:
-        features = self._features[torch.from_numpy(request.unlabelled_idx)]
-        means, known = prototypes(
-            self._features[torch.from_numpy(request.labelled_id_idx)],
-            torch.from_numpy(request.labelled_id_labels),
-            NUM_CLASSES,
-        )
-        ood_id = id_and_ood_scores(
-            features @ self._texts[0].T,
-            features @ self._texts[1].T,
-            10.0,
-            similarity_NK=features @ means.T,
-            has_prototype_K=known,
-        )
-        is_id = judged_id(*ood_id) if self._verdict is None else torch.full((len(features),), self._verdict)
-        return PurityScores(
-            id_scores=ood_id[0].numpy(),
-            ood_scores=ood_id[1].numpy(),
-            is_id=is_id.numpy(),
-            logit_scale=10.0,
-            is_tuned=False,
-            labelled_accuracy=None,
-        )
-
-
-def make_view(*, num_ood: int = 5, labels: tuple[int, ...] = (0, 1, 2, 0, 1, 2), constant: bool = False) -> PoolView:
-    """A pool whose labelled ID images have the given labels."""
-    rng = np.random.default_rng(3)
-    order = rng.permutation(NUM_IMAGES)
-    parts = np.split(order, [len(labels), len(labels) + num_ood])
-    labelled_id, labelled_ood, unlabelled = (np.sort(part).astype(np.int64) for part in parts)
-    logits = rng.normal(size=(len(unlabelled), NUM_CLASSES)).astype(np.float32)
-    features = rng.normal(size=(len(unlabelled), DIM)).astype(np.float32)
-    if constant:
-        logits[:], features[:] = 0.0, 0.0
-    outputs = ClassifierOutputs(logits_NK=logits, features_ND=features)
-    return PoolView(
-        images=ArrayImages(rng.integers(0, 256, size=(NUM_IMAGES, 8, 8, 3), dtype=np.uint8)),
-        data_fingerprint="0" * 64,
-        class_names=("a", "b", "c"),
-        labelled_id_idx=labelled_id,
-        labelled_id_labels=np.array(labels, dtype=np.int64),
-        labelled_ood_idx=labelled_ood,
-        unlabelled_idx=unlabelled,
-        compute_outputs=lambda: outputs,
-    )
+from strategies.scorer import PurityOptions
+from tests.strategies.views import NUM_IMAGES, ArrayScorer, make_view
 
 
 def select(name: str, view: PoolView, budget: int, *, seed: int = 0, verdict: bool | None = None) -> Selection:
-    strategy = find_strategy(name).build(Services(scorer=ArrayScorer(verdict), purity=PurityOptions()))
+    strategy = find_strategy(name).build(
+        Services(scorer=ArrayScorer(verdict), purity=PurityOptions(), options=StrategyOptions())
+    )
     return strategy.select(view, budget, np.random.default_rng(seed))
 
 

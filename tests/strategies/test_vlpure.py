@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from data.imageset import ArrayImages
 from models.outputs import ClassifierOutputs
@@ -10,6 +13,7 @@ from strategies.base import PoolView
 from strategies.confidence import LeastConfidence
 from strategies.scorer import PurityOptions, PurityRequest, PurityScores
 from strategies.vlpure import VLPure
+from tests.strategies.views import make_workshop
 
 ID_SCORES = np.array([0.9, 0.2, 0.8, 0.3, 0.7, 0.1], dtype=np.float32)
 OOD_SCORES = np.array([0.1, 0.5, 0.1, 0.4, 0.1, 0.9], dtype=np.float32)
@@ -36,21 +40,36 @@ class FixedScorer:
 
 def view() -> PoolView:
     logits = np.stack([np.zeros(6), np.log(1 / UNCERTAIN - 1)], axis=1).astype(np.float32)
+    outputs = ClassifierOutputs(logits_NK=logits, features_ND=np.zeros((6, 2), dtype=np.float32))
+    images = ArrayImages(np.zeros((20, 8, 8, 3), dtype=np.uint8))
     return PoolView(
-        images=ArrayImages(np.zeros((20, 8, 8, 3), dtype=np.uint8)),
+        images=images,
         data_fingerprint="f" * 64,
         class_names=("a", "b"),
         labelled_id_idx=np.array([0, 1]),
         labelled_id_labels=np.array([1, 0]),
         labelled_ood_idx=np.array([2]),
         unlabelled_idx=np.array([10, 11, 12, 13, 14, 15]),
-        compute_outputs=lambda: ClassifierOutputs(logits_NK=logits, features_ND=np.zeros((6, 2), dtype=np.float32)),
+        domain="sketch",
+        compute_outputs=lambda: outputs,
+        compute_labelled_outputs=lambda: outputs,
+        workshop=make_workshop(images),
     )
 
 
 def select(budget: int, scorer: FixedScorer | None = None):  # noqa: ANN201 - the Selection under test
     strategy = VLPure(scorer=scorer or FixedScorer(), informativeness=LeastConfidence(), options=PurityOptions())
     return strategy.select(view(), budget, np.random.default_rng(0))
+
+
+def test_prompts_with_the_domain_name_it_before_each_class() -> None:
+    scorer = FixedScorer()
+    strategy = VLPure(scorer=scorer, informativeness=LeastConfidence(), options=PurityOptions(), with_domain=True)
+    strategy.select(view(), 2, np.random.default_rng(0))
+    assert scorer.request is not None
+    assert scorer.request.class_names == ("sketch a", "sketch b")
+    with pytest.raises(ValueError, match="domainnet-sketch"):
+        strategy.select(replace(view(), domain=None), 2, np.random.default_rng(0))
 
 
 def test_the_least_confident_of_those_judged_id() -> None:

@@ -1,0 +1,73 @@
+"""A strategy's means to train and run networks: this round's classifier, the trial's images, its device and its seeds.
+
+Shapes: N images asked for, K classes, P passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from data.imageset import Images
+from models.inference import predict
+from models.outputs import ClassifierOutputs
+from models.recipe import Recipe
+from models.training import Normalise, fit
+
+if TYPE_CHECKING:
+    from models.training import Objective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """Made anew each round; equal trials and rounds give equal results."""
+
+    images: Images
+    """Of training, by index."""
+    classifier: nn.Module
+    """This round's, in evaluation mode; not to be changed."""
+    recipe: Recipe
+    """How the classifier was trained."""
+    normalise: Normalise
+    device: torch.device
+    weights_seed: Callable[[str], int]
+    """A seed for the initial weights of the network of that name: the same in every round of the trial."""
+    batches_seed: Callable[[str], int]
+    """A seed for what is drawn while the network of that name is trained: another one in each round."""
+    progress: Callable[[int], None] | None = None
+    """Hears how many steps of a training are done, now and then."""
+
+    def train(
+        self,
+        idx: NDArray[np.int64],
+        labels_N: NDArray[np.int64],
+        *,
+        network: nn.Module,
+        recipe: Recipe,
+        name: str,
+        objective: Objective | None = None,
+        before_epoch: Callable[[nn.Module, int], None] | None = None,
+    ) -> nn.Module:
+        """`network`, trained on the images `idx` with `labels_N`; errors and arguments as `models.training.fit`."""
+        return fit(
+            network,
+            self.images.load(idx),
+            labels_N,
+            recipe=recipe,
+            normalise=self.normalise,
+            batches_seed=self.batches_seed(name),
+            device=self.device,
+            progress=self.progress,
+            objective=objective,
+            before_epoch=before_epoch,
+        )
+
+    def predict(self, network: nn.Module, idx: NDArray[np.int64]) -> ClassifierOutputs:
+        """What a network, in evaluation mode and without augmentation, says of the images `idx`."""
+        return predict(network, self.images, idx, recipe=self.recipe, normalise=self.normalise, device=self.device)

@@ -1,0 +1,109 @@
+"""Pools for tests of strategies: small random images, a real (untrained) classifier and a scorer on random features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from data.imageset import ArrayImages
+from models.classifiers import build_classifier
+from models.outputs import ClassifierOutputs
+from models.recipe import Recipe
+from models.training import Normalise
+from models.workshop import Workshop
+from strategies.base import PoolView
+from strategies.purity import id_and_ood_scores, judged_id, prototypes
+from strategies.scorer import PurityRequest, PurityScores
+
+NUM_IMAGES, NUM_CLASSES, DIM = 60, 3, 8
+RECIPE = Recipe(width=1, steps=2, batch_size=4, crop_padding=1, learning_rate=0.01)
+
+
+class ArrayScorer:
+    """A purity scorer on random features; `verdict` overrules the decisions."""
+
+    def __init__(self, verdict: bool | None = None) -> None:
+        generator = torch.Generator().manual_seed(7)
+        self._features = torch.nn.functional.normalize(torch.randn(NUM_IMAGES, DIM, generator=generator), dim=1)
+        self._texts = torch.nn.functional.normalize(torch.randn(2, NUM_CLASSES, DIM, generator=generator), dim=2)
+        self._verdict = verdict
+
+    def score(self, request: PurityRequest) -> PurityScores:
+        features = self._features[torch.from_numpy(request.unlabelled_idx)]
+        means, known = prototypes(
+            self._features[torch.from_numpy(request.labelled_id_idx)],
+            torch.from_numpy(request.labelled_id_labels),
+            NUM_CLASSES,
+        )
+        ood_id = id_and_ood_scores(
+            features @ self._texts[0].T,
+            features @ self._texts[1].T,
+            10.0,
+            similarity_NK=features @ means.T,
+            has_prototype_K=known,
+        )
+        is_id = judged_id(*ood_id) if self._verdict is None else torch.full((len(features),), self._verdict)
+        return PurityScores(
+            id_scores=ood_id[0].numpy(),
+            ood_scores=ood_id[1].numpy(),
+            is_id=is_id.numpy(),
+            logit_scale=10.0,
+            is_tuned=False,
+            labelled_accuracy=None,
+        )
+
+
+def make_workshop(images: ArrayImages, *, num_classes: int = NUM_CLASSES) -> Workshop:
+    """A workshop round an untrained classifier."""
+    device = torch.device("cpu")
+    return Workshop(
+        images=images,
+        classifier=build_classifier(RECIPE, num_classes, weights_seed=5).eval(),
+        recipe=RECIPE,
+        normalise=Normalise((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), device),
+        device=device,
+        weights_seed=lambda name: len(name),
+        batches_seed=lambda name: 100 + len(name),
+    )
+
+
+def make_view(
+    *,
+    num_ood: int = 5,
+    labels: tuple[int, ...] = (0, 1, 2, 0, 1, 2),
+    constant: bool = False,
+    query_number: int = 0,
+) -> PoolView:
+    """A pool whose labelled ID images have the given labels; `constant`: all images and outputs are equal."""
+    rng = np.random.default_rng(3)
+    order = rng.permutation(NUM_IMAGES)
+    parts = np.split(order, [len(labels), len(labels) + num_ood])
+    labelled_id, labelled_ood, unlabelled = (np.sort(part).astype(np.int64) for part in parts)
+    pixels = rng.integers(0, 256, size=(NUM_IMAGES, 8, 8, 3), dtype=np.uint8)
+    if constant:
+        pixels[:] = pixels[0]
+    images = ArrayImages(pixels)
+    outputs, labelled_outputs = (_random_outputs(rng, len(idx), constant) for idx in (unlabelled, labelled_id))
+    return PoolView(
+        images=images,
+        data_fingerprint="0" * 64,
+        class_names=("a", "b", "c"),
+        domain="sketch",
+        labelled_id_idx=labelled_id,
+        labelled_id_labels=np.array(labels, dtype=np.int64),
+        labelled_ood_idx=labelled_ood,
+        unlabelled_idx=unlabelled,
+        query_number=query_number,
+        compute_outputs=lambda: outputs,
+        compute_labelled_outputs=lambda: labelled_outputs,
+        workshop=make_workshop(images),
+    )
+
+
+def _random_outputs(rng: np.random.Generator, num: int, constant: bool) -> ClassifierOutputs:
+    logits, features, losses = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((num, NUM_CLASSES), (num, DIM), (num,))
+    )
+    if constant:
+        logits[:], features[:], losses[:] = 0.0, 0.0, 0.0
+    return ClassifierOutputs(logits_NK=logits, features_ND=features)
