@@ -56,6 +56,7 @@ def compute_trial(
         strategy,
         device=device,
         classifiers=ClassifierStore(classifiers, planned.fingerprint),
+        scorer=scorer if trial.uses_purity else None,
         progress=progress,
     )
     return trajectory.run(history, report)

@@ -38,10 +38,13 @@ class RoundRecord:
     memory: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """What the strategy learnt from the answers to that query and needs for the next (`LearningStrategy.learn`)."""
 
+    service: Mapping[str, float] = field(default_factory=dict)
+    """What the purity request of that query took (`RequestFigures`); empty without one."""
+
     def numbers(self) -> dict[str, Any]:
-        """What must be equal when a round is repeated: everything but time, memory and environment."""
+        """What must be equal when a round is repeated: everything but time, machine and service."""
         everything = asdict(self)
-        for name in ("seconds", "peak_memory_mib", "environment", "time_ms"):
+        for name in ("seconds", "peak_memory_mib", "environment", "time_ms", "service"):
             del everything[name]
         return everything
 

@@ -5,6 +5,7 @@ Shapes: A all training images, N unlabelled images, L labelled images, K ID clas
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from models.vision_language import VisionLanguage
 from strategies.detectors import Evidence, judge
 from strategies.purity import prototypes
-from strategies.scorer import IndexArray, PurityRequest, PurityScores
+from strategies.scorer import IndexArray, PurityRequest, PurityScores, RequestFigures
 
 KEPT_CLASS_SETS = 8
 """Sets of classes whose cosines with all images are kept; a grid has one a data set, mismatch ratio and seed."""
@@ -49,6 +50,8 @@ class LocalPurityScorer:
     def __init__(self, vision_languages: Mapping[str, VisionLanguage], device: torch.device) -> None:
         self._device = device
         self._banks = {key: FeatureBank(value, device) for key, value in vision_languages.items()}
+        self.last_request: RequestFigures | None = None
+        """Of the last request that was answered."""
 
     @torch.inference_mode()
     def score(self, request: PurityRequest) -> PurityScores:
@@ -56,6 +59,7 @@ class LocalPurityScorer:
 
         Raises ValueError for a data set that it does not hold.
         """
+        started = time.perf_counter()
         bank = self._banks.get(request.data_fingerprint)
         if bank is None:
             raise ValueError(f"the scorer holds no features of data set {request.data_fingerprint}")
@@ -75,7 +79,7 @@ class LocalPurityScorer:
             evidence.of(self._on_device(request.unlabelled_idx)),
             request.options,
         )
-        return PurityScores(
+        scores = PurityScores(
             id_scores=judgement.id_N.cpu().numpy(),
             ood_scores=judgement.ood_N.cpu().numpy(),
             is_id=judgement.is_id_N.cpu().numpy(),
@@ -83,6 +87,8 @@ class LocalPurityScorer:
             is_tuned=judgement.is_tuned,
             labelled_accuracy=judgement.labelled_accuracy,
         )
+        self.last_request = RequestFigures(seconds=time.perf_counter() - started)
+        return scores
 
     def _on_device(self, idx: IndexArray) -> Tensor:
         return torch.from_numpy(idx).to(self._device)

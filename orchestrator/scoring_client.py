@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.actors import Answer, Load
-from strategies.scorer import PurityRequest, PurityScores
+from strategies.scorer import PurityRequest, PurityScores, RequestFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +42,6 @@ class ScorerUnavailable(Exception):
 
 class ScorerSilent(Exception):
     """A scoring actor lives, and neither answers nor makes progress."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFigures:
-    """What a request took, as the trial saw it."""
-
-    seconds: float
-    """From the first attempt to the answer."""
-    queue: int
-    """Requests ahead of it at the actor that answered."""
-    lost: int
-    """Attempts without an answer."""
 
 
 class RemotePurityScorer:

@@ -255,7 +255,8 @@ class Mirror:
 def round_metrics(first: RoundRecord, record: RoundRecord) -> dict[str, float]:
     """What MLflow charts of a round of a trial whose round 0 is `first`.
 
-    Its figures, seconds a phase as `seconds/<phase>`, and the strategy's diagnostics.
+    Its figures, seconds a phase as `seconds/<phase>`, what the purity request took as `service/<figure>`, and the
+    strategy's diagnostics.
     """
     metrics: dict[str, float | int | bool | None] = {
         "accuracy": record.accuracy,
@@ -265,6 +266,7 @@ def round_metrics(first: RoundRecord, record: RoundRecord) -> dict[str, float]:
         "num_ood": record.num_ood,
         **record.diagnostics,
         **{f"seconds/{phase}": value for phase, value in record.seconds.items()},
+        **{f"service/{name}": value for name, value in record.service.items()},
     }
     return {name: float(value) for name, value in metrics.items() if value is not None}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 
 import numpy as np
@@ -31,6 +31,7 @@ from orchestrator.problem import OpenSetProblem
 from orchestrator.records import RoundRecord
 from orchestrator.streams import stream_generator, stream_seed
 from strategies.base import Diagnostic, IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
+from strategies.scorer import PurityScorer
 
 Report = Callable[[RoundRecord], None]
 StepProgress = Callable[[int], None]
@@ -59,13 +60,16 @@ class Trajectory:
         *,
         device: torch.device,
         classifiers: ClassifierStore,
+        scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
     ) -> None:
+        """`scorer`: the one that the strategy asks, if it does, for what its requests took."""
         self._trial = trial
         self._problem = problem
         self._strategy = strategy
         self._device = device
         self._classifiers = classifiers
+        self._scorer = scorer
         self._progress = progress
         self._normalise = Normalise(problem.data.mean, problem.data.std, device)
         self._oracle = problem.oracle()
@@ -229,7 +233,13 @@ class Trajectory:
             environment=describe_environment(self._device),
             time_ms=time.time_ns() // 1_000_000,
             memory={name: [float(value) for value in values] for name, values in query.memory.items()} if query else {},
+            service=self._service() if query else {},
         )
+
+    def _service(self) -> dict[str, float]:
+        """What the last purity request took."""
+        figures = self._scorer.last_request if self._scorer else None
+        return asdict(figures) if figures else {}
 
 
 @contextmanager

@@ -68,8 +68,25 @@ class PurityScores:
     """The criterion's value on the labelled images, in [0, 1]; None where neither scale nor threshold was learnt."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFigures:
+    """What a request took, as the one who asked saw it."""
+
+    seconds: float
+    """From the first attempt to the answer."""
+    queue: int = 0
+    """Requests ahead of it at the scorer that answered."""
+    lost: int = 0
+    """Attempts without an answer."""
+
+
 class PurityScorer(Protocol):
     """Answers purity requests; pure, so that a request may be sent again after a failure."""
+
+    @property
+    def last_request(self) -> RequestFigures | None:
+        """What the last answered request took; None before the first."""
+        ...
 
     def score(self, request: PurityRequest) -> PurityScores:
         """ID and OOD scores and the decision for each unlabelled image of the request."""

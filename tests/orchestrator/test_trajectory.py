@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from orchestrator.config import TrialConfig, make_trial
 from orchestrator.problem import pose_problem
 from orchestrator.records import RoundRecord
 from orchestrator.trajectory import Trajectory
-from strategies.base import PoolView, Selection, Strategy
+from strategies.base import IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
 from strategies.confidence import LeastConfidence
 from strategies.random import Random
+from strategies.scorer import RequestFigures
+from tests.strategies.views import ArrayScorer
 
 TINY = {"width": 2, "steps": 8, "batch_size": 8, "flip": False, "crop_padding": 1}
 
@@ -195,6 +197,42 @@ def test_purity_is_judged_by_the_oracles_side() -> None:
     records = trajectory(tiny_trial(rounds=2), AllId()).run([], lambda record: None)
     # 180 ID images, 8 of them labelled; 450 images, 20 of them labelled.
     assert records[1].diagnostics == {"purity_precision": (180 - 8) / 430, "purity_recall": 1.0}
+
+
+class Accumulating(LearningStrategy):
+    """Picks by what it remembers, and remembers what it was told."""
+
+    def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
+        start = int(sum(view.memory.get("answers", ()))) + view.query_number
+        idx = view.unlabelled_idx[start : start + budget]
+        return Selection(idx=idx, scores=np.zeros(len(idx)))
+
+    def learn(self, view: PoolView, selection: Selection, answers_Q: IndexArray, rng: np.random.Generator) -> Memory:
+        assert set(selection.idx.tolist()) <= set(view.unlabelled_idx.tolist())  # the view from before the query
+        return {"answers": [*view.memory.get("answers", ()), *answers_Q], "noise": [rng.random()]}
+
+
+def test_what_a_strategy_learns_survives_a_stop() -> None:
+    complete = trajectory(tiny_trial(), Accumulating()).run([], lambda record: None)
+    assert [len(record.memory.get("answers", ())) for record in complete] == [0, 20, 40, 60]
+    as_read = [RoundRecord(**json.loads(json.dumps(asdict(record)))) for record in complete[:2]]
+    continued = trajectory(tiny_trial(), Accumulating()).run(as_read, lambda record: None)
+    assert numbers(continued) == numbers(complete)
+    assert continued[3].queried_idx != complete[2].queried_idx
+
+
+def test_what_a_purity_request_took_is_in_the_record_and_changes_no_number() -> None:
+    scorer = ArrayScorer()
+    scorer.last_request = RequestFigures(seconds=0.25, queue=3, lost=1)
+    trial = tiny_trial(rounds=2)
+    problem = pose_problem(trial, open_data_set("digits"))
+    store = ClassifierStore(None, "f" * 64)
+    with_figures = Trajectory(
+        trial, problem, LeastConfidence(), device=torch.device("cpu"), classifiers=store, scorer=scorer
+    ).run([], lambda record: None)
+    without = trajectory(trial).run([], lambda record: None)
+    assert [record.service for record in with_figures] == [{}, {"seconds": 0.25, "queue": 3, "lost": 1}]
+    assert numbers(with_figures) == numbers(without)
 
 
 def test_a_training_that_diverges_says_so() -> None:

@@ -11,7 +11,7 @@ from data.imageset import ArrayImages
 from models.outputs import ClassifierOutputs
 from strategies.base import PoolView
 from strategies.confidence import LeastConfidence
-from strategies.scorer import PurityOptions, PurityRequest, PurityScores
+from strategies.scorer import PurityOptions, PurityRequest, PurityScores, RequestFigures
 from strategies.vlpure import VLPure
 from tests.strategies.views import make_workshop
 
@@ -22,6 +22,8 @@ UNCERTAIN = np.array([0.1, 0.9, 0.3, 0.8, 0.2, 0.7])
 
 class FixedScorer:
     """Judges by fixed scores and keeps the last request."""
+
+    last_request: RequestFigures | None = None
 
     def __init__(self) -> None:
         self.request: PurityRequest | None = None

@@ -13,7 +13,7 @@ from models.training import Normalise
 from models.workshop import Workshop
 from strategies.base import PoolView
 from strategies.purity import id_and_ood_scores, judged_id, prototypes
-from strategies.scorer import PurityRequest, PurityScores
+from strategies.scorer import PurityRequest, PurityScores, RequestFigures
 
 NUM_IMAGES, NUM_CLASSES, DIM = 60, 3, 8
 RECIPE = Recipe(width=1, steps=2, batch_size=4, crop_padding=1, learning_rate=0.01)
@@ -21,6 +21,8 @@ RECIPE = Recipe(width=1, steps=2, batch_size=4, crop_padding=1, learning_rate=0.
 
 class ArrayScorer:
     """A purity scorer on random features; `verdict` overrules the decisions."""
+
+    last_request: RequestFigures | None = None
 
     def __init__(self, verdict: bool | None = None) -> None:
         generator = torch.Generator().manual_seed(7)
