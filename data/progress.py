@@ -15,6 +15,16 @@ def to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 8 s, 2 min 5 s, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 class StepReporter:
     """Says every few seconds how much is done and how long is left; silent for short work."""
 
@@ -30,5 +40,4 @@ class StepReporter:
             return
         self._last = now
         left = (now - self._start) / num_done * (self._total - num_done)
-        minutes, seconds = divmod(round(left), 60)
-        self._progress(f"{self._what}: {num_done:,} of {self._total:,}, about {minutes}:{seconds:02d} left")
+        self._progress(f"{self._what}: {num_done:,} of {self._total:,}, about {duration(left)} left")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.progress import duration
 from orchestrator.grid import RunSettings
 from orchestrator.ledger import Ledger
 from orchestrator.metrics import summarise
@@ -101,16 +102,6 @@ class Progress:
             f"{count} {planned.trial.label}: aubc {summary.aubc:.3f}  last {summary.last_accuracy:.3f}{precision}"
             f"  ({duration(seconds)}; {duration(left)} left)"
         )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 8 s, 2 min 5 s, 3 h 20 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _seeds(cell: Sequence[PlannedTrial], *, done: bool) -> str:

@@ -6,6 +6,7 @@ Shapes: B batch, C classes, D embedding, N images, T templates.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,9 +25,10 @@ BATCH_SIZE = 256
 class ImageRows:
     """Row i is the image tower's feature of image i, normalised: (N, D)."""
 
-    def __init__(self, clipn: Clipn, images: Images) -> None:
-        """Compute with `clipn`, where its weights lie, in float32."""
+    def __init__(self, clipn: Clipn, images: Images, *, precision: Literal["fp32", "bf16"] = "fp32") -> None:
+        """Compute with `clipn`, where its weights lie; in bfloat16 the products are, the sums and weights are not."""
         self._clipn = clipn
+        self._precision = precision
         self._images = images
 
     @property
@@ -44,9 +46,13 @@ class ImageRows:
         """Features (B, D) of the images `idx`."""
         pixels_BSS3 = resize_batch(self._images.load(idx), self._clipn.image_size)
         # Without this, CUDA would round a convolution's float32 inputs to 10 bits of mantissa.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            features_BD = self._clipn.encode_image(network_input(pixels_BSS3, self._clipn.device))
-        return np.asarray(functional.normalize(features_BD, dim=1).cpu().numpy())
+        device, in_bf16 = self._clipn.device, self._precision == "bf16"
+        with (
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bf16),
+        ):
+            features_BD = self._clipn.encode_image(network_input(pixels_BSS3, device))
+        return np.asarray(functional.normalize(features_BD.float(), dim=1).cpu().numpy())
 
 
 class ClassRows:

@@ -7,7 +7,7 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class ClipnSource:
     """A file with one template a line; None: the 128 of `models.prompts`."""
     clean_names: bool = False
     """Whether underscores in class names become spaces. Off: names are used as they are, as the paper's code does."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the image tower."""
     domain: str | None = None
     """A word put before each class name, for DomainNet ("real airplane"); None: nothing."""
 
@@ -55,6 +57,7 @@ def clipn_identity(source: ClipnSource, data_set: DataSet) -> str:
             "templates": used_templates_hash(source),
             "clean_names": source.clean_names,
             "domain": source.domain,
+            "precision": source.precision,
         }
     )
 

@@ -76,6 +76,26 @@ def is_present(key: FeatureKey) -> bool:
     return meta is not None and _features_path(key.folder).stat().st_size == meta["num_bytes"]
 
 
+def rows_present(key: FeatureKey, num_rows: int) -> int:
+    """How many of the entry's rows need not be computed any more: all, or those of its finished shards."""
+    if is_present(key):
+        return num_rows
+    bounds = {path.name.rsplit("-", 1)[0] for path in (key.folder / "shards").glob("*.npy")}
+    return sum(int(stop) - int(start) for start, stop in (bound.split("-") for bound in bounds))
+
+
+def seconds_a_row(key: FeatureKey) -> float | None:
+    """Measured when the same weights computed other content here, the last time; None where they never did."""
+    newest: tuple[float, float] | None = None
+    for path in key.folder.parent.glob("*/meta.json"):
+        meta = _read_meta(path.parent) or {}
+        kept = meta.get("key", {})
+        same = all(kept.get(name) == getattr(key, name) for name in ("kind", "weights", "preprocessing", "precision"))
+        if same and meta.get("rows_computed"):
+            newest = max(newest or (0.0, 0.0), (path.stat().st_mtime, meta["seconds"] / meta["rows_computed"]))
+    return newest[1] if newest else None
+
+
 def open_features(
     key: FeatureKey,
     num_rows: int,

@@ -9,6 +9,7 @@ Shapes: N training images, C classes, D embedding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,10 @@ from data.progress import Progress
 from data.storage import content_hash
 from models.clipn_recipe import small_clip_config
 from models.clipn_source import ClipnSource, cached_file_hash, clip_config, used_templates_hash, weights_identity
-from models.embeddings import FeatureKey, RowSource, StoredFeatures, is_present, open_features
+from models.embeddings import FeatureKey, RowSource, StoredFeatures, open_features, rows_present, seconds_a_row
 from models.prompts import class_phrases, default_templates, read_templates
 from models.stand_in import is_trained, stand_in_path, train_stand_in
+from models.tower_cost import seconds_on_a_core
 
 if TYPE_CHECKING:
     from models.clipn import Clipn
@@ -81,12 +83,30 @@ def open_vision_language(
     )
 
 
-def features_present(data_set: DataSet, source: ClipnSource) -> bool:
-    """Whether the image features are in the cache already; loads and computes nothing. Errors as `clipn_identity`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureBill:
+    """What has to be computed before a data set's images can be scored."""
+
+    num_images: int
+    num_missing: int
+    seconds: float | None
+    """Estimate for the missing ones; None where the weights are not known yet."""
+    is_measured: bool
+    """Whether the estimate stands on an earlier computation here; else it is for one CPU core, from the network's
+    operations."""
+
+
+def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
+    """What is missing and how long it will take; loads and computes no features. Errors as `clipn_identity`."""
+    num_images = len(data_set.train.images)
     uses_stand_in = source.checkpoint is None and source.pretrained is None
     if uses_stand_in and not is_trained(stand_in_path(source, data_set)):
-        return False
-    return is_present(_Features(data_set, source, "cpu", lambda line: None).image_key)
+        return FeatureBill(num_images=num_images, num_missing=num_images, seconds=None, is_measured=False)
+    features = _Features(data_set, source, "cpu", lambda line: None)
+    missing = num_images - rows_present(features.image_key, num_images)
+    measured = seconds_a_row(features.image_key) if missing else 0.0
+    seconds = missing * measured if measured is not None else seconds_on_a_core(features.config, missing)
+    return FeatureBill(num_images=num_images, num_missing=missing, seconds=seconds, is_measured=measured is not None)
 
 
 class _Features:
@@ -108,7 +128,7 @@ class _Features:
         def open_source() -> RowSource:
             from models.clipn_features import ImageRows
 
-            return ImageRows(self._clipn(), images)
+            return ImageRows(self._clipn(), images, precision=self._source.precision)
 
         return open_features(self.image_key, len(images), open_source, progress=self._progress)
 
@@ -141,7 +161,7 @@ class _Features:
             content=self._data_set.train.images.fingerprint,
             weights=self._weights,
             preprocessing="CLIP: bicubic, centre crop; unit rows",
-            precision="float32",
+            precision="float32" if self._source.precision == "fp32" else "bfloat16",
         )
 
     def _class_key(self, phrases: tuple[str, ...]) -> FeatureKey:
@@ -164,7 +184,7 @@ class _Features:
         return self._source.checkpoint or train_stand_in(self._source, self._data_set, self._progress)
 
     @cached_property
-    def _config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """Architecture of the checkpoint."""
         own = self._source.checkpoint is None
         return small_clip_config(self._data_set.image_size) if own else clip_config(self._source.model)
@@ -174,7 +194,7 @@ class _Features:
         """Identity of architecture and weights: by the file's bytes, or for a plain CLIP as `clipn_identity`."""
         if self._source.pretrained is not None:
             return weights_identity(self._source, self._data_set)
-        return content_hash({"checkpoint": cached_file_hash(self._checkpoint), "config": self._config})
+        return content_hash({"checkpoint": cached_file_hash(self._checkpoint), "config": self.config})
 
     def _clipn(self) -> Clipn:
         """The towers on their device, loaded when they are first needed."""
@@ -195,7 +215,7 @@ class _Features:
 
             told = f"clipn.checkpoint: {self._checkpoint}"
             self._progress(f"loading CLIPN from {self._checkpoint}")
-            clipn = load_clipn(self._checkpoint, self._config)
+            clipn = load_clipn(self._checkpoint, self.config)
         damaged = [name for name, tensor in clipn.state_dict().items() if not tensor.isfinite().all()]
         if damaged:
             more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""

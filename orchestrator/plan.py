@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data.imageset import DataSet
+from data.progress import duration
 from data.registry import open_data_set
 from data.splits import count_split
 from models.clipn_source import clipn_identity
-from models.vision_language import features_present
+from models.vision_language import FeatureBill, feature_bill
 from orchestrator.config import TrialConfig
 from orchestrator.ledger import Ledger
 from orchestrator.problem import check_budget
@@ -63,10 +64,22 @@ def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
     lines = []
     for trial in needed.values():
         data = open_data_set(trial.dataset, root=trial.data_root)
-        is_there = features_present(data, trial.clipn.source())
-        state = "in the store" if is_there else "to be computed first, once"
-        lines.append(f"{trial.dataset}: CLIPN's features of {len(data.train.images):,} images: {state}")
+        bill = feature_bill(data, trial.clipn.source())
+        lines.append(f"{trial.dataset}: CLIPN's features of {bill.num_images:,} images: {feature_state(bill)}")
     return lines
+
+
+def feature_state(bill: FeatureBill) -> str:
+    """In words: what is missing and how long it takes."""
+    if not bill.num_missing:
+        return "in the store"
+    missing = "to be computed first, once"
+    if bill.num_missing < bill.num_images:
+        missing = f"{bill.num_missing:,} still to be computed"
+    if bill.seconds is None:
+        return f"{missing}, after the small CLIPN that stands in is trained (a minute)"
+    basis = "as measured on other images" if bill.is_measured else "estimated, on one CPU core; a GPU is far faster"
+    return f"{missing}: about {duration(bill.seconds)} ({basis})"
 
 
 def look_up(ledger: Ledger | None, trial: TrialConfig, fingerprint: str, data_fingerprint: str) -> PlannedTrial:

@@ -16,7 +16,7 @@ def test_lines_come_at_intervals_with_the_time_left(monkeypatch: pytest.MonkeyPa
         now[0] = 100 + seconds
         reporter.done(num_done)
     # 6 s for 1,000 of 3,000 leave 12 s; the next line may come at 11 s: at 12 s, 2,000 done, 6 s are left.
-    assert lines == ["reading: 1,000 of 3,000, about 0:12 left", "reading: 2,000 of 3,000, about 0:06 left"]
+    assert lines == ["reading: 1,000 of 3,000, about 12 s left", "reading: 2,000 of 3,000, about 6 s left"]
 
 
 def test_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +28,7 @@ def test_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     reporter.done(0)
     assert lines == []
     reporter.done(10)
-    assert lines == ["reading: 10 of 110, about 1:40 left"]
+    assert lines == ["reading: 10 of 110, about 1 min 40 s left"]
 
 
 def test_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

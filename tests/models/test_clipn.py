@@ -21,6 +21,7 @@ from models.clipn_features import ClassRows, ImageRows
 from models.clipn_source import clip_config
 from models.preprocessing import network_input, resize_and_crop, resize_batch
 from models.text_features import encode_classes, tokenize, tokenize_classes
+from strategies.purity import id_and_ood_scores, judged_id
 
 EXCERPT = Path(__file__).parents[1] / "golden" / "clipn"
 FEATURES, CLASS_FEATURES, LOGITS = 1e-5, 1e-6, 1e-3  # largest absolute differences allowed
@@ -192,6 +193,25 @@ def test_rows_for_the_store(golden: Golden) -> None:
     classes = ClassRows(golden.clipn, golden.texts["id_class_names"], golden.texts["templates"])
     expected = np.concatenate([golden.arrays["text_yes"], golden.arrays["text_no"]], axis=1)
     np.testing.assert_allclose(classes.compute(1, 3), expected[1:3], atol=CLASS_FEATURES)
+
+
+def test_bf16_decides_nearly_as_float32(golden: Golden) -> None:
+    """Cosines within 0.01, and at most 2 % of the decisions otherwise, at the scales where purity is decided."""
+    images = StoredImages(golden.arrays["images_uint8"])
+    exact, fast = (
+        torch.from_numpy(ImageRows(golden.clipn, images, precision=precision).compute(0, 48))
+        for precision in ("fp32", "bf16")
+    )
+    assert not torch.equal(exact, fast)
+    assert (exact * fast).sum(dim=1).min() > 0.999
+    yes_KD, no_KD = (torch.from_numpy(golden.arrays[name]) for name in ("text_yes", "text_no"))
+    changed = [
+        judged_id(*id_and_ood_scores(exact @ yes_KD.T, exact @ no_KD.T, scale))
+        != judged_id(*id_and_ood_scores(fast @ yes_KD.T, fast @ no_KD.T, scale))
+        for scale in (2.0, 10.0, 100.0)
+    ]
+    assert (exact @ yes_KD.T - fast @ yes_KD.T).abs().max() < 0.01
+    assert torch.stack(changed).float().mean() <= 0.02
 
 
 class StoredImages:

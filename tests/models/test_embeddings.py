@@ -8,13 +8,22 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.embeddings import FeatureKey, RowSource, StoredFeatures, is_present, open_features
+from models.embeddings import (
+    FeatureKey,
+    RowSource,
+    StoredFeatures,
+    is_present,
+    open_features,
+    rows_present,
+    seconds_a_row,
+)
 
 ROOT = Path(__file__).parents[2]
 KEY = FeatureKey(kind="test rows", content="c", weights="w", preprocessing="p", precision="float32")
@@ -58,6 +67,19 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def opened(source: Callable[[], RowSource], lines: list[str] | None = None) -> StoredFeatures:
     progress = quiet if lines is None else lines.append
     return open_features(KEY, NUM_ROWS, source, shard_rows=SHARD_ROWS, progress=progress)
+
+
+def test_what_is_missing_and_how_long_a_row_takes_is_known() -> None:
+    assert (rows_present(KEY, NUM_ROWS), seconds_a_row(KEY)) == (0, None)
+    with pytest.raises(KeyboardInterrupt):
+        opened(lambda: Counting(die_at=5))
+    assert rows_present(KEY, NUM_ROWS) == 4
+    opened(lambda: Counting())
+    assert rows_present(KEY, NUM_ROWS) == NUM_ROWS
+    measured = seconds_a_row(replace(KEY, content="other images"))
+    assert measured is not None
+    assert 0 < measured < 1
+    assert seconds_a_row(replace(KEY, weights="others")) is None
 
 
 def test_computed_once_and_mapped() -> None:

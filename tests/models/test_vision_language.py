@@ -26,7 +26,7 @@ from models.preprocessing import network_input, resize_batch
 from models.prompts import default_templates
 from models.stand_in import stand_in_path
 from models.text_features import encode_classes, tokenize_classes
-from models.vision_language import features_present, open_vision_language
+from models.vision_language import feature_bill, open_vision_language
 
 NAMES = ("cat", "dog", "sea_lion")
 QUICK = SmallClipnRecipe(clip=ClipRecipe(steps=2), no_tower=NoTowerRecipe(steps=2, num_passes=1))
@@ -73,10 +73,10 @@ def expected_features(clipn: Clipn, data_set: DataSet) -> NDArray[np.float32]:
 
 def test_the_stand_in_is_trained_once_and_everything_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     data_set, lines = small_data_set(), list[str]()
-    assert not features_present(data_set, ClipnSource())
+    assert feature_bill(data_set, ClipnSource()).num_missing == 13
     vision_language = open_vision_language(data_set, ClipnSource(), progress=lines.append)
     assert "small: training a small CLIPN on 10 images" in lines[0]
-    assert features_present(data_set, ClipnSource())
+    assert feature_bill(data_set, ClipnSource()).num_missing == 0
     clipn = load_clipn(stand_in_path(ClipnSource(), data_set), small_clip_config(8))
     images_ND = vision_language.image_features_ND
     np.testing.assert_allclose(images_ND, expected_features(clipn, data_set), atol=1e-6)
@@ -145,10 +145,10 @@ def test_a_checkpoint_of_the_user(tmp_path: Path, cache: Path) -> None:
     assert vision_language.image_features_ND.shape == (13, 16)
     assert vision_language.logit_scale == pytest.approx(1 / 0.07)
     assert not (cache / "clipn").exists()
-    assert features_present(data_set, source)
+    assert feature_bill(data_set, source).num_missing == 0
     torch.manual_seed(1)
     save_clipn(Clipn(clipn_source.clip_config(str(config))), tmp_path / "clipn.pt", epoch=1, name="")
-    assert not features_present(data_set, source)
+    assert feature_bill(data_set, source).num_missing == 13
 
 
 def test_a_plain_clip_by_file_and_by_tag(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +170,10 @@ def test_a_plain_clip_by_file_and_by_tag(tmp_path: Path, cache: Path, monkeypatc
         source = ClipnSource(pretrained=pretrained)
         if pretrained == path:
             save_file(weights, path)
-        assert not features_present(data_set, source)
+        assert feature_bill(data_set, source).num_missing == 13
         save_file(weights, path)
         vision_language = open_vision_language(data_set, source)
-        assert features_present(data_set, source)
+        assert feature_bill(data_set, source).num_missing == 0
         pixels = resize_batch(data_set.train.images.load(np.arange(13)), 12)
         with torch.inference_mode():
             features_ND = clipn.encode_image(network_input(pixels, torch.device("cpu")))
@@ -205,7 +205,7 @@ def test_a_damaged_stand_in_is_trained_again_and_gives_the_same(damage: Callable
     data_set = small_data_set()
     first = np.array(open_vision_language(data_set, ClipnSource()).image_features_ND)
     damage(stand_in_path(ClipnSource(), data_set))
-    assert not features_present(data_set, ClipnSource())
+    assert feature_bill(data_set, ClipnSource()).num_missing == 13
     np.testing.assert_array_equal(open_vision_language(data_set, ClipnSource()).image_features_ND, first)
 
 
