@@ -123,7 +123,9 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
     if not path.is_file():
         return "this image file does not exist"
     if path.stat().st_size == 0:
-        return "this image file is empty (0 bytes); copy it again or remove it"
+        return "this image file is empty (0 bytes); copy it again or remove it (or --skip-bad-images)"
     if isinstance(error, UnidentifiedImageError):
-        return "this file is no image (JPEG or PNG is expected); remove it from the class folders"
-    return f"this image file is damaged or cut short ({error}); copy it again or remove it"
+        return (
+            "this file is no image (JPEG or PNG is expected); remove it from the class folders (or --skip-bad-images)"
+        )
+    return f"this image file is damaged or cut short ({error}); copy it again or remove it (or --skip-bad-images)"

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from data.decoding import decode_square, picture_size
+from data.decoding import decode_rgb, decode_square, picture_size
 from data.image_files import ImageFile, state_of_files
 from data.imageset import ArrayImages, Images, PathImages
 from data.pixels import ChannelStatistics, PixelHash
@@ -35,7 +35,7 @@ from data.storage import (
     write_text_atomically,
 )
 
-LAYOUT = 1
+LAYOUT = 2
 """Part of every key: raised when an entry written by an older version must not be read any more."""
 MAX_ARRAY_SIZE = 64
 """Images up to this size (pixels) are kept as an array: Tiny-ImageNet's 110,000 take 1.4 GB, mapped and shared."""
@@ -52,6 +52,8 @@ class StoredImages:
     """The images of each named set of files, and the statistics of the set `train`."""
 
     images: Mapping[str, Images]
+    kept: Mapping[str, NDArray[np.bool_]]
+    """For each set, which of its files are among its images: all, unless bad ones were skipped."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -62,6 +64,7 @@ def open_stored_images(
     *,
     what: str,
     image_size: int | None = None,
+    skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> StoredImages:
     """The images of these files, decoded and checked the first time, opened from the cache afterwards.
@@ -71,33 +74,38 @@ def open_stored_images(
         sets: files of each set; `train` must be among them.
         what: name of the data set for progress lines.
         image_size: height and width in pixels; None takes the median shorter side of the training images, at most 224.
+        skip_bad: leave out the files that cannot be decoded, naming each, instead of stopping at the first.
         progress: gets lines of text during long work; None prints them on the standard error stream.
 
-    Raises ValueError naming the file that cannot be decoded, or the cache folder that cannot be written.
+    Raises ValueError naming the file that cannot be decoded, the set that has no other, or the cache folder that cannot
+    be written.
     """
     report = progress or to_stderr
     state = {name: state_of_files(files) for name, files in sets.items()}
 
-    def build(folder: Path) -> Meta:
-        size = image_size or _choose_image_size(root, sets["train"])
-        return _decode_sets(
-            folder,
-            root,
-            sets,
-            size,
-            StepReporter(f"reading the images of {what}", sum(map(len, sets.values())), report),
-        )
+    def reporter(doing: str) -> StepReporter:
+        return StepReporter(f"{doing} the images of {what}", sum(map(len, sets.values())), report)
 
-    folder, meta = open_entry({"sets": state, "image_size": image_size}, build, what=what, progress=report)
+    def build(folder: Path) -> Meta:
+        bad = _find_bad(root, sets, reporter("checking"), report) if skip_bad else {}
+        good = {name: _without(files, bad.get(name, [])) for name, files in sets.items()}
+        size = image_size or _choose_image_size(root, good["train"])
+        return _decode_sets(folder, root, good, size, reporter("reading")) | {"bad": bad}
+
+    key = {"sets": state, "image_size": image_size} | ({"skip_bad": True} if skip_bad else {})
+    folder, meta = open_entry(key, build, what=what, progress=report)
     images: dict[str, Images] = {}
-    for name, files in sets.items():
+    kept = {}
+    for name, all_files in sets.items():
+        files = _without(all_files, meta["bad"].get(name, []))
+        kept[name] = ~np.isin(np.arange(len(all_files)), meta["bad"].get(name, []))
         fingerprint = meta["fingerprints"][name]
         if meta["as_array"]:
             images[name] = ArrayImages(open_array(folder / f"{name}.npy"), fingerprint=fingerprint)
         else:
             names = [file.name for file in files]
             images[name] = PathImages(root, names, image_size=meta["image_size"], fingerprint=fingerprint)
-    return StoredImages(images=images, mean=_triple(meta["mean"]), std=_triple(meta["std"]))
+    return StoredImages(images=images, kept=kept, mean=_triple(meta["mean"]), std=_triple(meta["std"]))
 
 
 def open_entry(key: Any, build: Callable[[Path], Meta], *, what: str, progress: Progress) -> tuple[Path, Meta]:
@@ -182,6 +190,35 @@ def _choose_image_size(root: Path, files: Sequence[ImageFile]) -> int:
     sample = files[:: -(-len(files) // _SAMPLE)]
     sides = sorted(min(picture_size(root / file.name)) for file in sample)
     return min(MAX_IMAGE_SIZE, sides[len(sides) // 2])
+
+
+def _without(files: Sequence[ImageFile], bad: Sequence[int]) -> list[ImageFile]:
+    """The files but for those at the positions `bad`."""
+    left_out = set(bad)
+    return [file for number, file in enumerate(files) if number not in left_out]
+
+
+def _find_bad(
+    root: Path, sets: Mapping[str, Sequence[ImageFile]], reporter: StepReporter, report: Progress
+) -> dict[str, list[int]]:
+    """Positions of the files of each set that cannot be decoded, after naming each.
+
+    Raises ValueError for a set with no other file.
+    """
+    bad: dict[str, list[int]] = {name: [] for name in sets}
+    num_done = 0
+    for name, files in sets.items():
+        for number, file in enumerate(files):
+            try:
+                decode_rgb(root / file.name)
+            except ValueError as error:
+                report(f"skipped: {error}")
+                bad[name].append(number)
+            num_done += 1
+            reporter.done(num_done)
+        if len(bad[name]) == len(files):
+            raise ValueError(f"{root}: none of the {len(files)} images of {name} can be decoded")
+    return bad
 
 
 def _decode_sets(

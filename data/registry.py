@@ -27,11 +27,21 @@ class Reader(Protocol):
         ...
 
 
+class ImageFileReader(Protocol):
+    """A reader of single image files, of which it can leave out the bad ones."""
+
+    def __call__(
+        self, *, root: Path | None = None, skip_bad_images: bool = False, progress: Progress | None = None
+    ) -> DataSet:
+        """The data set, read below `root`; `progress` gets lines of text."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """The functions of one data set."""
 
-    read: Reader
+    read: Reader | ImageFileReader
     survey: Callable[[Path | None], Survey]
     """Says what is there without decoding images; raises ValueError that says what is missing and where to get it."""
 
@@ -44,21 +54,31 @@ DATA_SETS: dict[str, Source] = {
 }
 
 
-def open_data_set(name: str, *, root: Path | None = None, progress: Progress | None = None) -> DataSet:
+IMAGE_FILE_READERS: dict[str, ImageFileReader] = {"tiny-imagenet": read_tiny_imagenet}
+"""Those of `DATA_SETS` that lie in single image files."""
+
+
+def open_data_set(
+    name: str, *, root: Path | None = None, skip_bad_images: bool = False, progress: Progress | None = None
+) -> DataSet:
     """The data set called `name`.
 
     Args:
         name: a name of `DATA_SETS`, or `folder:<path>` for an image folder.
         root: folder that holds the files; None for the reader's own default.
+        skip_bad_images: leave out image files that cannot be decoded, naming each, instead of stopping at the first;
+            changes nothing for data sets that are no image files.
         progress: gets a line of text now and then while images are decoded for the first time; None prints them on the
             standard error stream.
 
     Raises ValueError for an unknown name (the nearest is suggested) and for missing or bad files.
     """
     if name.startswith(FOLDER_PREFIX):
-        return read_folder(_folder_path(name, root), name=name, progress=progress)
+        return read_folder(_folder_path(name, root), name=name, skip_bad_images=skip_bad_images, progress=progress)
     if name not in DATA_SETS:
         raise unknown_name("data set", name, [*DATA_SETS, f"{FOLDER_PREFIX}<path>"])
+    if name in IMAGE_FILE_READERS:
+        return IMAGE_FILE_READERS[name](root=root, skip_bad_images=skip_bad_images, progress=progress)
     return DATA_SETS[name].read(root=root, progress=progress)
 
 

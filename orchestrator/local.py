@@ -22,9 +22,9 @@ from strategies.scorer import PurityScorer
 
 
 @lru_cache(maxsize=4)
-def cached_data_set(name: str, root: Path | None) -> DataSet:
+def cached_data_set(name: str, root: Path | None, skip_bad_images: bool) -> DataSet:
     """The data set, opened once a process: workers are reused for many trials of the same data."""
-    return open_data_set(name, root=root)
+    return open_data_set(name, root=root, skip_bad_images=skip_bad_images)
 
 
 def compute_trial(
@@ -45,7 +45,7 @@ def compute_trial(
     trial = planned.trial
     use_threads(cpus)
     device = pick_device(gpus)
-    data = cached_data_set(trial.dataset, trial.data_root)
+    data = cached_data_set(trial.dataset, trial.data_root, trial.skip_bad_images)
     if data.fingerprint != planned.data_fingerprint:
         raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
     problem = pose_problem(trial, data)
@@ -69,13 +69,13 @@ def local_scorer(
 
     Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
     """
-    needed = {(t.dataset, t.data_root): t.clipn.source() for t in trials if t.uses_purity}
+    needed = {(t.dataset, t.data_root, t.skip_bad_images): t.clipn.source() for t in trials if t.uses_purity}
     if not needed:
         return None
     use_threads(cpus)
     device = pick_device(gpus)
     vision_languages = {}
-    for (name, root), source in needed.items():
-        data = cached_data_set(name, root)
+    for where, source in needed.items():
+        data = cached_data_set(*where)
         vision_languages[data.fingerprint] = open_vision_language(data, source, device=str(device), progress=progress)
     return LocalPurityScorer(vision_languages, device)

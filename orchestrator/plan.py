@@ -41,13 +41,13 @@ def plan_trials(trials: Sequence[TrialConfig], ledger: Ledger | None) -> list[Pl
     Raises ValueError for a data set that cannot be opened, ratios or budgets that it cannot give, and CLIPN weights
     that are not there.
     """
-    data_sets: dict[tuple[str, str], DataSet] = {}
+    data_sets: dict[tuple[str, str, bool], DataSet] = {}
     clipn: dict[tuple[str, str], str] = {}
     planned = []
     for trial in trials:
-        where = (trial.dataset, str(trial.data_root))
+        where = (trial.dataset, str(trial.data_root), trial.skip_bad_images)
         if where not in data_sets:
-            data_sets[where] = open_data_set(trial.dataset, root=trial.data_root)
+            data_sets[where] = _open(trial)
         data = data_sets[where]
         _check(trial, data)
         which = (data.fingerprint, trial.clipn.model_dump_json())
@@ -63,7 +63,7 @@ def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
     needed = {(p.data_fingerprint, p.trial.clipn): p.trial for p in planned if p.trial.uses_purity}
     lines = []
     for trial in needed.values():
-        data = open_data_set(trial.dataset, root=trial.data_root)
+        data = _open(trial)
         bill = feature_bill(data, trial.clipn.source())
         lines.append(f"{trial.dataset}: CLIPN's features of {bill.num_images:,} images: {feature_state(bill)}")
     return lines
@@ -92,6 +92,10 @@ def look_up(ledger: Ledger | None, trial: TrialConfig, fingerprint: str, data_fi
         records=state.records[: trial.rounds] if state else (),
         error=state.error if state else None,
     )
+
+
+def _open(trial: TrialConfig) -> DataSet:
+    return open_data_set(trial.dataset, root=trial.data_root, skip_bad_images=trial.skip_bad_images)
 
 
 def _check(trial: TrialConfig, data: DataSet) -> None:

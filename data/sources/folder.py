@@ -14,12 +14,14 @@ from data.progress import Progress
 _PARTS = ("train", "test")
 
 
-def read_folder(path: Path, *, name: str, progress: Progress | None = None) -> DataSet:
+def read_folder(path: Path, *, name: str, skip_bad_images: bool = False, progress: Progress | None = None) -> DataSet:
     """The image folder at `path` as a data set; class names are the folder names, sorted; images are sorted by name.
 
     All files are decoded the first time (with progress), so that a bad one is found before any training. Images whose
     median shorter side is at most 64 pixels are kept as one array a set; larger ones are decoded on demand, the shorter
     side resized to at most 224 pixels. Mean and deviation are those of the training images.
+
+    `skip_bad_images`: files that are no whole image are left out, each named to `progress`.
 
     Raises ValueError, naming the path, for a missing folder, fewer than two classes, classes that differ between
     `train/` and `test/`, an empty class folder, a file that is no whole image, and a link that leaves `path`.
@@ -38,9 +40,10 @@ def read_folder(path: Path, *, name: str, progress: Progress | None = None) -> D
                 raise ValueError(f"{root / part / class_name}: this class folder is empty; add images or remove it")
             files[part].extend(of_class)
             labels[part].extend([label] * len(of_class))
-    stored = open_stored_images(root, files, what=name, progress=progress)
+    stored = open_stored_images(root, files, what=name, skip_bad=skip_bad_images, progress=progress)
     train, test = (
-        ImageSet(images=stored.images[part], labels=np.array(labels[part], dtype=np.int64)) for part in _PARTS
+        ImageSet(images=stored.images[part], labels=np.array(labels[part], dtype=np.int64)[stored.kept[part]])
+        for part in _PARTS
     )
     return make_data_set(
         name=name, class_names=tuple(classes["train"]), train=train, test=test, mean=stored.mean, std=stored.std

@@ -23,7 +23,9 @@ _MEAN = (0.4802, 0.4481, 0.3975)
 _STD = (0.2764, 0.2689, 0.2816)
 
 
-def read_tiny_imagenet(*, root: Path | None = None, progress: Progress | None = None) -> DataSet:
+def read_tiny_imagenet(
+    *, root: Path | None = None, skip_bad_images: bool = False, progress: Progress | None = None
+) -> DataSet:
     """Tiny-ImageNet-200: 100,000 training and 10,000 test images (the published validation images) of 200 classes.
 
     Read from `tiny-imagenet-200` in `root` (or `root` itself), else in `$VLPURE_DATA`. Classes are the folders of
@@ -40,13 +42,20 @@ def read_tiny_imagenet(*, root: Path | None = None, progress: Progress | None = 
     test_files, test_labels = _list_test(source, wnids)
     class_names = _read_class_names(source, wnids)
     stored = open_stored_images(
-        source, {"train": train_files, "test": test_files}, what="tiny-imagenet", image_size=_SIZE, progress=progress
+        source,
+        {"train": train_files, "test": test_files},
+        what="tiny-imagenet",
+        image_size=_SIZE,
+        skip_bad=skip_bad_images,
+        progress=progress,
     )
     return make_data_set(
         name="tiny-imagenet",
         class_names=class_names,
-        train=ImageSet(images=stored.images["train"], labels=np.array(train_labels, dtype=np.int64)),
-        test=ImageSet(images=stored.images["test"], labels=np.array(test_labels, dtype=np.int64)),
+        train=ImageSet(
+            images=stored.images["train"], labels=np.array(train_labels, dtype=np.int64)[stored.kept["train"]]
+        ),
+        test=ImageSet(images=stored.images["test"], labels=np.array(test_labels, dtype=np.int64)[stored.kept["test"]]),
         mean=_MEAN,
         std=_STD,
     )

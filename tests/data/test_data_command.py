@@ -48,7 +48,8 @@ def test_error_is_one_line_and_status_2(write_folder: WriteFolder, capsys: pytes
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        f"python -m data: {root}/train/circle/0.png: this image file is empty (0 bytes); copy it again or remove it\n"
+        f"python -m data: {root}/train/circle/0.png: this image file is empty (0 bytes); copy it again or remove it "
+        "(or --skip-bad-images)\n"
     )
     with pytest.raises(ValueError, match="this image file is empty"):
         main([f"folder:{root}", "--debug"])

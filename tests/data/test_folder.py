@@ -110,6 +110,36 @@ def test_images_are_decoded_once(write_folder: WriteFolder, monkeypatch: pytest.
     assert np.array_equal(second.train.images.load(np.arange(6)), first.train.images.load(np.arange(6)))
 
 
+@pytest.mark.parametrize("size", [(8, 8), (80, 80)])
+def test_bad_images_are_left_out_where_that_is_asked_for(write_folder: WriteFolder, size: tuple[int, int]) -> None:
+    root = write_folder(size=size)
+    whole = open_data_set(f"folder:{root}")
+    (root / "train" / "circle" / "1.png").write_bytes(b"")
+    (root / "test" / "square" / "0.png").write_text("no picture")
+    lines: list[str] = []
+    with pytest.raises(ValueError, match=r"circle/1\.png.*--skip-bad-images"):
+        open_data_set(f"folder:{root}")
+    rest = open_data_set(f"folder:{root}", skip_bad_images=True, progress=lines.append)
+    assert [line.split(":")[0] for line in lines] == ["skipped", "skipped"]
+    assert rest.train.labels.tolist() == [0, 0, 1, 1, 1]
+    assert rest.test.labels.tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(
+        rest.train.images.load(np.arange(5)), whole.train.images.load(np.array([0, 2, 3, 4, 5]))
+    )
+    assert rest.fingerprint != whole.fingerprint
+    again = open_data_set(f"folder:{root}", skip_bad_images=True, progress=lines.append)
+    assert again.fingerprint == rest.fingerprint
+    assert len(lines) == 2
+
+
+def test_a_set_of_bad_images_only_is_refused(write_folder: WriteFolder) -> None:
+    root = write_folder()
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="none of the 4 images of test can be decoded"):
+        open_data_set(f"folder:{root}", skip_bad_images=True, progress=lambda line: None)
+
+
 def test_hidden_files_are_ignored(write_folder: WriteFolder) -> None:
     root = write_folder()
     fingerprint = _open(root).fingerprint
