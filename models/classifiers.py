@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
 from models.recipe import Recipe
@@ -21,7 +22,8 @@ class ResNet18(nn.Module):
     The second normalisation of every block starts at zero, so that each block starts as the identity.
     """
 
-    def __init__(self, num_classes: int, *, width: int = 64) -> None:
+    def __init__(self, num_classes: int, *, width: int = 64, head_dropout: float = 0.0) -> None:
+        """`head_dropout`: share of the features dropped before the last layer, in training."""
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
@@ -33,14 +35,24 @@ class ResNet18(nn.Module):
             for level, (num_in, num_out) in enumerate(zip(inputs, widths, strict=True))
         )
         self.head = nn.Linear(widths[-1], num_classes)
+        self.stage_widths = widths
+        self._head_dropout = head_dropout
 
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, K) and average-pooled features (B, D = 8 x width) of normalised images (B, 3, H, W)."""
+        logits_BK, features_BD, _ = self.with_stages(images_B3HW)
+        return logits_BK, features_BD
+
+    def with_stages(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits, features, and the outputs of the four stages, each (B, channels, height, width)."""
         hidden = self.stem(images_B3HW)
+        outputs = []
         for stage in self.stages:
             hidden = stage(hidden)
+            outputs.append(hidden)
         features_BD = hidden.mean(dim=(2, 3))
-        return self.head(features_BD), features_BD
+        kept_BD = F.dropout(features_BD, self._head_dropout, self.training) if self._head_dropout else features_BD
+        return self.head(kept_BD), features_BD, outputs
 
 
 class Subsample(nn.Module):
@@ -59,14 +71,14 @@ class Subsample(nn.Module):
         return images_BCHW[:, :, :: self._step, :: self._step]
 
 
-def build_classifier(recipe: Recipe, num_classes: int, *, weights_seed: int) -> nn.Module:
+def build_classifier(recipe: Recipe, num_classes: int, *, weights_seed: int) -> ResNet18:
     """A classifier with initial weights that depend on `weights_seed` alone, on the CPU, in channels-last layout.
 
     torch's global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed)
-        network = ResNet18(num_classes, width=recipe.width)
+        network = ResNet18(num_classes, width=recipe.width, head_dropout=recipe.head_dropout)
     return network.to(memory_format=torch.channels_last)
 
 

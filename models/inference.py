@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data.imageset import Images
+from models.batches import Normalise
 from models.devices import autocast
-from models.outputs import ClassifierOutputs
+from models.outputs import ClassifierOutputs, LinearHead
 from models.recipe import Recipe
-from models.training import Normalise
 
 
 @torch.inference_mode()
@@ -29,13 +29,26 @@ def predict(
 ) -> ClassifierOutputs:
     """What the network, in evaluation mode and without augmentation, says of the images `idx`."""
     network.eval()
-    logits, features = [], []
+    rows: list[list[torch.Tensor]] = []
     for start in range(0, len(idx), recipe.eval_batch_size):
         pixels = torch.from_numpy(images.load(idx[start : start + recipe.eval_batch_size])).to(device)
         with autocast(recipe, device):
-            batch_logits, batch_features = network(normalise(pixels))
-        logits.append(batch_logits.float().cpu())
-        features.append(batch_features.float().cpu())
-    if not logits:
+            outputs = network(normalise(pixels))
+        rows.append([output.float() for output in outputs])
+    if not rows:
         raise ValueError("no image to look at")
-    return ClassifierOutputs(logits_NK=torch.cat(logits).numpy(), features_ND=torch.cat(features).numpy())
+    logits_NK, features_ND, *losses = (torch.cat(parts).cpu().numpy() for parts in zip(*rows, strict=True))
+    return ClassifierOutputs(
+        logits_NK=logits_NK,
+        features_ND=features_ND,
+        predicted_losses_N=losses[0] if losses else None,
+        head=_head_of(network),
+    )
+
+
+def _head_of(network: nn.Module) -> LinearHead | None:
+    """The network's last layer, where it has one called `head`."""
+    head = getattr(network, "head", None)
+    if not isinstance(head, nn.Linear):
+        return None
+    return LinearHead(weight_KD=head.weight.float().cpu().numpy(), bias_K=head.bias.float().cpu().numpy())

@@ -19,24 +19,41 @@ class Recipe(BaseModel):
     width: Annotated[int, Field(ge=1, le=1024)] = 64
     """Channels of the first stage; the later ones have 2, 4 and 8 times as many."""
     steps: Annotated[int, Field(ge=1)] = 20_000
-    """Number of SGD steps."""
+    """Number of SGD steps, each on a batch drawn uniformly with replacement."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """In place of `steps`: passes over all images in random order, the last batch of each as large as what is left."""
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Images a step, drawn uniformly with replacement."""
+    """Images a step."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     """Initial learning rate of SGD."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD (not Nesterov)."""
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Whether the momentum is Nesterov's."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
     """L2 penalty, on every parameter."""
     milestones: tuple[Fraction, ...] = Field(default=(0.5, 0.75), strict=False)
-    """Shares of `steps` after which the learning rate is multiplied by `decay`."""
+    """Shares of the steps (or epochs) after which the learning rate is multiplied by `decay`."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Factor applied to the learning rate at each milestone."""
     flip: bool = True
     """Mirror each image left-right with probability 1/2."""
     crop_padding: Annotated[int, Field(ge=0)] = 4
     """Pixels of black border added before a random crop to the original size; 0 switches the crop off."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Degrees: each image is turned by a random angle of at most so much either way, the corners filled with black."""
+    head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the pooled features dropped before the last layer, in training."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of training and inference: 32-bit floats, or bfloat16 autocast."""
     eval_batch_size: Annotated[int, Field(ge=1)] = 512
     """Images a batch when nothing is trained."""
+
+    def num_steps(self, num_images: int) -> int:
+        """SGD steps of one training on that many images."""
+        return self.steps if self.epochs is None else self.epochs * self.batches_a_pass(num_images)
+
+    def batches_a_pass(self, num_images: int) -> int:
+        """Batches of one pass. A single image left over joins the batch before it: batch statistics need two."""
+        full, left = divmod(num_images, self.batch_size)
+        return max(1, full + (left > 1))

@@ -1,11 +1,13 @@
-"""fit(): trains any classifier from scratch with SGD, batches drawn and augmented on the device.
+"""fit(): trains any classifier from scratch with SGD; what is minimised is a part of it.
 
-Shapes: N images, B batch, H and W pixels.
+Shapes: N images, B batch, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batches import Batches, Normalise
 from models.devices import autocast
 from models.recipe import Recipe
 
@@ -20,49 +23,42 @@ PROGRESS_EVERY = 100
 """Steps between two calls of `progress`."""
 
 
-class Normalise:
-    """Turns uint8 pixels into the network's input: ([0, 1] - mean) / std, a channel at a time."""
+class Objective(Protocol):
+    """What a training minimises, and what it changes between passes."""
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
-        self.scale = 1.0 / (255.0 * torch.tensor(std, device=device))
-        self.shift = torch.tensor(mean, device=device) / torch.tensor(std, device=device)
+    def prepare(self, network: nn.Module, done: float) -> None:
+        """Called before each step that starts a pass (or each step, where there are no passes).
 
-    def __call__(self, pixels_BHW3: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in channels-last layout, without a copy of the layout."""
-        return (pixels_BHW3.float() * self.scale - self.shift).permute(0, 3, 1, 2)
+        `done` is the share of the training behind, in [0, 1).
+        """
+        ...
+
+    def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
+        """The loss () of normalised images; `picked_B` are their positions among the training images."""
+        ...
+
+    def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
+        """Parameters of the network that learn at a constant rate with Nesterov's momentum; mostly none."""
+        ...
 
 
-class Batches:
-    """Draws training batches on the device: uniformly with replacement (P11), flipped and cropped at random.
+class CrossEntropy:
+    """Mean cross entropy of the logits divided by `temperature`."""
 
-    The images lie on the device once, as uint8 with their black border, so that a batch is a single gather.
-    """
+    def __init__(self, temperature: float = 1.0) -> None:
+        self._temperature = temperature
 
-    def __init__(self, pixels_NHW3: NDArray[np.uint8], recipe: Recipe, generator: torch.Generator) -> None:
-        self._device = generator.device
-        self._generator = generator
-        self._recipe = recipe
-        self._size = pixels_NHW3.shape[1:3]
-        pad = recipe.crop_padding
-        pixels = torch.from_numpy(np.pad(pixels_NHW3, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
-        self._padded_NHW3 = pixels.to(self._device)
+    def prepare(self, network: nn.Module, done: float) -> None:
+        """Nothing."""
 
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Positions (B,) int64 and pixels (B, H, W, 3) uint8 of one batch."""
-        num, (height, width), recipe = self._recipe.batch_size, self._size, self._recipe
-        picked = self._integers(self._padded_NHW3.shape[0], num)
-        rows = torch.arange(height, device=self._device).expand(num, height)
-        cols = torch.arange(width, device=self._device).expand(num, width)
-        if recipe.flip:
-            mirrored = self._integers(2, num)[:, None].bool()
-            cols = torch.where(mirrored, cols.flip(1), cols)
-        if recipe.crop_padding:
-            rows = rows + self._integers(2 * recipe.crop_padding + 1, num)[:, None]
-            cols = cols + self._integers(2 * recipe.crop_padding + 1, num)[:, None]
-        return picked, self._padded_NHW3[picked[:, None, None], rows[:, :, None], cols[:, None, :]]
+    def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
+        """The mean over the batch; the network's first output are the logits."""
+        logits_BK: Tensor = network(images_B3HW)[0].float()
+        return F.cross_entropy(logits_BK if self._temperature == 1.0 else logits_BK / self._temperature, labels_B)
 
-    def _integers(self, high: int, num: int) -> Tensor:
-        return torch.randint(high, (num,), generator=self._generator, device=self._device)
+    def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
+        """None."""
+        return ()
 
 
 def fit(
@@ -74,47 +70,77 @@ def fit(
     normalise: Normalise,
     batches_seed: int,
     device: torch.device,
+    objective: Objective | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> nn.Module:
-    """The network, trained for `recipe.steps` steps on `device`; the last weights, no selection (P10, P12).
+    """The network, trained as the recipe says on `device`; the last weights, no selection (P10, P12).
 
-    Labels are 0..K-1. Equal seeds give equal weights, to the bit on a CPU with the same number of threads. `progress`
-    hears the number of steps done, now and then. Raises ValueError without images and ArithmeticError when the
-    weights are no longer finite (a learning rate that is too high).
+    Labels are 0..K-1; `objective` is the cross entropy by default. Equal seeds give equal weights, to the bit on a CPU
+    with the same number of threads. `progress` hears the number of steps done, now and then. Raises ValueError without
+    images and ArithmeticError when the weights are no longer finite (a learning rate that is too high).
     """
     if not len(pixels_NHW3):
         raise ValueError("no labelled ID image to train on: raise the budget or lower the OOD ratio")
-    generator = torch.Generator(device=device).manual_seed(batches_seed)
-    batches = Batches(pixels_NHW3, recipe, generator)
+    objective = objective or CrossEntropy()
+    batches = Batches(pixels_NHW3, recipe, torch.Generator(device=device).manual_seed(batches_seed))
     labels = torch.from_numpy(labels_N).to(device)
     network = network.to(device).train()
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
-    milestones = [int(share * recipe.steps) for share in recipe.milestones]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=recipe.decay)
-    for step in range(recipe.steps):
-        picked, pixels = batches.draw()
-        with autocast(recipe, device):
-            logits = network(normalise(pixels))[0]
-        loss = F.cross_entropy(logits.float(), labels[picked])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        if progress is not None and (step + 1) % PROGRESS_EVERY == 0:
-            progress(step + 1)
-    _check_finite(network, recipe)
+    optimiser, schedule = _optimiser(network, recipe, objective, len(pixels_NHW3))
+    num_steps, pass_steps = recipe.num_steps(len(pixels_NHW3)), _pass_steps(recipe, len(pixels_NHW3))
+    with _own_randomness(batches_seed, device):
+        for step, picked in enumerate(batches.positions()):
+            if step % pass_steps == 0:
+                objective.prepare(network, step / num_steps)
+            pixels = batches.augment(picked)
+            with autocast(recipe, device):
+                loss = objective.loss(network, normalise(pixels), labels[picked], picked)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            if progress is not None and (step + 1) % PROGRESS_EVERY == 0:
+                progress(step + 1)
+    _check_finite(network, recipe, num_steps)
     return network.eval()
 
 
-def _check_finite(network: nn.Module, recipe: Recipe) -> None:
+@contextmanager
+def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's global generators, which dropout draws from, start at `seed` inside and are afterwards as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _pass_steps(recipe: Recipe, num_images: int) -> int:
+    """Steps of one pass over the images; 1 where batches are drawn with replacement."""
+    return 1 if recipe.epochs is None else recipe.batches_a_pass(num_images)
+
+
+def _optimiser(
+    network: nn.Module, recipe: Recipe, objective: Objective, num_images: int
+) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.LambdaLR]:
+    """SGD over all parameters, those of the objective's own with a constant rate and Nesterov's momentum."""
+    others = list(objective.other_parameters(network))
+    own = {id(parameter) for parameter in others}
+    groups = [{"params": [p for p in network.parameters() if id(p) not in own], "nesterov": recipe.nesterov}]
+    if others:
+        groups.append({"params": others, "nesterov": True})
+    optimiser = torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+    )
+    length, pass_steps = recipe.num_steps(num_images), _pass_steps(recipe, num_images)
+    ends = [int(share * (length // pass_steps)) * pass_steps for share in recipe.milestones]
+
+    def factor(step: int) -> float:
+        return recipe.decay ** sum(step >= end for end in ends)
+
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, [factor, lambda step: 1.0][: len(groups)])
+
+
+def _check_finite(network: nn.Module, recipe: Recipe, num_steps: int) -> None:
     if not all(bool(torch.isfinite(p).all()) for p in network.state_dict().values()):
         raise ArithmeticError(
-            f"training diverged: weights are not finite after {recipe.steps} steps "
+            f"training diverged: weights are not finite after {num_steps} steps "
             f"at learning rate {recipe.learning_rate}; lower recipe.learning_rate"
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,13 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data.imageset import Images
+from models.batches import Batches, Normalise
+from models.devices import autocast
 from models.inference import predict
 from models.outputs import ClassifierOutputs
 from models.recipe import Recipe
-from models.training import Normalise, fit
-
-if TYPE_CHECKING:
-    from models.training import Objective
+from models.training import Objective, fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +50,6 @@ class Workshop:
         recipe: Recipe,
         name: str,
         objective: Objective | None = None,
-        before_epoch: Callable[[nn.Module, int], None] | None = None,
     ) -> nn.Module:
         """`network`, trained on the images `idx` with `labels_N`; errors and arguments as `models.training.fit`."""
         return fit(
@@ -65,9 +62,20 @@ class Workshop:
             device=self.device,
             progress=self.progress,
             objective=objective,
-            before_epoch=before_epoch,
         )
 
     def predict(self, network: nn.Module, idx: NDArray[np.int64]) -> ClassifierOutputs:
         """What a network, in evaluation mode and without augmentation, says of the images `idx`."""
         return predict(network, self.images, idx, recipe=self.recipe, normalise=self.normalise, device=self.device)
+
+    @torch.inference_mode()
+    def augmented_logits(self, idx: NDArray[np.int64], passes: int, name: str) -> NDArray[np.float32]:
+        """Logits (P, N, K) of this round's classifier for the images `idx`, augmented anew in each pass."""
+        generator = torch.Generator(device=self.device).manual_seed(self.batches_seed(name))
+        batches = Batches(self.images.load(idx), self.recipe, generator)
+        rows = torch.arange(len(idx), device=self.device).repeat(passes)
+        logits = []
+        for picked in torch.split(rows, self.recipe.eval_batch_size):
+            with autocast(self.recipe, self.device):
+                logits.append(self.classifier(self.normalise(batches.augment(picked)))[0].float())
+        return torch.cat(logits).cpu().numpy().reshape(passes, len(idx), -1)

@@ -1,42 +1,77 @@
-"""Keeps the classifier of a trial's last finished round, so that a continued trial trains nothing twice.
+"""Keeps trained classifiers on disk, so that nothing is trained twice.
 
-A convenience, not the truth: if the file is lost, the classifier is trained again and comes out the same.
+Of each unfinished trial the classifier of its last finished round, and of each condition and seed that of round 0,
+which all strategies start from. A convenience, not the truth: what is lost is trained again and comes out the same.
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from data.storage import write_atomically
+from data.storage import file_lock, write_atomically
 
 StateDict = dict[str, Tensor]
 
 
 class ClassifierStore:
-    """One file for one trial; `folder=None` keeps nothing."""
+    """The files of one trial in a folder that trials share; `folder=None` keeps nothing."""
 
     def __init__(self, folder: Path | None, fingerprint: str) -> None:
+        self._folder = folder
         self._path = folder / f"{fingerprint}.pt" if folder else None
 
     def save(self, round_number: int, weights: StateDict) -> None:
         """Keep the weights of `round_number` in place of any earlier ones."""
-        if self._path is None:
-            return
-        content = {"round": round_number, "weights": weights}
-        write_atomically(self._path, lambda file: torch.save(content, file))
+        if self._path is not None:
+            _save(self._path, round_number, weights)
 
     def load(self, round_number: int) -> StateDict | None:
         """The weights of `round_number`, on the CPU, or None where they are not kept."""
-        if self._path is None or not self._path.exists():
-            return None
-        kept = torch.load(self._path, map_location="cpu", weights_only=True)
-        weights: StateDict = kept["weights"]
-        return weights if kept["round"] == round_number else None
+        return _load(self._path, round_number) if self._path is not None else None
+
+    def first(self, identity: str, train: Callable[[], StateDict]) -> StateDict:
+        """The weights of round 0 under that identity: of whoever trained them first, on the CPU, or from `train` here.
+
+        While one process trains them, others that need the same wait.
+        """
+        if self._folder is None:
+            return train()
+        path = _first_folder(self._folder) / f"{identity}.pt"
+        with file_lock(path.with_suffix(".lock")):
+            weights = _load(path, 0)
+            if weights is None:
+                weights = train()
+                _save(path, 0, weights)
+        return weights
 
     def clear(self) -> None:
-        """Forget the trial: it is finished."""
+        """Forget the trial's own classifier: it is finished."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+
+
+def forget_first(folder: Path) -> None:
+    """Remove the shared classifiers of round 0: no trial of the folder is left to start."""
+    shutil.rmtree(_first_folder(folder), ignore_errors=True)
+
+
+def _first_folder(folder: Path) -> Path:
+    return folder / "round0"
+
+
+def _save(path: Path, round_number: int, weights: StateDict) -> None:
+    content = {"round": round_number, "weights": weights}
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def _load(path: Path, round_number: int) -> StateDict | None:
+    if not path.exists():
+        return None
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    weights: StateDict = kept["weights"]
+    return weights if kept["round"] == round_number else None

@@ -271,6 +271,7 @@ def _tune(
 ) -> None:
     from ray import tune
 
+    from orchestrator.classifier_store import forget_first
     from orchestrator.tune_trial import EndCallback, run_one
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -296,6 +297,7 @@ def _tune(
     )
     try:
         tuner.fit()
+        forget_first(output.classifiers)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)  # Tune's own notes, of which we use nothing
 

@@ -18,13 +18,14 @@ from torch import nn
 
 from data.imageset import Images
 from data.pool import Pool
-from models.classifiers import build_classifier
+from models.batches import Normalise
 from models.devices import describe_environment, peak_memory_mib
 from models.inference import predict
 from models.outputs import ClassifierOutputs
-from models.training import Normalise, fit
+from models.training import fit
 from models.workshop import Workshop
-from orchestrator.classifier_store import ClassifierStore
+from orchestrator.classifier import ClassifierPlan
+from orchestrator.classifier_store import ClassifierStore, StateDict
 from orchestrator.config import TrialConfig
 from orchestrator.metrics import query_precision
 from orchestrator.problem import OpenSetProblem
@@ -71,6 +72,7 @@ class Trajectory:
         self._classifiers = classifiers
         self._scorer = scorer
         self._progress = progress
+        self._plan = ClassifierPlan(trial, problem.num_id_classes)
         self._normalise = Normalise(problem.data.mean, problem.data.std, device)
         self._oracle = problem.oracle()
         self._labels = np.full(len(problem.data.train.labels), UNKNOWN, dtype=np.int64)
@@ -116,11 +118,7 @@ class Trajectory:
         """The classifier of the last finished round: as it was kept, or trained again."""
         last = records[-1].round
         weights = self._classifiers.load(last)
-        if weights is None:
-            return self._train(last)
-        network = self._new_network()
-        network.load_state_dict(weights)
-        return network.to(self._device).eval()
+        return self._train(last) if weights is None else self._with_weights(weights)
 
     def _buy(self, idx: IndexArray) -> int:
         """Ask the oracle about unlabelled images and move them; the number of ID images among them."""
@@ -181,7 +179,7 @@ class Trajectory:
         return Workshop(
             images=self._problem.data.train.images,
             classifier=network,
-            recipe=self._trial.recipe,
+            recipe=self._plan.recipe,
             normalise=self._normalise,
             device=self._device,
             weights_seed=lambda name: stream_seed(seed, f"weights of {name}"),
@@ -189,19 +187,27 @@ class Trajectory:
             progress=self._progress,
         )
 
-    def _new_network(self) -> nn.Module:
-        """The trial's initial network: the same in every round (P10)."""
-        seed = stream_seed(self._trial.seed, "weights")
-        return build_classifier(self._trial.recipe, self._problem.num_id_classes, weights_seed=seed)
-
     def _train(self, round_number: int) -> nn.Module:
-        """The classifier trained from scratch on the labelled ID images."""
+        """The classifier trained from scratch on the labelled ID images; that of round 0 may be shared."""
+        if round_number:
+            return self._fit(round_number)
+        identity = self._plan.identity(data_fingerprint=self._problem.data.fingerprint, device=self._device.type)
+        return self._with_weights(self._classifiers.first(identity, lambda: self._fit(0).state_dict()))
+
+    def _with_weights(self, weights: StateDict) -> nn.Module:
+        """The classifier with weights that were trained before."""
+        network = self._plan.new_network()
+        network.load_state_dict(weights)
+        return network.to(self._device).eval()
+
+    def _fit(self, round_number: int) -> nn.Module:
         idx = self._pool.labelled_id_idx
         return fit(
-            self._new_network(),
+            self._plan.new_network(),
             self._problem.data.train.images.load(idx),
             self._labels[idx],
-            recipe=self._trial.recipe,
+            recipe=self._plan.recipe,
+            objective=self._plan.objective(),
             normalise=self._normalise,
             batches_seed=stream_seed(self._trial.seed, "batches", round_number),
             device=self._device,
@@ -214,7 +220,7 @@ class Trajectory:
         return float((given.logits_NK.argmax(axis=1) == self._problem.test_labels).mean())
 
     def _predict(self, network: nn.Module, images: Images, idx: IndexArray) -> ClassifierOutputs:
-        return predict(network, images, idx, recipe=self._trial.recipe, normalise=self._normalise, device=self._device)
+        return predict(network, images, idx, recipe=self._plan.recipe, normalise=self._normalise, device=self._device)
 
     def _record(
         self, round_number: int, accuracy: float, query: Query | None, seconds: dict[str, float]

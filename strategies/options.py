@@ -41,11 +41,29 @@ class MonteCarloOptions(Section):
     """Share of the features dropped."""
 
 
+class AlphaMixOptions(Section):
+    """AlphaMix (Parvaneh et al. 2022)."""
+
+    step: Annotated[float, Field(gt=0, le=1)] = 1 / 32
+    """By how much the mixing grows until enough predictions flip; at most 1."""
+
+
+class ProbCoverOptions(Section):
+    """ProbCover (Yehuda et al. 2022)."""
+
+    purity: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Share of the balls that are to hold one cluster only; the largest radius that reaches it is taken."""
+    radius: Annotated[float, Field(gt=0)] | None = None
+    """Radius of a ball among unit features, in (0, 2); none: from `purity`."""
+
+
 class StrategyOptions(Section):
     """All sections."""
 
     learning_loss: LearningLossOptions = LearningLossOptions()
     monte_carlo: MonteCarloOptions = MonteCarloOptions()
+    alphamix: AlphaMixOptions = AlphaMixOptions()
+    probcover: ProbCoverOptions = ProbCoverOptions()
 
     def read_by(self, sections: tuple[str, ...]) -> dict[str, object]:
         """Those sections as plain values, for a fingerprint."""

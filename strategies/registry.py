@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data.naming import unknown_name
+from strategies.alphamix import AlphaMix
 from strategies.base import Strategy
 from strategies.confidence import LeastConfidence
+from strategies.learning_loss import LearningLoss
+from strategies.monte_carlo import Measure, MonteCarlo, mean_deviation, mutual_information, variation_ratio
 from strategies.options import StrategyOptions
 from strategies.random import Random
 from strategies.scorer import PurityOptions, PurityScorer
+from strategies.uncertainty import Entropy, Margin
 from strategies.vlpure import VLPure
 
 
@@ -63,6 +67,48 @@ def _vlpure(inner: str, *, with_domain: bool = False) -> Callable[[Services], St
     )
 
 
+def _learning_loss(services: Services) -> Strategy:
+    return LearningLoss(services.options.learning_loss)
+
+
+def _coreset(services: Services) -> Strategy:
+    from strategies.coreset import Coreset
+
+    return Coreset()
+
+
+def _balanced_coreset(services: Services) -> Strategy:
+    from strategies.coreset import BalancedCoreset
+
+    return BalancedCoreset()
+
+
+def _badge(services: Services) -> Strategy:
+    from strategies.badge import Badge
+
+    return Badge()
+
+
+def _alphamix(services: Services) -> Strategy:
+    return AlphaMix(services.options.alphamix)
+
+
+def _monte_carlo(measure: Measure) -> Callable[[Services], Strategy]:
+    return lambda services: MonteCarlo(measure, services.options.monte_carlo)
+
+
+def _behind_purity(inner: str, entry: Entry) -> Entry:
+    """VLPure with that strategy in place of CONF (Table 8)."""
+    return replace(
+        entry,
+        paper_name=f"VLPure-AL + {entry.paper_name}",
+        reference=f"VLPure-AL with {entry.paper_name}",
+        build=_vlpure(inner),
+        uses_purity=True,
+        cost=f"{_PURITY}, and {entry.paper_name} on what is left",
+    )
+
+
 _ONE_PASS = "one pass of the classifier over the pool"
 _PURITY = "a few matrix products on stored features"
 
@@ -70,6 +116,68 @@ STRATEGIES: dict[str, Entry] = {
     "random": Entry(paper_name="RANDOM", reference="uniform sampling", build=lambda _: Random(), cost="nothing"),
     "conf": Entry(
         paper_name="CONF", reference="Lewis and Gale 1994", build=lambda _: LeastConfidence(), cost=_ONE_PASS
+    ),
+    "margin": Entry(
+        paper_name="MARGIN", reference="Scheffer, Decomain and Wrobel 2001", build=lambda _: Margin(), cost=_ONE_PASS
+    ),
+    "entropy": Entry(paper_name="ENTROPY", reference="Settles 2009", build=lambda _: Entropy(), cost=_ONE_PASS),
+    "ll": Entry(
+        paper_name="LL",
+        reference="Yoo and Kweon 2019",
+        build=_learning_loss,
+        sections=("learning_loss",),
+        loss_prediction=True,
+        extra_networks="a loss-prediction head, trained with the classifier",
+        cost=_ONE_PASS,
+    ),
+    "coreset": Entry(
+        paper_name="CORESET",
+        reference="Sener and Savarese 2018",
+        build=_coreset,
+        cost=f"{_ONE_PASS} and the labelled images; a matrix-vector product a pick",
+    ),
+    "coreset-balanced": Entry(
+        paper_name="CORESET (class-balanced)",
+        reference="after Bengar et al. 2022",
+        build=_balanced_coreset,
+        cost=f"{_ONE_PASS} and the labelled images; a matrix-vector product a pick",
+    ),
+    "bald": Entry(
+        paper_name="BALD",
+        reference="Houlsby et al. 2011; Gal, Islam and Ghahramani 2017",
+        build=_monte_carlo(mutual_information),
+        sections=("monte_carlo",),
+        head_dropout=True,
+        cost=f"{_ONE_PASS}; products of its last layer a mask",
+    ),
+    "meanstd": Entry(
+        paper_name="MeanSTD",
+        reference="Kampffmeyer, Salberg and Jenssen 2016",
+        build=_monte_carlo(mean_deviation),
+        sections=("monte_carlo",),
+        head_dropout=True,
+        cost=f"{_ONE_PASS}; products of its last layer a mask",
+    ),
+    "varratio": Entry(
+        paper_name="VarRatio",
+        reference="Freeman 1965; Gal, Islam and Ghahramani 2017",
+        build=_monte_carlo(variation_ratio),
+        sections=("monte_carlo",),
+        head_dropout=True,
+        cost=f"{_ONE_PASS}; products of its last layer a mask",
+    ),
+    "badge": Entry(
+        paper_name="BADGE",
+        reference="Ash et al. 2020",
+        build=_badge,
+        cost=f"{_ONE_PASS}; two matrix-vector products a pick",
+    ),
+    "alphamix": Entry(
+        paper_name="AlphaMix",
+        reference="Parvaneh et al. 2022",
+        build=_alphamix,
+        sections=("alphamix",),
+        cost=f"{_ONE_PASS} and the labelled images; a k-means of the candidates",
     ),
     "vlpure": Entry(
         paper_name="VLPure-AL",
@@ -87,6 +195,14 @@ STRATEGIES: dict[str, Entry] = {
         cost=f"{_PURITY}, and CONF on what is left",
     ),
 }
+
+
+BEHIND_PURITY = (
+    "margin", "entropy", "ll", "coreset", "coreset-balanced", "bald", "meanstd", "varratio", "badge", "alphamix",
+)  # fmt: skip
+"""The standard strategies that can stand behind the purity step, as `vlpure-<name>`; CONF does so in `vlpure`."""
+
+STRATEGIES |= {f"vlpure-{name}": _behind_purity(name, STRATEGIES[name]) for name in BEHIND_PURITY}
 
 
 def find_strategy(name: str) -> Entry:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import ClassVar, cast
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from data.imageset import ArrayImages
-from models.classifiers import build_classifier
+from models.batches import Batches, Normalise
+from models.classifiers import ResNet18, build_classifier
 from models.devices import pick_device, use_threads
 from models.inference import predict
 from models.recipe import Recipe
-from models.training import Batches, Normalise, fit
+from models.training import CrossEntropy, fit
 
 CPU = torch.device("cpu")
 PLAIN = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), CPU)
@@ -36,6 +40,12 @@ def batches(pixels: np.ndarray, seed: int = 0, **recipe: object) -> Batches:
     return Batches(pixels, Recipe(**recipe), torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
 
 
+def draw(source: Batches) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions and pixels of the first batch."""
+    picked = next(source.positions())
+    return picked, source.augment(picked)
+
+
 def test_normalise_by_hand() -> None:
     normalise = Normalise((0.5, 0.25, 0.0), (0.5, 0.5, 1.0), CPU)
     pixels = torch.tensor([[[[255, 0, 51]]]], dtype=torch.uint8)
@@ -45,7 +55,7 @@ def test_normalise_by_hand() -> None:
 def test_batches_are_drawn_with_replacement() -> None:
     pixels = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), dtype=np.uint8)
     source = batches(pixels, batch_size=1000, flip=False, crop_padding=0)
-    picked, images = source.draw()
+    picked, images = draw(source)
     counts = torch.bincount(picked, minlength=4)
     assert ((counts > 200) & (counts < 300)).all()
     assert torch.equal(images[:, 0, 0, 0].long(), picked)
@@ -54,7 +64,7 @@ def test_batches_are_drawn_with_replacement() -> None:
 def test_flip_mirrors_half_of_the_images() -> None:
     row = np.arange(8, dtype=np.uint8)
     pixels = np.broadcast_to(row[None, None, :, None], (1, 8, 8, 3)).copy()
-    _, images = batches(pixels, batch_size=400, flip=True, crop_padding=0).draw()
+    _, images = draw(batches(pixels, batch_size=400, flip=True, crop_padding=0))
     forward = (images[:, 0, :, 0] == torch.from_numpy(row)).all(dim=1)
     backward = (images[:, 0, :, 0] == torch.from_numpy(row[::-1].copy())).all(dim=1)
     assert (forward ^ backward).all()
@@ -63,7 +73,7 @@ def test_flip_mirrors_half_of_the_images() -> None:
 
 def test_crop_shifts_by_up_to_the_padding_and_fills_with_black() -> None:
     pixels = np.full((1, 8, 8, 3), 9, dtype=np.uint8)
-    _, images = batches(pixels, batch_size=500, flip=False, crop_padding=2).draw()
+    _, images = draw(batches(pixels, batch_size=500, flip=False, crop_padding=2))
     inside = (images[..., 0] == 9).sum(dim=(1, 2))
     assert set(inside.tolist()) == {height * width for height in (6, 7, 8) for width in (6, 7, 8)}
     assert set(images.unique().tolist()) == {0, 9}
@@ -72,7 +82,7 @@ def test_crop_shifts_by_up_to_the_padding_and_fills_with_black() -> None:
 def test_every_shift_is_as_likely() -> None:
     pixels = np.zeros((1, 8, 8, 3), dtype=np.uint8)
     pixels[0, 4, 4] = 1
-    _, images = batches(pixels, batch_size=5000, flip=False, crop_padding=1).draw()
+    _, images = draw(batches(pixels, batch_size=5000, flip=False, crop_padding=1))
     places = images[..., 0].reshape(5000, 64).argmax(dim=1).bincount(minlength=64)
     assert (places > 0).sum() == 9
     assert places[places > 0].min() > 5000 / 9 * 0.8
@@ -91,6 +101,94 @@ def test_the_learning_rate_falls_at_the_milestones(monkeypatch: pytest.MonkeyPat
     recipe = Recipe(width=2, steps=8, batch_size=4, learning_rate=0.1)
     train(pixels, labels, recipe)
     assert rates == pytest.approx([0.1] * 4 + [0.01] * 2 + [0.001] * 2)
+
+
+@pytest.mark.parametrize(("num_images", "sizes"), [(8, [4, 4]), (10, [4, 4, 2]), (9, [4, 5]), (3, [3]), (1, [2])])
+def test_a_pass_takes_every_image_once(num_images: int, sizes: list[int]) -> None:
+    pixels = np.zeros((num_images, 8, 8, 3), dtype=np.uint8)
+    recipe = Recipe(epochs=2, batch_size=4)
+    drawn = list(batches(pixels, epochs=2, batch_size=4).positions())
+    assert [len(picked) for picked in drawn] == 2 * sizes
+    assert recipe.num_steps(num_images) == len(drawn)
+    passes = [torch.cat(drawn[: len(sizes)]), torch.cat(drawn[len(sizes) :])]
+    assert all(set(positions.tolist()) == set(range(num_images)) for positions in passes)
+    if num_images > 3:
+        assert passes[0].tolist() != passes[1].tolist() != sorted(passes[1].tolist())
+
+
+def test_pictures_are_turned_by_at_most_so_much() -> None:
+    pixels = np.zeros((1, 33, 33, 3), dtype=np.uint8)
+    pixels[0, 16, 28] = 255  # 12 pixels right of the centre
+    source = batches(pixels, rotation=30, flip=False, crop_padding=0)
+    turned = source.augment(torch.zeros(400, dtype=torch.int64))[..., 0].float()
+    rows, cols = torch.meshgrid(torch.arange(33.0) - 16, torch.arange(33.0) - 16, indexing="ij")
+    angles = torch.rad2deg(torch.atan2((turned * rows).sum(dim=(1, 2)), (turned * cols).sum(dim=(1, 2))))
+    assert angles.abs().max() < 32
+    assert angles.max() > 25
+    assert angles.min() < -25
+    assert turned.dtype == torch.float32
+    assert batches(pixels, rotation=0, flip=False, crop_padding=0).augment(torch.tensor([0]))[0, 16, 28, 0] == 255
+
+
+def test_rates_fall_between_passes_and_other_parameters_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[list[tuple[float, bool]]] = []
+    original = torch.optim.SGD.step
+
+    def step(self: torch.optim.SGD, closure: None = None) -> None:
+        rates.append([(group["lr"], group["nesterov"]) for group in self.param_groups])
+        original(self, closure)
+
+    class HeadApart(CrossEntropy):
+        told: ClassVar[list[float]] = []
+
+        def prepare(self, network: nn.Module, done: float) -> None:
+            self.told.append(done)
+
+        def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
+            return cast(ResNet18, network).head.parameters()
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    recipe = Recipe(width=2, epochs=4, batch_size=4, learning_rate=0.1, milestones=(0.3, 0.5), decay=0.5)
+    network = build_classifier(recipe, 2, weights_seed=0)
+    fit(network, *two_colours(6), recipe=recipe, normalise=PLAIN, batches_seed=0, device=CPU, objective=HeadApart())
+    expected = [0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.025, 0.025]
+    assert [step[0] for step in rates] == [(pytest.approx(rate), False) for rate in expected]
+    assert {step[1] for step in rates} == {(0.1, True)}
+    assert HeadApart.told == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_dropout_before_the_head_depends_on_the_seed_alone() -> None:
+    recipe = Recipe(width=2, steps=5, batch_size=4, head_dropout=0.5)
+    torch.manual_seed(3)
+    first = train(*two_colours(8), recipe).state_dict()
+    torch.manual_seed(4)
+    state = torch.get_rng_state()
+    again = train(*two_colours(8), recipe).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    without = train(*two_colours(8), recipe.model_copy(update={"head_dropout": 0.0})).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.weight"], without["head.weight"])
+
+
+def test_a_temperature_divides_the_logits() -> None:
+    images, labels = torch.zeros(2, 3, 8, 8), torch.tensor([0, 1])
+    logits = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
+    network = nn.Module()
+    network.forward = lambda images: (logits, images)  # type: ignore[method-assign]
+    cold, plain = (CrossEntropy(t).loss(network, images, labels, labels).item() for t in (0.5, 1.0))
+    assert cold == pytest.approx((np.log1p(np.exp(-4)) + np.log(2)) / 2)
+    assert plain == pytest.approx((np.log1p(np.exp(-2)) + np.log(2)) / 2)
+
+
+def test_predictions_tell_the_last_layer() -> None:
+    pixels, _ = two_colours(4)
+    recipe = Recipe(width=2)
+    network = build_classifier(recipe, 2, weights_seed=0)
+    given = predict(network, ArrayImages(pixels), np.arange(4), recipe=recipe, normalise=PLAIN, device=CPU)
+    assert given.head is not None
+    by_hand = given.features_ND @ given.head.weight_KD.T + given.head.bias_K
+    np.testing.assert_allclose(by_hand, given.logits_NK, atol=1e-5)
+    assert given.predicted_losses_N is None
 
 
 def train(pixels: np.ndarray, labels: np.ndarray, recipe: Recipe, *, seed: int = 0) -> nn.Module:

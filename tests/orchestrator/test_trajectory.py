@@ -14,7 +14,7 @@ import torch
 
 from data.registry import open_data_set
 from models.devices import use_threads
-from orchestrator.classifier_store import ClassifierStore
+from orchestrator.classifier_store import ClassifierStore, forget_first
 from orchestrator.config import TrialConfig, make_trial
 from orchestrator.problem import pose_problem
 from orchestrator.records import RoundRecord
@@ -119,12 +119,12 @@ def test_a_stopped_trial_goes_on_to_equal_records(
 ) -> None:
     folder = tmp_path if keeps_classifier else None
     history = run_until(tiny_trial(), last, folder)
-    assert len(list(tmp_path.iterdir())) == keeps_classifier
+    assert len(list(tmp_path.glob("*.pt"))) == keeps_classifier
     reported: list[RoundRecord] = []
     records = trajectory(tiny_trial(), folder=folder).run(history, reported.append)
     assert numbers(records) == numbers(complete)
     assert [record.round for record in reported] == list(range(last + 1, 4))
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("*.pt")) == []
 
 
 def test_a_kept_classifier_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +139,35 @@ def test_a_kept_classifier_is_not_trained_again(tmp_path: Path, monkeypatch: pyt
     history = run_until(tiny_trial(), 1, tmp_path)
     trajectory(tiny_trial(), folder=tmp_path).run(history, lambda record: None)
     assert trained == [0, 1, 2, 3]
+
+
+def test_the_classifier_of_round_0_is_trained_once_for_all_strategies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    original = Trajectory._fit
+
+    def count(self: Trajectory, round_number: int) -> torch.nn.Module:
+        trained.append(round_number)
+        return original(self, round_number)
+
+    monkeypatch.setattr(Trajectory, "_fit", count)
+    alone = trajectory(tiny_trial(rounds=2), Random()).run([], lambda record: None)
+    assert trained == [0, 1]
+    for changes, expected in (
+        ({}, [0, 1]),
+        ({"strategy": "random"}, [1]),
+        ({"seed": 1}, [0, 1]),
+        ({"recipe": TINY | {"steps": 9}}, [0, 1]),
+        ({"strategy": "ll"}, [0, 1]),
+    ):
+        trained.clear()
+        records = trajectory(tiny_trial(rounds=2, **changes), Random(), folder=tmp_path).run([], lambda record: None)
+        assert trained == expected, changes
+        if changes in ({}, {"strategy": "random"}):
+            assert numbers(records) == numbers(alone)
+    forget_first(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_more_rounds_go_on_from_fewer(complete: list[RoundRecord]) -> None:

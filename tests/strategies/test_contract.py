@@ -6,17 +6,8 @@ import numpy as np
 import pytest
 
 from strategies.base import PoolView, Selection
-from strategies.options import StrategyOptions
-from strategies.registry import STRATEGIES, Services, find_strategy
-from strategies.scorer import PurityOptions
-from tests.strategies.views import NUM_IMAGES, ArrayScorer, make_view
-
-
-def select(name: str, view: PoolView, budget: int, *, seed: int = 0, verdict: bool | None = None) -> Selection:
-    strategy = find_strategy(name).build(
-        Services(scorer=ArrayScorer(verdict), purity=PurityOptions(), options=StrategyOptions())
-    )
-    return strategy.select(view, budget, np.random.default_rng(seed))
+from strategies.registry import STRATEGIES, find_strategy
+from tests.strategies.views import NUM_IMAGES, make_view, select
 
 
 @pytest.fixture(params=sorted(STRATEGIES))

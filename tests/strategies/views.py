@@ -6,14 +6,16 @@ import numpy as np
 import torch
 
 from data.imageset import ArrayImages
+from models.batches import Normalise
 from models.classifiers import build_classifier
-from models.outputs import ClassifierOutputs
+from models.outputs import ClassifierOutputs, LinearHead
 from models.recipe import Recipe
-from models.training import Normalise
 from models.workshop import Workshop
-from strategies.base import PoolView
+from strategies.base import PoolView, Selection
+from strategies.options import StrategyOptions
 from strategies.purity import id_and_ood_scores, judged_id, prototypes
-from strategies.scorer import PurityRequest, PurityScores, RequestFigures
+from strategies.registry import Services, find_strategy
+from strategies.scorer import PurityOptions, PurityRequest, PurityScores, RequestFigures
 
 NUM_IMAGES, NUM_CLASSES, DIM = 60, 3, 8
 RECIPE = Recipe(width=1, steps=2, batch_size=4, crop_padding=1, learning_rate=0.01)
@@ -103,9 +105,20 @@ def make_view(
 
 
 def _random_outputs(rng: np.random.Generator, num: int, constant: bool) -> ClassifierOutputs:
-    logits, features, losses = (
-        rng.normal(size=shape).astype(np.float32) for shape in ((num, NUM_CLASSES), (num, DIM), (num,))
-    )
+    features, losses = (rng.normal(size=shape).astype(np.float32) for shape in ((num, DIM), (num,)))
     if constant:
-        logits[:], features[:], losses[:] = 0.0, 0.0, 0.0
-    return ClassifierOutputs(logits_NK=logits, features_ND=features)
+        features[:], losses[:] = 0.0, 0.0
+    head = LinearHead(
+        weight_KD=np.random.default_rng(8).normal(size=(NUM_CLASSES, DIM)).astype(np.float32),
+        bias_K=np.zeros(NUM_CLASSES, dtype=np.float32),
+    )
+    return ClassifierOutputs(
+        logits_NK=features @ head.weight_KD.T, features_ND=features, predicted_losses_N=losses, head=head
+    )
+
+
+def select(name: str, view: PoolView, budget: int, *, seed: int = 0, verdict: bool | None = None) -> Selection:
+    strategy = find_strategy(name).build(
+        Services(scorer=ArrayScorer(verdict), purity=PurityOptions(), options=StrategyOptions())
+    )
+    return strategy.select(view, budget, np.random.default_rng(seed))

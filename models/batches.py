@@ -1,0 +1,83 @@
+"""Training batches, drawn and augmented on the device.
+
+Shapes: N images, B batch, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.recipe import Recipe
+
+
+class Normalise:
+    """Turns uint8 pixels into the network's input: ([0, 1] - mean) / std, a channel at a time."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        self.scale = 1.0 / (255.0 * torch.tensor(std, device=device))
+        self.shift = torch.tensor(mean, device=device) / torch.tensor(std, device=device)
+
+    def __call__(self, pixels_BHW3: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in channels-last layout, without a copy of the layout."""
+        return (pixels_BHW3.float() * self.scale - self.shift).permute(0, 3, 1, 2)
+
+
+class Batches:
+    """The images lie on the device once, as uint8 with their black border, so that a batch is a single gather."""
+
+    def __init__(self, pixels_NHW3: NDArray[np.uint8], recipe: Recipe, generator: torch.Generator) -> None:
+        self._device = generator.device
+        self._generator = generator
+        self._recipe = recipe
+        self._size = pixels_NHW3.shape[1:3]
+        pad = recipe.crop_padding
+        pixels = torch.from_numpy(np.pad(pixels_NHW3, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
+        self._padded_NHW3 = pixels.to(self._device)
+
+    def positions(self) -> Iterator[Tensor]:
+        """Positions (B,) int64 of every batch of a training: with replacement (P11), or pass by pass."""
+        num_images, num = self._padded_NHW3.shape[0], self._recipe.batch_size
+        if self._recipe.epochs is None:
+            for _ in range(self._recipe.steps):
+                yield self._integers(num_images, num)
+            return
+        for _ in range(self._recipe.epochs):
+            order = torch.randperm(num_images, generator=self._generator, device=self._device)
+            num_batches = self._recipe.batches_a_pass(num_images)
+            for number in range(num_batches):
+                picked = order[number * num : (number + 1) * num if number + 1 < num_batches else None]
+                yield picked if len(picked) > 1 else picked.repeat(2)
+
+    def augment(self, picked_B: Tensor) -> Tensor:
+        """Pixels (B, H, W, 3) uint8 of those images: flipped, cropped and turned at random, as the recipe says."""
+        (height, width), recipe, num = self._size, self._recipe, len(picked_B)
+        rows = torch.arange(height, device=self._device).expand(num, height)
+        cols = torch.arange(width, device=self._device).expand(num, width)
+        if recipe.flip:
+            mirrored = self._integers(2, num)[:, None].bool()
+            cols = torch.where(mirrored, cols.flip(1), cols)
+        if recipe.crop_padding:
+            rows = rows + self._integers(2 * recipe.crop_padding + 1, num)[:, None]
+            cols = cols + self._integers(2 * recipe.crop_padding + 1, num)[:, None]
+        pixels_BHW3 = self._padded_NHW3[picked_B[:, None, None], rows[:, :, None], cols[:, None, :]]
+        return self._turned(pixels_BHW3) if recipe.rotation else pixels_BHW3
+
+    def _turned(self, pixels_BHW3: Tensor) -> Tensor:
+        """Each picture turned by a random angle, bilinear, black where there was nothing."""
+        share = torch.rand(len(pixels_BHW3), generator=self._generator, device=self._device)
+        angle = torch.deg2rad(self._recipe.rotation * (2 * share - 1))
+        cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+        turn_B23 = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+        images_B3HW = pixels_BHW3.permute(0, 3, 1, 2).float()
+        grid = F.affine_grid(turn_B23, list(images_B3HW.shape), align_corners=False)
+        turned = F.grid_sample(images_B3HW, grid, align_corners=False)
+        return turned.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+    def _integers(self, high: int, num: int) -> Tensor:
+        return torch.randint(high, (num,), generator=self._generator, device=self._device)

@@ -1,0 +1,63 @@
+"""How a trial's classifier is made: its recipe, its network, what its training minimises, and who may share it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from data.storage import content_hash
+from models.classifiers import build_classifier
+from models.loss_prediction import LossPrediction, add_loss_prediction
+from models.recipe import Recipe
+from models.training import Objective
+from orchestrator.config import NUMBERS_VERSION, TrialConfig
+from orchestrator.streams import stream_seed
+from strategies.registry import find_strategy
+
+
+class ClassifierPlan:
+    """The classifier of one trial, the same in every round (P10); strategies may ask for a head or for dropout."""
+
+    def __init__(self, trial: TrialConfig, num_classes: int) -> None:
+        self._trial = trial
+        self._num_classes = num_classes
+        self._entry = find_strategy(trial.strategy)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The trial's, with the strategy's dropout."""
+        if not self._entry.head_dropout:
+            return self._trial.recipe
+        return self._trial.recipe.model_copy(update={"head_dropout": self._trial.options.monte_carlo.rate})
+
+    def new_network(self) -> nn.Module:
+        """With initial weights that depend on the seed alone, so that strategies of a seed start equal."""
+        seed = stream_seed(self._trial.seed, "weights")
+        network = build_classifier(self.recipe, self._num_classes, weights_seed=seed)
+        if not self._entry.loss_prediction:
+            return network
+        options = self._trial.options.learning_loss
+        return add_loss_prediction(network, hidden=options.hidden, weights_seed=seed)
+
+    def objective(self) -> Objective | None:
+        """What its training minimises; None: the cross entropy."""
+        if not self._entry.loss_prediction:
+            return None
+        options = self._trial.options.learning_loss
+        return LossPrediction(weight=options.weight, margin=options.margin, detach_after=options.detach_after)
+
+    def identity(self, *, data_fingerprint: str, device: str) -> str:
+        """64 hex digits of all that decides the classifier of round 0: trials that agree in it may share it."""
+        trial = self._trial
+        return content_hash(
+            {
+                "numbers_version": NUMBERS_VERSION,
+                "data": data_fingerprint,
+                "mismatch_ratio": float(trial.mismatch_ratio),
+                "ood_ratio": float(trial.ood_ratio),
+                "budget": trial.budget,
+                "seed": trial.seed,
+                "recipe": self.recipe.model_dump(mode="json"),
+                "head": trial.options.learning_loss.model_dump(mode="json") if self._entry.loss_prediction else None,
+                "device": device,
+            }
+        )
