@@ -6,9 +6,12 @@ fingerprint of its trials.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from models.contrastive_recipe import ContrastiveRecipe
+from models.recipe import Fraction, Recipe
 
 
 class Section(BaseModel):
@@ -57,6 +60,85 @@ class ProbCoverOptions(Section):
     """Radius of a ball among unit features, in (0, 2); none: from `purity`."""
 
 
+class DetectorOptions(Section):
+    """How a detector of OOD images is trained each round, on all labelled images; the rest is as the classifier's."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    """Passes over the labelled images."""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Images a step."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    """Initial learning rate of SGD with momentum 0.9."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
+    """L2 penalty."""
+    milestones: tuple[Fraction, ...] = Field(default=(0.2, 0.4, 0.6, 0.8), strict=False)
+    """Shares of the epochs after which the learning rate is halved."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 15.0
+    """Degrees by which training images are turned at most, either way."""
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    """By which the logits are divided in training."""
+
+    def recipe(self, base: Recipe) -> Recipe:
+        """The detector's training: network, flip, crop and arithmetic as the classifier's."""
+        return base.model_copy(
+            update={
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "learning_rate": self.learning_rate,
+                "momentum": 0.9,
+                "weight_decay": self.weight_decay,
+                "milestones": self.milestones,
+                "decay": 0.5,
+                "rotation": self.rotation,
+                "head_dropout": 0.0,
+            }
+        )
+
+
+class LfosaOptions(DetectorOptions):
+    """LfOSA (Ning et al. 2022)."""
+
+    epochs: Annotated[int, Field(ge=1)] = 100
+
+
+class EoalOptions(DetectorOptions):
+    """EOAL (Safaei et al. 2024)."""
+
+    epochs: Annotated[int, Field(ge=1)] = 300
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Weight of the OOD images against the ID images in the binary classifiers' loss, once any are labelled."""
+    regulariser: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    """Weight of the pull of OOD features to their clusters' centres."""
+    finch: Literal["0.1.9", "0.2.3"] = "0.2.3"
+    """Variant of the clustering, by the release that gives the same (P16)."""
+    diversity: bool = True
+    """Whether the query goes round clusters of the images predicted known."""
+
+
+class MqnetOptions(Section):
+    """MQNet (Park et al. 2022)."""
+
+    informativeness: Literal["ll", "conf"] = "ll"
+    """The score beside purity: predicted loss, or least confidence."""
+    epochs: Annotated[int, Field(ge=1)] = 100
+    """Of the meta-network's training; at least 100 steps each."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    """Of plain SGD."""
+    margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Of the ranking."""
+    target_passes: Annotated[int, Field(ge=1)] | None = 50
+    """Augmented passes of which each training pass takes one as its targets, in turn; none: one clean pass."""
+
+
+class CcalOptions(Section):
+    """CCAL (Du et al. 2021)."""
+
+    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 100.0
+    """k of the squashed semantic score."""
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """t of the squashed semantic score."""
+
+
 class StrategyOptions(Section):
     """All sections."""
 
@@ -64,6 +146,11 @@ class StrategyOptions(Section):
     monte_carlo: MonteCarloOptions = MonteCarloOptions()
     alphamix: AlphaMixOptions = AlphaMixOptions()
     probcover: ProbCoverOptions = ProbCoverOptions()
+    lfosa: LfosaOptions = LfosaOptions()
+    eoal: EoalOptions = EoalOptions()
+    mqnet: MqnetOptions = MqnetOptions()
+    ccal: CcalOptions = CcalOptions()
+    contrastive: ContrastiveRecipe = ContrastiveRecipe()
 
     def read_by(self, sections: tuple[str, ...]) -> dict[str, object]:
         """Those sections as plain values, for a fingerprint."""

@@ -1,0 +1,124 @@
+"""FINCH: a hierarchy of clusters from first neighbours alone (Sarfraz, Sharma and Stiefelhagen, CVPR 2019).
+
+Two variants, by the released versions whose results they give: "0.2.3" (the default, P16), which links every point to
+its nearest neighbour, and "0.1.9", which the EOAL study pins and which from the second level on drops long links. No
+matrix of all distances is held for the points; only merging to an exact number of clusters holds one of clusters.
+
+Shapes: N points, D features, C clusters, L levels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Version = Literal["0.1.9", "0.2.3"]
+BLOCK = 1024
+"""Points whose cosines to all others are held at a time."""
+
+
+def finch(points_ND: NDArray[np.floating], version: Version = "0.2.3") -> list[Labels]:
+    """Cluster numbers (N,) of each level, finest first; a cluster is numbered by its lowest member.
+
+    Nearest is by cosine; among equals the lowest point. Fewer than two points give one level with one cluster.
+    """
+    points = points_ND.astype(np.float64)
+    labels = np.arange(len(points), dtype=np.int64)
+    if len(points) < 2:
+        return [np.zeros(len(points), dtype=np.int64)]
+    levels: list[Labels] = []
+    longest = np.inf
+    while True:
+        centres_CD = cluster_means(points, labels)
+        nearest_C, distances_C = first_neighbours(centres_CD)
+        if version == "0.1.9":
+            mutual_C = nearest_C[nearest_C] == np.arange(len(nearest_C))
+            lengths_C = distances_C * np.where(mutual_C, 2.0, 1.0)
+            keep_C = lengths_C <= longest
+            longest = lengths_C.max() if not levels else longest
+        else:
+            keep_C = np.ones(len(nearest_C), dtype=bool)
+        merged = _components(nearest_C, keep_C)[labels]
+        before, after = int(labels.max()) + 1, int(merged.max()) + 1
+        if levels and (after <= 1 or after >= before or (version == "0.2.3" and before - after == 1)):
+            return levels
+        labels = merged
+        levels.append(labels)
+        if after <= 1 or (version == "0.1.9" and before - after == 1):
+            return levels
+
+
+def clusters_of_number(points_ND: NDArray[np.floating], num_clusters: int, version: Version = "0.2.3") -> Labels:
+    """Cluster numbers (N,) of exactly `num_clusters` clusters, or of the finest level where that has fewer (D13).
+
+    Where no level has that many, the coarsest with more is merged, the two most similar means at a time.
+    """
+    levels = finch(points_ND, version)
+    enough = [labels for labels in levels if labels.max() + 1 >= num_clusters]
+    if not enough:
+        return levels[0]
+    return _merge(points_ND.astype(np.float64), enough[-1], num_clusters)
+
+
+def first_neighbours(points_ND: Floats) -> tuple[Labels, Floats]:
+    """The nearest other point of each by cosine (N,), and the cosine distance to it (N,), in [0, 2]."""
+    unit_ND = _unit(points_ND)
+    nearest_N = np.empty(len(points_ND), dtype=np.int64)
+    distances_N = np.empty(len(points_ND))
+    for start in range(0, len(unit_ND), BLOCK):
+        cosines_BN = unit_ND[start : start + BLOCK] @ unit_ND.T
+        rows = np.arange(len(cosines_BN))
+        cosines_BN[rows, rows + start] = -np.inf
+        best = cosines_BN.argmax(axis=1)
+        nearest_N[start : start + BLOCK] = best
+        distances_N[start : start + BLOCK] = 1.0 - cosines_BN[rows, best]
+    return nearest_N, np.maximum(distances_N, 0.0)
+
+
+def cluster_means(points_ND: Floats, labels_N: Labels) -> Floats:
+    """Mean (C, D) of each cluster's points."""
+    num_clusters = int(labels_N.max()) + 1
+    member = coo_matrix((np.ones(len(labels_N)), (labels_N, np.arange(len(labels_N)))), (num_clusters, len(labels_N)))
+    sums: Floats = np.asarray(member.tocsr() @ points_ND)
+    return sums / np.bincount(labels_N)[:, None]
+
+
+def _components(nearest_N: Labels, keep_N: NDArray[np.bool_]) -> Labels:
+    """Connected components of the links from each point to its nearest, numbered by their lowest member."""
+    num = len(nearest_N)
+    start = np.flatnonzero(keep_N)
+    links = coo_matrix((np.ones(len(start)), (start, nearest_N[start])), (num, num))
+    _, found = connected_components(links, directed=False)
+    return _numbered_by_lowest(found)
+
+
+def _numbered_by_lowest(labels_N: NDArray[np.integer]) -> Labels:
+    """The same clusters, numbered in the order in which they first appear."""
+    _, first, inverse = np.unique(labels_N, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
+def _merge(points_ND: Floats, labels_N: Labels, num_clusters: int) -> Labels:
+    """Join the two clusters of most similar means (the first such pair), again and again."""
+    labels = labels_N.copy()
+    while labels.max() + 1 > num_clusters:
+        unit_CD = _unit(cluster_means(points_ND, labels))
+        cosines_CC = unit_CD @ unit_CD.T
+        cosines_CC[np.tril_indices(len(cosines_CC))] = -np.inf
+        first, second = np.unravel_index(cosines_CC.argmax(), cosines_CC.shape)
+        labels = _numbered_by_lowest(np.where(labels == second, first, labels))
+    return labels
+
+
+def _unit(points_ND: Floats) -> Floats:
+    lengths = np.linalg.norm(points_ND, axis=1, keepdims=True)
+    unit: Floats = points_ND / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return unit

@@ -1,0 +1,130 @@
+"""Two-component Gaussian mixtures of numbers, one for each group, all fitted at once: the core of LfOSA.
+
+The start is the best split of each group's values into two runs (exact 2-means in one dimension), so that the fit
+depends on nothing random (decision D17). Float64 throughout.
+
+Shapes: N values, G groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+MAX_STEPS = 10
+"""Steps of expectation-maximisation at most."""
+TOLERANCE = 1e-2
+"""A fit ends when its mean log-likelihood changes by less."""
+MIN_VARIANCE = 5e-4
+"""Added to every variance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixtures:
+    """The fits; undefined (NaN, 0 steps) for a group of fewer than two values."""
+
+    log_odds_N: Floats
+    """ln of the posterior of the component with the higher mean over that of the lower."""
+    means_G2: Floats
+    """Lower component, higher component; likewise the others."""
+    variances_G2: Floats
+    weights_G2: Floats
+    num_steps_G: NDArray[np.int64]
+
+
+def split_in_two(values_N: Floats, groups_N: NDArray[np.int64], num_groups: int) -> NDArray[np.bool_]:
+    """Whether each value is in the upper part of its group's best split (least sum of squares; the lowest of several).
+
+    A group of one has no upper part.
+    """
+    order = np.lexsort((values_N, groups_N))
+    upper_N = np.zeros(len(values_N), dtype=bool)
+    bounds = np.searchsorted(groups_N[order], np.arange(num_groups + 1))
+    for start, stop in pairwise(bounds.tolist()):
+        if stop - start < 2:
+            continue
+        members = order[start:stop]
+        centred = values_N[members] - values_N[members].mean()
+        sums, num_lower = np.cumsum(centred)[:-1], np.arange(1, len(members))
+        # Both parts' sums are opposite, so the squares saved are sum^2 (1/lower + 1/upper).
+        saved = sums**2 * (1.0 / num_lower + 1.0 / (len(members) - num_lower))
+        upper_N[members[int(saved.argmax()) + 1 :]] = True
+    return upper_N
+
+
+def fit_mixtures(values_N: Floats, groups_N: NDArray[np.int64], num_groups: int) -> Mixtures:
+    """A mixture for each of the groups 0..num_groups-1 (values of other groups are left out, their log odds NaN).
+
+    Expectation-maximisation from the best split: at most `MAX_STEPS`, until the mean log-likelihood changes by less
+    than `TOLERANCE`.
+    """
+    inside = (groups_N >= 0) & (groups_N < num_groups)
+    values, groups = values_N[inside].astype(np.float64), groups_N[inside]
+    counts_G = np.bincount(groups, minlength=num_groups)
+    upper = split_in_two(values, groups, num_groups)
+    shares_2N = np.stack([~upper, upper]).astype(np.float64)
+    active_G = counts_G >= 2
+    parameters = _maximise(values, groups, shares_2N, counts_G)
+    likelihood_G = np.full(num_groups, -np.inf)
+    num_steps_G = np.zeros(num_groups, dtype=np.int64)
+    for _ in range(MAX_STEPS):
+        joint_2N = _log_joint(values, groups, parameters)
+        total_N = np.logaddexp(*joint_2N)
+        mean_G = np.bincount(groups, total_N, num_groups) / np.maximum(counts_G, 1)
+        updated = _maximise(values, groups, np.exp(joint_2N - total_N), counts_G)
+        parameters = tuple(np.where(active_G[:, None], new, old) for new, old in zip(updated, parameters, strict=True))  # type: ignore[assignment]
+        num_steps_G += active_G
+        with np.errstate(invalid="ignore"):
+            active_G = active_G & ~(np.abs(mean_G - likelihood_G) < TOLERANCE)
+        likelihood_G = mean_G
+        if not active_G.any():
+            break
+    return _finish(values, groups, inside, parameters, num_steps_G)
+
+
+Parameters = tuple[Floats, Floats, Floats]
+"""Means, variances and weights, each (G, 2)."""
+
+
+def _maximise(values: Floats, groups: NDArray[np.int64], shares_2N: Floats, counts_G: NDArray[np.int64]) -> Parameters:
+    """The parameters of most likelihood for these shares of the components."""
+    num_groups = len(counts_G)
+
+    def sums(of_2N: Floats) -> Floats:
+        return np.stack([np.bincount(groups, row, num_groups) for row in of_2N], axis=1)
+
+    totals_G2 = sums(shares_2N) + 10 * np.finfo(np.float64).eps
+    means_G2 = sums(shares_2N * values) / totals_G2
+    variances_G2 = sums(shares_2N * (values - means_G2[groups].T) ** 2) / totals_G2 + MIN_VARIANCE
+    return means_G2, variances_G2, totals_G2 / totals_G2.sum(axis=1, keepdims=True)
+
+
+def _log_joint(values: Floats, groups: NDArray[np.int64], parameters: Parameters) -> Floats:
+    """ln of weight times density of each value under each component of its group: (2, N)."""
+    means, variances, weights = (part[groups].T for part in parameters)
+    joint: Floats = np.log(weights) - 0.5 * (np.log(2 * np.pi * variances) + (values - means) ** 2 / variances)
+    return joint
+
+
+def _finish(
+    values: Floats,
+    groups: NDArray[np.int64],
+    inside: NDArray[np.bool_],
+    parameters: Parameters,
+    num_steps_G: NDArray[np.int64],
+) -> Mixtures:
+    """Components in the order of their means, and the log odds of every value."""
+    order_G2 = np.argsort(parameters[0], axis=1, kind="stable")
+    means, variances, weights = (np.take_along_axis(part, order_G2, axis=1) for part in parameters)
+    fitted_G = num_steps_G > 0
+    joint_2N = _log_joint(values, groups, (means, variances, weights))
+    log_odds_N = np.full(len(inside), np.nan)
+    log_odds_N[inside] = np.where(fitted_G[groups], joint_2N[1] - joint_2N[0], np.nan)
+    means, variances, weights = (np.where(fitted_G[:, None], part, np.nan) for part in (means, variances, weights))
+    return Mixtures(
+        log_odds_N=log_odds_N, means_G2=means, variances_G2=variances, weights_G2=weights, num_steps_G=num_steps_G
+    )
