@@ -23,7 +23,9 @@ class ContrastiveRecipe(BaseModel):
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Images a step; each counts twice for SimCLR, eight times for CSI."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
-    """Start of the rate: it warms up to ten times this over 10 epochs, then follows a cosine."""
+    """Start of the rate: it warms up to ten times this, then follows a cosine."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 10
+    """Passes of the warm-up."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of SGD."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6

@@ -6,14 +6,20 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from data.imageset import DataSet
+from data.progress import to_stderr
 from data.registry import open_data_set
+from models.contrastive import ContrastiveFeatures
+from models.contrastive_recipe import Method
 from models.devices import pick_device, use_threads
 from models.vision_language import open_vision_language
 from orchestrator.classifier_store import ClassifierStore
 from orchestrator.config import TrialConfig
 from orchestrator.plan import PlannedTrial
-from orchestrator.problem import pose_problem
+from orchestrator.problem import OpenSetProblem, pose_problem
 from orchestrator.records import RoundRecord
 from orchestrator.scoring import LocalPurityScorer
 from orchestrator.trajectory import Report, StepProgress, Trajectory
@@ -49,7 +55,14 @@ def compute_trial(
     if data.fingerprint != planned.data_fingerprint:
         raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
     problem = pose_problem(trial, data)
-    strategy = find_strategy(trial.strategy).build(Services(scorer=scorer, purity=trial.purity, options=trial.options))
+    strategy = find_strategy(trial.strategy).build(
+        Services(
+            scorer=scorer,
+            purity=trial.purity,
+            options=trial.options,
+            contrastive=lambda method: _encoder(trial, problem, method, device),
+        )
+    )
     trajectory = Trajectory(
         trial,
         problem,
@@ -60,6 +73,20 @@ def compute_trial(
         progress=progress,
     )
     return trajectory.run(history, report)
+
+
+def _encoder(trial: TrialConfig, problem: OpenSetProblem, method: Method, device: torch.device) -> ContrastiveFeatures:
+    """The frozen encoder of the trial's data set, or of its pool."""
+    recipe, split = trial.options.contrastive, problem.split
+    pool_idx = np.concatenate([split.initial_id_idx, split.initial_ood_idx, split.unlabelled_idx])
+    return ContrastiveFeatures(
+        problem.data.train.images,
+        method,
+        recipe,
+        device=device,
+        progress=to_stderr,
+        pool_idx=pool_idx if recipe.pool_only else None,
+    )
 
 
 def local_scorer(

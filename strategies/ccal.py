@@ -14,15 +14,18 @@ from strategies.base import IndexArray, PoolView, Selection, Strategy, highest_f
 from strategies.options import CcalOptions
 
 Floats = NDArray[np.float64]
-Views = Callable[[PoolView], NDArray[np.float32]]
+Views = Callable[[], NDArray[np.float32]]
 BLOCK = 4096
 NOT_ITS_CLASS = -1.0
+DIGITS = 12
+"""Decimals of a cosine that matter; products of equal rows differ behind them."""
+ROUNDING = 1e-10
 
 
 def minmax(values_N: Floats) -> Floats:
-    """The values moved and stretched to [0, 1]; 0 where they do not vary."""
+    """The values moved and stretched to [0, 1]; 0 where they do not vary but for rounding."""
     low, high = values_N.min(), values_N.max()
-    return np.zeros_like(values_N) if high == low else (values_N - low) / (high - low)
+    return np.zeros_like(values_N) if high - low < ROUNDING else (values_N - low) / (high - low)
 
 
 def nearest_labelled(pool_ND: NDArray[np.floating], labelled_MD: NDArray[np.floating]) -> tuple[Floats, IndexArray]:
@@ -30,7 +33,7 @@ def nearest_labelled(pool_ND: NDArray[np.floating], labelled_MD: NDArray[np.floa
     labelled = _unit(labelled_MD)
     similarity, nearest = [], []
     for start in range(0, len(pool_ND), BLOCK):
-        cosines_BM = _unit(pool_ND[start : start + BLOCK]) @ labelled.T
+        cosines_BM = np.round(_unit(pool_ND[start : start + BLOCK]) @ labelled.T, DIGITS)  # so that equal ones are
         nearest.append(cosines_BM.argmax(axis=1))
         similarity.append(cosines_BM.max(axis=1))
     return np.concatenate(similarity), np.concatenate(nearest).astype(np.int64)
@@ -62,13 +65,15 @@ def distinctive_raw(pool_NSD: NDArray[np.floating], labelled_MSD: NDArray[np.flo
             rows = np.arange(len(cosines_BM))
             v1, v2 = cosines_BM[rows, first], cosines_BM[rows, second]
             total[start : start + BLOCK] += 2 * v1 - v2 + between_MM[first, second]
-    return total / num_rotations
+    mean: Floats = total / num_rotations
+    return mean
 
 
 def joint_scores(semantic_N: Floats, distinctive_KN: Floats, class_N: IndexArray) -> Floats:
     """Sum of both (K, N); -1 where an image's nearest labelled one is of another class."""
     own_KN = np.arange(len(distinctive_KN))[:, None] == class_N
-    return np.where(own_KN, semantic_N + distinctive_KN, NOT_ITS_CLASS)
+    joint: Floats = np.where(own_KN, semantic_N + distinctive_KN, NOT_ITS_CLASS)
+    return joint
 
 
 class Ccal(Strategy):
@@ -90,7 +95,7 @@ class Ccal(Strategy):
         """min(budget, N) images, class by class, then the fill-ups; the score is the joint one of the own class."""
         if not len(view.labelled_id_idx):
             raise ValueError("CCAL needs a labelled ID image; raise the budget or lower the OOD ratio")
-        semantic, distinctive = self._semantic(view), self._distinctive(view)
+        semantic, distinctive = self._semantic(), self._distinctive()
         similarity_N, nearest_N = nearest_labelled(semantic[view.unlabelled_idx, 0], semantic[view.labelled_id_idx, 0])
         class_N = view.labelled_id_labels[nearest_N]
         semantic_N = semantic_scores(similarity_N, self._options.slope, self._options.threshold)

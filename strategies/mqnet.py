@@ -6,6 +6,7 @@ Shapes: N unlabelled images, M labelled ID images, Q images queried, K ID classe
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from strategies.query_network import QueryNetwork, exponential_scores, train_que
 from strategies.uncertainty import log_softmax
 
 Floats = NDArray[np.float64]
-Features = Callable[[PoolView], NDArray[np.float32]]
+Features = Callable[[], NDArray[np.float32]]
 BLOCK = 4096
 
 
@@ -53,10 +54,13 @@ class Mqnet(LearningStrategy):
     P augmented passes in place of a new augmentation in every step.
     """
 
-    def __init__(self, features: Features, options: MqnetOptions) -> None:
-        """`features` gives those of all training images, by index."""
+    def __init__(
+        self, features: Features, options: MqnetOptions, *, informativeness: Literal["ll", "conf"] = "ll"
+    ) -> None:
+        """`features` gives those of all training images, by index; `informativeness` is predicted loss or CONF's."""
         self._features = features
         self._options = options
+        self._from_losses = informativeness == "ll"
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
         """The min(budget, N) images of highest score; at the first query the sum of both standardised scores."""
@@ -65,7 +69,7 @@ class Mqnet(LearningStrategy):
         if view.memory:
             scores_N = QueryNetwork.from_memory(view.memory).scores(inputs_N2)
         else:
-            first = inputs_N2[:, 0] if self._options.informativeness == "ll" else informativeness
+            first = inputs_N2[:, 0] if self._from_losses else informativeness
             scores_N = first + inputs_N2[:, 1]
         best = highest_first(scores_N, budget)
         return Selection(
@@ -79,7 +83,7 @@ class Mqnet(LearningStrategy):
         options = self._options
         positions = np.searchsorted(view.unlabelled_idx, selection.idx)
         informativeness = self._informativeness(view)
-        if options.informativeness == "ll":
+        if self._from_losses:
             first = exponential_scores(informativeness[positions], informativeness)
         else:
             first = exponential_scores(informativeness[positions])
@@ -100,13 +104,13 @@ class Mqnet(LearningStrategy):
 
     def _informativeness(self, view: PoolView) -> Floats:
         outputs = view.outputs()
-        if self._options.informativeness == "conf":
+        if not self._from_losses:
             return least_confidence(outputs.logits_NK)
         assert outputs.predicted_losses_N is not None, "MQNet in LL mode needs a classifier with a loss-prediction head"
         return outputs.predicted_losses_N.astype(np.float64)
 
     def _purity(self, view: PoolView, idx: IndexArray) -> Floats:
-        features = self._features(view)
+        features = self._features()
         return highest_cosine(features[idx], features[view.labelled_id_idx])
 
 

@@ -118,8 +118,6 @@ class EoalOptions(DetectorOptions):
 class MqnetOptions(Section):
     """MQNet (Park et al. 2022)."""
 
-    informativeness: Literal["ll", "conf"] = "ll"
-    """The score beside purity: predicted loss, or least confidence."""
     epochs: Annotated[int, Field(ge=1)] = 100
     """Of the meta-network's training; at least 100 steps each."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3

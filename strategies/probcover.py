@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies.base import PoolView, Selection, Strategy
@@ -20,7 +21,7 @@ RADII = tuple(np.round(np.arange(0.05, 1.5001, 0.05), 2).tolist())
 SAMPLE = 1000
 """Balls looked at to estimate the purity of a radius."""
 
-Features = Callable[[], "np.ndarray[tuple[int, int], np.dtype[np.float32]]"]
+Features = Callable[[], NDArray[np.float32]]
 
 
 def count_neighbours(points_ND: Tensor, of_SD: Tensor, radius: float) -> Tensor:

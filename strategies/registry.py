@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from data.naming import unknown_name
+from models.contrastive_recipe import Method
 from strategies.alphamix import AlphaMix
 from strategies.base import Strategy
+from strategies.ccal import Ccal
 from strategies.confidence import LeastConfidence
 from strategies.learning_loss import LearningLoss
 from strategies.monte_carlo import Measure, MonteCarlo, mean_deviation, mutual_information, variation_ratio
+from strategies.mqnet import Mqnet
 from strategies.options import StrategyOptions
 from strategies.random import Random
 from strategies.scorer import PurityOptions, PurityScorer
 from strategies.uncertainty import Entropy, Margin
 from strategies.vlpure import VLPure
+
+if TYPE_CHECKING:
+    from models.contrastive import ContrastiveFeatures  # torch, which planning does without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +32,8 @@ class Services:
     scorer: PurityScorer | None
     purity: PurityOptions
     options: StrategyOptions
+    contrastive: Callable[[Method], ContrastiveFeatures]
+    """The frozen encoder of the trial's data set, trained at the first use of its features."""
 
     def require_scorer(self) -> PurityScorer:
         """The purity scorer; the caller of a strategy that uses purity always gives one."""
@@ -91,6 +100,38 @@ def _badge(services: Services) -> Strategy:
 
 def _alphamix(services: Services) -> Strategy:
     return AlphaMix(services.options.alphamix)
+
+
+def _probcover(services: Services) -> Strategy:
+    from strategies.probcover import ProbCover
+
+    encoder = services.contrastive("simclr")
+    return ProbCover(lambda: encoder.projections, services.options.probcover)
+
+
+def _lfosa(services: Services) -> Strategy:
+    from strategies.lfosa import Lfosa
+
+    return Lfosa(services.options.lfosa)
+
+
+def _eoal(services: Services) -> Strategy:
+    from strategies.eoal import Eoal
+
+    return Eoal(services.options.eoal)
+
+
+def _mqnet(informativeness: Literal["ll", "conf"]) -> Callable[[Services], Strategy]:
+    def build(services: Services) -> Strategy:
+        encoder = services.contrastive("csi")
+        return Mqnet(lambda: encoder.projections, services.options.mqnet, informativeness=informativeness)
+
+    return build
+
+
+def _ccal(services: Services) -> Strategy:
+    semantic, distinctive = services.contrastive("simclr"), services.contrastive("csi")
+    return Ccal(lambda: semantic.view_projections, lambda: distinctive.view_projections, services.options.ccal)
 
 
 def _monte_carlo(measure: Measure) -> Callable[[Services], Strategy]:
@@ -178,6 +219,55 @@ STRATEGIES: dict[str, Entry] = {
         build=_alphamix,
         sections=("alphamix",),
         cost=f"{_ONE_PASS} and the labelled images; a k-means of the candidates",
+    ),
+    "probcover": Entry(
+        paper_name="ProbCover",
+        reference="Yehuda et al. 2022",
+        build=_probcover,
+        sections=("probcover", "contrastive"),
+        extra_networks="a SimCLR encoder, once a data set",
+        cost="products of all pool features with each other, in blocks",
+    ),
+    "lfosa": Entry(
+        paper_name="LfOSA",
+        reference="Ning et al. 2022",
+        build=_lfosa,
+        sections=("lfosa",),
+        extra_networks="a detector of K + 1 classes, each round",
+        cost="one pass of the detector over the pool; a mixture a class",
+    ),
+    "eoal": Entry(
+        paper_name="EOAL",
+        reference="Safaei et al. 2024",
+        build=_eoal,
+        sections=("eoal",),
+        extra_networks="a detector of K + 1 classes with K binary heads, each round",
+        cost="one pass of the detector over the pool; a clustering of the images predicted known",
+    ),
+    "mqnet": Entry(
+        paper_name="MQNet",
+        reference="Park et al. 2022",
+        build=_mqnet("ll"),
+        sections=("mqnet", "learning_loss", "contrastive"),
+        loss_prediction=True,
+        extra_networks="a CSI encoder, once a data set; a loss-prediction head; a small meta-network, each round",
+        cost=f"{_ONE_PASS}; cosines with the labelled images; the meta-network's training",
+    ),
+    "mqnet-conf": Entry(
+        paper_name="MQNet (CONF)",
+        reference="Park et al. 2022",
+        build=_mqnet("conf"),
+        sections=("mqnet", "contrastive"),
+        extra_networks="a CSI encoder, once a data set; a small meta-network, each round",
+        cost=f"{_ONE_PASS}; cosines with the labelled images; the meta-network's training",
+    ),
+    "ccal": Entry(
+        paper_name="CCAL",
+        reference="Du et al. 2021",
+        build=_ccal,
+        sections=("ccal", "contrastive"),
+        extra_networks="a SimCLR and a CSI encoder, once a data set",
+        cost="cosines of 40 views an image, stored once, with the labelled images",
     ),
     "vlpure": Entry(
         paper_name="VLPure-AL",

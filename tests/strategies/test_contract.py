@@ -60,7 +60,7 @@ def test_ties_go_to_the_lowest_index(name: str) -> None:
     if name == "random":
         pytest.skip("RANDOM ranks by nothing")
     view = make_view(constant=True)
-    picked = select(name, view, 9, verdict=True).idx
+    picked = select(name, view, 9, verdict=True, constant=True).idx
     np.testing.assert_array_equal(picked, view.unlabelled_idx[:9])
 
 
@@ -71,10 +71,11 @@ def test_a_pool_of_one(name: str) -> None:
 
 
 def test_outputs_that_are_not_finite_are_named(name: str) -> None:
-    if name == "random":
-        pytest.skip("RANDOM looks at no output")
     view = make_view()
     view.compute_outputs().logits_NK[2, 0] = np.nan
+    if name in ("random", "lfosa", "eoal", "ccal", "probcover"):  # they look at no output of the classifier
+        np.testing.assert_array_equal(select(name, view, 9).idx, select(name, make_view(), 9).idx)
+        return
     with pytest.raises(ArithmeticError, match=rf"index {view.unlabelled_idx[2]}\b"):
         select(name, view, 9, verdict=True)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 
 from data.imageset import ArrayImages
 from models.batches import Normalise
 from models.classifiers import build_classifier
+from models.contrastive import ContrastiveFeatures
 from models.outputs import ClassifierOutputs, LinearHead
 from models.recipe import Recipe
 from models.workshop import Workshop
@@ -55,6 +58,27 @@ class ArrayScorer:
             is_tuned=False,
             labelled_accuracy=None,
         )
+
+
+QUICK = StrategyOptions.model_validate(
+    {
+        "lfosa": {"epochs": 2, "batch_size": 8},
+        "eoal": {"epochs": 2, "batch_size": 8},
+        "mqnet": {"epochs": 2, "target_passes": 2},
+        "monte_carlo": {"passes": 3},
+    }
+)
+
+
+class RandomEncoder:
+    """Stands for a frozen encoder; other features for each method, or the same for all images."""
+
+    def __init__(self, method: str, *, constant: bool = False) -> None:
+        rng = np.random.default_rng(len(method))
+        self.projections = rng.normal(size=(NUM_IMAGES, DIM)).astype(np.float32)
+        self.view_projections = rng.normal(size=(NUM_IMAGES, 4, DIM)).astype(np.float32)
+        if constant:
+            self.projections[:], self.view_projections[:] = 1.0, 1.0
 
 
 def make_workshop(images: ArrayImages, *, num_classes: int = NUM_CLASSES) -> Workshop:
@@ -117,8 +141,16 @@ def _random_outputs(rng: np.random.Generator, num: int, constant: bool) -> Class
     )
 
 
-def select(name: str, view: PoolView, budget: int, *, seed: int = 0, verdict: bool | None = None) -> Selection:
+def select(
+    name: str, view: PoolView, budget: int, *, seed: int = 0, verdict: bool | None = None, constant: bool = False
+) -> Selection:
+    """What a registered strategy picks; `constant`: its frozen encoder finds all images equal."""
     strategy = find_strategy(name).build(
-        Services(scorer=ArrayScorer(verdict), purity=PurityOptions(), options=StrategyOptions())
+        Services(
+            scorer=ArrayScorer(verdict),
+            purity=PurityOptions(),
+            options=QUICK,
+            contrastive=lambda method: cast(ContrastiveFeatures, RandomEncoder(method, constant=constant)),
+        )
     )
     return strategy.select(view, budget, np.random.default_rng(seed))
