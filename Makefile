@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint type smoke clean
+.PHONY: help setup demo test lint type smoke docs clean
 
 # Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -46,6 +46,9 @@ smoke: setup  ## the real commands on a grid of four short trials, into build/sm
 	$(BIN)/python experiments/table4.py --preset demo --mismatch-ratios 0.2 --ood-ratios 0.6 --strategies random,vlpure --seeds 0-1 \
 		--rounds 3 -o build/smoke/table4 --dry-run
 	test -s build/smoke/table4/table4.md && test -s build/smoke/table4/trials.csv
+
+docs: setup  ## write docs/strategies.md from the code
+	$(BIN)/python experiments/strategies_page.py
 
 clean:  ## remove build output and tool caches; .venv, runs and results stay
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -63,10 +63,9 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
         "--data-root", type=Path, metavar="DIR", help="folder with the data sets' files (default: the data set's own)"
     )
     group.add_argument(
-        "--skip-bad-images",
-        action="store_true",
-        default=None,
-        help="leave out image files that cannot be decoded, naming each (default: stop at the first)",
+        "--on-bad-image",
+        choices=("stop", "skip"),
+        help="what an image file that cannot be decoded does: stop (default), or be named and left out",
     )
     group.add_argument(
         "--purity", metavar="DETECTOR", help="purity detector: atd (CLIPN's, the paper's), ctw (CLIPN's other), or mcm"
@@ -100,7 +99,7 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 def trial_overrides(args: argparse.Namespace) -> Nested:
     """What the flags of `add_trial_flags` change, as nested settings; a flag wins over a --set of the same key."""
-    flags = {name: getattr(args, name) for name in ("rounds", "budget", "data_root", "skip_bad_images")}
+    flags = {name: getattr(args, name) for name in ("rounds", "budget", "data_root", "on_bad_image")}
     clipn = {
         "checkpoint": args.clipn_checkpoint,
         "pretrained": args.clip_pretrained,
