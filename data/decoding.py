@@ -70,10 +70,30 @@ def decode_square(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
         if size <= _SMALL:
             for row in range(len(paths)):
                 decode(row)
-        else:  # Pillow decodes outside Python's lock; these threads end with this call and survive no fork
-            with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
+        else:
+            with _threads() as threads:
                 list(threads.map(decode, range(len(paths))))
     return pixels_BHWC
+
+
+def find_bad_images(paths: Sequence[Path]) -> list[tuple[int, str]]:
+    """Position in `paths` and what is wrong, for each file that cannot be decoded; in order."""
+
+    def try_to_decode(path: Path) -> str | None:
+        try:
+            _decode(path)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    with _no_warnings(), _threads() as threads:
+        complaints = list(threads.map(try_to_decode, paths))
+    return [(position, complaint) for position, complaint in enumerate(complaints) if complaint is not None]
+
+
+def _threads() -> ThreadPoolExecutor:
+    """Threads for decoding, which Pillow does outside Python's lock; they end with the call and survive no fork."""
+    return ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))))
 
 
 @contextmanager
@@ -123,9 +143,9 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
     if not path.is_file():
         return "this image file does not exist"
     if path.stat().st_size == 0:
-        return "this image file is empty (0 bytes); copy it again or remove it (or --skip-bad-images)"
+        return "this image file is empty (0 bytes); copy it again or remove it (or --on-bad-image skip)"
     if isinstance(error, UnidentifiedImageError):
         return (
-            "this file is no image (JPEG or PNG is expected); remove it from the class folders (or --skip-bad-images)"
+            "this file is no image (JPEG or PNG is expected); remove it from the class folders (or --on-bad-image skip)"
         )
-    return f"this image file is damaged or cut short ({error}); copy it again or remove it (or --skip-bad-images)"
+    return f"this image file is damaged or cut short ({error}); copy it again or remove it (or --on-bad-image skip)"

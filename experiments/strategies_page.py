@@ -42,7 +42,8 @@ def page() -> str:
             parts.append(_section(name, entry))
     behind = ", ".join(f"`vlpure-{name}`" for name in BEHIND_PURITY)
     parts.append(
-        f"## VLPure in front of other strategies\n\n{behind}: the purity step as in `vlpure`, then that strategy on the "
+        "## VLPure in front of other strategies\n\n"
+        f"{behind}: the purity step as in `vlpure`, then that strategy on the "
         "images judged ID. Table 8 of the paper is `vlpure`, `vlpure-ll` and `vlpure-coreset`.\n"
     )
     return "\n".join(parts)

@@ -81,8 +81,8 @@ class TrialConfig(Settings):
     """The vision-language model behind the purity step."""
     options: StrategyOptions = StrategyOptions()
     """Settings of the strategies, a section a family."""
-    skip_bad_images: bool = False
-    """Leave out image files that cannot be decoded, naming each, instead of stopping at the first."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """What an image file that cannot be decoded does: stop, naming it, or be named and left out."""
     data_root: Annotated[Path | None, Field(strict=False)] = None
     """Folder that holds the data sets' files; none: the data set's default place."""
 

@@ -51,7 +51,7 @@ def compute_trial(
     trial = planned.trial
     use_threads(cpus)
     device = pick_device(gpus)
-    data = cached_data_set(trial.dataset, trial.data_root, trial.skip_bad_images)
+    data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
     if data.fingerprint != planned.data_fingerprint:
         raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
     problem = pose_problem(trial, data)
@@ -96,7 +96,7 @@ def local_scorer(
 
     Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
     """
-    needed = {(t.dataset, t.data_root, t.skip_bad_images): t.clipn.source() for t in trials if t.uses_purity}
+    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn.source() for t in trials if t.uses_purity}
     if not needed:
         return None
     use_threads(cpus)

@@ -41,11 +41,11 @@ def plan_trials(trials: Sequence[TrialConfig], ledger: Ledger | None) -> list[Pl
     Raises ValueError for a data set that cannot be opened, ratios or budgets that it cannot give, and CLIPN weights
     that are not there.
     """
-    data_sets: dict[tuple[str, str, bool], DataSet] = {}
+    data_sets: dict[tuple[str, str, str], DataSet] = {}
     clipn: dict[tuple[str, str], str] = {}
     planned = []
     for trial in trials:
-        where = (trial.dataset, str(trial.data_root), trial.skip_bad_images)
+        where = (trial.dataset, str(trial.data_root), trial.on_bad_image)
         if where not in data_sets:
             data_sets[where] = _open(trial)
         data = data_sets[where]
@@ -95,7 +95,7 @@ def look_up(ledger: Ledger | None, trial: TrialConfig, fingerprint: str, data_fi
 
 
 def _open(trial: TrialConfig) -> DataSet:
-    return open_data_set(trial.dataset, root=trial.data_root, skip_bad_images=trial.skip_bad_images)
+    return open_data_set(trial.dataset, root=trial.data_root, skip_bad_images=trial.on_bad_image == "skip")
 
 
 def _check(trial: TrialConfig, data: DataSet) -> None:

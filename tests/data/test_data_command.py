@@ -49,7 +49,7 @@ def test_error_is_one_line_and_status_2(write_folder: WriteFolder, capsys: pytes
     assert captured.out == ""
     assert captured.err == (
         f"python -m data: {root}/train/circle/0.png: this image file is empty (0 bytes); copy it again or remove it "
-        "(or --skip-bad-images)\n"
+        "(or --on-bad-image skip)\n"
     )
     with pytest.raises(ValueError, match="this image file is empty"):
         main([f"folder:{root}", "--debug"])

@@ -117,7 +117,7 @@ def test_bad_images_are_left_out_where_that_is_asked_for(write_folder: WriteFold
     (root / "train" / "circle" / "1.png").write_bytes(b"")
     (root / "test" / "square" / "0.png").write_text("no picture")
     lines: list[str] = []
-    with pytest.raises(ValueError, match=r"circle/1\.png.*--skip-bad-images"):
+    with pytest.raises(ValueError, match=r"circle/1\.png.*--on-bad-image skip"):
         open_data_set(f"folder:{root}")
     rest = open_data_set(f"folder:{root}", skip_bad_images=True, progress=lines.append)
     assert [line.split(":")[0] for line in lines] == ["skipped", "skipped"]
