@@ -7,34 +7,77 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from data.fetch import fetch_data_set
 from data.image_files import DATA_VARIABLE
+from data.imageset import DataSet, Images, PathImages
+from data.progress import StepReporter, to_stderr
 from data.registry import DATA_SETS, FOLDER_PREFIX, open_data_set
+from data.sources.survey import Survey
 from data.storage import cache_root
+
+_FETCH = "fetch"
+_BLOCK = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """List the data sets, or read the named ones and describe them. Returns the exit status: 2 if one is unreadable."""
+    """List the data sets, read and describe the named ones, or fetch them.
+
+    Returns the exit status: 0, 2 if one is unreadable or cannot be had, 130 if interrupted.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m data",
-        description="List the data sets: present or not, where, how many images. With names: read each of them, check "
-        "every image, and describe it; what is decoded is kept in the cache.",
+        usage="%(prog)s [-h] [--data-root DIR] [--check-images] [--debug] [[fetch] NAME ...]",
+        description="List the data sets: present or not, where, how many images. With names: read each of them and "
+        "describe it; what is decoded is kept in the cache. With fetch and names: download, check and unpack them; "
+        "downloads that broke off go on, and archives that lie in the folder already are used.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"a data set, or {FOLDER_PREFIX}<path>")
     parser.add_argument("--data-root", type=Path, help=f"folder that holds the data sets (default: ${DATA_VARIABLE})")
+    parser.add_argument(
+        "--check-images",
+        action="store_true",
+        help="decode every image of the named data sets; only DomainNet's are not decoded anyway",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
-    if not options.names:
-        _list_all(options.data_root)
-        return 0
-    for name in options.names:
-        try:
-            _describe(name, options.data_root)
-        except ValueError as error:
-            if options.debug:
-                raise
-            print(f"{parser.prog}: {error}", file=sys.stderr)
-            return 2
+    try:
+        _run(options)
+    except ValueError as error:
+        if options.debug:
+            raise
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if options.debug or error.filename is None:
+            raise
+        print(f"{parser.prog}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
     return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    """What the parsed command line asks for."""
+    names, root = options.names, options.data_root
+    if not names:
+        _list_all(root)
+    elif names[0] != _FETCH:
+        for name in names:
+            data_set = open_data_set(name, root=None if name == "digits" else root)
+            if options.check_images:
+                _check_images(data_set)
+            _describe(data_set)
+    elif names[1:]:
+        for name in names[1:]:
+            survey = fetch_data_set(name, root=root, progress=to_stderr)
+            print(f"{name:19} {_in_words(survey)}")
+    else:
+        known = ", ".join(name for name, source in DATA_SETS.items() if source.package)
+        raise ValueError(f"fetch what? Name one or more of: {known}")
 
 
 def _list_all(root: Path | None) -> None:
@@ -43,21 +86,41 @@ def _list_all(root: Path | None) -> None:
         try:
             survey = source.survey(root)
         except ValueError as error:
-            print(f"{name:15} missing   {error}")
+            print(f"{name:19} missing   {error}")
         else:
-            print(
-                f"{name:15} present   {survey.num_train:,} training and {survey.num_test:,} test images: {survey.where}"
-            )
-    print(f"{FOLDER_PREFIX + '<path>':15} any       an image folder: train/ and test/, in each a folder a class")
+            print(f"{name:19} present   {_in_words(survey)}")
+    print(f"{FOLDER_PREFIX + '<path>':19} any       an image folder: train/ and test/, in each a folder a class")
     print(f"decoded images are kept in {cache_root() / 'images'}")
 
 
-def _describe(name: str, root: Path | None) -> None:
-    """Read one data set and print what it holds."""
-    data_set = open_data_set(name, root=None if name == "digits" else root)
-    train_sizes = data_set.train.class_sizes(data_set.num_classes)
-    print(f"{name}: {data_set.num_classes} classes, {data_set.image_size}x{data_set.image_size} pixels")
-    print(f"  training images  {len(data_set.train):,} ({train_sizes.min():,} to {train_sizes.max():,} a class)")
+def _in_words(survey: Survey) -> str:
+    """One line about a data set that is present."""
+    note = f" ({survey.note})" if survey.note else ""
+    return f"{survey.num_train:,} training and {survey.num_test:,} test images: {survey.where}{note}"
+
+
+def _check_images(data_set: DataSet) -> None:
+    """Decode every image. Raises ValueError naming the first file that cannot be decoded."""
+    for images in (data_set.train.images, data_set.test.images):
+        if isinstance(images, PathImages):
+            _decode_all(images, f"checking the images of {data_set.name}")
+
+
+def _decode_all(images: Images, doing: str) -> None:
+    reporter = StepReporter(doing, len(images), to_stderr)
+    for start in range(0, len(images), _BLOCK):
+        stop = min(start + _BLOCK, len(images))
+        images.load(np.arange(start, stop))
+        reporter.done(stop)
+
+
+def _describe(data_set: DataSet) -> None:
+    """Print what a data set holds."""
+    sizes = data_set.train.class_sizes(data_set.num_classes)
+    num_other = len(data_set.train) - sizes.sum()
+    others = f"; {num_other:,} of other domains" if num_other else ""
+    print(f"{data_set.name}: {data_set.num_classes} classes, {data_set.image_size}x{data_set.image_size} pixels")
+    print(f"  training images  {len(data_set.train):,} ({sizes.min():,} to {sizes.max():,} a class{others})")
     print(f"  test images      {len(data_set.test):,}")
     print(f"  classes          {', '.join(data_set.class_names[:8])}{', ...' if data_set.num_classes > 8 else ''}")
     print(f"  mean, deviation  {_rounded(data_set.mean)}, {_rounded(data_set.std)}")

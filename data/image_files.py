@@ -22,17 +22,19 @@ class ImageFile:
     """When the content was modified, and when the content or its attributes were."""
 
 
-def data_folder(root: Path | None, where_from: str) -> Path:
+def data_folder(root: Path | None, *, name: str, how_to_fetch: str) -> Path:
     """The folder of all data sets: `root`, else `$VLPURE_DATA`.
 
-    Raises ValueError when neither is given; it repeats `where_from`, which says what is needed and where to get it.
+    Raises ValueError when neither is given, for the data set called `name`; it repeats `how_to_fetch`.
     """
     configured = os.environ.get(DATA_VARIABLE)
     if root is not None:
         return root.expanduser()
     if configured:
         return Path(configured).expanduser()
-    raise ValueError(f"{where_from}; give the folder that holds it as data root, or set {DATA_VARIABLE} to it")
+    raise ValueError(
+        f"{name}: no folder is given to look for it; give it as data root, or set {DATA_VARIABLE} to it; {how_to_fetch}"
+    )
 
 
 def list_folders(folder: Path, *, root: Path) -> list[str]:

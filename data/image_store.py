@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from data.decoding import decode_rgb, decode_square, picture_size
+from data.decoding import decode_square, find_bad_images, picture_size
 from data.image_files import ImageFile, state_of_files
 from data.imageset import ArrayImages, Images, PathImages
 from data.pixels import ChannelStatistics, PixelHash
@@ -39,6 +39,8 @@ LAYOUT = 2
 """Part of every key: raised when an entry written by an older version must not be read any more."""
 MAX_ARRAY_SIZE = 64
 """Images up to this size (pixels) are kept as an array: Tiny-ImageNet's 110,000 take 1.4 GB, mapped and shared."""
+SMALLEST_IMAGE = 8
+"""Pixels: what the smallest network here takes, three halvings of which leave one pixel."""
 MAX_IMAGE_SIZE = 224
 """Larger images are resized to this on demand: what the encoders here take."""
 _BLOCK = 256
@@ -77,8 +79,8 @@ def open_stored_images(
         skip_bad: leave out the files that cannot be decoded, naming each, instead of stopping at the first.
         progress: gets lines of text during long work; None prints them on the standard error stream.
 
-    Raises ValueError naming the file that cannot be decoded, the set that has no other, or the cache folder that cannot
-    be written.
+    Raises ValueError naming the file that cannot be decoded, the set that has no other, an image that is too small for
+    the networks where most are, or the cache folder that cannot be written.
     """
     report = progress or to_stderr
     state = {name: state_of_files(files) for name, files in sets.items()}
@@ -89,7 +91,7 @@ def open_stored_images(
     def build(folder: Path) -> Meta:
         bad = _find_bad(root, sets, reporter("checking"), report) if skip_bad else {}
         good = {name: _without(files, bad.get(name, [])) for name, files in sets.items()}
-        size = image_size or _choose_image_size(root, good["train"])
+        size = image_size or _choose_image_size(root, good["train"], what)
         return _decode_sets(folder, root, good, size, reporter("reading")) | {"bad": bad}
 
     key = {"sets": state, "image_size": image_size} | ({"skip_bad": True} if skip_bad else {})
@@ -185,11 +187,21 @@ def _lock(path: Path, what: str, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _choose_image_size(root: Path, files: Sequence[ImageFile]) -> int:
-    """Median shorter side of about a thousand of the files, evenly spaced, in pixels; at most 224."""
+def _choose_image_size(root: Path, files: Sequence[ImageFile], what: str) -> int:
+    """Median shorter side of about a thousand of the files, evenly spaced, in pixels; at most 224.
+
+    Raises ValueError naming a file where that is too small for the networks.
+    """
     sample = files[:: -(-len(files) // _SAMPLE)]
-    sides = sorted(min(picture_size(root / file.name)) for file in sample)
-    return min(MAX_IMAGE_SIZE, sides[len(sides) // 2])
+    sides = [min(picture_size(root / file.name)) for file in sample]
+    median = sorted(sides)[len(sides) // 2]
+    if median < SMALLEST_IMAGE:
+        number = next(number for number, side in enumerate(sides) if side < SMALLEST_IMAGE)
+        raise ValueError(
+            f"{root / sample[number].name}: its shorter side is {sides[number]} pixels, and most images of {what} are "
+            f"too small for the networks, which need {SMALLEST_IMAGE} or more; enlarge them"
+        )
+    return min(MAX_IMAGE_SIZE, median)
 
 
 def _without(files: Sequence[ImageFile], bad: Sequence[int]) -> list[ImageFile]:
@@ -205,19 +217,33 @@ def _find_bad(
 
     Raises ValueError for a set with no other file.
     """
-    bad: dict[str, list[int]] = {name: [] for name in sets}
-    num_done = 0
+    bad: dict[str, list[int]] = {}
+    num_before = 0
     for name, files in sets.items():
-        for number, file in enumerate(files):
-            try:
-                decode_rgb(root / file.name)
-            except ValueError as error:
-                report(f"skipped: {error}")
-                bad[name].append(number)
-            num_done += 1
-            reporter.done(num_done)
-        if len(bad[name]) == len(files):
-            raise ValueError(f"{root}: none of the {len(files)} images of {name} can be decoded")
+        paths = [root / file.name for file in files]
+        bad[name] = skip_bad_files(
+            paths, what=f"{root}, {name}", num_before=num_before, reporter=reporter, report=report
+        )
+        num_before += len(files)
+    return bad
+
+
+def skip_bad_files(
+    paths: Sequence[Path], *, what: str, num_before: int = 0, reporter: StepReporter, report: Progress
+) -> list[int]:
+    """Positions of the files that cannot be decoded, after naming each.
+
+    `reporter` is told how far this is, `num_before` of its steps being done before. Raises ValueError, naming `what`
+    the files are, where that is all of them.
+    """
+    bad = []
+    for start in range(0, len(paths), _BLOCK):
+        for position, complaint in find_bad_images(paths[start : start + _BLOCK]):
+            report(f"skipped: {complaint}")
+            bad.append(start + position)
+        reporter.done(num_before + min(start + _BLOCK, len(paths)))
+    if len(bad) == len(paths):
+        raise ValueError(f"{what}: none of the {len(paths)} images can be decoded")
     return bad
 
 

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ from data.pixels import PixelHash
 from data.storage import content_hash
 
 IndexArray = NDArray[np.int64]
+
+SplitProtocol = Literal["ratios", "domain"]
+"""How a data set is split into ID and OOD: by ratios of classes and images (`data.splits`), or one domain against all
+others (`data.domain_split`)."""
 
 
 class Images(Protocol):
@@ -119,7 +123,7 @@ class ImageSet:
 
     images: Images
     labels: NDArray[np.int64]
-    """(N,), 0..C-1 for C classes."""
+    """(N,), 0..C-1 for C classes; C for an image of another domain (only where the split protocol is "domain")."""
 
     def __post_init__(self) -> None:
         """Check that images and labels belong together."""
@@ -131,8 +135,8 @@ class ImageSet:
         return len(self.images)
 
     def class_sizes(self, num_classes: int) -> NDArray[np.int64]:
-        """(num_classes,) int64, the number of images of each class."""
-        return np.bincount(self.labels, minlength=num_classes).astype(np.int64)
+        """(num_classes,) int64, the number of images of each class; images of another domain are in none of them."""
+        return np.bincount(self.labels, minlength=num_classes)[:num_classes].astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,6 +157,9 @@ class DataSet:
     """As `mean`: the standard deviation over all pixels."""
     fingerprint: str
     """64 hex digits: hash of all of the above that changes numbers; not of the name or of where the files lie."""
+    split_protocol: SplitProtocol = "ratios"
+    domain: str | None = None
+    """The word for the data set's domain in prompts ("real"); None where it has none. Not part of the fingerprint."""
 
     @property
     def num_classes(self) -> int:
@@ -174,22 +181,26 @@ def make_data_set(
     pretrain: ImageSet | None = None,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
+    split_protocol: SplitProtocol = "ratios",
+    domain: str | None = None,
 ) -> DataSet:
-    """The data set with its fingerprint computed from everything but the name."""
+    """The data set with its fingerprint computed from everything but the name and the domain's word."""
     for image_set in (train, test, pretrain):
         if image_set is not None:
+            has_others = split_protocol == "domain" and image_set is train
             assert image_set.images.image_size == train.images.image_size
-            assert set(np.unique(image_set.labels)) <= set(range(len(class_names)))
-    fingerprint = content_hash(
-        {
-            "class_names": class_names,
-            "train": _identity(train),
-            "test": _identity(test),
-            "pretrain": _identity(pretrain) if pretrain else None,
-            "mean": mean,
-            "std": std,
-        }
-    )
+            assert set(np.unique(image_set.labels)) <= set(range(len(class_names) + has_others))
+    identity: dict[str, object] = {
+        "class_names": class_names,
+        "train": _identity(train),
+        "test": _identity(test),
+        "pretrain": _identity(pretrain) if pretrain else None,
+        "mean": mean,
+        "std": std,
+    }
+    if split_protocol != "ratios":
+        identity["split_protocol"] = split_protocol
+    fingerprint = content_hash(identity)
     return DataSet(
         name=name,
         class_names=class_names,
@@ -199,6 +210,8 @@ def make_data_set(
         mean=mean,
         std=std,
         fingerprint=fingerprint,
+        split_protocol=split_protocol,
+        domain=domain,
     )
 
 

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from data.imageset import DataSet
+from data.archives import Package
+from data.imageset import DataSet, SplitProtocol
 from data.naming import unknown_name
 from data.progress import Progress
-from data.sources.cifar import read_cifar10, read_cifar100, survey_cifar10, survey_cifar100
+from data.sources.cifar import (
+    CIFAR10_PACKAGE,
+    CIFAR100_PACKAGE,
+    read_cifar10,
+    read_cifar100,
+    survey_cifar10,
+    survey_cifar100,
+)
 from data.sources.digits import read_digits, survey_digits
+from data.sources.domainnet import read_domainnet, survey_domainnet
+from data.sources.domainnet_package import DOMAINS
+from data.sources.domainnet_package import PACKAGE as DOMAINNET_PACKAGE
 from data.sources.folder import read_folder
 from data.sources.survey import Survey
-from data.sources.tiny_imagenet import read_tiny_imagenet, survey_tiny_imagenet
+from data.sources.tiny_imagenet import (
+    PACKAGE as TINY_IMAGENET_PACKAGE,
+)
+from data.sources.tiny_imagenet import (
+    read_tiny_imagenet,
+    read_tiny_imagenet_words,
+    survey_tiny_imagenet,
+    survey_tiny_imagenet_words,
+)
 
 FOLDER_PREFIX = "folder:"
 
@@ -44,18 +64,42 @@ class Source:
     read: Reader | ImageFileReader
     survey: Callable[[Path | None], Survey]
     """Says what is there without decoding images; raises ValueError that says what is missing and where to get it."""
+    package: Package | None = None
+    """What `python -m data fetch` downloads; None where there is nothing to download."""
+    split_protocol: SplitProtocol = "ratios"
 
+
+IMAGE_FILE_READERS: dict[str, ImageFileReader] = {
+    "tiny-imagenet": read_tiny_imagenet,
+    "tiny-imagenet:words": read_tiny_imagenet_words,
+    **{f"domainnet-{domain}": partial(read_domainnet, domain) for domain in DOMAINS},
+}
+"""The readers of data sets that lie in single image files."""
 
 DATA_SETS: dict[str, Source] = {
     "digits": Source(read=read_digits, survey=survey_digits),
-    "cifar10": Source(read=read_cifar10, survey=survey_cifar10),
-    "cifar100": Source(read=read_cifar100, survey=survey_cifar100),
-    "tiny-imagenet": Source(read=read_tiny_imagenet, survey=survey_tiny_imagenet),
+    "cifar10": Source(read=read_cifar10, survey=survey_cifar10, package=CIFAR10_PACKAGE),
+    "cifar100": Source(read=read_cifar100, survey=survey_cifar100, package=CIFAR100_PACKAGE),
+    "tiny-imagenet": Source(read=read_tiny_imagenet, survey=survey_tiny_imagenet, package=TINY_IMAGENET_PACKAGE),
+    "tiny-imagenet:words": Source(
+        read=read_tiny_imagenet_words, survey=survey_tiny_imagenet_words, package=TINY_IMAGENET_PACKAGE
+    ),
+    **{
+        f"domainnet-{domain}": Source(
+            read=IMAGE_FILE_READERS[f"domainnet-{domain}"],
+            survey=partial(survey_domainnet, domain),
+            package=DOMAINNET_PACKAGE,
+            split_protocol="domain",
+        )
+        for domain in DOMAINS
+    },
 }
 
 
-IMAGE_FILE_READERS: dict[str, ImageFileReader] = {"tiny-imagenet": read_tiny_imagenet}
-"""Those of `DATA_SETS` that lie in single image files."""
+def split_protocol_of(name: str) -> SplitProtocol:
+    """How the data set called `name` is split, known without opening it; "ratios" for image folders and other names."""
+    source = DATA_SETS.get(name)
+    return source.split_protocol if source else "ratios"
 
 
 def open_data_set(

@@ -6,6 +6,7 @@ Shapes: N images, B batch, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,33 +29,85 @@ class Normalise:
         return (pixels_BHW3.float() * self.scale - self.shift).permute(0, 3, 1, 2)
 
 
-class Batches:
+class Batches(Protocol):
+    """Where a training's inputs come from."""
+
+    def positions(self) -> Iterator[Tensor]:
+        """Positions (B,) int64 of every batch of a training: with replacement (P11), or pass by pass."""
+        ...
+
+    def augment(self, picked_B: Tensor) -> Tensor:
+        """The inputs at those positions, as the network takes them."""
+        ...
+
+
+def make_batches(
+    inputs: NDArray[np.uint8] | NDArray[np.float32],
+    recipe: Recipe,
+    normalise: Normalise,
+    generator: torch.Generator,
+) -> Batches:
+    """Batches of pixels (N, H, W, 3), augmented and normalised, or of features (N, D), as they are."""
+    if inputs.ndim == 2:
+        return FeatureBatches(inputs.astype(np.float32, copy=False), recipe, generator)
+    return PixelBatches(inputs.astype(np.uint8, copy=False), recipe, normalise, generator)
+
+
+def draw_positions(num_images: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
+    """Positions (B,) int64 of every batch of a training."""
+    num, device = recipe.batch_size, generator.device
+    if recipe.epochs is None:
+        for _ in range(recipe.steps):
+            yield torch.randint(num_images, (num,), generator=generator, device=device)
+        return
+    num_batches = recipe.batches_a_pass(num_images)
+    for _ in range(recipe.epochs):
+        order = torch.randperm(num_images, generator=generator, device=device)
+        for number in range(num_batches):
+            picked = order[number * num : (number + 1) * num if number + 1 < num_batches else None]
+            yield picked if len(picked) > 1 else picked.repeat(2)
+
+
+class FeatureBatches:
+    """Stored features, on the device once."""
+
+    def __init__(self, features_ND: NDArray[np.float32], recipe: Recipe, generator: torch.Generator) -> None:
+        self._features_ND = torch.from_numpy(features_ND).to(generator.device)
+        self._recipe, self._generator = recipe, generator
+
+    def positions(self) -> Iterator[Tensor]:
+        """As `Batches.positions`."""
+        return draw_positions(len(self._features_ND), self._recipe, self._generator)
+
+    def augment(self, picked_B: Tensor) -> Tensor:
+        """Features (B, D) float32."""
+        return self._features_ND[picked_B]
+
+
+class PixelBatches:
     """The images lie on the device once, as uint8 with their black border, so that a batch is a single gather."""
 
-    def __init__(self, pixels_NHW3: NDArray[np.uint8], recipe: Recipe, generator: torch.Generator) -> None:
+    def __init__(
+        self, pixels_NHW3: NDArray[np.uint8], recipe: Recipe, normalise: Normalise, generator: torch.Generator
+    ) -> None:
         self._device = generator.device
         self._generator = generator
         self._recipe = recipe
+        self._normalise = normalise
         self._size = pixels_NHW3.shape[1:3]
         pad = recipe.crop_padding
         pixels = torch.from_numpy(np.pad(pixels_NHW3, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
         self._padded_NHW3 = pixels.to(self._device)
 
     def positions(self) -> Iterator[Tensor]:
-        """Positions (B,) int64 of every batch of a training: with replacement (P11), or pass by pass."""
-        num_images, num = self._padded_NHW3.shape[0], self._recipe.batch_size
-        if self._recipe.epochs is None:
-            for _ in range(self._recipe.steps):
-                yield self._integers(num_images, num)
-            return
-        for _ in range(self._recipe.epochs):
-            order = torch.randperm(num_images, generator=self._generator, device=self._device)
-            num_batches = self._recipe.batches_a_pass(num_images)
-            for number in range(num_batches):
-                picked = order[number * num : (number + 1) * num if number + 1 < num_batches else None]
-                yield picked if len(picked) > 1 else picked.repeat(2)
+        """As `Batches.positions`."""
+        return draw_positions(len(self._padded_NHW3), self._recipe, self._generator)
 
     def augment(self, picked_B: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) of `pixels`."""
+        return self._normalise(self.pixels(picked_B))
+
+    def pixels(self, picked_B: Tensor) -> Tensor:
         """Pixels (B, H, W, 3) uint8 of those images: flipped, cropped and turned at random, as the recipe says."""
         (height, width), recipe, num = self._size, self._recipe, len(picked_B)
         rows = torch.arange(height, device=self._device).expand(num, height)

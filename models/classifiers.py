@@ -12,9 +12,6 @@ from torchvision.models.resnet import BasicBlock
 
 from models.recipe import Recipe
 
-SMALLEST_IMAGE = 8
-"""Pixels: three halvings leave one pixel of an 8 x 8 image."""
-
 
 class ResNet18(nn.Module):
     """ResNet-18 for small images: a 3x3 stem of stride 1 and no max-pooling (He et al. 2016; protocol 1.5).
@@ -55,6 +52,29 @@ class ResNet18(nn.Module):
         return self.head(kept_BD), features_BD, outputs
 
 
+class LinearClassifier(nn.Module):
+    """A linear layer on the features of a frozen encoder."""
+
+    def __init__(self, num_features: int, num_classes: int, *, head_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.head = nn.Linear(num_features, num_classes)
+        self.stage_widths = (num_features,)
+        self._head_dropout = head_dropout
+
+    def forward(self, features_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K), and the features (B, D) as they came."""
+        logits_BK, _, _ = self.with_stages(features_BD)
+        return logits_BK, features_BD
+
+    def with_stages(self, features_BD: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits, features, and the features as the outputs (B, D, 1, 1) of a single stage."""
+        kept_BD = F.dropout(features_BD, self._head_dropout, self.training) if self._head_dropout else features_BD
+        return self.head(kept_BD), features_BD, [features_BD[:, :, None, None]]
+
+
+Classifier = ResNet18 | LinearClassifier
+
+
 class Subsample(nn.Module):
     """Every `step`-th pixel: what a strided 1x1 convolution looks at.
 
@@ -71,13 +91,18 @@ class Subsample(nn.Module):
         return images_BCHW[:, :, :: self._step, :: self._step]
 
 
-def build_classifier(recipe: Recipe, num_classes: int, *, weights_seed: int) -> ResNet18:
+def build_classifier(
+    recipe: Recipe, num_classes: int, *, weights_seed: int, num_features: int | None = None
+) -> Classifier:
     """A classifier with initial weights that depend on `weights_seed` alone, on the CPU, in channels-last layout.
 
-    torch's global random state is left as it was.
+    `num_features` is that of a linear head's encoder. torch's global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed)
+        if recipe.network == "linear":
+            assert num_features is not None, "a linear head needs to know its encoder's features"
+            return LinearClassifier(num_features, num_classes, head_dropout=recipe.head_dropout)
         network = ResNet18(num_classes, width=recipe.width, head_dropout=recipe.head_dropout)
     return network.to(memory_format=torch.channels_last)
 

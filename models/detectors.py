@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.classifiers import ResNet18
+from models.classifiers import Classifier
 
 TINY = 1e-8
 """Added to probabilities before their logarithm."""
 
 
 class OpenSetDetector(nn.Module):
-    """A ResNet-18 over K + 1 classes, the last of them OOD, with K binary classifiers on its features."""
+    """A classifier over K + 1 classes, the last of them OOD, with K binary classifiers on its features."""
 
-    def __init__(self, network: ResNet18, num_known: int) -> None:
+    def __init__(self, network: Classifier, num_known: int) -> None:
         super().__init__()
         self.network = network
         self.binary = nn.Linear(network.head.in_features, 2 * num_known, bias=False)
@@ -122,7 +122,7 @@ class OpenSetObjective:
         return network.binary.parameters()
 
 
-def build_detector(network: ResNet18, num_known: int, *, weights_seed: int) -> OpenSetDetector:
+def build_detector(network: Classifier, num_known: int, *, weights_seed: int) -> OpenSetDetector:
     """The network with binary classifiers whose initial weights depend on `weights_seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed)

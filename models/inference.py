@@ -13,6 +13,7 @@ from torch import nn
 from data.imageset import Images
 from models.batches import Normalise
 from models.devices import autocast
+from models.feature_rows import FeatureRows
 from models.outputs import ClassifierOutputs, LinearHead
 from models.recipe import Recipe
 
@@ -20,7 +21,7 @@ from models.recipe import Recipe
 @torch.inference_mode()
 def predict(
     network: nn.Module,
-    images: Images,
+    images: Images | FeatureRows,
     idx: NDArray[np.int64],
     *,
     recipe: Recipe,
@@ -31,9 +32,9 @@ def predict(
     network.eval()
     rows: list[list[torch.Tensor]] = []
     for start in range(0, len(idx), recipe.eval_batch_size):
-        pixels = torch.from_numpy(images.load(idx[start : start + recipe.eval_batch_size])).to(device)
+        inputs = torch.from_numpy(images.load(idx[start : start + recipe.eval_batch_size])).to(device)
         with autocast(recipe, device):
-            outputs = network(normalise(pixels))
+            outputs = network(inputs if inputs.ndim == 2 else normalise(inputs))
         rows.append([output.float() for output in outputs])
     if not rows:
         raise ValueError("no image to look at")

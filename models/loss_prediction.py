@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.classifiers import ResNet18
+from models.classifiers import Classifier
 
 
 class LossPredictionHead(nn.Module):
@@ -32,9 +32,9 @@ class LossPredictionHead(nn.Module):
 
 
 class LossPredicting(nn.Module):
-    """A ResNet-18 that predicts its own losses."""
+    """A classifier that predicts its own losses."""
 
-    def __init__(self, network: ResNet18, *, hidden: int) -> None:
+    def __init__(self, network: Classifier, *, hidden: int) -> None:
         super().__init__()
         self.network = network
         self.predictor = LossPredictionHead(network.stage_widths, hidden=hidden)
@@ -54,7 +54,7 @@ class LossPredicting(nn.Module):
         return logits_BK, features_BD, self.predictor(stages)
 
 
-def add_loss_prediction(network: ResNet18, *, hidden: int, weights_seed: int) -> LossPredicting:
+def add_loss_prediction(network: Classifier, *, hidden: int, weights_seed: int) -> LossPredicting:
     """The network with a head whose initial weights depend on `weights_seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed)

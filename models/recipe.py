@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+SMALLEST_IMAGE = 8
+"""Pixels a side that a ResNet-18 needs: three halvings leave one pixel of an 8 x 8 image."""
 
 
 class Recipe(BaseModel):
@@ -14,8 +18,10 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    network: Literal["resnet18"] = "resnet18"
-    """Architecture: a ResNet-18 with the 3x3 stem for small images."""
+    network: Literal["resnet18", "linear"] = "resnet18"
+    """Architecture: a ResNet-18 with the 3x3 stem for small images, or a linear head on stored features."""
+    encoder: str | None = None
+    """For `linear`: the frozen encoder of those features (`models.encoders`)."""
     width: Annotated[int, Field(ge=1, le=1024)] = 64
     """Channels of the first stage; the later ones have 2, 4 and 8 times as many."""
     steps: Annotated[int, Field(ge=1)] = 20_000
@@ -48,6 +54,19 @@ class Recipe(BaseModel):
     """Arithmetic of training and inference: 32-bit floats, or bfloat16 autocast."""
     eval_batch_size: Annotated[int, Field(ge=1)] = 512
     """Images a batch when nothing is trained."""
+
+    @model_validator(mode="after")
+    def _check_encoder(self) -> Recipe:
+        """A linear head has an encoder and no augmentation; a ResNet has none."""
+        if (self.network == "linear") != (self.encoder is not None):
+            raise ValueError(
+                "network linear needs an encoder, such as timm:vit_base_patch16_224, and resnet18 has none"
+            )
+        if self.network == "linear" and (self.flip or self.crop_padding or self.rotation):
+            raise ValueError(
+                "stored features cannot be flipped, cropped or turned: flip=false, crop_padding=0, rotation=0"
+            )
+        return self
 
     def num_steps(self, num_images: int) -> int:
         """SGD steps of one training on that many images."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.batches import Batches, Normalise
+from models.batches import Normalise, make_batches
 from models.devices import autocast
 from models.recipe import Recipe
 
@@ -63,7 +63,7 @@ class CrossEntropy:
 
 def fit(
     network: nn.Module,
-    pixels_NHW3: NDArray[np.uint8],
+    inputs: NDArray[np.uint8] | NDArray[np.float32],
     labels_N: NDArray[np.int64],
     *,
     recipe: Recipe,
@@ -75,25 +75,26 @@ def fit(
 ) -> nn.Module:
     """The network, trained as the recipe says on `device`; the last weights, no selection (P10, P12).
 
-    Labels are 0..K-1; `objective` is the cross entropy by default. Equal seeds give equal weights, to the bit on a CPU
-    with the same number of threads. `progress` hears the number of steps done, now and then. Raises ValueError without
-    images and ArithmeticError when the weights are no longer finite (a learning rate that is too high).
+    `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D). Labels are 0..K-1; `objective` is the cross
+    entropy by default. Equal seeds give equal weights, to the bit on a CPU with the same number of threads. `progress`
+    hears the number of steps done, now and then. Raises ValueError without images and ArithmeticError when the weights
+    are no longer finite (a learning rate that is too high).
     """
-    if not len(pixels_NHW3):
+    if not len(inputs):
         raise ValueError("no labelled ID image to train on: raise the budget or lower the OOD ratio")
     objective = objective or CrossEntropy()
-    batches = Batches(pixels_NHW3, recipe, torch.Generator(device=device).manual_seed(batches_seed))
+    batches = make_batches(inputs, recipe, normalise, torch.Generator(device=device).manual_seed(batches_seed))
     labels = torch.from_numpy(labels_N).to(device)
     network = network.to(device).train()
-    optimiser, schedule = _optimiser(network, recipe, objective, len(pixels_NHW3))
-    num_steps, pass_steps = recipe.num_steps(len(pixels_NHW3)), _pass_steps(recipe, len(pixels_NHW3))
+    optimiser, schedule = _optimiser(network, recipe, objective, len(inputs))
+    num_steps, pass_steps = recipe.num_steps(len(inputs)), _pass_steps(recipe, len(inputs))
     with _own_randomness(batches_seed, device):
         for step, picked in enumerate(batches.positions()):
             if step % pass_steps == 0:
                 objective.prepare(network, step / num_steps)
-            pixels = batches.augment(picked)
+            batch = batches.augment(picked)
             with autocast(recipe, device):
-                loss = objective.loss(network, normalise(pixels), labels[picked], picked)
+                loss = objective.loss(network, batch, labels[picked], picked)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -109,6 +109,23 @@ def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
     return FeatureBill(num_images=num_images, num_missing=missing, seconds=seconds, is_measured=measured is not None)
 
 
+class VisionLanguageTowers:
+    """The networks of a CLIPN, for those who want other features than `open_vision_language` keeps."""
+
+    def __init__(self, data_set: DataSet, source: ClipnSource, progress: Progress) -> None:
+        """Load nothing yet. Errors as `clipn_identity`."""
+        self._features = _Features(data_set, source, "cpu", progress)
+
+    @property
+    def weights(self) -> str:
+        """64 hex digits that identify architecture and weights; a stand-in is trained if need be."""
+        return self._features.weights
+
+    def load(self) -> Clipn:
+        """The towers, on the CPU."""
+        return self._features.load()
+
+
 class _Features:
     """The store's entries for one data set and source."""
 
@@ -159,7 +176,7 @@ class _Features:
         return FeatureKey(
             kind="image features",
             content=self._data_set.train.images.fingerprint,
-            weights=self._weights,
+            weights=self.weights,
             preprocessing="CLIP: bicubic, centre crop; unit rows",
             precision="float32" if self._source.precision == "fp32" else "bfloat16",
         )
@@ -169,7 +186,7 @@ class _Features:
         return FeatureKey(
             kind="class features",
             content=content_hash({"phrases": list(phrases), "templates": used_templates_hash(self._source)}),
-            weights=self._weights,
+            weights=self.weights,
             preprocessing='unit sum of unit template features; "yes" then "no"',
             precision="float32",
         )
@@ -190,7 +207,7 @@ class _Features:
         return small_clip_config(self._data_set.image_size) if own else clip_config(self._source.model)
 
     @cached_property
-    def _weights(self) -> str:
+    def weights(self) -> str:
         """Identity of architecture and weights: by the file's bytes, or for a plain CLIP as `clipn_identity`."""
         if self._source.pretrained is not None:
             return weights_identity(self._source, self._data_set)
@@ -199,10 +216,10 @@ class _Features:
     def _clipn(self) -> Clipn:
         """The towers on their device, loaded when they are first needed."""
         if self._loaded is None:
-            self._loaded = self._load().to(self._device)
+            self._loaded = self.load().to(self._device)
         return self._loaded
 
-    def _load(self) -> Clipn:
+    def load(self) -> Clipn:
         """The source's towers, on the CPU. Raises ValueError for weights that are not finite, naming the tensors."""
         if self._source.pretrained is not None:
             from models.clip_pretrained import load_pretrained_clip

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data.imageset import Images
-from models.batches import Batches, Normalise
+from models.batches import Normalise, make_batches
+from models.classifiers import Classifier, build_classifier
 from models.devices import autocast
+from models.feature_rows import FeatureRows
 from models.inference import predict
 from models.outputs import ClassifierOutputs
 from models.recipe import Recipe
@@ -26,8 +28,8 @@ from models.training import Objective, fit
 class Workshop:
     """Made anew each round; equal trials and rounds give equal results."""
 
-    images: Images
-    """Of training, by index."""
+    images: Images | FeatureRows
+    """Of training, by index: pixels, or the features that a linear head looks at."""
     classifier: nn.Module
     """This round's, in evaluation mode; not to be changed."""
     recipe: Recipe
@@ -40,6 +42,11 @@ class Workshop:
     """A seed for what is drawn while the network of that name is trained: another one in each round."""
     progress: Callable[[int], None] | None = None
     """Hears how many steps of a training are done, now and then."""
+
+    def new_network(self, num_classes: int, recipe: Recipe, name: str) -> Classifier:
+        """A classifier as this round's, but for its classes, with initial weights of that name."""
+        features = self.images.num_features if isinstance(self.images, FeatureRows) else None
+        return build_classifier(recipe, num_classes, weights_seed=self.weights_seed(name), num_features=features)
 
     def train(
         self,
@@ -72,10 +79,10 @@ class Workshop:
     def augmented_logits(self, idx: NDArray[np.int64], passes: int, name: str) -> NDArray[np.float32]:
         """Logits (P, N, K) of this round's classifier for the images `idx`, augmented anew in each pass."""
         generator = torch.Generator(device=self.device).manual_seed(self.batches_seed(name))
-        batches = Batches(self.images.load(idx), self.recipe, generator)
+        batches = make_batches(self.images.load(idx), self.recipe, self.normalise, generator)
         rows = torch.arange(len(idx), device=self.device).repeat(passes)
         logits = []
         for picked in torch.split(rows, self.recipe.eval_batch_size):
             with autocast(self.recipe, self.device):
-                logits.append(self.classifier(self.normalise(batches.augment(picked)))[0].float())
+                logits.append(self.classifier(batches.augment(picked))[0].float())
         return torch.cat(logits).cpu().numpy().reshape(passes, len(idx), -1)

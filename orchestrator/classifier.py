@@ -17,8 +17,10 @@ from strategies.registry import find_strategy
 class ClassifierPlan:
     """The classifier of one trial, the same in every round (P10); strategies may ask for a head or for dropout."""
 
-    def __init__(self, trial: TrialConfig, num_classes: int) -> None:
+    def __init__(self, trial: TrialConfig, num_classes: int, *, num_features: int | None = None) -> None:
+        """`num_features` is that of a linear head's encoder."""
         self._trial = trial
+        self._num_features = num_features
         self._num_classes = num_classes
         self._entry = find_strategy(trial.strategy)
 
@@ -32,7 +34,7 @@ class ClassifierPlan:
     def new_network(self) -> nn.Module:
         """With initial weights that depend on the seed alone, so that strategies of a seed start equal."""
         seed = stream_seed(self._trial.seed, "weights")
-        network = build_classifier(self.recipe, self._num_classes, weights_seed=seed)
+        network = build_classifier(self.recipe, self._num_classes, weights_seed=seed, num_features=self._num_features)
         if not self._entry.loss_prediction:
             return network
         options = self._trial.options.learning_loss

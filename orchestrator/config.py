@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from data.storage import content_hash
 from models.clipn_source import ClipnSource
+from models.feature_rows import EncoderName
 from models.recipe import Fraction, Recipe
+from models.recipes import named_recipe
 from strategies.options import StrategyOptions
 from strategies.registry import find_strategy
 from strategies.scorer import PurityOptions
@@ -81,6 +84,13 @@ class TrialConfig(Settings):
     """The vision-language model behind the purity step."""
     options: StrategyOptions = StrategyOptions()
     """Settings of the strategies, a section a family."""
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _by_name(cls, recipe: Any) -> Any:
+        """`name` takes the place of the settings that a recipe of that name has."""
+        return named_recipe(recipe) if isinstance(recipe, Mapping) else recipe
+
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What an image file that cannot be decoded does: stop, naming it, or be named and left out."""
     data_root: Annotated[Path | None, Field(strict=False)] = None
@@ -90,6 +100,11 @@ class TrialConfig(Settings):
     def uses_purity(self) -> bool:
         """Whether the strategy asks a purity scorer."""
         return find_strategy(self.strategy).uses_purity
+
+    @property
+    def uses_clipn(self) -> bool:
+        """Whether CLIPN changes its numbers: by the purity step, or as the classifier's encoder."""
+        return self.uses_purity or self.recipe.encoder == "clipn"
 
     @property
     def label(self) -> str:
@@ -110,14 +125,21 @@ class TrialConfig(Settings):
                 "data": data_fingerprint,
                 "mismatch_ratio": float(self.mismatch_ratio),
                 "ood_ratio": float(self.ood_ratio),
-                "strategy": self.strategy,
+                "strategy": find_strategy(self.strategy).source or self.strategy,
                 "options": self.options.read_by(find_strategy(self.strategy).sections),
                 "seed": self.seed,
                 "budget": self.budget,
-                "recipe": self.recipe.model_dump(mode="json"),
+                "recipe": self._recipe_identity(clipn_identity),
                 "purity": self.purity.model_dump(mode="json") | {"clipn": clipn_identity} if self.uses_purity else None,
             }
         )
+
+    def _recipe_identity(self, clipn_identity: str | None) -> dict[str, Any]:
+        """The recipe as plain values, its encoder by what identifies the weights."""
+        recipe = self.recipe.model_dump(mode="json")
+        if self.recipe.encoder is not None:
+            recipe["encoder"] = EncoderName.parse(self.recipe.encoder).identity(clipn=clipn_identity)
+        return recipe
 
 
 def make_trial(**settings: Any) -> TrialConfig:
@@ -126,6 +148,8 @@ def make_trial(**settings: Any) -> TrialConfig:
         trial = TrialConfig(**settings)
     except ValidationError as error:
         raise ValueError(one_line(error)) from None
+    if trial.recipe.encoder is not None:
+        EncoderName.parse(trial.recipe.encoder)
     if trial.uses_purity and trial.clipn.pretrained is not None and trial.purity.detector != "mcm":
         raise ValueError(
             f'purity.detector = {trial.purity.detector!r} reads CLIPN\'s "no" texts, and the plain CLIP '

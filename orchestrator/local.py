@@ -15,6 +15,7 @@ from data.registry import open_data_set
 from models.contrastive import ContrastiveFeatures
 from models.contrastive_recipe import Method
 from models.devices import pick_device, use_threads
+from models.feature_rows import FeatureRows
 from models.vision_language import open_vision_language
 from orchestrator.classifier_store import ClassifierStore
 from orchestrator.config import TrialConfig
@@ -69,10 +70,20 @@ def compute_trial(
         strategy,
         device=device,
         classifiers=ClassifierStore(classifiers, planned.fingerprint),
+        features=_features(trial, data, device),
         scorer=scorer if trial.uses_purity else None,
         progress=progress,
     )
     return trajectory.run(history, report)
+
+
+def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[FeatureRows, FeatureRows] | None:
+    """What a linear head looks at; None for a classifier of pixels."""
+    if trial.recipe.encoder is None:
+        return None
+    from models.encoders import frozen_features  # open_clip and timm, only for those who have an encoder
+
+    return frozen_features(data, trial.recipe.encoder, clipn=trial.clipn.source(), device=device, progress=to_stderr)
 
 
 def _encoder(trial: TrialConfig, problem: OpenSetProblem, method: Method, device: torch.device) -> ContrastiveFeatures:

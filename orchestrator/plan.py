@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from data.imageset import DataSet
 from data.progress import duration
+from data.protocols import count_data_split
 from data.registry import open_data_set
-from data.splits import count_split
 from models.clipn_source import clipn_identity
+from models.recipe import SMALLEST_IMAGE
 from models.vision_language import FeatureBill, feature_bill
 from orchestrator.config import TrialConfig
 from orchestrator.ledger import Ledger
 from orchestrator.problem import check_budget
 from orchestrator.records import RoundRecord
+from strategies.registry import find_strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ def plan_trials(trials: Sequence[TrialConfig], ledger: Ledger | None) -> list[Pl
         data = data_sets[where]
         _check(trial, data)
         which = (data.fingerprint, trial.clipn.model_dump_json())
-        if trial.uses_purity and which not in clipn:
+        if trial.uses_clipn and which not in clipn:
             clipn[which] = clipn_identity(trial.clipn.source(), data)
         fingerprint = trial.fingerprint(data_fingerprint=data.fingerprint, clipn_identity=clipn.get(which))
         planned.append(look_up(ledger, trial, fingerprint, data.fingerprint))
@@ -101,8 +103,8 @@ def _open(trial: TrialConfig) -> DataSet:
 def _check(trial: TrialConfig, data: DataSet) -> None:
     """Raises ValueError where the data set cannot pose the trial's problem."""
     try:
-        counts = count_split(
-            data.train.class_sizes(data.num_classes).tolist(),
+        counts = count_data_split(
+            data,
             mismatch_ratio=trial.mismatch_ratio,
             ood_ratio=trial.ood_ratio,
             budget=trial.budget,
@@ -110,5 +112,10 @@ def _check(trial: TrialConfig, data: DataSet) -> None:
         )
     except ValueError as error:
         raise ValueError(f"{trial.label}: {error}") from None
-    num_images = counts.initial_id + counts.initial_ood + counts.unlabelled_id + counts.unlabelled_ood
-    check_budget(trial, num_images=num_images)
+    check_budget(trial, data, counts)
+    if find_strategy(trial.strategy).uses_domain and data.domain is None:
+        raise ValueError(f"{trial.label}: a prompt with the domain needs a data set with one, such as domainnet-sketch")
+    if trial.recipe.network == "resnet18" and data.image_size < SMALLEST_IMAGE:
+        raise ValueError(
+            f"{trial.label}: its images have {data.image_size} pixels a side; a ResNet-18 needs {SMALLEST_IMAGE}"
+        )

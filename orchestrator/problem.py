@@ -8,7 +8,8 @@ import numpy as np
 
 from data.imageset import DataSet
 from data.oracle import Oracle
-from data.splits import OpenSetSplit, draw_split
+from data.protocols import draw_data_split, labels_bought
+from data.splits import OpenSetSplit, SplitCounts
 from orchestrator.config import TrialConfig
 from strategies.base import IndexArray
 
@@ -38,9 +39,8 @@ class OpenSetProblem:
 
 def pose_problem(trial: TrialConfig, data: DataSet) -> OpenSetProblem:
     """The trial's problem. Raises ValueError, with the numbers, where the data set cannot give it."""
-    split = draw_split(
-        data.train.labels,
-        num_classes=len(data.class_names),
+    split = draw_data_split(
+        data,
         mismatch_ratio=trial.mismatch_ratio,
         ood_ratio=trial.ood_ratio,
         budget=trial.budget,
@@ -57,11 +57,12 @@ def pose_problem(trial: TrialConfig, data: DataSet) -> OpenSetProblem:
     )
 
 
-def check_budget(trial: TrialConfig, *, num_images: int) -> None:
+def check_budget(trial: TrialConfig, data: DataSet, counts: SplitCounts) -> None:
     """Raises ValueError where the rounds ask for more labels than there are images (initial set and pool together)."""
-    wanted = trial.rounds * trial.budget
+    num_images = counts.initial_id + counts.initial_ood + counts.unlabelled_id + counts.unlabelled_ood
+    wanted = labels_bought(data, counts, rounds=trial.rounds, budget=trial.budget)
     if wanted > num_images:
         raise ValueError(
-            f"{trial.label}: {trial.rounds} rounds x budget {trial.budget} = {wanted} labels, but there are only "
+            f"{trial.label}: {trial.rounds} rounds of budget {trial.budget} are {wanted} labels, but there are only "
             f"{num_images} images to label; lower --rounds or --budget"
         )

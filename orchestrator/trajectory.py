@@ -20,6 +20,7 @@ from data.imageset import Images
 from data.pool import Pool
 from models.batches import Normalise
 from models.devices import describe_environment, peak_memory_mib
+from models.feature_rows import FeatureRows
 from models.inference import predict
 from models.outputs import ClassifierOutputs
 from models.training import fit
@@ -61,10 +62,15 @@ class Trajectory:
         *,
         device: torch.device,
         classifiers: ClassifierStore,
+        features: tuple[FeatureRows, FeatureRows] | None = None,
         scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
     ) -> None:
-        """`scorer`: the one that the strategy asks, if it does, for what its requests took."""
+        """Where to compute and what to keep.
+
+        `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
+        `scorer` is the one that the strategy asks, if it does, for what its requests took.
+        """
         self._trial = trial
         self._problem = problem
         self._strategy = strategy
@@ -72,7 +78,11 @@ class Trajectory:
         self._classifiers = classifiers
         self._scorer = scorer
         self._progress = progress
-        self._plan = ClassifierPlan(trial, problem.num_id_classes)
+        data = problem.data
+        self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
+        self._test_inputs: Images | FeatureRows = features[1] if features else data.test.images
+        num_features = features[0].num_features if features else None
+        self._plan = ClassifierPlan(trial, problem.num_id_classes, num_features=num_features)
         self._normalise = Normalise(problem.data.mean, problem.data.std, device)
         self._oracle = problem.oracle()
         self._labels = np.full(len(problem.data.train.labels), UNKNOWN, dtype=np.int64)
@@ -153,16 +163,17 @@ class Trajectory:
 
         @cache
         def outputs() -> ClassifierOutputs:
-            return self._predict(network, data.train.images, pool.unlabelled_idx)
+            return self._predict(network, self._train_inputs, pool.unlabelled_idx)
 
         @cache
         def labelled_outputs() -> ClassifierOutputs:
-            return self._predict(network, data.train.images, pool.labelled_id_idx)
+            return self._predict(network, self._train_inputs, pool.labelled_id_idx)
 
         return PoolView(
             images=data.train.images,
             data_fingerprint=data.fingerprint,
             class_names=self._problem.class_names,
+            domain=data.domain,
             labelled_id_idx=pool.labelled_id_idx,
             labelled_id_labels=self._labels[pool.labelled_id_idx],
             labelled_ood_idx=pool.labelled_ood_idx,
@@ -177,7 +188,7 @@ class Trajectory:
     def _workshop(self, network: nn.Module, round_number: int) -> Workshop:
         seed = self._trial.seed
         return Workshop(
-            images=self._problem.data.train.images,
+            images=self._train_inputs,
             classifier=network,
             recipe=self._plan.recipe,
             normalise=self._normalise,
@@ -204,7 +215,7 @@ class Trajectory:
         idx = self._pool.labelled_id_idx
         return fit(
             self._plan.new_network(),
-            self._problem.data.train.images.load(idx),
+            self._train_inputs.load(idx),
             self._labels[idx],
             recipe=self._plan.recipe,
             objective=self._plan.objective(),
@@ -216,10 +227,10 @@ class Trajectory:
 
     def _accuracy(self, network: nn.Module) -> float:
         """On the test images of the ID classes, in [0, 1]."""
-        given = self._predict(network, self._problem.data.test.images, self._problem.test_idx)
+        given = self._predict(network, self._test_inputs, self._problem.test_idx)
         return float((given.logits_NK.argmax(axis=1) == self._problem.test_labels).mean())
 
-    def _predict(self, network: nn.Module, images: Images, idx: IndexArray) -> ClassifierOutputs:
+    def _predict(self, network: nn.Module, images: Images | FeatureRows, idx: IndexArray) -> ClassifierOutputs:
         return predict(network, images, idx, recipe=self._plan.recipe, normalise=self._normalise, device=self._device)
 
     def _record(

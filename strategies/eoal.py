@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.classifiers import build_classifier
 from models.detectors import OpenSetDetector, OpenSetObjective, build_detector
 from models.outputs import ClassifierOutputs
 from strategies.base import IndexArray, PoolView, Selection, Strategy, checked_outputs
@@ -139,7 +138,6 @@ class Eoal(Strategy):
         shop, options, num_known = view.workshop, self._options, len(view.class_names)
         idx, labels = labelled_with_ood(view)
         recipe = options.recipe(shop.recipe)
-        seed = shop.weights_seed("eoal")
         objective = OpenSetObjective(
             num_known=num_known,
             is_ood_N=torch.from_numpy(labels == num_known).to(shop.device),
@@ -150,7 +148,7 @@ class Eoal(Strategy):
             regulariser=options.regulariser,
         )
         network = build_detector(
-            build_classifier(recipe, num_known + 1, weights_seed=seed), num_known, weights_seed=seed
+            shop.new_network(num_known + 1, recipe, "eoal"), num_known, weights_seed=shop.weights_seed("eoal")
         )
         return shop.train(idx, labels, network=network, recipe=recipe, name="eoal", objective=objective)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifiers import build_classifier
 from models.outputs import ClassifierOutputs
 from models.training import CrossEntropy
 from strategies.base import IndexArray, PoolView, Selection, Strategy, checked_outputs, highest_first
@@ -64,7 +63,7 @@ class Lfosa(Strategy):
         shop, num_known = view.workshop, len(view.class_names)
         idx, labels = labelled_with_ood(view)
         recipe = self._options.recipe(shop.recipe)
-        network = build_classifier(recipe, num_known + 1, weights_seed=shop.weights_seed("lfosa"))
+        network = shop.new_network(num_known + 1, recipe, "lfosa")
         detector = shop.train(
             idx, labels, network=network, recipe=recipe, name="lfosa", objective=CrossEntropy(self._options.temperature)
         )

@@ -89,7 +89,7 @@ class DetectorOptions(Section):
                 "weight_decay": self.weight_decay,
                 "milestones": self.milestones,
                 "decay": 0.5,
-                "rotation": self.rotation,
+                "rotation": self.rotation if base.network == "resnet18" else 0.0,
                 "head_dropout": 0.0,
             }
         )

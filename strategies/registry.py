@@ -16,6 +16,7 @@ from strategies.learning_loss import LearningLoss
 from strategies.monte_carlo import Measure, MonteCarlo, mean_deviation, mutual_information, variation_ratio
 from strategies.mqnet import Mqnet
 from strategies.options import StrategyOptions
+from strategies.plugins import load_strategy, offered_strategies, source_identity
 from strategies.random import Random
 from strategies.scorer import PurityOptions, PurityScorer
 from strategies.uncertainty import Entropy, Margin
@@ -60,6 +61,8 @@ class Entry:
     """Whether the round's classifier is trained with a head that predicts its losses."""
     head_dropout: bool = False
     """Whether the round's classifier is trained with dropout before its last layer."""
+    source: str | None = None
+    """Identity of the code, for strategies from elsewhere; those here are versioned by NUMBERS_VERSION."""
     extra_networks: str = "none"
     """For people: what is trained beside the classifier."""
     cost: str
@@ -296,7 +299,22 @@ STRATEGIES |= {f"vlpure-{name}": _behind_purity(name, STRATEGIES[name]) for name
 
 
 def find_strategy(name: str) -> Entry:
-    """The entry of a strategy. Raises ValueError for an unknown name, with the nearest known one."""
-    if name not in STRATEGIES:
-        raise unknown_name("strategy", name, STRATEGIES)
-    return STRATEGIES[name]
+    """The entry of a strategy: registered here, offered by an installed package, or `module:Class`.
+
+    Raises ValueError for an unknown name, with the nearest known one, and for a class that is no strategy.
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    offered = offered_strategies()
+    where = offered.get(name, name)
+    if ":" not in where:
+        raise unknown_name("strategy", name, [*STRATEGIES, *offered])
+    found = load_strategy(where)
+    return Entry(
+        paper_name=found.__name__,
+        reference=where,
+        build=lambda _: found(),
+        source=source_identity(found),
+        extra_networks="not known",
+        cost="not known",
+    )

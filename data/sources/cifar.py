@@ -5,6 +5,7 @@ Shapes: N images, H = W = 32 pixels, C = 3 channels.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,6 +13,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from data.archives import Download, Package
 from data.image_files import data_folder, describe_file, state_of_files
 from data.image_store import Meta, open_array, open_entry, write_array
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
@@ -27,25 +29,69 @@ class _Archive:
     """What one of the two archives holds, under which names."""
 
     name: str
-    folder: str
-    archive: str
+    package: Package
     train_files: tuple[str, ...]
     test_file: str
     meta_file: str
+    md5: tuple[str, ...]
+    """Published, of the training files, the test file and the meta file."""
     labels_key: str
     names_key: str
     mean: tuple[float, float, float]
     """Published, as used by the paper's official code; likewise the deviation."""
     std: tuple[float, float, float]
 
+    @property
+    def folder(self) -> str:
+        """The folder that the archive holds."""
+        folder = self.package.files[0].folder
+        assert folder is not None
+        return folder
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files of that folder that are read."""
+        return (*self.train_files, self.test_file, self.meta_file)
+
+
+# The checksums are those that torchvision checks.
+CIFAR10_PACKAGE = Package(
+    files=(
+        Download(
+            url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            num_bytes=170_498_071,
+            algorithm="md5",
+            checksum="c58f30108f718f92721af3b95e74349a",
+            folder="cifar-10-batches-py",
+        ),
+    )
+)
+CIFAR100_PACKAGE = Package(
+    files=(
+        Download(
+            url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            num_bytes=169_001_437,
+            algorithm="md5",
+            checksum="eb9058c3a382ffc7106e4002c42a8d85",
+            folder="cifar-100-python",
+        ),
+    )
+)
 _CIFAR10 = _Archive(
     name="cifar10",
-    folder="cifar-10-batches-py",
-    archive="cifar-10-python.tar.gz",
+    package=CIFAR10_PACKAGE,
     train_files=tuple(f"data_batch_{number}" for number in range(1, 6)),
     test_file="test_batch",
     meta_file="batches.meta",
+    md5=(
+        "c99cafc152244af753f735de768cd75f",
+        "d4bba439e000b95fd0a9bffe97cbabec",
+        "54ebc095f3ab1f0389bbae665268c751",
+        "634d18415352ddfa80567beed471001a",
+        "482c414d41f54cd18b22e5b47cb7c3cb",
+        "40351d587109b95175f43aff81a1287e",
+        "5ff9c542aee3614f3951f8cda6e48888",
+    ),
     labels_key="labels",
     names_key="label_names",
     mean=(0.4914, 0.4822, 0.4465),
@@ -53,11 +99,15 @@ _CIFAR10 = _Archive(
 )
 _CIFAR100 = _Archive(
     name="cifar100",
-    folder="cifar-100-python",
-    archive="cifar-100-python.tar.gz",
+    package=CIFAR100_PACKAGE,
     train_files=("train",),
     test_file="test",
     meta_file="meta",
+    md5=(
+        "16019d7e3df5f24257cddd939b257f8d",
+        "f0ef6b0ae62326f3e7ffdfab6717acfc",
+        "7973b15100ade9c7d40fb424638fde48",
+    ),
     labels_key="fine_labels",
     names_key="fine_label_names",
     mean=(0.5071, 0.4867, 0.4408),
@@ -95,16 +145,23 @@ def survey_cifar100(root: Path | None = None) -> Survey:
 
 
 def _survey(archive: _Archive, root: Path | None) -> Survey:
-    """The counts after reading the files, which takes about a second the first time."""
-    data_set = _read(archive, root, None)
-    return Survey(where=str(_find(archive, root)), num_train=len(data_set.train), num_test=len(data_set.test))
+    """The counts after reading the files, which takes about a second the first time, and checking their checksums."""
+    data_set, source = _read(archive, root, None), _find(archive, root)
+    other = [name for name, md5 in zip(archive.files, archive.md5, strict=True) if _md5(source / name) != md5]
+    note = f"NOT the published files: {', '.join(other)}" if other else "the published files, by their checksums"
+    return Survey(where=str(source), num_train=len(data_set.train), num_test=len(data_set.test), note=note)
+
+
+def _md5(path: Path) -> str:
+    """The file's MD5, with which it was published."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _read(archive: _Archive, root: Path | None, progress: Progress | None) -> DataSet:
     """The data set of one of the two archives."""
     source = _find(archive, root)
-    names = (*archive.train_files, archive.test_file, archive.meta_file)
-    state = state_of_files([describe_file(source / name, root=source) for name in names])
+    state = state_of_files([describe_file(source / name, root=source) for name in archive.files])
     folder, meta = open_entry(
         {"data_set": archive.name, "files": state},
         lambda folder: _build(archive, source, folder),
@@ -126,15 +183,12 @@ def _read(archive: _Archive, root: Path | None, progress: Progress | None) -> Da
 
 def _find(archive: _Archive, root: Path | None) -> Path:
     """The folder that holds the archive's files, all of them."""
-    where_from = (
-        f"{archive.name} needs {archive.archive} (the 'python version' on the University of Toronto's CIFAR page), "
-        "unpacked; it is not downloaded for you"
-    )
-    base = data_folder(root, where_from)
+    base = data_folder(root, name=archive.name, how_to_fetch=archive.package.how_to_fetch(archive.name))
     source = base if base.name == archive.folder else base / archive.folder
-    for name in (*archive.train_files, archive.test_file, archive.meta_file):
+    for name in archive.files:
         if not (source / name).is_file():
-            raise ValueError(f"{source / name}: no such file; {where_from}")
+            how = archive.package.how_to_fetch(archive.name, source.parent)
+            raise ValueError(f"{source / name}: no such file; {how}")
     return source
 
 
@@ -154,7 +208,7 @@ def _read_class_names(archive: _Archive, path: Path) -> list[str]:
     """The class names, verbatim."""
     names = load_pickle(path).get(archive.names_key)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path}: no list of names under '{archive.names_key}'; unpack {archive.archive} again")
+        raise ValueError(f"{path}: no list of names under '{archive.names_key}'; unpack the archive again")
     return cast(list[str], names)
 
 

@@ -14,3 +14,5 @@ class Survey:
     num_train: int
     """Number of training images; likewise test."""
     num_test: int
+    note: str = ""
+    """What else there is to say, for people: whether the files are the published ones."""

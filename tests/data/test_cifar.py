@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +14,17 @@ import pytest
 
 from data.imageset import ArrayImages
 from data.registry import open_data_set
+from data.sources.cifar import _CIFAR10, _CIFAR100, survey_cifar10
+from tests.data.published_files import cifar_rows, write_cifar10
 
 Python2Pickle = Callable[[Any], bytes]
 WriteCifar = Callable[[], Path]
 
 
-def _rows(num_images: int, seed: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """As published: an image a row, 1,024 red values, then green, then blue, each row by row."""
-    return np.random.default_rng(seed).integers(0, 256, (num_images, 3072), dtype=np.uint8)
-
-
 @pytest.fixture
 def cifar10(tmp_path: Path, python2_pickle: Python2Pickle) -> Path:
     """A data root with a CIFAR-10 of 4 images a batch."""
-    folder = tmp_path / "root" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    for number, name in enumerate([*(f"data_batch_{batch}" for batch in range(1, 6)), "test_batch"]):
-        labels = [number, 9, 0, number]
-        batch = {"batch_label": name, "labels": labels, "data": _rows(4, number), "filenames": ["a.png"] * 4}
-        (folder / name).write_bytes(python2_pickle(batch))
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    meta = {"num_cases_per_batch": 10000, "label_names": names, "num_vis": 3072}
-    (folder / "batches.meta").write_bytes(python2_pickle(meta))
-    return folder
+    return write_cifar10(tmp_path / "root", python2_pickle)
 
 
 @pytest.fixture
@@ -42,7 +33,7 @@ def cifar100(tmp_path: Path, python2_pickle: Python2Pickle) -> Path:
     folder = tmp_path / "root" / "cifar-100-python"
     folder.mkdir(parents=True)
     for name, fine in (("train", [99, 0, 58]), ("test", [58])):
-        batch = {"fine_labels": fine, "coarse_labels": [1] * len(fine), "data": _rows(len(fine), 7)}
+        batch = {"fine_labels": fine, "coarse_labels": [1] * len(fine), "data": cifar_rows(len(fine), 7)}
         (folder / name).write_bytes(python2_pickle(batch))
     names = [f"class_{number}" for number in range(100)]
     names[58] = "pickup_truck"
@@ -62,7 +53,7 @@ def test_cifar10(cifar10: Path) -> None:
     assert isinstance(data_set.train.images.pixels_NHWC, np.memmap)
     # Row 3, column 5 of the second image of the third batch.
     pixel = data_set.train.images.load(np.array([9]))[0, 3, 5]
-    assert pixel.tolist() == [_rows(4, 2)[1, channel * 1024 + 3 * 32 + 5] for channel in range(3)]
+    assert pixel.tolist() == [cifar_rows(4, 2)[1, channel * 1024 + 3 * 32 + 5] for channel in range(3)]
 
 
 def test_cifar100_uses_the_fine_labels(cifar100: Path) -> None:
@@ -88,7 +79,7 @@ def test_files_are_read_once_unless_they_change(
     with monkeypatch.context() as patched:
         patched.setattr("data.sources.cifar.load_pickle", None)
         assert open_data_set("cifar10", root=cifar10).fingerprint == fingerprint
-    batch = {"labels": [1, 1, 1, 1], "data": _rows(4, 50)}
+    batch = {"labels": [1, 1, 1, 1], "data": cifar_rows(4, 50)}
     (cifar10 / "data_batch_3").write_bytes(python2_pickle(batch))
     assert open_data_set("cifar10", root=cifar10).train.labels.tolist()[8:12] == [1, 1, 1, 1]
 
@@ -108,7 +99,7 @@ def test_files_are_read_once_unless_they_change(
 def test_bad_batches_are_refused(
     cifar10: Path, python2_pickle: Python2Pickle, change: dict[str, Any], message: str, cache: Path
 ) -> None:
-    batch = {"labels": [0, 1, 2, 3], "data": _rows(4, 0)} | change
+    batch = {"labels": [0, 1, 2, 3], "data": cifar_rows(4, 0)} | change
     (cifar10 / "data_batch_2").write_bytes(python2_pickle(batch))
     with pytest.raises(ValueError, match=message):
         open_data_set("cifar10", root=cifar10)
@@ -130,15 +121,45 @@ def test_names_that_are_no_list_are_refused(cifar10: Path, python2_pickle: Pytho
 
 def test_missing_file_is_named_with_where_to_get_it(cifar10: Path, cifar100: Path) -> None:
     (cifar10 / "data_batch_4").unlink()
-    with pytest.raises(
-        ValueError, match=r"cifar-10-batches-py/data_batch_4: no such file; cifar10 needs cifar-10-python"
-    ):
-        open_data_set("cifar10", root=cifar10.parent)
+    root = cifar10.parent
+    how = rf"`python -m data fetch cifar10 --data-root {root}` downloads cifar-10-python\.tar\.gz \(170 MB\), or takes"
+    with pytest.raises(ValueError, match=rf"cifar-10-batches-py/data_batch_4: no such file; {how} it from {root}, and"):
+        open_data_set("cifar10", root=root)
     (cifar100 / "meta").unlink()
-    with pytest.raises(ValueError, match=r"cifar-100-python/meta: .* not downloaded for you"):
-        open_data_set("cifar100", root=cifar100.parent)
+    with pytest.raises(ValueError, match=r"cifar-100-python/meta: no such file; `python -m data fetch cifar100 --data"):
+        open_data_set("cifar100", root=cifar100)
 
 
 def test_without_a_root_the_variable_is_named() -> None:
-    with pytest.raises(ValueError, match=r"cifar10 needs cifar-10-python.* as data root, or set VLPURE_DATA to it"):
+    message = "cifar10: no folder is given to look for it; give it as data root, or set VLPURE_DATA to it; `python -m"
+    with pytest.raises(ValueError, match=message):
         open_data_set("cifar10")
+
+
+def test_checksums_are_the_ones_torchvision_checks() -> None:
+    """Read from its source, which is quicker than to import it."""
+    torchvision = importlib.util.find_spec("torchvision")
+    assert torchvision is not None
+    assert torchvision.origin is not None
+    source = (Path(torchvision.origin).parent / "datasets" / "cifar.py").read_text()
+    for ours in (_CIFAR10, _CIFAR100):
+        (archive,) = ours.package.files
+        assert archive.algorithm == "md5"
+        assert f'base_folder = "{archive.folder}"' in source
+        assert f'url = "{archive.url}"\n    filename = "{archive.name}"\n    tgz_md5 = "{archive.checksum}"' in source
+        *batches, meta_md5 = ours.md5
+        for name, md5 in zip((*ours.train_files, ours.test_file), batches, strict=True):
+            assert f'["{name}", "{md5}"]' in source
+        assert (
+            f'"filename": "{ours.meta_file}",\n        "key": "{ours.names_key}",\n        "md5": "{meta_md5}"'
+            in source
+        )
+
+
+def test_survey_tells_published_files_from_others(cifar10: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    survey = survey_cifar10(cifar10)
+    assert (survey.num_train, survey.num_test, survey.where) == (20, 4, str(cifar10))
+    assert survey.note.startswith("NOT the published files: data_batch_1, data_batch_2, ")
+    md5 = tuple(hashlib.md5((cifar10 / name).read_bytes()).hexdigest() for name in _CIFAR10.files)
+    monkeypatch.setattr("data.sources.cifar._CIFAR10", replace(_CIFAR10, md5=md5))
+    assert survey_cifar10(cifar10).note == "the published files, by their checksums"

@@ -136,7 +136,7 @@ def test_a_set_of_bad_images_only_is_refused(write_folder: WriteFolder) -> None:
     root = write_folder()
     for path in (root / "test").rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="none of the 4 images of test can be decoded"):
+    with pytest.raises(ValueError, match="shapes, test: none of the 4 images can be decoded"):
         open_data_set(f"folder:{root}", skip_bad_images=True, progress=lambda line: None)
 
 

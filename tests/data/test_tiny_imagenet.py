@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from data.registry import open_data_set
+from data.sources.tiny_imagenet import _CURATED_NAMES
 
-WNIDS = ("n01443537", "n01629819", "n02124075")
+WNIDS = ("n01443537", "n01629819", "n01774384")
 
 
 def _save(path: Path, value: int, mode: str = "RGB") -> None:
@@ -32,7 +33,7 @@ def tiny(tmp_path: Path) -> Path:
     (root / "wnids.txt").write_text("\n".join(reversed(WNIDS)))
     (root / "words.txt").write_text(
         "n00001740\tentity\nn01443537\tgoldfish, Carassius auratus\nn01629819\tEuropean fire salamander, Salamandra\n"
-        "n02124075\tEgyptian cat\n"
+        "n01774384\tblack widow, Latrodectus mactans\n"
     )
     lines = []
     for name, label, mode in (("val_0.JPEG", 2, "RGB"), ("val_1.JPEG", 0, "L"), ("val_10.JPEG", 1, "RGB")):
@@ -43,14 +44,55 @@ def tiny(tmp_path: Path) -> Path:
     return root
 
 
-def test_classes_are_sorted_and_named_by_the_first_synonym(tiny: Path) -> None:
+def test_classes_are_sorted_and_have_curated_names(tiny: Path) -> None:
     data_set = open_data_set("tiny-imagenet", root=tiny.parent)
-    assert data_set.class_names == ("goldfish", "European fire salamander", "Egyptian cat")
+    assert data_set.class_names == ("goldfish", "European fire salamander", "black widow spider")
     assert data_set.image_size == 64
     assert data_set.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert data_set.train.images.load(np.arange(6))[:, 5, 5, 0].tolist() == [100, 101, 110, 111, 120, 121]
     assert data_set.mean == (0.4802, 0.4481, 0.3975)
     assert data_set.std == (0.2764, 0.2689, 0.2816)
+
+
+def test_names_of_the_archive_are_the_first_synonyms(tiny: Path) -> None:
+    curated = open_data_set("tiny-imagenet", root=tiny.parent)
+    data_set = open_data_set("tiny-imagenet:words", root=tiny.parent)
+    assert data_set.name == "tiny-imagenet:words"
+    assert data_set.class_names == ("goldfish", "European fire salamander", "black widow")
+    assert data_set.train.images.fingerprint == curated.train.images.fingerprint
+    assert data_set.fingerprint != curated.fingerprint
+
+
+def test_curated_names_need_no_words(tiny: Path) -> None:
+    (tiny / "words.txt").unlink()
+    assert open_data_set("tiny-imagenet", root=tiny.parent).num_classes == 3
+    with pytest.raises(ValueError, match=r"words\.txt: not there; .* take tiny-imagenet, which needs it not"):
+        open_data_set("tiny-imagenet:words", root=tiny.parent)
+
+
+def test_curated_names_are_200_plain_and_distinct() -> None:
+    lines = [line.split("\t") for line in _CURATED_NAMES.read_text().splitlines()]
+    assert [wnid for wnid, _ in lines] == sorted({wnid for wnid, _ in lines})
+    names = [name for _, name in lines]
+    assert len({name.lower() for name in names}) == len(names) == 200
+    assert all(
+        name == " ".join(name.split()) and name.replace("'", "").replace("-", "").replace(" ", "").isalpha()
+        for name in names
+    )
+
+
+@pytest.mark.parametrize("layout", ["val/{wnid}", "val/{wnid}/images", "val/images/{wnid}"])
+def test_re_arranged_validation_images_are_the_same_data_set(tiny: Path, layout: str) -> None:
+    published = open_data_set("tiny-imagenet", root=tiny)
+    rows = [line.split("\t")[:2] for line in (tiny / ANNOTATIONS).read_text().splitlines()]
+    for name, wnid in rows:
+        folder = tiny / layout.format(wnid=wnid)
+        folder.mkdir(parents=True, exist_ok=True)
+        (tiny / "val" / "images" / name).rename(folder / name)
+    (tiny / ANNOTATIONS).unlink()
+    re_arranged = open_data_set("tiny-imagenet", root=tiny)
+    assert re_arranged.fingerprint == published.fingerprint
+    assert re_arranged.test.labels.tolist() == [2, 0, 1]
 
 
 def test_validation_labels_come_from_the_annotations(tiny: Path) -> None:
@@ -94,14 +136,31 @@ def _write(relative: str, content: bytes) -> Callable[[Path], None]:
     return write
 
 
+def _move(old: str, new: str) -> Callable[[Path], None]:
+    def move(root: Path) -> None:
+        (root / new).parent.mkdir(exist_ok=True)
+        (root / old).rename(root / new)
+
+    return move
+
+
+def _all(*edits: Callable[[Path], None]) -> Callable[[Path], None]:
+    def edit_all(root: Path) -> None:
+        for edit in edits:
+            edit(root)
+
+    return edit_all
+
+
 ANNOTATIONS = "val/val_annotations.txt"
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_remove("train"), r"tiny-imagenet-200/train: not there; tiny-imagenet needs tiny-imagenet-200\.zip"),
-        (_remove("words.txt"), r"words\.txt: not there"),
+        (_remove("train"), r"tiny-imagenet-200/train: not there; `python -m data fetch tiny-imagenet --data-root"),
+        (_remove("wnids.txt"), r"wnids\.txt: not there"),
+        (_remove("val/images"), r"val/images: not there"),
         (_remove(ANNOTATIONS), r"val_annotations\.txt: not there"),
         (_remove("val/images/val_1.JPEG"), r"val_annotations\.txt, line 2: it names val_1\.JPEG, which is not in"),
         (_remove(f"train/{WNIDS[1]}"), rf"train/{WNIDS[1]}: no such folder, but wnids\.txt names it"),
@@ -114,8 +173,28 @@ ANNOTATIONS = "val/val_annotations.txt"
             _edit(ANNOTATIONS, "val_0.JPEG", "../../wnids.txt"),
             r"line 1: it names \.\./\.\./wnids\.txt, which is not in",
         ),
-        (_edit("words.txt", WNIDS[2], "n99999999"), rf"words\.txt: no line for class '{WNIDS[2]}'"),
-        (_write("words.txt", b"\xff\xfe\x00"), r"words\.txt: this is no text file"),
+        (_move("val/images/val_1.JPEG", f"val/{WNIDS[0]}/1.JPEG"), r"val/images: images are left here beside class"),
+        (_move("val/images", f"val/{WNIDS[0]}"), rf"val: no image of class '{WNIDS[1]}'"),
+        (
+            _all(
+                _move("val/images/val_0.JPEG", f"val/images/{WNIDS[0]}/val_0.JPEG"),
+                _move("val/images/val_1.JPEG", "val/images/n99999999/val_1.JPEG"),
+            ),
+            r"images/n99999999: 'n99999999' is no class of train/",
+        ),
+        (
+            _all(
+                _move("val/images/val_0.JPEG", f"val/{WNIDS[0]}/a.JPEG"),
+                _move("val/images", f"val/{WNIDS[1]}"),
+                _move(f"val/{WNIDS[1]}/val_1.JPEG", f"val/{WNIDS[1]}/a.JPEG"),
+            ),
+            rf"val/{WNIDS[1]}/a\.JPEG: val/{WNIDS[0]}/a\.JPEG has the same name",
+        ),
+        (
+            _all(_move(f"train/{WNIDS[1]}", "train/n99999999"), _edit("wnids.txt", WNIDS[1], WNIDS[0])),
+            "tiny_imagenet_names.txt: no name for class 'n99999999', which",
+        ),
+        (_write("wnids.txt", b"\xff\xfe\x00"), r"wnids\.txt: this is no text file"),
         (_write("val/images/val_0.JPEG", b""), r"val_0\.JPEG: this image file is empty"),
         (_write(f"train/{WNIDS[0]}/images/x.JPEG", b"x"), r"x\.JPEG: this file is no image"),
     ],

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from data.imageset import ArrayImages
-from models.batches import Batches, Normalise
+from models.batches import Normalise, PixelBatches
 from models.classifiers import ResNet18, build_classifier
 from models.devices import pick_device, use_threads
 from models.inference import predict
@@ -36,14 +36,14 @@ def two_colours(num: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels, labels
 
 
-def batches(pixels: np.ndarray, seed: int = 0, **recipe: object) -> Batches:
-    return Batches(pixels, Recipe(**recipe), torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
+def batches(pixels: np.ndarray, seed: int = 0, **recipe: object) -> PixelBatches:
+    return PixelBatches(pixels, Recipe(**recipe), PLAIN, torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
 
 
-def draw(source: Batches) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(source: PixelBatches) -> tuple[torch.Tensor, torch.Tensor]:
     """Positions and pixels of the first batch."""
     picked = next(source.positions())
-    return picked, source.augment(picked)
+    return picked, source.pixels(picked)
 
 
 def test_normalise_by_hand() -> None:
@@ -120,14 +120,14 @@ def test_pictures_are_turned_by_at_most_so_much() -> None:
     pixels = np.zeros((1, 33, 33, 3), dtype=np.uint8)
     pixels[0, 16, 28] = 255  # 12 pixels right of the centre
     source = batches(pixels, rotation=30, flip=False, crop_padding=0)
-    turned = source.augment(torch.zeros(400, dtype=torch.int64))[..., 0].float()
+    turned = source.pixels(torch.zeros(400, dtype=torch.int64))[..., 0].float()
     rows, cols = torch.meshgrid(torch.arange(33.0) - 16, torch.arange(33.0) - 16, indexing="ij")
     angles = torch.rad2deg(torch.atan2((turned * rows).sum(dim=(1, 2)), (turned * cols).sum(dim=(1, 2))))
     assert angles.abs().max() < 32
     assert angles.max() > 25
     assert angles.min() < -25
     assert turned.dtype == torch.float32
-    assert batches(pixels, rotation=0, flip=False, crop_padding=0).augment(torch.tensor([0]))[0, 16, 28, 0] == 255
+    assert batches(pixels, rotation=0, flip=False, crop_padding=0).pixels(torch.tensor([0]))[0, 16, 28, 0] == 255
 
 
 def test_rates_fall_between_passes_and_other_parameters_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

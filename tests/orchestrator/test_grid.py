@@ -51,8 +51,8 @@ def test_the_paper_preset_is_the_papers_grid() -> None:
     }  # fmt: skip
 
 
-def test_the_demo_has_36_trials() -> None:
-    assert len(load_preset(PRESETS, "demo", {}, {}).trials()) == 36
+def test_the_demo_has_108_trials() -> None:
+    assert len(load_preset(PRESETS, "demo", {}, {}).trials()) == 108
 
 
 def test_an_unknown_preset_suggests_the_nearest() -> None:

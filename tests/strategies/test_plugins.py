@@ -1,0 +1,96 @@
+"""Strategies from elsewhere are found, checked, and run; the example of docs/own_strategy.md is one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.config import make_trial
+from strategies import plugins
+from strategies.plugins import load_strategy
+from strategies.registry import find_strategy
+from tests.strategies.views import make_view, select
+
+PAGE = Path(__file__).parents[2] / "docs" / "own_strategy.md"
+TRIAL = {"dataset": "digits", "mismatch_ratio": 0.2, "ood_ratio": 0.6, "seed": 0}
+
+
+def example() -> str:
+    found = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with modules that are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield tmp_path  # type: ignore[misc]
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def test_the_example_of_the_guide(folder: Path) -> None:
+    assert example().count("\n") < 40
+    (folder / "my_strategy.py").write_text(example())
+    view = make_view()
+    name = "my_strategy:SureAndSpread"
+    for budget in (1, 9, 1000):
+        selection = select(name, view, budget)
+        assert len(set(selection.idx.tolist())) == min(budget, len(view.unlabelled_idx))
+        assert set(selection.idx.tolist()) <= set(view.unlabelled_idx.tolist())
+    np.testing.assert_array_equal(select(name, make_view(constant=True), 5).idx, view.unlabelled_idx[:5])
+    assert find_strategy(name).paper_name == "SureAndSpread"
+
+
+def test_its_records_belong_to_its_source(folder: Path) -> None:
+    (folder / "my_strategy.py").write_text(example())
+    trial = make_trial(**TRIAL, strategy="my_strategy:SureAndSpread")
+    first = trial.fingerprint(data_fingerprint="d", clipn_identity=None)
+    assert first == trial.fingerprint(data_fingerprint="d", clipn_identity=None)
+    (folder / "my_strategy.py").write_text(example() + "# changed\n")
+    assert trial.fingerprint(data_fingerprint="d", clipn_identity=None) != first
+
+
+def test_an_installed_package_offers_one_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "my_strategy.py").write_text(example())
+    point = importlib.metadata.EntryPoint("my-strategy", "my_strategy:SureAndSpread", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == plugins.GROUP else [])
+    assert len(select("my-strategy", make_view(), 3).idx) == 3
+
+
+BAD = """
+from strategies.base import Strategy
+class Half(Strategy): pass
+class Needy(Strategy):
+    def __init__(self, radius): pass
+    def select(self, view, budget, rng): pass
+class Other: pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("bad:Half", "Half is abstract; write its select"),
+        ("bad:Needy", "must be made without arguments; give radius a default"),
+        ("bad:Other", "no class 'Other' that is a strategies.base.Strategy"),
+        ("bad:Missing", "no class 'Missing'"),
+        ("nowhere:Strategy", "cannot import nowhere"),
+        ("broken:Strategy", "cannot import broken"),
+    ],
+)
+def test_what_is_no_strategy_is_refused_in_one_line(folder: Path, where: str, message: str) -> None:
+    (folder / "bad.py").write_text(BAD)
+    (folder / "broken.py").write_text("import no_such_module\n")
+    with pytest.raises(ValueError, match=message) as caught:
+        load_strategy(where)
+    assert "\n" not in str(caught.value)
