@@ -55,7 +55,7 @@ def main() -> int:
         tower = clipn.visual.to(device, dtype)
         images_B3SS = torch.randn(args.batch_size, 3, clipn.image_size, clipn.image_size, device=device, dtype=dtype)
         for mode in args.modes:
-            peak = max(peak, _peak(device, dtype, args.seconds))
+            peak = max(peak, matrix_peak(device, dtype, args.seconds))
             try:
                 rate = args.batch_size / _seconds_a_pass(_in_mode(tower, mode), images_B3SS, args.seconds)
             except Exception as error:  # a compiler that is missing or fails is a result here
@@ -101,15 +101,17 @@ def _flops_an_image(tower: nn.Module, size: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _peak(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
+def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
     """The most floating-point operations a second that square matrix products reach."""
     import torch
 
-    rates = []
+    rates: list[float] = []
     for size in MATRIX_SIZES[device.type]:
         left, right = torch.randn(2, size, size, device=device).to(dtype)
-        for product in (torch.matmul, torch.nn.functional.linear):  # on a CPU in bf16 one is 20 times the other
-            rates.append(2 * size**3 / _seconds_a_pass(partial(product, right), left, seconds / 4))
+        rates += [
+            2 * size**3 / _seconds_a_pass(partial(product, right), left, seconds / 4)
+            for product in (torch.matmul, torch.nn.functional.linear)  # on a CPU in bf16 one is 20 times the other
+        ]
     return max(rates)
 
 

@@ -53,7 +53,7 @@ class Recipe(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of training and inference: 32-bit floats, or bfloat16 autocast."""
     eval_batch_size: Annotated[int, Field(ge=1)] = 512
-    """Images a batch when nothing is trained."""
+    """Images a batch when nothing is trained; on a CPU at most 64 (`models.inference`)."""
 
     @model_validator(mode="after")
     def _check_encoder(self) -> Recipe:

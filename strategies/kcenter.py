@@ -40,12 +40,12 @@ def kcenter_greedy(labelled_MD: Tensor, pool_ND: Tensor, count: int) -> tuple[Te
     distances = torch.empty(count, dtype=pool_ND.dtype, device=pool_ND.device)
     taken = torch.zeros(len(pool_ND), dtype=torch.bool, device=pool_ND.device)
     for number in range(count):
-        pick = first_maximum(nearest_N)
-        picks[number] = pick
-        distances[number] = nearest_N[pick]
-        taken[pick] = True
-        centre_D = pool_ND[pick]
-        squared_N = norms_N[pick] + norms_N - 2 * (pool_ND @ centre_D)
+        pick = first_maximum(nearest_N)[None]  # indexed by (1,): a scalar tensor as an index waits for the device
+        picks[number : number + 1] = pick
+        distances[number : number + 1] = nearest_N.index_select(0, pick)
+        taken.index_fill_(0, pick, True)
+        centre_D = pool_ND.index_select(0, pick)[0]
+        squared_N = norms_N.index_select(0, pick) + norms_N - 2 * (pool_ND @ centre_D)
         nearest_N = torch.minimum(nearest_N, squared_N.clamp_(min=0)).masked_fill_(taken, TAKEN)
     return picks, distances
 

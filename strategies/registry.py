@@ -314,7 +314,7 @@ def find_strategy(name: str) -> Entry:
         paper_name=found.__name__,
         reference=where,
         build=lambda _: found(),
-        source=source_identity(found),
+        source=f"{found.__name__} {source_identity(found)}",
         extra_networks="not known",
         cost="not known",
     )

@@ -1,0 +1,277 @@
+"""Training and pool inference: our loop against the usual PyTorch loop and against the arithmetic floor, in one run.
+
+The usual loop is what a tutorial writes: a DataLoader with worker processes, torchvision transforms image by image, and
+the loss read back in every step. Same network, same images, same number of steps, one after the other in turns. The
+floor is the time of the step's floating-point operations (counted by torch) at this machine's best matrix product.
+
+python benchmarks/training.py
+python benchmarks/training.py --accuracy folder:PATH      (both loops' accuracies over seeds, as a trial trains)
+python benchmarks/training.py --device cuda               (the paper's recipe; 1, 2 and 4 trials a card; GPU-hours)
+
+Shapes: N images, B batch, K classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms import v2
+
+from benchmarks.image_tower import matrix_peak
+from data.imageset import ArrayImages
+from data.registry import open_data_set
+from data.splits import draw_split
+from experiments.reporting.statistics import estimate
+from models.batches import Normalise
+from models.classifiers import build_classifier
+from models.inference import predict
+from models.recipe import Recipe
+from models.training import fit
+
+NUM_CLASSES = 4
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+TABLE_4 = {"32 pixels": 960, "64 pixels": 480}
+"""Trials of the paper's Table 4; a 64-pixel step costs four times a 32-pixel one."""
+
+
+class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
+    """Images one by one, as torchvision's data sets give them."""
+
+    def __init__(self, pixels_NHW3: np.ndarray, labels: np.ndarray, transform: v2.Transform) -> None:
+        self.pixels, self.labels, self.transform = pixels_NHW3, labels, transform
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        """A transformed image and its label."""
+        image = v2.functional.to_pil_image(self.pixels[number])
+        return self.transform(image), int(self.labels[number])
+
+
+def usual_transform(*, augment: bool) -> v2.Transform:
+    """What the usual loop does to each image."""
+    random = [v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=4)] if augment else []
+    return v2.Compose([*random, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+
+
+def usual_fit(
+    network: nn.Module, pixels: np.ndarray, labels: np.ndarray, recipe: Recipe, *, workers: int, device: str, seed: int
+) -> nn.Module:
+    """The usual loop: as many steps of the same recipe."""
+    torch.manual_seed(seed)
+    data = ImageDataset(pixels, labels, usual_transform(augment=True))
+    sampler = RandomSampler(data, replacement=True, num_samples=recipe.steps * recipe.batch_size)
+    loader = DataLoader(data, batch_size=recipe.batch_size, sampler=sampler, num_workers=workers)
+    network = network.to(device, memory_format=torch.contiguous_format).train()
+    optimiser = torch.optim.SGD(
+        network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    milestones = [int(share * recipe.steps) for share in recipe.milestones]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=recipe.decay)
+    running = 0.0
+    for images, targets in loader:
+        images, targets = images.to(device), targets.to(device)
+        optimiser.zero_grad()
+        loss = F.cross_entropy(network(images)[0], targets)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        running += loss.item()
+    return network.eval()
+
+
+@torch.no_grad()
+def usual_predict(network: nn.Module, pixels: np.ndarray, *, workers: int, device: str) -> np.ndarray:
+    """The usual pass over a pool, in batches of 64."""
+    data = ImageDataset(pixels, np.zeros(len(pixels), dtype=np.int64), usual_transform(augment=False))
+    loader = DataLoader(data, batch_size=64, num_workers=workers)
+    return np.concatenate([network(images.to(device))[0].cpu().numpy() for images, _ in loader])
+
+
+def seconds(work: Callable[[], Any], device: str) -> float:
+    """Wall seconds of some work, on a GPU until it is really done."""
+    start = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def step_operations(recipe: Recipe, *, training: bool) -> float:
+    """Floating-point operations an image of a training step, or of a pass without gradient."""
+    network = build_classifier(recipe, NUM_CLASSES, weights_seed=0).train(training)
+    images = torch.zeros(2, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter:
+        loss = network(images)[0].sum()
+        if training:
+            loss.backward()
+    return counter.get_total_flops() / 2
+
+
+def speed(args: argparse.Namespace) -> None:
+    """Print the table of images a second."""
+    recipe = Recipe(width=args.width, steps=args.steps, precision=args.precision, eval_batch_size=512)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (500, 32, 32, 3), dtype=np.uint8)
+    pool = rng.integers(0, 256, (args.pool, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(500) % NUM_CLASSES
+    device, normalise = torch.device(args.device), Normalise(MEAN, STD, torch.device(args.device))
+
+    def network() -> nn.Module:
+        return build_classifier(recipe, NUM_CLASSES, weights_seed=0)
+
+    sides: dict[str, Callable[[], Any]] = {
+        "train usual": lambda: usual_fit(
+            network(), pixels, labels, recipe, workers=args.workers, device=args.device, seed=0
+        ),
+        "train ours": lambda: fit(
+            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device
+        ),
+        "pool usual": lambda: usual_predict(
+            network().to(device).eval(), pool, workers=args.workers, device=args.device
+        ),
+        "pool ours": lambda: predict(
+            network().to(device), ArrayImages(pool, fingerprint="-"), np.arange(len(pool)), recipe=recipe,
+            normalise=normalise, device=device,
+        ),
+    }  # fmt: skip
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(args.repeats):
+        for name, work in sides.items():
+            times[name].append(seconds(work, args.device))
+    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    peak = matrix_peak(device, dtype, 1.0)
+    print(f"{args.device}, width {args.width}, {args.precision}, {torch.get_num_threads()} thread(s), "
+          f"{args.workers} loader worker(s); median of {args.repeats}")  # fmt: skip
+    print("floor: operations as torch counts them; convolutions by Winograd's method need fewer, and may pass it")
+    print(f"{'':8}{'usual':>12}{'ours':>12}{'floor':>12}{'ours/usual':>12}{'ours/floor':>12}   images/s")
+    for kind, num in (("train", args.steps * recipe.batch_size), ("pool", len(pool))):
+        usual, ours = (num / statistics.median(times[f"{kind} {side}"]) for side in ("usual", "ours"))
+        floor = peak / step_operations(recipe, training=kind == "train")
+        print(f"{kind:8}{usual:12,.0f}{ours:12,.0f}{floor:12,.0f}{ours / usual:12.2f}{ours / floor:12.3f}")
+
+
+def accuracy(args: argparse.Namespace) -> None:
+    """Accuracies of both loops over seeds, on the initial labelled set of CIFAR-like trials (mismatch 0.4, OOD 0.2)."""
+    data = open_data_set(args.accuracy)
+    recipe = Recipe(width=args.width, steps=args.steps, learning_rate=0.05)
+    device, normalise = torch.device("cpu"), Normalise(data.mean, data.std, torch.device("cpu"))
+    found: dict[str, list[float]] = {"usual": [], "ours": []}
+    for seed in range(args.seeds):
+        split = draw_split(
+            data.train.labels, num_classes=data.num_classes, mismatch_ratio=0.4, ood_ratio=0.2, budget=args.budget,
+            seed=seed,
+        )  # fmt: skip
+        pixels = data.train.images.load(split.initial_id_idx)
+        labels = split.relabel(data.train.labels)[split.initial_id_idx]
+        test_labels = split.relabel(data.test.labels)
+        test_idx = np.flatnonzero(test_labels < split.num_id_classes)
+        for name, network in both(pixels, labels, recipe, normalise, device, seed, args.workers):
+            given = predict(network, data.test.images, test_idx, recipe=recipe, normalise=normalise, device=device)
+            found[name].append(float((given.logits_NK.argmax(axis=1) == test_labels[test_idx]).mean()))
+        print(f"seed {seed}: usual {found['usual'][-1]:.4f}, ours {found['ours'][-1]:.4f}", flush=True)
+    differences = np.subtract(found["ours"], found["usual"])
+    for name, values in (*found.items(), ("ours - usual, by seed", differences)):
+        of = estimate(values)
+        print(f"{name:22} {of.mean:.4f} +- {of.half_width:.4f} (95 % t-interval, n = {of.num_seeds})")
+
+
+def both(
+    pixels: np.ndarray, labels: np.ndarray, recipe: Recipe, normalise: Normalise, device: torch.device, seed: int,
+    workers: int,
+) -> Iterator[tuple[str, nn.Module]]:  # fmt: skip
+    """The same initial network, trained by each loop."""
+    network = build_classifier(recipe, NUM_CLASSES, weights_seed=seed)
+    yield "usual", usual_fit(network, pixels, labels, recipe, workers=workers, device="cpu", seed=seed)
+    network = build_classifier(recipe, NUM_CLASSES, weights_seed=seed)
+    yield (
+        "ours",
+        fit(network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=seed, device=device),
+    )
+
+
+def one_of_several(recipe: Recipe, barrier: Any, results: Any) -> None:
+    """One trial's training on a shared card; its seconds a step."""
+    device = torch.device("cuda")
+    pixels = np.random.default_rng(0).integers(0, 256, (4000, 32, 32, 3), dtype=np.uint8)
+    labels, normalise = np.arange(4000) % NUM_CLASSES, Normalise(MEAN, STD, device)
+    for warm in (True, False):
+        network = build_classifier(recipe, NUM_CLASSES, weights_seed=0)
+        barrier.wait()
+        took = seconds(
+            lambda network=network: fit(
+                network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device
+            ),
+            "cuda",
+        )
+        if not warm:
+            results.put(took / recipe.steps)
+
+
+def table4_hours(args: argparse.Namespace) -> None:
+    """Seconds a round of 20,000 steps with 1, 2 and 4 trials a card, and the GPU-hours of Table 4."""
+    recipe = Recipe(steps=args.steps, precision="bf16")
+    context = multiprocessing.get_context("spawn")
+    for trials in (1, 2, 4):
+        barrier, results = context.Barrier(trials), context.Queue()
+        processes = [context.Process(target=one_of_several, args=(recipe, barrier, results)) for _ in range(trials)]
+        for process in processes:
+            process.start()
+        a_step = statistics.mean(results.get() for _ in processes)
+        for process in processes:
+            process.join()
+        a_round = 20_000 * a_step
+        hours = (TABLE_4["32 pixels"] + 4 * TABLE_4["64 pixels"]) * 10 * a_round / trials / 3600
+        print(f"{trials} trial(s) a card: {a_round:.0f} s a round of 20,000 steps; Table 4: {hours:,.0f} GPU-hours "
+              "(training alone, extrapolated)")  # fmt: skip
+
+
+def main() -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes of the usual loop's loader (2)")
+    parser.add_argument("--width", type=int, default=None, help="channels of the first stage (16; on CUDA 64)")
+    parser.add_argument("--steps", type=int, default=None, help="training steps a repeat (60; on CUDA 1000)")
+    parser.add_argument("--pool", type=int, default=3000, help="pool images a repeat (3000)")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of every side, in turns (3)")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default=None, help="ours (fp32; on CUDA bf16)")
+    parser.add_argument("--accuracy", metavar="DATASET", help="compare accuracies on this data set instead")
+    parser.add_argument("--seeds", type=int, default=5, help="with --accuracy (5)")
+    parser.add_argument("--budget", type=int, default=500, help="with --accuracy: size of the initial set (500)")
+    args = parser.parse_args()
+    on_gpu = args.device == "cuda"
+    args.width = args.width or (64 if on_gpu else 16)
+    args.steps = args.steps or (300 if args.accuracy else 1000 if on_gpu else 60)
+    args.precision = args.precision or ("bf16" if on_gpu else "fp32")
+    torch.set_num_threads(args.threads)
+    if args.accuracy:
+        accuracy(args)
+        return 0
+    speed(args)
+    if on_gpu:
+        table4_hours(args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
