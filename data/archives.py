@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import http.client
-import shlex
 import shutil
 import tarfile
 import tempfile
@@ -17,58 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO
 
+from data.packages import Download, is_published, size_in_words
 from data.progress import Progress, StepReporter
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Download:
-    """A published file."""
-
-    url: str
-    num_bytes: int
-    algorithm: Literal["md5", "sha256"]
-    checksum: str
-    """Hex digits, as published by the data set's authors or by a library that reads it."""
-    folder: str | None = None
-    """For an archive: the one folder in it. None for a file that is used as it is."""
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return self.url.rpartition("/")[2]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
-    """All that a data set consists of."""
-
-    files: tuple[Download, ...]
-    folder: str = ""
-    """Where they go, below the folder of all data sets."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of all files."""
-        return sum(item.num_bytes for item in self.files)
-
-    def how_to_fetch(self, name: str, root: Path | None = None) -> str:
-        """For people: what to do for the data set called `name` to be in the folder `root` of all data sets."""
-        folder = shlex.quote(str(root)) if root else "DIR"
-        what, it = (self.files[0].name, "it") if len(self.files) == 1 else (f"{len(self.files)} files", "them")
-        return (
-            f"`python -m data fetch {name} --data-root {folder}` downloads {what} ({size_in_words(self.num_bytes)}), "
-            f"or takes {it} from {Path(folder) / self.folder}, and unpacks {it}"
-        )
-
-
-def size_in_words(num_bytes: int) -> str:
-    """Bytes as people say them: 170 MB, 18.4 GB."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
 
 
 def obtain(item: Download, path: Path, progress: Progress) -> None:
@@ -90,14 +43,6 @@ def obtain(item: Download, path: Path, progress: Progress) -> None:
         part.unlink()
         raise
     part.replace(path)
-
-
-def is_published(item: Download, path: Path) -> bool:
-    """Whether the file at `path` has the published checksum."""
-    with path.open("rb") as file:
-        # No security rests on MD5 here; it is what some of the files were published with.
-        digest = hashlib.file_digest(file, lambda: hashlib.new(item.algorithm, usedforsecurity=False))
-    return digest.hexdigest() == item.checksum
 
 
 def unpack(archive: Path, target: Path, progress: Progress) -> None:

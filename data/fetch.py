@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from data.archives import Download, Package, obtain, size_in_words, unpack
+from data.archives import obtain, unpack
 from data.image_files import data_folder
 from data.naming import unknown_name
+from data.packages import Download, Package, size_in_words
 from data.progress import Progress
 from data.registry import DATA_SETS, FOLDER_PREFIX
 from data.sources.survey import Survey

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from data.archives import Package
 from data.imageset import DataSet, SplitProtocol
 from data.naming import unknown_name
+from data.packages import Package
 from data.progress import Progress
 from data.sources.cifar import (
     CIFAR10_PACKAGE,

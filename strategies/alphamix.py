@@ -10,11 +10,10 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from models.outputs import ClassifierOutputs, LinearHead
+from models.outputs import LinearHead
 from strategies.base import IndexArray, PoolView, Selection, Strategy, highest_first
 from strategies.confidence import least_confidence
 from strategies.options import AlphaMixOptions
-from strategies.uncertainty import log_softmax
 
 TINY = np.finfo(np.float64).tiny
 
@@ -22,9 +21,10 @@ TINY = np.finfo(np.float64).tiny
 class AlphaMix(Strategy):
     """Candidates by mixing, then the ones nearest to the centres of as many clusters as there are labels to buy.
 
-    Costs one pass of the classifier over pool and labelled images, K products with the last layer for each step of the
-    mixing, and a k-means of the candidates. Departures from the original code: where the candidates are too few, the
-    least confident images fill up (there: random ones), so that nothing depends on chance but the clustering's start.
+    Costs one pass of the classifier over pool and labelled images, three products with the last layer, distances to K
+    anchors, and a k-means of the candidates. Departures from the original code: where the candidates are too few, the
+    least confident images fill up (there: random ones), so that nothing depends on chance but the clustering's start;
+    gradients keep their direction where the softmax rounds to 1 (there they vanish).
     """
 
     def __init__(self, options: AlphaMixOptions) -> None:
@@ -36,8 +36,11 @@ class AlphaMix(Strategy):
         wanted = min(budget, len(view.unlabelled_idx))
         unsure_N = least_confidence(outputs.logits_NK)
         anchors_AD = _anchors(view, outputs.features_ND.shape[1])
-        flips_N, mixing = _candidates(outputs, anchors_AD, wanted, self._options.step)
-        candidates = np.flatnonzero(flips_N)
+        assert outputs.head is not None, "AlphaMix needs a classifier with a single last layer"
+        predicted_N = outputs.logits_NK.argmax(axis=1).astype(np.int64)
+        mixing_N = mixing_to_flip(outputs.features_ND.astype(np.float64), predicted_N, anchors_AD, outputs.head)
+        mixing = least_step(mixing_N, wanted, self._options.step)
+        candidates = np.flatnonzero(mixing_N < mixing)
         picks = candidates
         if len(candidates) > wanted:
             picks = candidates[nearest_to_centres(outputs.features_ND[candidates], wanted, rng)]
@@ -51,26 +54,43 @@ class AlphaMix(Strategy):
         )
 
 
-def flipped(
-    features_ND: NDArray[np.float64],
-    predicted_N: IndexArray,
-    anchor_D: NDArray[np.float64],
-    head: LinearHead,
-    eps: float,
-) -> NDArray[np.bool_]:
-    """Whether the prediction changes when features move by eps |anchor - features| along the loss's gradient.
+def mixing_to_flip(
+    features_ND: NDArray[np.float64], predicted_N: IndexArray, anchors_AD: NDArray[np.float64], head: LinearHead
+) -> NDArray[np.float64]:
+    """The mixing (N,), above which some anchor changes the prediction; infinite where none ever does.
 
-    That is the mixing with an anchor that raises the loss most, to first order and for a bounded mixing ratio (the
-    paper's closed form). The loss is the cross entropy of the predicted class.
+    At mixing m features move by m |anchor - features| / sqrt(D) along the loss's gradient. That is the mixing with an
+    anchor that raises the loss most, to first order and for a bounded ratio (the paper's closed form); the loss is the
+    cross entropy of the predicted class. Along a straight line the logits are straight too, so where the first class
+    overtakes the predicted one needs no search, and the farthest anchor is the first to get there.
     """
     weight_KD = head.weight_KD.astype(np.float64)
-    excess_NK = np.exp(log_softmax(features_ND @ weight_KD.T + head.bias_K))
-    excess_NK[np.arange(len(predicted_N)), predicted_N] -= 1.0
+    logits_NK = features_ND @ weight_KD.T + head.bias_K
+    own_N1 = predicted_N[:, None]
+    if len(weight_KD) == 1:
+        return np.full(len(features_ND), np.inf)
+    others_NK = logits_NK.copy()
+    np.put_along_axis(others_NK, own_N1, -np.inf, axis=1)
+    # Softmax minus one-hot, times what makes its largest entry 1: the direction outlasts a softmax that rounds to 1.
+    excess_NK = np.exp(others_NK - others_NK.max(axis=1, keepdims=True))
+    np.put_along_axis(excess_NK, own_N1, -excess_NK.sum(axis=1, keepdims=True), axis=1)
     gradient_ND = excess_NK @ weight_KD
-    length_N = np.linalg.norm(anchor_D - features_ND, axis=1) / np.maximum(np.linalg.norm(gradient_ND, axis=1), TINY)
-    mixed_ND = features_ND + eps * length_N[:, None] * gradient_ND
-    result: NDArray[np.bool_] = (mixed_ND @ weight_KD.T + head.bias_K).argmax(axis=1) != predicted_N
-    return result
+    slope_NK = gradient_ND @ weight_KD.T / np.maximum(np.linalg.norm(gradient_ND, axis=1, keepdims=True), TINY)
+    gap_NK = np.take_along_axis(logits_NK, own_N1, axis=1) - logits_NK
+    rise_NK = slope_NK - np.take_along_axis(slope_NK, own_N1, axis=1)
+    length_N = np.where(rise_NK > 0, gap_NK / np.where(rise_NK > 0, rise_NK, 1.0), np.inf).min(axis=1)
+    reach_N = np.zeros(len(features_ND))
+    for anchor_D in anchors_AD:
+        np.maximum(reach_N, np.linalg.norm(anchor_D - features_ND, axis=1), out=reach_N)
+    mixing_N = np.full(len(features_ND), np.inf)
+    np.divide(length_N * np.sqrt(features_ND.shape[1]), reach_N, out=mixing_N, where=reach_N > 0)
+    return mixing_N
+
+
+def least_step(mixing_N: NDArray[np.float64], wanted: int, step: float) -> float:
+    """The least multiple of `step`, at most 1, above the mixing of at least `wanted` images; 1 where there is none."""
+    needed = float(np.sort(mixing_N)[wanted - 1])
+    return min(1.0, (np.floor(needed / step) + 1) * step) if needed < 1 else 1.0
 
 
 def nearest_to_centres(features_CD: NDArray[np.floating], count: int, rng: np.random.Generator) -> IndexArray:
@@ -99,18 +119,3 @@ def _anchors(view: PoolView, num_dims: int) -> NDArray[np.float64]:
     return np.stack(
         [features_MD[view.labelled_id_labels == c].mean(axis=0) for c in np.unique(view.labelled_id_labels)]
     )
-
-
-def _candidates(
-    outputs: ClassifierOutputs, anchors_AD: NDArray[np.float64], wanted: int, step: float
-) -> tuple[NDArray[np.bool_], float]:
-    """Who flips for some anchor (N,), at the least mixing that gives `wanted` of them, or at 1; and that mixing."""
-    assert outputs.head is not None, "AlphaMix needs a classifier with a single last layer"
-    features_ND = outputs.features_ND.astype(np.float64)
-    predicted_N = outputs.logits_NK.argmax(axis=1).astype(np.int64)
-    flips_N, mixing = np.zeros(len(features_ND), dtype=bool), 0.0
-    while mixing < 1.0 and flips_N.sum() < wanted:
-        mixing = min(1.0, mixing + step)
-        for anchor_D in anchors_AD:
-            flips_N |= flipped(features_ND, predicted_N, anchor_D, outputs.head, mixing / np.sqrt(features_ND.shape[1]))
-    return flips_N, mixing

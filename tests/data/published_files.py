@@ -61,3 +61,37 @@ def write_cifar10(root: Path, python2_pickle: Callable[[Any], bytes]) -> Path:
     meta = {"num_cases_per_batch": 10000, "label_names": names, "num_vis": 3072}
     (folder / "batches.meta").write_bytes(python2_pickle(meta))
     return folder
+
+
+WNIDS = ("n01443537", "n01629819", "n01774384")
+
+
+def write_tiny_imagenet(root: Path) -> Path:
+    """A Tiny-ImageNet below `root`: 3 classes with 2 training and 1 validation images each, all of one grey level.
+
+    One of the images has a single channel, as some of the published ones do. Returns the data set's folder.
+    """
+    source = root / "tiny-imagenet-200"
+    for label, wnid in enumerate(WNIDS):
+        for number in range(2):
+            save_grey(source / "train" / wnid / "images" / f"{wnid}_{number}.JPEG", 100 + 10 * label + number)
+        (source / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t10\t63\t58\n")
+    # The order of the published wnids.txt is not the sorted one.
+    (source / "wnids.txt").write_text("\n".join(reversed(WNIDS)))
+    (source / "words.txt").write_text(
+        "n00001740\tentity\nn01443537\tgoldfish, Carassius auratus\nn01629819\tEuropean fire salamander, Salamandra\n"
+        "n01774384\tblack widow, Latrodectus mactans\n"
+    )
+    lines = []
+    for name, label, mode in (("val_0.JPEG", 2, "RGB"), ("val_1.JPEG", 0, "L"), ("val_10.JPEG", 1, "RGB")):
+        save_grey(source / "val" / "images" / name, 200 + label, mode)
+        lines.append(f"{name}\t{WNIDS[label]}\t0\t32\t44\t62\n")
+    (source / "val" / "val_annotations.txt").write_text("".join(lines))
+    (source / "test" / "images").mkdir(parents=True)
+    return source
+
+
+def save_grey(path: Path, level: int, mode: str = "RGB") -> None:
+    """A JPEG of 64x64 pixels of one grey level."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (64, 64), level if mode == "L" else (level, level, level)).save(path, format="JPEG")

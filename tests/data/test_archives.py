@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from data.archives import Download, is_published, obtain, size_in_words, unpack
+from data.archives import obtain, unpack
+from data.packages import Download, is_published, size_in_words
 
 CONTENT = bytes(range(256)) * 20
 

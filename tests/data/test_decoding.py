@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.decoding import decode_rgb, decode_square, picture_size
+from data.decoding import decode_rgb, decode_square, find_bad_images, picture_size
 
 
 def _decode(path: Path) -> list[list[list[int]]]:
@@ -130,3 +130,15 @@ def test_block_is_in_order(tmp_path: Path, size: int) -> None:
     for number, path in enumerate(paths):
         Image.new("RGB", (9, 5), (number, 0, 0)).save(path)
     assert decode_square(paths, size)[:, 3, 3, 0].tolist() == list(range(30))
+
+
+def test_bad_images_are_found_in_order(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(9)]
+    for path in paths:
+        Image.new("RGB", (9, 5)).save(path)
+    _write_bad(paths[7], "empty")
+    _write_bad(paths[2], "PNG")
+    assert [(position, complaint.split(" (")[0]) for position, complaint in find_bad_images(paths)] == [
+        (2, f"{paths[2]}: this image file is damaged or cut short"),
+        (7, f"{paths[7]}: this image file is empty"),
+    ]

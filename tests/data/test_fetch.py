@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from data.__main__ import main
-from data.archives import Download, Package
 from data.fetch import fetch_data_set
+from data.packages import Download, Package
 from data.registry import DATA_SETS, open_data_set
 from data.storage import file_lock
 from tests.data.published_files import DOMAINS, write_cifar10, write_domainnet

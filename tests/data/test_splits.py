@@ -27,6 +27,14 @@ def drawn() -> dict[str, NDArray[Any]]:
         return dict(arrays)
 
 
+def test_class_sizes_are_those_of_table_1() -> None:
+    with (GOLDEN / "table1.csv").open() as file:
+        rows = {row["dataset"]: row for row in csv.DictReader(file)}
+    for name, class_sizes in CLASS_SIZES.items():
+        assert len(class_sizes) == int(rows[name]["num_classes"])
+        assert sum(class_sizes) == int(rows[name]["num_train"])
+
+
 def test_there_are_cases_of_every_size() -> None:
     assert len(CASES) == 75
     assert {case["num_classes"] for case in CASES} == {10, 100, 200}

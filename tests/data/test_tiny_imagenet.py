@@ -8,40 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data.registry import open_data_set
 from data.sources.tiny_imagenet import _CURATED_NAMES
-
-WNIDS = ("n01443537", "n01629819", "n01774384")
-
-
-def _save(path: Path, value: int, mode: str = "RGB") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, (64, 64), value if mode == "L" else (value, value, value)).save(path, format="JPEG")
+from tests.data.published_files import WNIDS, write_tiny_imagenet
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """Three classes with two training images and one validation image each; every image has its own grey level."""
-    root = tmp_path / "root" / "tiny-imagenet-200"
-    for label, wnid in enumerate(WNIDS):
-        for number in range(2):
-            _save(root / "train" / wnid / "images" / f"{wnid}_{number}.JPEG", 100 + 10 * label + number)
-        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t10\t63\t58\n")
-    # The order of the published wnids.txt is not the sorted one.
-    (root / "wnids.txt").write_text("\n".join(reversed(WNIDS)))
-    (root / "words.txt").write_text(
-        "n00001740\tentity\nn01443537\tgoldfish, Carassius auratus\nn01629819\tEuropean fire salamander, Salamandra\n"
-        "n01774384\tblack widow, Latrodectus mactans\n"
-    )
-    lines = []
-    for name, label, mode in (("val_0.JPEG", 2, "RGB"), ("val_1.JPEG", 0, "L"), ("val_10.JPEG", 1, "RGB")):
-        _save(root / "val" / "images" / name, 200 + label, mode)
-        lines.append(f"{name}\t{WNIDS[label]}\t0\t32\t44\t62\n")
-    (root / "val" / "val_annotations.txt").write_text("".join(lines))
-    (root / "test" / "images").mkdir(parents=True)
-    return root
+    return write_tiny_imagenet(tmp_path / "root")
 
 
 def test_classes_are_sorted_and_have_curated_names(tiny: Path) -> None:
@@ -217,3 +193,13 @@ def test_real_subset(real_images: Path) -> None:
     assert data_set.test.class_sizes(200).tolist() == [10] * 200
     greys = [np.all(np.ptp(data_set.train.images.load(np.array([index])), axis=3) == 0) for index in range(2000)]
     assert 0 < sum(greys) < 200
+    words = open_data_set("tiny-imagenet:words", root=real_images)
+    assert words.class_names[data_set.class_names.index("construction crane")] == "crane"
+    assert words.train.images.fingerprint == data_set.train.images.fingerprint
+    assert words.num_classes == len(set(words.class_names)) == 200
+
+
+@pytest.mark.data
+def test_curated_names_are_of_the_published_classes(real_images: Path) -> None:
+    wnids = [line.partition("\t")[0] for line in _CURATED_NAMES.read_text().splitlines()]
+    assert wnids == sorted(path.name for path in (real_images / "tiny-imagenet-200" / "train").iterdir())

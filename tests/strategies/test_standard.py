@@ -10,7 +10,7 @@ import torch
 
 from models.outputs import ClassifierOutputs, LinearHead
 from strategies import monte_carlo, probcover
-from strategies.alphamix import flipped, nearest_to_centres
+from strategies.alphamix import mixing_to_flip, nearest_to_centres
 from strategies.badge import gradient_factors, kmeans_plus_plus
 from strategies.learning_loss import LearningLoss
 from strategies.monte_carlo import dropout_logits, mean_deviation, mutual_information, variation_ratio
@@ -111,14 +111,15 @@ def test_badge_distances_are_those_of_the_outer_products() -> None:
     np.testing.assert_allclose(counts / 3000, expected, atol=4 * np.sqrt(0.25 / 3000))
 
 
-def test_alphamix_flips_what_lies_near_the_border() -> None:
+def test_alphamix_knows_how_much_mixing_flips_a_prediction() -> None:
     head = LinearHead(weight_KD=np.array([[1, 0], [0, 1]], dtype=np.float32), bias_K=np.zeros(2, dtype=np.float32))
     features = np.array([[1.0, 0.9], [1.0, -1.0]])
-    predicted = np.array([0, 0])
-    anchor = np.array([0.0, 1.0])
-    assert flipped(features, predicted, anchor, head, 0.2).tolist() == [True, False]
-    assert flipped(features, predicted, anchor, head, 0.01).tolist() == [False, False]
-    assert flipped(features, predicted, anchor, head, 1.0).tolist() == [True, True]
+    anchors = np.array([[0.0, 1.0]])
+    # The logits are the features: a move of t along (-1, 1) / sqrt(2) closes a gap of sqrt(2) t.
+    expected = [0.1 / np.sqrt(1.01), 2.0 / np.sqrt(5.0)]
+    mixing = mixing_to_flip(features, np.array([0, 0]), anchors, head)
+    np.testing.assert_allclose(mixing, expected)
+    assert np.isinf(mixing_to_flip(features, np.array([0, 0]), anchors[:0], head)).all()
 
 
 def test_alphamix_takes_one_of_each_cluster() -> None:
