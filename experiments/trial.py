@@ -47,7 +47,11 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--ood-ratio", type=float, default=0.6, metavar="R", help="share of OOD images (default: 0.6)")
     what.add_argument("--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure)")
     what.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
-    what.add_argument("--preset", metavar="NAME", help="settings to start from (default: demo for digits, else cpu)")
+    what.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="settings to start from (default: demo for digits, domainnet for its domains, else cpu)",
+    )
     add_trial_flags(parser)
     how = parser.add_argument_group("how it is computed")
     how.add_argument("--cpus-per-trial", type=int, metavar="N", help="torch threads (default: the preset's)")
@@ -83,8 +87,14 @@ def _grid(args: argparse.Namespace) -> GridConfig:
         "seeds": (args.seed,),
     }
     run = given({"cpus_per_trial": args.cpus_per_trial, "gpus_per_trial": args.gpus_per_trial or 0})
-    preset = args.preset or ("demo" if args.dataset == "digits" else "cpu")
-    return load_preset(PRESETS, preset, axes, run)
+    return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run)
+
+
+def _preset_of(dataset: str) -> str:
+    """The settings that a data set is tried out with."""
+    if dataset.startswith("domainnet-"):
+        return "domainnet"
+    return "demo" if dataset == "digits" else "cpu"
 
 
 def _compute(trial: TrialConfig, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:

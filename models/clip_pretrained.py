@@ -80,7 +80,7 @@ def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progre
     origin = str(known.get("hf_hub") or known.get("url")).rstrip("/")
     progress(f"fetching the weights {pretrained} of {model} ({origin}) into {folder}")
     try:
-        with _quiet_hub():
+        with quiet_hub():
             return Path(download_pretrained(known, cache_dir=str(folder)))
     except Exception as error:  # network libraries raise many kinds; all mean that the file is not here
         raise ValueError(
@@ -91,7 +91,7 @@ def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progre
 
 
 @contextmanager
-def _quiet_hub() -> Iterator[None]:
+def quiet_hub() -> Iterator[None]:
     """Hold back the hub library's warning at each of its retries (for up to a minute): one error says it all."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from data.imageset import DataSet, Images
 from data.progress import Progress
+from models.clip_pretrained import quiet_hub
 from models.clipn_source import ClipnSource
 from models.embeddings import FeatureKey, open_features
 from models.feature_rows import EncoderName, FeatureRows
@@ -132,7 +133,8 @@ def _timm_network(name: EncoderName) -> nn.Module:
                 _load_file(network, name.file)
             return network
         try:
-            return timm.create_model(name.model, pretrained=True, num_classes=0)
+            with quiet_hub():
+                return timm.create_model(name.model, pretrained=True, num_classes=0)
         except Exception as error:  # network libraries raise many kinds; all mean that the file is not here
             published = timm.get_pretrained_cfg(name.model)
             origin = (published.hf_hub_id or published.url) if published else None

@@ -57,6 +57,7 @@ class ClassifierPlan:
                 "mismatch_ratio": float(trial.mismatch_ratio),
                 "ood_ratio": float(trial.ood_ratio),
                 "budget": trial.budget,
+                "num_id_classes": trial.num_id_classes,
                 "seed": trial.seed,
                 "recipe": self.recipe.model_dump(mode="json"),
                 "head": trial.options.learning_loss.model_dump(mode="json") if self._entry.loss_prediction else None,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
+from data.domain_split import NUM_ID_CLASSES
 from data.storage import content_hash
 from models.clipn_source import ClipnSource
 from models.feature_rows import EncoderName
@@ -76,6 +77,9 @@ class TrialConfig(Settings):
     """Trainings; there is one query fewer."""
     budget: Annotated[int, Field(ge=1)] = 500
     """Labels bought a round, the initial set included as the first."""
+    num_id_classes: Annotated[int, Field(ge=1)] = NUM_ID_CLASSES
+    """ID classes of a data set whose OOD images are other domains' (DomainNet): it uses neither ratio and starts with
+    one label a class. Other data sets do not read it."""
     recipe: Recipe = Recipe()
     """How the classifier is trained."""
     purity: PurityOptions = PurityOptions()
@@ -129,6 +133,7 @@ class TrialConfig(Settings):
                 "options": self.options.read_by(find_strategy(self.strategy).sections),
                 "seed": self.seed,
                 "budget": self.budget,
+                "num_id_classes": self.num_id_classes,
                 "recipe": self._recipe_identity(clipn_identity),
                 "purity": self.purity.model_dump(mode="json") | {"clipn": clipn_identity} if self.uses_purity else None,
             }

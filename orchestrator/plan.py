@@ -109,6 +109,7 @@ def _check(trial: TrialConfig, data: DataSet) -> None:
             ood_ratio=trial.ood_ratio,
             budget=trial.budget,
             seed=trial.seed,
+            num_id_classes=trial.num_id_classes,
         )
     except ValueError as error:
         raise ValueError(f"{trial.label}: {error}") from None

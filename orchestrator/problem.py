@@ -45,6 +45,7 @@ def pose_problem(trial: TrialConfig, data: DataSet) -> OpenSetProblem:
         ood_ratio=trial.ood_ratio,
         budget=trial.budget,
         seed=trial.seed,
+        num_id_classes=trial.num_id_classes,
     )
     test_labels = split.relabel(data.test.labels)
     test_idx = np.flatnonzero(test_labels < len(split.id_classes)).astype(np.int64)
@@ -63,6 +64,6 @@ def check_budget(trial: TrialConfig, data: DataSet, counts: SplitCounts) -> None
     wanted = labels_bought(data, counts, rounds=trial.rounds, budget=trial.budget)
     if wanted > num_images:
         raise ValueError(
-            f"{trial.label}: {trial.rounds} rounds of budget {trial.budget} are {wanted} labels, but there are only "
+            f"{trial.label}: {trial.rounds} rounds x budget {trial.budget} = {wanted} labels, but there are only "
             f"{num_images} images to label; lower --rounds or --budget"
         )

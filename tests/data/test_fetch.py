@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,10 +125,28 @@ def test_unpacked_folder_that_is_not_whole_is_left_as_it_is(published: Path, tmp
 def test_full_disk_is_told_before_anything_is_downloaded(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.fetch.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr("data.fetch.shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(ValueError, match=r"root: 0 MB are needed here, but only 0 MB are free; make room, or choose"):
         fetch_data_set("cifar10", root=tmp_path / "root", progress=_quiet)
     assert not list((tmp_path / "root").glob("*.tar.gz*"))
+
+
+def test_room_is_needed_for_what_is_not_there(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = published / "cifar-10-python.tar.gz"
+    size = archive.stat().st_size
+
+    def fetch_with_room_for(num_archives: float) -> None:
+        usage = SimpleNamespace(free=int(num_archives * size))
+        monkeypatch.setattr("data.fetch.shutil.disk_usage", lambda path: usage)
+        fetch_data_set("cifar10", root=tmp_path, progress=_quiet)
+
+    with pytest.raises(ValueError, match="are needed here"):
+        fetch_with_room_for(2.4)
+    archive.rename(tmp_path / archive.name)
+    with pytest.raises(ValueError, match="are needed here"):
+        fetch_with_room_for(1.4)
+    fetch_with_room_for(1.6)
+    assert len(open_data_set("cifar10", root=tmp_path).train) == 20
 
 
 def test_two_processes_do_not_fetch_at_once(published: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def _data_set(**changes: Any) -> DataSet:
     return make_data_set(**values | changes)
 
 
-def test_data_set_fingerprint_covers_all_but_the_name() -> None:
+def test_data_set_fingerprint_covers_all_but_names() -> None:
     changes: list[dict[str, Any]] = [
         {},
         {"class_names": ("cat", "wolf")},
@@ -102,9 +102,10 @@ def test_data_set_fingerprint_covers_all_but_the_name() -> None:
         {"with_pretrain": True},
         {"mean": (0.5, 0.5, 0.6)},
         {"std": (0.1, 0.1, 0.2)},
+        {"split_protocol": "domain"},
     ]
     assert len({_data_set(**change).fingerprint for change in changes}) == len(changes)
-    assert _data_set(name="elsewhere").fingerprint == _data_set().fingerprint
+    assert _data_set(name="elsewhere", domain="real").fingerprint == _data_set().fingerprint
 
 
 def test_class_sizes() -> None:
