@@ -98,10 +98,13 @@ def _download(item: Download, path: Path, part: Path, progress: Progress) -> Non
                     file.write(chunk)
                     reporter.done(file.tell() // 10**6)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason: object = error
         if isinstance(error, urllib.error.HTTPError):
             error.close()
+        elif isinstance(error, urllib.error.URLError):
+            reason = error.reason
         raise ValueError(
-            f"cannot download {item.url} ({error}); get {item.name} elsewhere, put it into {path.parent} and repeat "
+            f"cannot download {item.url} ({reason}); get {item.name} elsewhere, put it into {path.parent} and repeat "
             "this command, or repeat it later"
         ) from error
     if part.stat().st_size < item.num_bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.registry import split_protocol_of
 from experiments.flags import (
     DONE,
     PRESETS,
@@ -92,7 +93,7 @@ def _grid(args: argparse.Namespace) -> GridConfig:
 
 def _preset_of(dataset: str) -> str:
     """The settings that a data set is tried out with."""
-    if dataset.startswith("domainnet-"):
+    if split_protocol_of(dataset) == "domain":
         return "domainnet"
     return "demo" if dataset == "digits" else "cpu"
 

@@ -9,10 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-SMALLEST_IMAGE = 8
-"""Pixels a side that a ResNet-18 needs: three halvings leave one pixel of an 8 x 8 image."""
-
-
 class Recipe(BaseModel):
     """One training from scratch. The defaults are the paper's for CIFAR-10 (protocol P10, P11)."""
 

@@ -54,10 +54,8 @@ class ClassifierPlan:
             {
                 "numbers_version": NUMBERS_VERSION,
                 "data": data_fingerprint,
-                "mismatch_ratio": float(trial.mismatch_ratio),
-                "ood_ratio": float(trial.ood_ratio),
+                **trial.split_identity(),
                 "budget": trial.budget,
-                "num_id_classes": trial.num_id_classes,
                 "seed": trial.seed,
                 "recipe": self.recipe.model_dump(mode="json"),
                 "head": trial.options.learning_loss.model_dump(mode="json") if self._entry.loss_prediction else None,

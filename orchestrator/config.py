@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from data.domain_split import NUM_ID_CLASSES
+from data.registry import split_protocol_of
 from data.storage import content_hash
 from models.clipn_source import ClipnSource
 from models.feature_rows import EncoderName
@@ -113,9 +114,10 @@ class TrialConfig(Settings):
     @property
     def label(self) -> str:
         """One short line that names the trial."""
-        return (
-            f"{self.dataset} mismatch {self.mismatch_ratio:g} ood {self.ood_ratio:g} {self.strategy} seed {self.seed}"
-        )
+        condition = f"mismatch {self.mismatch_ratio:g} ood {self.ood_ratio:g}"
+        if split_protocol_of(self.dataset) == "domain":
+            condition = f"{self.num_id_classes} ID classes"
+        return f"{self.dataset} {condition} {self.strategy} seed {self.seed}"
 
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
         """64 hex digits of all that changes the records, and of nothing else.
@@ -127,17 +129,21 @@ class TrialConfig(Settings):
             {
                 "numbers_version": NUMBERS_VERSION,
                 "data": data_fingerprint,
-                "mismatch_ratio": float(self.mismatch_ratio),
-                "ood_ratio": float(self.ood_ratio),
+                **self.split_identity(),
                 "strategy": find_strategy(self.strategy).source or self.strategy,
                 "options": self.options.read_by(find_strategy(self.strategy).sections),
                 "seed": self.seed,
                 "budget": self.budget,
-                "num_id_classes": self.num_id_classes,
                 "recipe": self._recipe_identity(clipn_identity),
                 "purity": self.purity.model_dump(mode="json") | {"clipn": clipn_identity} if self.uses_purity else None,
             }
         )
+
+    def split_identity(self) -> dict[str, float | int]:
+        """The settings that decide which images are ID: those that the data set's split protocol reads."""
+        if split_protocol_of(self.dataset) == "domain":
+            return {"num_id_classes": self.num_id_classes}
+        return {"mismatch_ratio": float(self.mismatch_ratio), "ood_ratio": float(self.ood_ratio)}
 
     def _recipe_identity(self, clipn_identity: str | None) -> dict[str, Any]:
         """The recipe as plain values, its encoder by what identifies the weights."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data.image_store import SMALLEST_IMAGE
 from data.imageset import DataSet
 from data.progress import duration
 from data.protocols import count_data_split
 from data.registry import open_data_set
 from models.clipn_source import clipn_identity
-from models.recipe import SMALLEST_IMAGE
 from models.vision_language import FeatureBill, feature_bill
 from orchestrator.config import TrialConfig
 from orchestrator.ledger import Ledger

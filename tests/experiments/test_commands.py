@@ -126,7 +126,7 @@ def test_dry_run_prints_the_grid_and_creates_nothing(
     assert in_process("--preset", "demo", "--dry-run") == 0
     out = capsys.readouterr().out
     assert "108 trials, 0 finished, 108 to run (648 rounds)" in out
-    assert out.count("0,1,2") == 12
+    assert out.count("0,1,2") == 36
     assert list(tmp_path.iterdir()) == []
 
 
