@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 from data.imageset import DataSet
 from data.progress import Progress, to_stderr
-from data.registry import open_data_set
+from data.registry import open_data_set, split_protocol_of
 from data.sources.pairs import read_pairs
 from experiments.clipn_job import ClassLabels, ClipnJob, OutputFiles, choose_images, name_id_sets, trained_classes
 from experiments.flags import DONE, add_output_flags, comma_list, run_command
@@ -153,7 +153,11 @@ def _check(args: argparse.Namespace) -> None:
 
 def _open(name: str | None, args: argparse.Namespace, progress: Progress) -> DataSet | None:
     """The data set of that name, if there is a name."""
-    return None if name is None else open_data_set(name, root=args.data_root, progress=progress)
+    if name is None:
+        return None
+    if split_protocol_of(name) == "domain":
+        raise ValueError(f"{name}: its training images are of six domains; give a folder or pairs of one kind instead")
+    return open_data_set(name, root=args.data_root, progress=progress)
 
 
 def _labelled_job(data: DataSet, args: argparse.Namespace) -> ClipnJob:

@@ -20,7 +20,9 @@ Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Version = Literal["0.1.9", "0.2.3"]
 BLOCK = 1024
-"""Points whose cosines to all others are held at a time."""
+"""Most points whose cosines to all others are held at a time."""
+HELD = 2**24
+"""Most cosines held at a time: 128 MiB."""
 
 
 def finch(points_ND: NDArray[np.floating], version: Version = "0.2.3") -> list[Labels]:
@@ -71,13 +73,14 @@ def first_neighbours(points_ND: Floats) -> tuple[Labels, Floats]:
     unit_ND = _unit(points_ND)
     nearest_N = np.empty(len(points_ND), dtype=np.int64)
     distances_N = np.empty(len(points_ND))
-    for start in range(0, len(unit_ND), BLOCK):
-        cosines_BN = unit_ND[start : start + BLOCK] @ unit_ND.T
+    size = max(1, min(BLOCK, HELD // len(unit_ND)))
+    for start in range(0, len(unit_ND), size):
+        cosines_BN = unit_ND[start : start + size] @ unit_ND.T
         rows = np.arange(len(cosines_BN))
         cosines_BN[rows, rows + start] = -np.inf
         best = cosines_BN.argmax(axis=1)
-        nearest_N[start : start + BLOCK] = best
-        distances_N[start : start + BLOCK] = 1.0 - cosines_BN[rows, best]
+        nearest_N[start : start + size] = best
+        distances_N[start : start + size] = 1.0 - cosines_BN[rows, best]
     return nearest_N, np.maximum(distances_N, 0.0)
 
 
