@@ -48,7 +48,7 @@ def finch(points_ND: NDArray[np.floating], version: Version = "0.2.3") -> list[L
             keep_C = np.ones(len(nearest_C), dtype=bool)
         merged = _components(nearest_C, keep_C)[labels]
         before, after = int(labels.max()) + 1, int(merged.max()) + 1
-        if levels and (after <= 1 or after >= before or (version == "0.2.3" and before - after == 1)):
+        if levels and (after <= 1 or after >= before):
             return levels
         labels = merged
         levels.append(labels)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import spearmanr
 
 from strategies import finch as finch_module
@@ -129,6 +130,25 @@ def test_one_step_of_the_meta_training() -> None:
     np.testing.assert_allclose(inner, golden["grad1_W1"], atol=1e-6)
     np.testing.assert_allclose(bias, golden["grad1_b1"], atol=1e-6)
     np.testing.assert_allclose(outer, golden["grad1_W2"][:, 0], atol=1e-6)
+
+
+def test_weights_below_zero_have_no_gradient_as_in_automatic_differentiation() -> None:
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.exponential(size=(10, 2)), rng.random(10)
+    weights = [torch.tensor(rng.normal(size=shape), requires_grad=True) for shape in ((2, 5), (5,), (5,))]
+    scores = torch.sigmoid(torch.from_numpy(inputs) @ weights[0].relu() + weights[1]) @ weights[2].relu()
+    wanted = torch.from_numpy(targets)
+    sign = torch.where(wanted[:5] > wanted[5:].flip(0), 1.0, -1.0)
+    loss = (0.1 - sign * (scores[:5] - scores[5:].flip(0))).relu().mean()
+    loss.backward()
+    inner, bias, outer = (weight.detach().numpy() for weight in weights)
+    *gradients, ours = ranking_gradients(inner, bias, outer, inputs, targets, 0.1)
+    assert (inner < 0).any()
+    assert (outer < 0).any()
+    assert ours == pytest.approx(loss.item())
+    for gradient, weight in zip(gradients, weights, strict=True):
+        assert weight.grad is not None
+        np.testing.assert_allclose(gradient, weight.grad.numpy(), atol=1e-12)
 
 
 def test_the_whole_meta_training_to_nine_digits() -> None:

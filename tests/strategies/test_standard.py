@@ -99,6 +99,7 @@ def test_badge_distances_are_those_of_the_outer_products() -> None:
     factors = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     features = torch.randn(4, 5, generator=generator, dtype=torch.float64)
     factors[1], features[1] = factors[0] * 2, features[0] / 2  # the same outer product
+    factors[3] *= 0.3
     embedding = torch.einsum("nk,nd->nkd", factors, features).flatten(1)
     first = int(embedding.norm(dim=1).argmax())
     squared = (embedding - embedding[first]).square().sum(dim=1)
@@ -157,6 +158,12 @@ def test_probcover_covers_most_first_and_nothing_twice(monkeypatch: pytest.Monke
         picks, gains = greedy_cover(points, first, 0.15, 7)
         assert picks.tolist() == [3, 5, 6, 0, 2, 4]
         assert gains.tolist() == [2, 1, 1, 0, 0, 0]
+
+
+def test_probcover_counts_a_covered_point_once() -> None:
+    picks, gains = greedy_cover(line(0.0, 0.1, 0.2, 0.3, 0.4), torch.zeros(5, dtype=torch.bool), 0.15, 5)
+    assert picks.tolist() == [1, 3, 0, 2, 4]
+    assert gains.tolist() == [3, 2, 0, 0, 0]
 
 
 def test_probcover_takes_the_largest_pure_radius() -> None:
