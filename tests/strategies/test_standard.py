@@ -99,7 +99,7 @@ def test_badge_distances_are_those_of_the_outer_products() -> None:
     factors = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     features = torch.randn(4, 5, generator=generator, dtype=torch.float64)
     factors[1], features[1] = factors[0] * 2, features[0] / 2  # the same outer product
-    factors[3] *= 0.3
+    factors[3] *= 2
     embedding = torch.einsum("nk,nd->nkd", factors, features).flatten(1)
     first = int(embedding.norm(dim=1).argmax())
     squared = (embedding - embedding[first]).square().sum(dim=1)
