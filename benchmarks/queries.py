@@ -15,8 +15,8 @@ Shapes: N pool images, M labelled images, D features, Q picks, K ID classes.
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -62,6 +62,23 @@ def kcenter_library(num: int) -> Callable[[], Any]:
             pick = int(distances.min(axis=1).argmax())
             picks.append(pick)
             distances = np.concatenate([distances, pairwise_distances(pool, pool[pick : pick + 1])], axis=1)
+        return np.array(picks)
+
+    return work
+
+
+def kcenter_running(num: int) -> Callable[[], Any]:
+    """The same, scikit-learn's distances again, but each pick only lowers a running minimum."""
+    from sklearn.metrics import pairwise_distances
+
+    labelled, pool = _features(500, 512, 0), _features(num, 512, 1)
+
+    def work() -> np.ndarray:
+        nearest = pairwise_distances(pool, labelled).min(axis=1)
+        picks = []
+        for _ in range(500):
+            picks.append(int(nearest.argmax()))
+            np.minimum(nearest, pairwise_distances(pool, pool[picks[-1:]])[:, 0], out=nearest)
         return np.array(picks)
 
     return work
@@ -207,6 +224,7 @@ def _rotations(num: int) -> tuple[np.ndarray, list[np.ndarray]]:
 
 CORES: dict[str, tuple[int, Work, Work]] = {
     "kcenter": (25_000, kcenter_ours, kcenter_library),
+    "kcenter-minimum": (25_000, kcenter_ours, kcenter_running),
     "mixtures": (25_000, mixtures_ours, mixtures_library),
     "meta-training": (25_000, meta_ours, meta_library),
     "finch": (8_000, finch_ours, finch_library),
@@ -218,7 +236,7 @@ EXTRAPOLATED = {"ccal": 200}
 
 
 def measured(work: Work, num: int, threads: int) -> tuple[float, float]:
-    """Wall seconds, and MiB that the work added to the process's peak of resident memory."""
+    """Wall seconds, and MiB of resident memory at the work's peak beyond what its inputs took."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     process = context.Process(target=_measure, args=(work, num, threads, results))
@@ -233,11 +251,19 @@ def _measure(work: Work, num: int, threads: int, results: Any) -> None:
 
     torch.set_num_threads(threads)
     job = work(num)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again, without that of making the inputs
+    before = _memory("VmRSS")
     start = time.perf_counter()
     job()
     took = time.perf_counter() - start
-    results.put((took, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+    results.put((took, _memory("VmHWM") - before))
+
+
+def _memory(field: str) -> float:
+    """MiB of this process, from Linux: VmRSS is resident now, VmHWM was at the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def main() -> int:

@@ -1,12 +1,15 @@
 """Training and pool inference: our loop against the usual PyTorch loop and against the arithmetic floor, in one run.
 
 The usual loop is what a tutorial writes: a DataLoader with worker processes, torchvision transforms image by image, and
-the loss read back in every step. Same network, same images, same number of steps, one after the other in turns. The
-floor is the time of the step's floating-point operations (counted by torch) at this machine's best matrix product.
+the loss read back in every step. Same network, same images, same precision, same number of steps, one after the other
+in turns; its workers are started anew every 100 steps, as the paper's official code does. The floor is the rate at
+which this machine's best matrix product would do the step's floating-point operations, as torch counts them: products
+with the zeros of a convolution's border are among them (about 15 % at 32 pixels), and need not be computed.
 
 python benchmarks/training.py
 python benchmarks/training.py --accuracy folder:PATH      (both loops' accuracies over seeds, as a trial trains)
 python benchmarks/training.py --device cuda               (the paper's recipe; 1, 2 and 4 trials a card; GPU-hours)
+python benchmarks/training.py --trials 1 2                (so many trainings at a time, here on the CPU)
 
 Shapes: N images, B batch, K classes.
 """
@@ -14,6 +17,7 @@ Shapes: N images, B batch, K classes.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import statistics
 import sys
@@ -27,6 +31,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler
@@ -40,20 +45,23 @@ from data.splits import draw_split
 from experiments.reporting.statistics import estimate
 from models.batches import Normalise
 from models.classifiers import build_classifier
+from models.devices import autocast
 from models.inference import predict
 from models.recipe import Recipe
+from models.recipes import named_recipe
 from models.training import fit
 
 NUM_CLASSES = 4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 TABLE_4 = {"32 pixels": 960, "64 pixels": 480}
 """Trials of the paper's Table 4; a 64-pixel step costs four times a 32-pixel one."""
+STEPS_A_LOADER = 100
 
 
 class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
     """Images one by one, as torchvision's data sets give them."""
 
-    def __init__(self, pixels_NHW3: np.ndarray, labels: np.ndarray, transform: v2.Transform) -> None:
+    def __init__(self, pixels_NHW3: NDArray[np.uint8], labels: NDArray[np.int64], transform: v2.Transform) -> None:
         self.pixels, self.labels, self.transform = pixels_NHW3, labels, transform
 
     def __len__(self) -> int:
@@ -73,37 +81,54 @@ def usual_transform(*, augment: bool) -> v2.Transform:
 
 
 def usual_fit(
-    network: nn.Module, pixels: np.ndarray, labels: np.ndarray, recipe: Recipe, *, workers: int, device: str, seed: int
+    network: nn.Module,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    recipe: Recipe,
+    *,
+    workers: int,
+    device: str,
+    seed: int,
 ) -> nn.Module:
     """The usual loop: as many steps of the same recipe."""
     torch.manual_seed(seed)
     data = ImageDataset(pixels, labels, usual_transform(augment=True))
-    sampler = RandomSampler(data, replacement=True, num_samples=recipe.steps * recipe.batch_size)
-    loader = DataLoader(data, batch_size=recipe.batch_size, sampler=sampler, num_workers=workers)
-    network = network.to(device, memory_format=torch.contiguous_format).train()
+    network = network.to(device).to(memory_format=torch.contiguous_format).train()
     optimiser = torch.optim.SGD(
         network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     milestones = [int(share * recipe.steps) for share in recipe.milestones]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=recipe.decay)
-    running = 0.0
-    for images, targets in loader:
-        images, targets = images.to(device), targets.to(device)
-        optimiser.zero_grad()
-        loss = F.cross_entropy(network(images)[0], targets)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        running += loss.item()
+    losses = []
+    for done in range(0, recipe.steps, STEPS_A_LOADER):
+        num_images = min(STEPS_A_LOADER, recipe.steps - done) * recipe.batch_size
+        sampler = RandomSampler(data, replacement=True, num_samples=num_images)
+        for images, targets in DataLoader(data, batch_size=recipe.batch_size, sampler=sampler, num_workers=workers):
+            images, targets = images.to(device), targets.to(device)
+            optimiser.zero_grad()
+            with autocast(recipe, torch.device(device)):
+                loss = F.cross_entropy(network(images)[0].float(), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.item())
+    if not math.isfinite(losses[-1]):
+        raise ArithmeticError(f"the usual loop diverged: loss {losses[-1]}")
     return network.eval()
 
 
 @torch.no_grad()
-def usual_predict(network: nn.Module, pixels: np.ndarray, *, workers: int, device: str) -> np.ndarray:
+def usual_predict(
+    network: nn.Module, pixels: NDArray[np.uint8], recipe: Recipe, *, workers: int, device: str
+) -> NDArray[np.float32]:
     """The usual pass over a pool, in batches of 64."""
     data = ImageDataset(pixels, np.zeros(len(pixels), dtype=np.int64), usual_transform(augment=False))
     loader = DataLoader(data, batch_size=64, num_workers=workers)
-    return np.concatenate([network(images.to(device))[0].cpu().numpy() for images, _ in loader])
+    logits = []
+    for images, _ in loader:
+        with autocast(recipe, torch.device(device)):
+            logits.append(network(images.to(device))[0].float().cpu().numpy())
+    return np.concatenate(logits)
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:
@@ -123,7 +148,7 @@ def step_operations(recipe: Recipe, *, training: bool) -> float:
         loss = network(images)[0].sum()
         if training:
             loss.backward()
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops() / 2)
 
 
 def speed(args: argparse.Namespace) -> None:
@@ -146,7 +171,7 @@ def speed(args: argparse.Namespace) -> None:
             network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device
         ),
         "pool usual": lambda: usual_predict(
-            network().to(device).eval(), pool, workers=args.workers, device=args.device
+            network().to(device).eval(), pool, recipe, workers=args.workers, device=args.device
         ),
         "pool ours": lambda: predict(
             network().to(device), ArrayImages(pool, fingerprint="-"), np.arange(len(pool)), recipe=recipe,
@@ -154,14 +179,15 @@ def speed(args: argparse.Namespace) -> None:
         ),
     }  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(args.repeats):
+    for repeat in range(args.repeats):
+        print(f"repeat {repeat + 1} of {args.repeats}", file=sys.stderr, flush=True)
         for name, work in sides.items():
             times[name].append(seconds(work, args.device))
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     peak = matrix_peak(device, dtype, 1.0)
     print(f"{args.device}, width {args.width}, {args.precision}, {torch.get_num_threads()} thread(s), "
           f"{args.workers} loader worker(s); median of {args.repeats}")  # fmt: skip
-    print("floor: operations as torch counts them; convolutions by Winograd's method need fewer, and may pass it")
+    print(f"best matrix product {peak / 1e9:,.0f} GFLOP/s")
     print(f"{'':8}{'usual':>12}{'ours':>12}{'floor':>12}{'ours/usual':>12}{'ours/floor':>12}   images/s")
     for kind, num in (("train", args.steps * recipe.batch_size), ("pool", len(pool))):
         usual, ours = (num / statistics.median(times[f"{kind} {side}"]) for side in ("usual", "ours"))
@@ -172,7 +198,10 @@ def speed(args: argparse.Namespace) -> None:
 def accuracy(args: argparse.Namespace) -> None:
     """Accuracies of both loops over seeds, on the initial labelled set of CIFAR-like trials (mismatch 0.4, OOD 0.2)."""
     data = open_data_set(args.accuracy)
-    recipe = Recipe(width=args.width, steps=args.steps, learning_rate=0.05)
+    settings = {"name": "cpu", "width": args.width, "steps": args.steps}
+    plain, recipe = (
+        Recipe(**named_recipe(settings | {"precision": precision})) for precision in ("fp32", args.precision)
+    )
     device, normalise = torch.device("cpu"), Normalise(data.mean, data.std, torch.device("cpu"))
     found: dict[str, list[float]] = {"usual": [], "ours": []}
     for seed in range(args.seeds):
@@ -184,7 +213,7 @@ def accuracy(args: argparse.Namespace) -> None:
         labels = split.relabel(data.train.labels)[split.initial_id_idx]
         test_labels = split.relabel(data.test.labels)
         test_idx = np.flatnonzero(test_labels < split.num_id_classes)
-        for name, network in both(pixels, labels, recipe, normalise, device, seed, args.workers):
+        for name, network in both(pixels, labels, plain, recipe, normalise, seed, args.workers):
             given = predict(network, data.test.images, test_idx, recipe=recipe, normalise=normalise, device=device)
             found[name].append(float((given.logits_NK.argmax(axis=1) == test_labels[test_idx]).mean()))
         print(f"seed {seed}: usual {found['usual'][-1]:.4f}, ours {found['ours'][-1]:.4f}", flush=True)
@@ -195,53 +224,54 @@ def accuracy(args: argparse.Namespace) -> None:
 
 
 def both(
-    pixels: np.ndarray, labels: np.ndarray, recipe: Recipe, normalise: Normalise, device: torch.device, seed: int,
-    workers: int,
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], plain: Recipe, recipe: Recipe, normalise: Normalise,
+    seed: int, workers: int,
 ) -> Iterator[tuple[str, nn.Module]]:  # fmt: skip
     """The same initial network, trained by each loop."""
+    network = build_classifier(plain, NUM_CLASSES, weights_seed=seed)
+    yield "usual", usual_fit(network, pixels, labels, plain, workers=workers, device="cpu", seed=seed)
     network = build_classifier(recipe, NUM_CLASSES, weights_seed=seed)
-    yield "usual", usual_fit(network, pixels, labels, recipe, workers=workers, device="cpu", seed=seed)
-    network = build_classifier(recipe, NUM_CLASSES, weights_seed=seed)
-    yield (
-        "ours",
-        fit(network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=seed, device=device),
+    ours = fit(
+        network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=seed, device=torch.device("cpu")
     )
+    yield "ours", ours
 
 
-def one_of_several(recipe: Recipe, barrier: Any, results: Any) -> None:
-    """One trial's training on a shared card; its seconds a step."""
-    device = torch.device("cuda")
+def one_of_several(recipe: Recipe, device_name: str, threads: int, barrier: Any, results: Any) -> None:
+    """One trial's training on a shared device, after one that does not count; its seconds a step."""
+    torch.set_num_threads(threads)
+    device = torch.device(device_name)
     pixels = np.random.default_rng(0).integers(0, 256, (4000, 32, 32, 3), dtype=np.uint8)
     labels, normalise = np.arange(4000) % NUM_CLASSES, Normalise(MEAN, STD, device)
-    for warm in (True, False):
+
+    def train(recipe: Recipe) -> None:
         network = build_classifier(recipe, NUM_CLASSES, weights_seed=0)
-        barrier.wait()
-        took = seconds(
-            lambda network=network: fit(
-                network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device
-            ),
-            "cuda",
-        )
-        if not warm:
-            results.put(took / recipe.steps)
+        fit(network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device)
+
+    train(recipe.model_copy(update={"steps": min(20, recipe.steps)}))
+    barrier.wait(timeout=300)
+    results.put(seconds(lambda: train(recipe), device_name) / recipe.steps)
 
 
 def table4_hours(args: argparse.Namespace) -> None:
-    """Seconds a round of 20,000 steps with 1, 2 and 4 trials a card, and the GPU-hours of Table 4."""
-    recipe = Recipe(steps=args.steps, precision="bf16")
+    """Seconds a round of 20,000 steps with so many trials at a time, and the hours of Table 4 on such a device."""
+    recipe = Recipe(width=args.width, steps=args.steps, precision=args.precision)
     context = multiprocessing.get_context("spawn")
-    for trials in (1, 2, 4):
-        barrier, results = context.Barrier(trials), context.Queue()
-        processes = [context.Process(target=one_of_several, args=(recipe, barrier, results)) for _ in range(trials)]
+    for trials in args.trials:
+        barrier, results = context.Barrier(trials), context.SimpleQueue()
+        given = (recipe, args.device, args.threads, barrier, results)
+        processes = [context.Process(target=one_of_several, args=given) for _ in range(trials)]
         for process in processes:
             process.start()
-        a_step = statistics.mean(results.get() for _ in processes)
         for process in processes:
             process.join()
+        if any(process.exitcode for process in processes):
+            raise RuntimeError(f"{trials} trials at a time: a training failed, see above")
+        a_step = statistics.mean(results.get() for _ in processes)
         a_round = 20_000 * a_step
         hours = (TABLE_4["32 pixels"] + 4 * TABLE_4["64 pixels"]) * 10 * a_round / trials / 3600
-        print(f"{trials} trial(s) a card: {a_round:.0f} s a round of 20,000 steps; Table 4: {hours:,.0f} GPU-hours "
-              "(training alone, extrapolated)")  # fmt: skip
+        print(f"{trials} trial(s) at a time: {a_round:,.0f} s a round of 20,000 steps at 32 pixels; Table 4: "
+              f"{hours:,.0f} hours of this device (the classifiers' training alone, extrapolated)", flush=True)  # fmt: skip
 
 
 def main() -> int:
@@ -251,25 +281,32 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the usual loop's loader (2)")
     parser.add_argument("--width", type=int, default=None, help="channels of the first stage (16; on CUDA 64)")
-    parser.add_argument("--steps", type=int, default=None, help="training steps a repeat (60; on CUDA 1000)")
+    parser.add_argument("--steps", type=int, default=None, help="training steps a repeat (100; on CUDA 1000)")
     parser.add_argument("--pool", type=int, default=3000, help="pool images a repeat (3000)")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of every side, in turns (3)")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default=None, help="ours (fp32; on CUDA bf16)")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default=None, help="fp32; on CUDA bf16")
     parser.add_argument("--accuracy", metavar="DATASET", help="compare accuracies on this data set instead")
     parser.add_argument("--seeds", type=int, default=5, help="with --accuracy (5)")
     parser.add_argument("--budget", type=int, default=500, help="with --accuracy: size of the initial set (500)")
+    parser.add_argument(
+        "--trials", type=int, nargs="+", help="only this: so many trials at a time (on CUDA 1 2 4, too)"
+    )
     args = parser.parse_args()
     on_gpu = args.device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        print("training.py: error: --device cuda: torch sees no GPU here", file=sys.stderr)
+        return 2
     args.width = args.width or (64 if on_gpu else 16)
-    args.steps = args.steps or (300 if args.accuracy else 1000 if on_gpu else 60)
+    args.steps = args.steps or (300 if args.accuracy else 1000 if on_gpu else 100)
     args.precision = args.precision or ("bf16" if on_gpu else "fp32")
     torch.set_num_threads(args.threads)
     if args.accuracy:
         accuracy(args)
         return 0
-    speed(args)
-    if on_gpu:
-        table4_hours(args)
+    if not args.trials:
+        speed(args)
+        args.trials = (1, 2, 4) if on_gpu else ()
+    table4_hours(args)
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,10 +58,10 @@ class Progress:
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
         for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        steps = Counter(p.trial.recipe.steps for p in self._planned)
-        rounds = Counter(p.trial.rounds for p in self._planned)
+        lengths = " or ".join(sorted({p.trial.recipe.length for p in self._planned}))
+        rounds = " or ".join(str(number) for number in sorted({p.trial.rounds for p in self._planned}))
         print(
-            f"each trial: {_counted(rounds)} rounds of {_counted(steps)} training steps, {run.cpus_per_trial} CPU(s), "
+            f"each trial: {rounds} rounds of {lengths}, {run.cpus_per_trial} CPU(s), "
             f"{run.gpus_per_trial:g} GPU; {run.scorers} scoring actor(s) with {run.gpus_per_scorer:g} GPU"
         )
         for line in feature_lines(self._planned):
@@ -107,7 +106,3 @@ class Progress:
 def _seeds(cell: Sequence[PlannedTrial], *, done: bool) -> str:
     seeds = [str(p.trial.seed) for p in cell if p.is_finished == done]
     return ",".join(seeds) or "-"
-
-
-def _counted(values: Counter[int]) -> str:
-    return " or ".join(str(value) for value in sorted(values))

@@ -140,9 +140,9 @@ class _Printer:
         if not self._quiet:
             print(line, file=sys.stderr, flush=True)
 
-    def steps(self, done: int) -> None:
+    def steps(self, done: int, total: int) -> None:
         """How far a training is."""
-        self.note(f"  step {done} of {self._planned.trial.recipe.steps}")
+        self.note(f"  step {done} of {total}")
 
     def line(self, record: RoundRecord) -> None:
         """One round."""

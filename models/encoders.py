@@ -64,9 +64,8 @@ def _stored(images: Images, encoder: Encoder, device: torch.device, progress: Pr
         preprocessing=encoder.preprocessing,
         precision="float32",
     )
-    return FeatureRows(
-        open_features(key, len(images), lambda: _Rows(images, encoder, device), progress=progress).rows_ND
-    )
+    stored = open_features(key, len(images), lambda: _Rows(images, encoder, device), progress=progress)
+    return FeatureRows(stored.rows_ND, identity=key.folder.name)
 
 
 class _Rows:

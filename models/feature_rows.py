@@ -19,8 +19,10 @@ from models.clipn_source import cached_file_hash
 class FeatureRows:
     """What a linear head is trained on and looks at."""
 
-    def __init__(self, rows_NF: NDArray[np.float32]) -> None:
+    def __init__(self, rows_NF: NDArray[np.float32], *, identity: str) -> None:
+        """`identity` stands for all that decides the rows' numbers: the images, the weights, the preprocessing."""
         self._rows_NF = rows_NF
+        self.identity = identity
 
     @property
     def num_features(self) -> int:

@@ -68,6 +68,11 @@ class Recipe(BaseModel):
         """SGD steps of one training on that many images."""
         return self.steps if self.epochs is None else self.epochs * self.batches_a_pass(num_images)
 
+    @property
+    def length(self) -> str:
+        """How long a training is, in words."""
+        return f"{self.steps} training steps" if self.epochs is None else f"{self.epochs} passes of training"
+
     def batches_a_pass(self, num_images: int) -> int:
         """Batches of one pass. A single image left over joins the batch before it: batch statistics need two."""
         full, left = divmod(num_images, self.batch_size)

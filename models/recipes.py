@@ -48,7 +48,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 def named_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a recipe with those of its `name`, if it has one, under them.
 
-    Raises ValueError for an unknown name; the nearest is suggested.
+    `steps` given with a name whose recipe counts passes take the place of these. Raises ValueError for an unknown name
+    (the nearest is suggested), and where steps and passes are both given with a name.
     """
     changed = dict(settings)
     name = changed.pop("name", None)
@@ -56,4 +57,10 @@ def named_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
         return changed
     if name not in RECIPES:
         raise unknown_name("recipe", str(name), RECIPES)
-    return RECIPES[name] | changed
+    if changed.get("epochs") is not None and "steps" in changed:
+        raise ValueError(
+            f"recipe.steps = {changed['steps']} and recipe.epochs = {changed['epochs']}: give one, they both say how "
+            "long to train"
+        )
+    passes = ["epochs"] if "steps" in changed else []
+    return {field: value for field, value in RECIPES[name].items() if field not in passes} | changed

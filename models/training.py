@@ -21,6 +21,8 @@ from models.recipe import Recipe
 
 PROGRESS_EVERY = 100
 """Steps between two calls of `progress`."""
+StepProgress = Callable[[int, int], None]
+"""Hears, now and then, how many steps of a training are done, and of how many."""
 
 
 class Objective(Protocol):
@@ -71,14 +73,14 @@ def fit(
     batches_seed: int,
     device: torch.device,
     objective: Objective | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: StepProgress | None = None,
 ) -> nn.Module:
     """The network, trained as the recipe says on `device`; the last weights, no selection (P10, P12).
 
     `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D). Labels are 0..K-1; `objective` is the cross
-    entropy by default. Equal seeds give equal weights, to the bit on a CPU with the same number of threads. `progress`
-    hears the number of steps done, now and then. Raises ValueError without images and ArithmeticError when the weights
-    are no longer finite (a learning rate that is too high).
+    entropy by default. Equal seeds give equal weights, to the bit on a CPU with the same number of threads. Raises
+    ValueError without images and ArithmeticError when the weights are no longer finite (a learning rate that is too
+    high).
     """
     if not len(inputs):
         raise ValueError("no labelled ID image to train on: raise the budget or lower the OOD ratio")
@@ -100,7 +102,7 @@ def fit(
             optimiser.step()
             schedule.step()
             if progress is not None and (step + 1) % PROGRESS_EVERY == 0:
-                progress(step + 1)
+                progress(step + 1, num_steps)
     _check_finite(network, recipe, num_steps)
     return network.eval()
 

@@ -21,7 +21,7 @@ from models.feature_rows import FeatureRows
 from models.inference import predict
 from models.outputs import ClassifierOutputs
 from models.recipe import Recipe
-from models.training import Objective, fit
+from models.training import Objective, StepProgress, fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,8 @@ class Workshop:
     """A seed for the initial weights of the network of that name: the same in every round of the trial."""
     batches_seed: Callable[[str], int]
     """A seed for what is drawn while the network of that name is trained: another one in each round."""
-    progress: Callable[[int], None] | None = None
-    """Hears how many steps of a training are done, now and then."""
+    progress: StepProgress | None = None
+    """Hears how far a training is."""
 
     def new_network(self, num_classes: int, recipe: Recipe, name: str) -> Classifier:
         """A classifier as this round's, but for its classes, with initial weights of that name."""

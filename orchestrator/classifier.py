@@ -47,13 +47,17 @@ class ClassifierPlan:
         options = self._trial.options.learning_loss
         return LossPrediction(weight=options.weight, margin=options.margin, detach_after=options.detach_after)
 
-    def identity(self, *, data_fingerprint: str, device: str) -> str:
-        """64 hex digits of all that decides the classifier of round 0: trials that agree in it may share it."""
+    def identity(self, *, data_fingerprint: str, inputs: str | None, device: str) -> str:
+        """64 hex digits of all that decides the classifier of round 0: trials that agree in it may share it.
+
+        `inputs` identifies the features that a linear head looks at: the encoder's name does not tell its weights.
+        """
         trial = self._trial
         return content_hash(
             {
                 "numbers_version": NUMBERS_VERSION,
                 "data": data_fingerprint,
+                "inputs": inputs,
                 **trial.split_identity(),
                 "budget": trial.budget,
                 "seed": trial.seed,

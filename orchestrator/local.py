@@ -16,6 +16,7 @@ from models.contrastive import ContrastiveFeatures
 from models.contrastive_recipe import Method
 from models.devices import pick_device, use_threads
 from models.feature_rows import FeatureRows
+from models.training import StepProgress
 from models.vision_language import open_vision_language
 from orchestrator.classifier_store import ClassifierStore
 from orchestrator.config import TrialConfig
@@ -23,7 +24,7 @@ from orchestrator.plan import PlannedTrial
 from orchestrator.problem import OpenSetProblem, pose_problem
 from orchestrator.records import RoundRecord
 from orchestrator.scoring import LocalPurityScorer
-from orchestrator.trajectory import Report, StepProgress, Trajectory
+from orchestrator.trajectory import Report, Trajectory
 from strategies.registry import Services, find_strategy
 from strategies.scorer import PurityScorer
 

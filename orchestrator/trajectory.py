@@ -23,7 +23,7 @@ from models.devices import describe_environment, peak_memory_mib
 from models.feature_rows import FeatureRows
 from models.inference import predict
 from models.outputs import ClassifierOutputs
-from models.training import fit
+from models.training import StepProgress, fit
 from models.workshop import Workshop
 from orchestrator.classifier import ClassifierPlan
 from orchestrator.classifier_store import ClassifierStore, StateDict
@@ -36,7 +36,6 @@ from strategies.base import Diagnostic, IndexArray, LearningStrategy, Memory, Po
 from strategies.scorer import PurityScorer
 
 Report = Callable[[RoundRecord], None]
-StepProgress = Callable[[int], None]
 UNKNOWN = -1
 """Stands for a label that has not been bought."""
 
@@ -83,6 +82,7 @@ class Trajectory:
         self._test_inputs: Images | FeatureRows = features[1] if features else data.test.images
         num_features = features[0].num_features if features else None
         self._plan = ClassifierPlan(trial, problem.num_id_classes, num_features=num_features)
+        self._inputs_identity = features[0].identity if features else None
         self._normalise = Normalise(problem.data.mean, problem.data.std, device)
         self._oracle = problem.oracle()
         self._labels = np.full(len(problem.data.train.labels), UNKNOWN, dtype=np.int64)
@@ -202,7 +202,9 @@ class Trajectory:
         """The classifier trained from scratch on the labelled ID images; that of round 0 may be shared."""
         if round_number:
             return self._fit(round_number)
-        identity = self._plan.identity(data_fingerprint=self._problem.data.fingerprint, device=self._device.type)
+        identity = self._plan.identity(
+            data_fingerprint=self._problem.data.fingerprint, inputs=self._inputs_identity, device=self._device.type
+        )
         return self._with_weights(self._classifiers.first(identity, lambda: self._fit(0).state_dict()))
 
     def _with_weights(self, weights: StateDict) -> nn.Module:

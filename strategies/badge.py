@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from strategies.base import PoolView, Selection, Strategy
+from strategies.kcenter import first_maximum
 
 
 def gradient_factors(logits_NK: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ def kmeans_plus_plus(factors_NK: Tensor, features_ND: Tensor, count: int, rng: n
     draws = rng.random(count)
     picks = []
     for number in range(count):
-        pick = int(norms_N.argmax()) if number == 0 else _draw(nearest_N * free_N, free_N, float(draws[number]))
+        pick = int(first_maximum(norms_N)) if number == 0 else _draw(nearest_N * free_N, free_N, float(draws[number]))
         picks.append(pick)
         free_N[pick] = False
         products_N = (factors_NK @ factors_NK[pick]) * (features_ND @ features_ND[pick])
@@ -56,8 +57,8 @@ class Badge(Strategy):
     """k-means++ on gradient embeddings of the last layer.
 
     Costs one pass of the classifier over the pool, and for each pick a product of the pool's features and of its
-    softmax with one vector each; the embeddings (N x K D) are never held. Departures from the original code: the first
-    pick is the longest gradient there too; the random numbers are the trial's own.
+    softmax with one vector each; the embeddings (N x K D) are never held. Departures from the original code: float64,
+    the trial's own random numbers, and equal gradients are no error: the lowest indices are taken.
     """
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:

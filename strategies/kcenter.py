@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BLOCK = 1024
+BLOCK = 256
 """Centres a matrix product when the first distances are computed."""
 TAKEN = -1.0
 """Stands for the squared distance of a point that was picked."""
@@ -23,7 +23,7 @@ def nearest_squared(pool_ND: Tensor, centres_MD: Tensor) -> Tensor:
     for start in range(0, len(centres_MD), BLOCK):
         block_BD = centres_MD[start : start + BLOCK]
         norms_B = (block_BD * block_BD).sum(dim=1)
-        nearest_N = torch.minimum(nearest_N, (norms_B - 2 * (pool_ND @ block_BD.T)).amin(dim=1))
+        nearest_N = torch.minimum(nearest_N, torch.addmm(norms_B, pool_ND, block_BD.T, alpha=-2).amin(dim=1))
     return (nearest_N + norms_N).clamp_(min=0)
 
 

@@ -56,7 +56,7 @@ class ProbCoverOptions(Section):
 
     purity: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Share of the balls that are to hold one cluster only; the largest radius that reaches it is taken."""
-    radius: Annotated[float, Field(gt=0)] | None = None
+    radius: Annotated[float, Field(gt=0, lt=2)] | None = None
     """Radius of a ball among unit features, in (0, 2); none: from `purity`."""
 
 

@@ -21,16 +21,29 @@ GROUP = "vlpure.strategies"
 
 
 def offered_strategies() -> dict[str, str]:
-    """Names of the strategies that installed packages offer, with where each lies (`module:Class`)."""
-    return {point.name: point.value for point in entry_points(group=GROUP)}
+    """Names of the strategies that installed packages offer, with where each lies (`module:Class`).
+
+    Raises ValueError where two packages offer different ones under one name.
+    """
+    offered: dict[str, str] = {}
+    for point in entry_points(group=GROUP):
+        if offered.setdefault(point.name, point.value) != point.value:
+            raise ValueError(
+                f"strategy {point.name}: two installed packages offer it ({offered[point.name]} and {point.value}); "
+                f"remove one, or name the class itself: --strategies {point.value}"
+            )
+    return offered
 
 
 def load_strategy(where: str) -> type[Strategy]:
     """The class at `module:Class`; the module may lie in the current folder.
 
-    Raises ValueError where there is none, it is no Strategy, it is abstract, or it cannot be made without arguments.
+    Raises ValueError where there is none, its module cannot be imported, it is no Strategy, it is abstract, or it
+    cannot be made without arguments.
     """
     module_name, _, class_name = where.partition(":")
+    if not (class_name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
+        raise ValueError(f"strategy {where}: must be module:Class, such as my_module:MyStrategy")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -40,6 +53,9 @@ def load_strategy(where: str) -> type[Strategy]:
         raise ValueError(
             f"strategy {where}: cannot import {module_name} ({error}); run from its folder or install it"
         ) from error
+    except Exception as error:  # whatever the module does when it is imported
+        said = " ".join(str(error).split())
+        raise ValueError(f"strategy {where}: {module_name} fails on import: {type(error).__name__}: {said}") from error
     found = getattr(module, class_name, None)
     if not (inspect.isclass(found) and issubclass(found, Strategy)):
         raise ValueError(

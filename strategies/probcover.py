@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies.base import PoolView, Selection, Strategy
+from strategies.kcenter import first_maximum
 from strategies.options import ProbCoverOptions
 
 BLOCK = 1024
@@ -20,6 +21,8 @@ BLOCK = 1024
 RADII = tuple(np.round(np.arange(0.05, 1.5001, 0.05), 2).tolist())
 SAMPLE = 1000
 """Balls looked at to estimate the purity of a radius."""
+SAMPLE_BLOCK = 128
+"""Of these, how many at a time."""
 
 Features = Callable[[], NDArray[np.float32]]
 
@@ -46,7 +49,7 @@ def greedy_cover(points_ND: Tensor, is_labelled_N: Tensor, radius: float, count:
     free_N = ~is_labelled_N
     picks, gains = [], []
     for _ in range(min(count, int(free_N.sum()))):
-        pick = int(torch.where(free_N, degree_N, -1).argmax())
+        pick = int(first_maximum(torch.where(free_N, degree_N, -1)))
         picks.append(pick)
         gains.append(int(degree_N[pick]))
         free_N[pick] = False
@@ -68,10 +71,12 @@ def radius_for_purity(points_ND: Tensor, num_clusters: int, purity: float, rng: 
     clustering = MiniBatchKMeans(n_clusters=num_clusters, n_init=1, random_state=int(rng.integers(2**31)))
     clusters_N = torch.from_numpy(clustering.fit_predict(points_ND.cpu().numpy())).to(points_ND.device)
     sample = np.sort(rng.choice(len(points_ND), size=min(SAMPLE, len(points_ND)), replace=False))
-    sample_S = torch.from_numpy(sample).to(points_ND.device)
-    products_SN = points_ND[sample_S] @ points_ND.T
-    other_SN = clusters_N[sample_S][:, None] != clusters_N[None, :]
-    nearest_other_S = torch.where(other_SN, products_SN, -2.0).amax(dim=1)
+    nearest_other_S = torch.empty(len(sample), device=points_ND.device)
+    for start in range(0, len(sample), SAMPLE_BLOCK):
+        of_B = torch.from_numpy(sample[start : start + SAMPLE_BLOCK]).to(points_ND.device)
+        same_BN = clusters_N[of_B][:, None] == clusters_N[None, :]
+        products_BN = (points_ND[of_B] @ points_ND.T).masked_fill_(same_BN, -2.0)
+        nearest_other_S[start : start + len(of_B)] = products_BN.amax(dim=1)
     best = RADII[0]
     for radius in RADII:
         if float((nearest_other_S < 1.0 - radius**2 / 2).double().mean()) >= purity:
@@ -82,9 +87,12 @@ def radius_for_purity(points_ND: Tensor, num_clusters: int, purity: float, rng: 
 class ProbCover(Strategy):
     """Greedy maximum coverage on frozen self-supervised features of unit length.
 
-    Costs products of the pool's features with each other, twice at most, in blocks. The features are those of the
-    SimCLR encoder (`models.contrastive`), as in the paper; the classifier plays no part. Departures: the radius is
-    estimated on a sample of the balls, over a grid of radii; labelled OOD images cover nothing.
+    Costs products of the pool's features with each other, twice at most, in blocks. The features are the projections
+    (D = 128) of the SimCLR encoder (`models.contrastive`), in which its loss compares images; the classifier plays no
+    part. Departures: the original takes that encoder's features before the projection (D = 512); here the radius is
+    estimated on a sample of the balls, over a grid of radii, with a cluster for each ID class although the pool has
+    OOD classes too; a ball holds its rim; nothing is picked twice once all is covered (there it can be); labelled OOD
+    images cover nothing.
     """
 
     def __init__(self, features: Features, options: ProbCoverOptions) -> None:

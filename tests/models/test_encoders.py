@@ -129,6 +129,16 @@ def test_recipes_by_name() -> None:
     assert (domainnet.epochs, domainnet.learning_rate, domainnet.network) == (100, 0.01, "linear")
 
 
+def test_steps_take_the_place_of_a_named_recipes_passes() -> None:
+    recipe = Recipe(**named_recipe({"name": "paper-domainnet", "steps": 300}))
+    assert (recipe.num_steps(1000), recipe.length) == (300, "300 training steps")
+    recipe = Recipe(**named_recipe({"name": "paper-domainnet", "epochs": 3, "batch_size": 100}))
+    assert (recipe.num_steps(1000), recipe.length) == (30, "3 passes of training")
+    assert Recipe(**recipe.model_dump()) == recipe  # a worker gets a trial's recipe in full
+    with pytest.raises(ValueError, match=r"recipe\.steps = 300 and recipe\.epochs = 3: give one"):
+        named_recipe({"name": "paper-domainnet", "steps": 300, "epochs": 3})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -215,10 +215,18 @@ def test_equal_seeds_give_equal_weights() -> None:
 
 def test_progress_is_told() -> None:
     recipe = Recipe(width=2, steps=200, batch_size=2)
-    heard: list[int] = []
+    heard: list[tuple[int, int]] = []
     network = build_classifier(recipe, 2, weights_seed=0)
-    fit(network, *two_colours(4), recipe=recipe, normalise=PLAIN, batches_seed=0, device=CPU, progress=heard.append)
-    assert heard == [100, 200]
+    fit(
+        network,
+        *two_colours(4),
+        recipe=recipe,
+        normalise=PLAIN,
+        batches_seed=0,
+        device=CPU,
+        progress=lambda *step: heard.append(step),
+    )
+    assert heard == [(100, 200), (200, 200)]
 
 
 def test_nothing_to_train_on_is_said() -> None:

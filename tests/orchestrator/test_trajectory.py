@@ -14,6 +14,7 @@ import torch
 
 from data.registry import open_data_set
 from models.devices import use_threads
+from models.feature_rows import FeatureRows
 from orchestrator.classifier_store import ClassifierStore, forget_first
 from orchestrator.config import TrialConfig, make_trial
 from orchestrator.problem import pose_problem
@@ -168,6 +169,29 @@ def test_the_classifier_of_round_0_is_trained_once_for_all_strategies(
             assert numbers(records) == numbers(alone)
     forget_first(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_linear_heads_on_other_weights_of_one_name_share_nothing(tmp_path: Path) -> None:
+    data = open_data_set("digits")
+    linear = {"network": "linear", "encoder": "timm:vit@weights.pt", "flip": False, "crop_padding": 0, "steps": 8}
+    trial = tiny_trial(rounds=1, strategy="random", recipe=linear)
+
+    def accuracy(weights: str) -> float:
+        rng = np.random.default_rng(len(weights))
+        train, test = (
+            FeatureRows(rng.normal(size=(len(part), 3)).astype(np.float32), identity=f"{weights} {len(part)}")
+            for part in (data.train.labels, data.test.labels)
+        )
+        device, store = torch.device("cpu"), ClassifierStore(tmp_path, "f" * 64)
+        one = Trajectory(
+            trial, pose_problem(trial, data), Random(), device=device, classifiers=store, features=(train, test)
+        )
+        (record,) = one.run([], lambda record: None)
+        return record.accuracy
+
+    first, second = accuracy("old"), accuracy("newer")
+    assert len(list(tmp_path.rglob("*.pt"))) == 2
+    assert (accuracy("old"), accuracy("newer")) == (first, second)
 
 
 def test_more_rounds_go_on_from_fewer(complete: list[RoundRecord]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from strategies import kcenter
 from strategies.coreset import balanced_quotas
@@ -52,6 +54,27 @@ def test_the_first_of_equal_maxima() -> None:
     values = torch.zeros(100_000)
     values[[40_000, 70_000]] = 1.0
     assert first_maximum(values).item() == 40_000
+
+
+class Watch(TorchDispatchMode):
+    """Counts values read back to the host; on a GPU each waits for all that was queued before."""
+
+    reads = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_pick_is_waited_for() -> None:
+    labelled, pool = torch.ones(2, 3), torch.arange(30.0).reshape(10, 3)
+    with Watch() as watch:
+        pool[pool.argmax() // 3]  # what a scalar tensor as an index costs
+        assert watch.reads == 1
+        kcenter_greedy(labelled, pool, 5)
+    assert watch.reads == 1
 
 
 def test_quotas_even_out_the_classes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,12 @@ def example() -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, with modules that are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = set(sys.modules)
-    yield tmp_path  # type: ignore[misc]
+    yield tmp_path
     for name in set(sys.modules) - before:
         del sys.modules[name]
     importlib.invalidate_caches()
@@ -67,6 +68,15 @@ def test_an_installed_package_offers_one_by_name(folder: Path, monkeypatch: pyte
     assert len(select("my-strategy", make_view(), 3).idx) == 3
 
 
+def test_a_name_offered_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [importlib.metadata.EntryPoint("mine", where, plugins.GROUP) for where in ("a:A", "a:A", "b:B")]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    with pytest.raises(ValueError, match=r"strategy mine: two installed packages offer it \(a:A and b:B\)"):
+        find_strategy("mine")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points[:2])
+    assert plugins.offered_strategies() == {"mine": "a:A"}
+
+
 BAD = """
 from strategies.base import Strategy
 class Half(Strategy): pass
@@ -86,11 +96,19 @@ class Other: pass
         ("bad:Missing", "no class 'Missing'"),
         ("nowhere:Strategy", "cannot import nowhere"),
         ("broken:Strategy", "cannot import broken"),
+        ("torn:Strategy", "torn fails on import: SyntaxError"),
+        ("failing:Strategy", "failing fails on import: ZeroDivisionError: division by zero"),
+        ("bad:", "must be module:Class"),
+        (":Half", "must be module:Class"),
+        (".bad:Half", "must be module:Class"),
+        ("bad/half:Half", "must be module:Class"),
     ],
 )
 def test_what_is_no_strategy_is_refused_in_one_line(folder: Path, where: str, message: str) -> None:
     (folder / "bad.py").write_text(BAD)
     (folder / "broken.py").write_text("import no_such_module\n")
+    (folder / "torn.py").write_text("class Strategy(\n")
+    (folder / "failing.py").write_text("1 / 0\n")
     with pytest.raises(ValueError, match=message) as caught:
         load_strategy(where)
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ import torch
 
 from models.outputs import ClassifierOutputs, LinearHead
 from strategies import monte_carlo, probcover
-from strategies.alphamix import mixing_to_flip, nearest_to_centres
+from strategies.alphamix import least_step, mixing_to_flip, nearest_to_centres
 from strategies.badge import gradient_factors, kmeans_plus_plus
 from strategies.learning_loss import LearningLoss
 from strategies.monte_carlo import dropout_logits, mean_deviation, mutual_information, variation_ratio
@@ -113,14 +113,46 @@ def test_badge_distances_are_those_of_the_outer_products() -> None:
 
 
 def test_alphamix_knows_how_much_mixing_flips_a_prediction() -> None:
-    head = LinearHead(weight_KD=np.array([[1, 0], [0, 1]], dtype=np.float32), bias_K=np.zeros(2, dtype=np.float32))
-    features = np.array([[1.0, 0.9], [1.0, -1.0]])
+    head = LinearHead(weight_KD=np.eye(2, dtype=np.float32), bias_K=np.zeros(2, dtype=np.float32))
+    features = np.array([[1.0, 0.9], [1.0, -1.0], [1000.0, 0.0], [0.0, 1.0]])  # near, far, saturated, on the anchor
+    predicted = np.array([0, 0, 0, 1])
     anchors = np.array([[0.0, 1.0]])
     # The logits are the features: a move of t along (-1, 1) / sqrt(2) closes a gap of sqrt(2) t.
-    expected = [0.1 / np.sqrt(1.01), 2.0 / np.sqrt(5.0)]
-    mixing = mixing_to_flip(features, np.array([0, 0]), anchors, head)
-    np.testing.assert_allclose(mixing, expected)
-    assert np.isinf(mixing_to_flip(features, np.array([0, 0]), anchors[:0], head)).all()
+    expected = [0.1 / np.sqrt(1.01), 2.0 / np.sqrt(5.0), 1000 / np.sqrt(1e6 + 1), np.inf]
+    np.testing.assert_allclose(mixing_to_flip(features, predicted, anchors, head), expected)
+    farther = np.array([[0.0, 1.0], [1.0, 2.9]])
+    np.testing.assert_allclose(mixing_to_flip(features, predicted, farther, head)[0], 0.1 / 2)
+    assert np.isinf(mixing_to_flip(features, predicted, anchors[:0], head)).all()
+
+
+def test_alphamix_flips_just_there_with_the_papers_own_mixing() -> None:
+    """alpha = eps |z* - z| / |g| * g / (z* - z), with g by automatic differentiation and eps = mixing / sqrt(D)."""
+    generator = torch.Generator().manual_seed(1)
+    weight, points, anchors = (torch.randn(rows, 6, generator=generator).double() for rows in (4, 40, 3))
+    predicted = (points @ weight.T).argmax(dim=1)
+
+    def loss(features: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(features @ weight.T, predicted, reduction="sum")
+
+    gradient = torch.func.grad(loss)(points)
+    head = LinearHead(weight_KD=weight.float().numpy(), bias_K=np.zeros(4, dtype=np.float32))
+    mixing = torch.from_numpy(mixing_to_flip(points.numpy(), predicted.numpy(), anchors.numpy(), head))
+    assert mixing.isfinite().sum() > 30
+    for factor, flips in ((1 - 1e-6, False), (1 + 1e-6, True)):
+        eps = torch.where(mixing.isfinite(), mixing, 1e6)[:, None] * factor / 6**0.5
+        changed = torch.zeros(40, dtype=torch.bool)
+        for anchor in anchors:
+            way = anchor - points
+            alpha = eps * way.norm(dim=1, keepdim=True) / gradient.norm(dim=1, keepdim=True) * gradient / way
+            mixed = (1 - alpha) * points + alpha * anchor
+            changed |= (mixed @ weight.T).argmax(dim=1) != predicted
+        assert changed.tolist() == (mixing.isfinite() & flips).tolist()
+
+
+def test_alphamix_mixes_no_more_than_it_must() -> None:
+    mixing = np.array([0.3, 0.1, 0.25, np.inf])
+    assert [least_step(mixing, wanted, 0.25) for wanted in (1, 2, 3, 4)] == [0.25, 0.5, 0.5, 1.0]
+    assert least_step(np.array([0.99]), 1, 0.7) == 1.0
 
 
 def test_alphamix_takes_one_of_each_cluster() -> None:
@@ -166,7 +198,9 @@ def test_probcover_counts_a_covered_point_once() -> None:
     assert gains.tolist() == [3, 2, 0, 0, 0]
 
 
-def test_probcover_takes_the_largest_pure_radius() -> None:
+@pytest.mark.parametrize("block", [3, 1000])
+def test_probcover_takes_the_largest_pure_radius(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probcover, "SAMPLE_BLOCK", block)
     points = line(*np.linspace(0, 0.2, 10), *np.linspace(1.2, 1.4, 10))
     radius = radius_for_purity(points, 2, 0.95, np.random.default_rng(0))
     gap = float((points[9] - points[10]).norm())  # the nearest two points of different clusters
