@@ -271,7 +271,7 @@ def table4_hours(args: argparse.Namespace) -> None:
         a_round = 20_000 * a_step
         hours = (TABLE_4["32 pixels"] + 4 * TABLE_4["64 pixels"]) * 10 * a_round / trials / 3600
         print(f"{trials} trial(s) at a time: {a_round:,.0f} s a round of 20,000 steps at 32 pixels; Table 4: "
-              f"{hours:,.0f} hours of this device (the classifiers' training alone, extrapolated)", flush=True)  # fmt: skip
+              f"{hours:,.0f} hours of this device (training alone, extrapolated)", flush=True)  # fmt: skip
 
 
 def main() -> int:

@@ -42,26 +42,35 @@ FOLDER_PREFIX = "folder:"
 class Reader(Protocol):
     """Opens one data set; raises ValueError for missing or bad files."""
 
-    def __call__(self, *, root: Path | None = None, progress: Progress | None = None) -> DataSet:
+    def __call__(
+        self, *, root: Path | None = None, skip_bad_images: bool = False, progress: Progress | None = None
+    ) -> DataSet:
         """The data set, read below `root` (a reader without files refuses one); `progress` gets lines of text."""
         ...
 
 
-class ImageFileReader(Protocol):
-    """A reader of single image files, of which it can leave out the bad ones."""
+class PlainReader(Protocol):
+    """A reader of what are no image files."""
 
-    def __call__(
-        self, *, root: Path | None = None, skip_bad_images: bool = False, progress: Progress | None = None
-    ) -> DataSet:
-        """The data set, read below `root`; `progress` gets lines of text."""
+    def __call__(self, *, root: Path | None = None, progress: Progress | None = None) -> DataSet:
+        """As `Reader`."""
         ...
+
+
+def _without_image_files(read: PlainReader) -> Reader:
+    """The reader, which has no bad image to skip."""
+
+    def reader(*, root: Path | None = None, skip_bad_images: bool = False, progress: Progress | None = None) -> DataSet:
+        return read(root=root, progress=progress)
+
+    return reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """The functions of one data set."""
 
-    read: Reader | ImageFileReader
+    read: Reader
     survey: Callable[[Path | None], Survey]
     """Says what is there without decoding images; raises ValueError that says what is missing and where to get it."""
     package: Package | None = None
@@ -69,24 +78,17 @@ class Source:
     split_protocol: SplitProtocol = "ratios"
 
 
-IMAGE_FILE_READERS: dict[str, ImageFileReader] = {
-    "tiny-imagenet": read_tiny_imagenet,
-    "tiny-imagenet:words": read_tiny_imagenet_words,
-    **{f"domainnet-{domain}": partial(read_domainnet, domain) for domain in DOMAINS},
-}
-"""The readers of data sets that lie in single image files."""
-
 DATA_SETS: dict[str, Source] = {
-    "digits": Source(read=read_digits, survey=survey_digits),
-    "cifar10": Source(read=read_cifar10, survey=survey_cifar10, package=CIFAR10_PACKAGE),
-    "cifar100": Source(read=read_cifar100, survey=survey_cifar100, package=CIFAR100_PACKAGE),
+    "digits": Source(read=_without_image_files(read_digits), survey=survey_digits),
+    "cifar10": Source(read=_without_image_files(read_cifar10), survey=survey_cifar10, package=CIFAR10_PACKAGE),
+    "cifar100": Source(read=_without_image_files(read_cifar100), survey=survey_cifar100, package=CIFAR100_PACKAGE),
     "tiny-imagenet": Source(read=read_tiny_imagenet, survey=survey_tiny_imagenet, package=TINY_IMAGENET_PACKAGE),
     "tiny-imagenet:words": Source(
         read=read_tiny_imagenet_words, survey=survey_tiny_imagenet_words, package=TINY_IMAGENET_PACKAGE
     ),
     **{
         f"domainnet-{domain}": Source(
-            read=IMAGE_FILE_READERS[f"domainnet-{domain}"],
+            read=partial(read_domainnet, domain),
             survey=partial(survey_domainnet, domain),
             package=DOMAINNET_PACKAGE,
             split_protocol="domain",
@@ -121,9 +123,7 @@ def open_data_set(
         return read_folder(_folder_path(name, root), name=name, skip_bad_images=skip_bad_images, progress=progress)
     if name not in DATA_SETS:
         raise unknown_name("data set", name, [*DATA_SETS, f"{FOLDER_PREFIX}<path>"])
-    if name in IMAGE_FILE_READERS:
-        return IMAGE_FILE_READERS[name](root=root, skip_bad_images=skip_bad_images, progress=progress)
-    return DATA_SETS[name].read(root=root, progress=progress)
+    return DATA_SETS[name].read(root=root, skip_bad_images=skip_bad_images, progress=progress)
 
 
 def _folder_path(name: str, root: Path | None) -> Path:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.imageset import Images
-from data.progress import Progress, duration
+from data.progress import Progress, StepReporter
 from data.storage import cache_root, content_hash, file_lock, write_atomically
 from models.cache_errors import clear_write_errors
 from models.classifiers import ResNet18
@@ -102,10 +102,10 @@ class ContrastiveFeatures:
         folder = cache_root() / "encoders" / self._identity[:32]
         path = folder / "encoder.pt"
         encoder = _new_encoder(self._recipe)
-        weights = _load(path)
+        weights = _load(path, self._progress)
         if weights is None:
             with clear_write_errors(folder), file_lock(folder / "lock"):
-                weights = _load(path)
+                weights = _load(path, self._progress)
                 if weights is None:
                     pixels = self._images.load(self._train_idx)
                     training = _Training(encoder, pixels, self._method, self._recipe, self._device, self._progress)
@@ -203,20 +203,15 @@ class _Training:
     def run(self, state: Path) -> None:
         """All passes, from the state on disk if there is one. Raises ArithmeticError where the training diverges."""
         first, epochs = self._restore(state), self._recipe.epochs
-        started = last_kept = last_told = time.monotonic()
+        what = f"{self._method} encoder: passes over {len(self._pixels):,} images"
+        reporter = StepReporter(what, epochs - first, self._progress)
+        last_kept = time.monotonic()
         for epoch in range(first, epochs):
             self._pass(epoch)
-            now = time.monotonic()
-            if now - last_kept > CHECKPOINT_EVERY:
+            if time.monotonic() - last_kept > CHECKPOINT_EVERY:
                 self._keep(state, epoch + 1)
-                last_kept = now
-            if now - last_told > 5.0 or epoch + 1 == epochs:
-                left = (now - started) / (epoch + 1 - first) * (epochs - epoch - 1)
-                self._progress(
-                    f"{self._method} encoder: pass {epoch + 1:,} of {epochs:,} over {len(self._pixels):,} images, "
-                    f"about {duration(left)} left"
-                )
-                last_told = now
+                last_kept = time.monotonic()
+            reporter.done(epoch + 1 - first)
         if not all(bool(torch.isfinite(value).all()) for value in self._encoder.state_dict().values()):
             raise ArithmeticError(
                 f"the {self._method} encoder's training diverged; lower options.contrastive.learning_rate"
@@ -263,7 +258,7 @@ class _Training:
 
     def _restore(self, path: Path) -> int:
         """Passes done before."""
-        kept = _load(path)
+        kept = _load(path, self._progress)
         if kept is None:
             return 0
         self._encoder.load_state_dict(kept["encoder"])
@@ -284,12 +279,13 @@ def _images(pixels_BHW3: Tensor) -> Tensor:
     return (pixels_BHW3.float() / 255.0).permute(0, 3, 1, 2)
 
 
-def _load(path: Path) -> dict[str, Any] | None:
-    """A file of weights, on the CPU; None where there is none that can be read."""
+def _load(path: Path, progress: Progress) -> dict[str, Any] | None:
+    """A file of weights, on the CPU; None where there is none, or, after saying so, none that can be read."""
     if not path.is_file():
         return None
     try:
         kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # damaged bytes make torch.load raise almost anything; what is lost is computed again
+    except Exception:  # damaged bytes make torch.load raise almost anything
+        progress(f"{path} is damaged; what it held is computed again")
         return None
     return kept

@@ -89,15 +89,16 @@ class OpenSetObjective:
         self._cluster = cluster
         self._temperature = temperature
         self._alpha = alpha
-        self._factor = 1.0 - alpha if bool(is_ood_N.any()) else 1.0
+        self._has_ood = bool(is_ood_N.any())
+        self._factor = 1.0 - alpha if self._has_ood else 1.0
         self._regulariser = regulariser
-        self.centres_CD: Tensor | None = None
-        self._clusters: Tensor | None = None
+        self._clusters: tuple[Tensor, Tensor] | None = None
+        """Centres (C, D), and the number of each OOD image's."""
 
     def prepare(self, network: nn.Module, done: float) -> None:
         """Cluster the OOD images' features as the network now sees them."""
-        if self._factor < 1.0 or bool(self._is_ood_N.any()):
-            self.centres_CD, self._clusters = self._cluster(self._ood_features(network))
+        if self._has_ood:
+            self._clusters = self._cluster(self._ood_features(network))
             network.train()
 
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
@@ -110,9 +111,9 @@ class OpenSetObjective:
         loss = F.cross_entropy(logits_BK1.float() / self._temperature, labels_B)
         loss = loss + known_loss(binary_B2K[known], labels_B[known], self._factor)
         loss = loss + unknown_loss(binary_B2K[unknown], self._alpha)
-        if self.centres_CD is not None and self._clusters is not None:
-            clusters_B = self._clusters[self._rank_N[picked_B[unknown]]]
-            pull = cluster_loss(features_BD[unknown].float(), self.centres_CD, clusters_B)
+        if self._clusters is not None:
+            centres_CD, clusters = self._clusters
+            pull = cluster_loss(features_BD[unknown].float(), centres_CD, clusters[self._rank_N[picked_B[unknown]]])
             loss = loss + self._regulariser * pull
         return loss
 

@@ -178,7 +178,6 @@ class Trajectory:
             labelled_id_labels=self._labels[pool.labelled_id_idx],
             labelled_ood_idx=pool.labelled_ood_idx,
             unlabelled_idx=pool.unlabelled_idx,
-            query_number=last.round,
             compute_outputs=outputs,
             compute_labelled_outputs=labelled_outputs,
             workshop=self._workshop(network, last.round),

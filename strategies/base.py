@@ -43,8 +43,6 @@ class PoolView:
     """Sorted ascending, so that ties go to the lowest index."""
     domain: str | None = None
     """Word for the kind of picture, for prompts ("sketch"); None where the data set has no domains."""
-    query_number: int = 0
-    """0 for the first query of a trial."""
     compute_outputs: Callable[[], ClassifierOutputs]
     """Classifier outputs of all unlabelled images; computed at the first call, remembered afterwards."""
     compute_labelled_outputs: Callable[[], ClassifierOutputs]

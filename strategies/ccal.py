@@ -11,14 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.base import IndexArray, PoolView, Selection, Strategy, highest_first
+from strategies.cosines import BLOCK, Floats, nearest_by_cosine, unit_rows
 from strategies.options import CcalOptions
 
-Floats = NDArray[np.float64]
 Views = Callable[[], NDArray[np.float32]]
-BLOCK = 4096
 NOT_ITS_CLASS = -1.0
-DIGITS = 12
-"""Decimals of a cosine that matter; products of equal rows differ behind them."""
 ROUNDING = 1e-10
 
 
@@ -26,17 +23,6 @@ def minmax(values_N: Floats) -> Floats:
     """The values moved and stretched to [0, 1]; 0 where they do not vary but for rounding."""
     low, high = values_N.min(), values_N.max()
     return np.zeros_like(values_N) if high - low < ROUNDING else (values_N - low) / (high - low)
-
-
-def nearest_labelled(pool_ND: NDArray[np.floating], labelled_MD: NDArray[np.floating]) -> tuple[Floats, IndexArray]:
-    """Highest cosine of each image with a labelled one (N,), and which one (N,), the lowest of several."""
-    labelled = _unit(labelled_MD)
-    similarity, nearest = [], []
-    for start in range(0, len(pool_ND), BLOCK):
-        cosines_BM = np.round(_unit(pool_ND[start : start + BLOCK]) @ labelled.T, DIGITS)  # so that equal ones are
-        nearest.append(cosines_BM.argmax(axis=1))
-        similarity.append(cosines_BM.max(axis=1))
-    return np.concatenate(similarity), np.concatenate(nearest).astype(np.int64)
 
 
 def semantic_scores(similarity_N: Floats, slope: float, threshold: float) -> Floats:
@@ -54,10 +40,10 @@ def distinctive_raw(pool_NSD: NDArray[np.floating], labelled_MSD: NDArray[np.flo
     num_rotations = pool_NSD.shape[1]
     total = np.zeros(len(pool_NSD))
     for rotation in range(num_rotations):
-        labelled = _unit(labelled_MSD[:, rotation])
+        labelled = unit_rows(labelled_MSD[:, rotation])
         between_MM = labelled @ labelled.T
         for start in range(0, len(pool_NSD), BLOCK):
-            cosines_BM = _unit(pool_NSD[start : start + BLOCK, rotation]) @ labelled.T
+            cosines_BM = unit_rows(pool_NSD[start : start + BLOCK, rotation]) @ labelled.T
             if len(labelled) == 1:
                 total[start : start + BLOCK] += cosines_BM[:, 0] + 1.0
                 continue
@@ -96,7 +82,7 @@ class Ccal(Strategy):
         if not len(view.labelled_id_idx):
             raise ValueError("CCAL needs a labelled ID image; raise the budget or lower the OOD ratio")
         semantic, distinctive = self._semantic(), self._distinctive()
-        similarity_N, nearest_N = nearest_labelled(semantic[view.unlabelled_idx, 0], semantic[view.labelled_id_idx, 0])
+        similarity_N, nearest_N = nearest_by_cosine(semantic[view.unlabelled_idx, 0], semantic[view.labelled_id_idx, 0])
         class_N = view.labelled_id_labels[nearest_N]
         semantic_N = semantic_scores(similarity_N, self._options.slope, self._options.threshold)
         pool_NSD, num_classes = distinctive[view.unlabelled_idx], len(view.class_names)
@@ -123,9 +109,3 @@ def share_out(joint_N: Floats, class_N: IndexArray, num_classes: int, budget: in
     rest = np.setdiff1d(np.arange(len(joint_N)), taken)
     fill = rest[highest_first(joint_N[rest], min(budget, len(joint_N)) - len(taken))]
     return np.concatenate([taken, fill]).astype(np.int64), len(fill)
-
-
-def _unit(features_ND: NDArray[np.floating]) -> Floats:
-    features = features_ND.astype(np.float64)
-    unit: Floats = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    return unit

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from strategies.cosines import Floats, unit_rows
+
 Labels = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Version = Literal["0.1.9", "0.2.3"]
 BLOCK = 1024
 """Most points whose cosines to all others are held at a time."""
@@ -70,7 +71,7 @@ def clusters_of_number(points_ND: NDArray[np.floating], num_clusters: int, versi
 
 def first_neighbours(points_ND: Floats) -> tuple[Labels, Floats]:
     """The nearest other point of each by cosine (N,), and the cosine distance to it (N,), in [0, 2]."""
-    unit_ND = _unit(points_ND)
+    unit_ND = unit_rows(points_ND)
     nearest_N = np.empty(len(points_ND), dtype=np.int64)
     distances_N = np.empty(len(points_ND))
     size = max(1, min(BLOCK, HELD // len(unit_ND)))
@@ -113,15 +114,9 @@ def _merge(points_ND: Floats, labels_N: Labels, num_clusters: int) -> Labels:
     """Join the two clusters of most similar means (the first such pair), again and again."""
     labels = labels_N.copy()
     while labels.max() + 1 > num_clusters:
-        unit_CD = _unit(cluster_means(points_ND, labels))
+        unit_CD = unit_rows(cluster_means(points_ND, labels))
         cosines_CC = unit_CD @ unit_CD.T
         cosines_CC[np.tril_indices(len(cosines_CC))] = -np.inf
         first, second = np.unravel_index(cosines_CC.argmax(), cosines_CC.shape)
         labels = _numbered_by_lowest(np.where(labels == second, first, labels))
     return labels
-
-
-def _unit(points_ND: Floats) -> Floats:
-    lengths = np.linalg.norm(points_ND, axis=1, keepdims=True)
-    unit: Floats = points_ND / np.maximum(lengths, np.finfo(np.float64).tiny)
-    return unit

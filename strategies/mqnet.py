@@ -13,25 +13,19 @@ from numpy.typing import NDArray
 
 from strategies.base import IndexArray, LearningStrategy, Memory, PoolView, Selection, highest_first
 from strategies.confidence import least_confidence
+from strategies.cosines import Floats, nearest_by_cosine
 from strategies.options import MqnetOptions
 from strategies.query_network import QueryNetwork, exponential_scores, train_query_network
 from strategies.uncertainty import log_softmax
 
-Floats = NDArray[np.float64]
 Features = Callable[[], NDArray[np.float32]]
-BLOCK = 4096
 
 
 def highest_cosine(features_ND: NDArray[np.floating], labelled_MD: NDArray[np.floating]) -> Floats:
     """MQNet's purity (N,): the highest cosine of each image with a labelled ID image, in [-1, 1]; -1 without one."""
-    labelled = _unit(labelled_MD)
-    if not len(labelled):
+    if not len(labelled_MD):
         return np.full(len(features_ND), -1.0)
-    blocks = [
-        (_unit(features_ND[start : start + BLOCK]) @ labelled.T).max(axis=1)
-        for start in range(0, len(features_ND), BLOCK)
-    ]
-    return np.concatenate(blocks)
+    return nearest_by_cosine(features_ND, labelled_MD)[0]
 
 
 def masked_losses(logits_PQK: NDArray[np.floating], answers_Q: IndexArray) -> Floats:
@@ -112,9 +106,3 @@ class Mqnet(LearningStrategy):
     def _purity(self, view: PoolView, idx: IndexArray) -> Floats:
         features = self._features()
         return highest_cosine(features[idx], features[view.labelled_id_idx])
-
-
-def _unit(features_ND: NDArray[np.floating]) -> Floats:
-    features = features_ND.astype(np.float64)
-    unit: Floats = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    return unit

@@ -137,8 +137,16 @@ def _ccal(services: Services) -> Strategy:
     return Ccal(lambda: semantic.view_projections, lambda: distinctive.view_projections, services.options.ccal)
 
 
-def _monte_carlo(measure: Measure) -> Callable[[Services], Strategy]:
-    return lambda services: MonteCarlo(measure, services.options.monte_carlo)
+def _dropout(paper_name: str, reference: str, measure: Measure) -> Entry:
+    """Monte-Carlo dropout with that measure of disagreement."""
+    return Entry(
+        paper_name=paper_name,
+        reference=reference,
+        build=lambda services: MonteCarlo(measure, services.options.monte_carlo),
+        sections=("monte_carlo",),
+        head_dropout=True,
+        cost=f"{_ONE_PASS}; products of its last layer a mask",
+    )
 
 
 def _behind_purity(inner: str, entry: Entry) -> Entry:
@@ -186,30 +194,9 @@ STRATEGIES: dict[str, Entry] = {
         build=_balanced_coreset,
         cost=f"{_ONE_PASS} and the labelled images; a matrix-vector product a pick",
     ),
-    "bald": Entry(
-        paper_name="BALD",
-        reference="Houlsby et al. 2011; Gal, Islam and Ghahramani 2017",
-        build=_monte_carlo(mutual_information),
-        sections=("monte_carlo",),
-        head_dropout=True,
-        cost=f"{_ONE_PASS}; products of its last layer a mask",
-    ),
-    "meanstd": Entry(
-        paper_name="MeanSTD",
-        reference="Kampffmeyer, Salberg and Jenssen 2016",
-        build=_monte_carlo(mean_deviation),
-        sections=("monte_carlo",),
-        head_dropout=True,
-        cost=f"{_ONE_PASS}; products of its last layer a mask",
-    ),
-    "varratio": Entry(
-        paper_name="VarRatio",
-        reference="Freeman 1965; Gal, Islam and Ghahramani 2017",
-        build=_monte_carlo(variation_ratio),
-        sections=("monte_carlo",),
-        head_dropout=True,
-        cost=f"{_ONE_PASS}; products of its last layer a mask",
-    ),
+    "bald": _dropout("BALD", "Houlsby et al. 2011; Gal, Islam and Ghahramani 2017", mutual_information),
+    "meanstd": _dropout("MeanSTD", "Kampffmeyer, Salberg and Jenssen 2016", mean_deviation),
+    "varratio": _dropout("VarRatio", "Freeman 1965; Gal, Islam and Ghahramani 2017", variation_ratio),
     "badge": Entry(
         paper_name="BADGE",
         reference="Ash et al. 2020",

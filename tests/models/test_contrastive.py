@@ -174,7 +174,9 @@ def test_a_damaged_encoder_is_trained_again(cache: Path) -> None:
     expected = features().encoder.state_dict()
     path = next((cache / "encoders").glob("*/encoder.pt"))
     path.write_bytes(path.read_bytes()[:100])
-    again = features().encoder.state_dict()
+    lines: list[str] = []
+    again = features(lines=lines).encoder.state_dict()
+    assert lines[0] == f"{path} is damaged; what it held is computed again"
     assert all(torch.equal(expected[name], again[name]) for name in expected)
 
 

@@ -128,15 +128,22 @@ def test_a_stopped_trial_goes_on_to_equal_records(
     assert list(tmp_path.glob("*.pt")) == []
 
 
+def rounds_given_to(monkeypatch: pytest.MonkeyPatch, method: str) -> list[int]:
+    """The rounds that this method of Trajectory is called with from now on."""
+    rounds: list[int] = []
+    original = getattr(Trajectory, method)
+
+    def call(self: Trajectory, round_number: int) -> torch.nn.Module:
+        rounds.append(round_number)
+        network: torch.nn.Module = original(self, round_number)
+        return network
+
+    monkeypatch.setattr(Trajectory, method, call)
+    return rounds
+
+
 def test_a_kept_classifier_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained: list[int] = []
-    original = Trajectory._train
-
-    def count(self: Trajectory, round_number: int) -> torch.nn.Module:
-        trained.append(round_number)
-        return original(self, round_number)
-
-    monkeypatch.setattr(Trajectory, "_train", count)
+    trained = rounds_given_to(monkeypatch, "_train")
     history = run_until(tiny_trial(), 1, tmp_path)
     trajectory(tiny_trial(), folder=tmp_path).run(history, lambda record: None)
     assert trained == [0, 1, 2, 3]
@@ -145,14 +152,7 @@ def test_a_kept_classifier_is_not_trained_again(tmp_path: Path, monkeypatch: pyt
 def test_the_classifier_of_round_0_is_trained_once_for_all_strategies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[int] = []
-    original = Trajectory._fit
-
-    def count(self: Trajectory, round_number: int) -> torch.nn.Module:
-        trained.append(round_number)
-        return original(self, round_number)
-
-    monkeypatch.setattr(Trajectory, "_fit", count)
+    trained = rounds_given_to(monkeypatch, "_fit")
     alone = trajectory(tiny_trial(rounds=2), Random()).run([], lambda record: None)
     assert trained == [0, 1]
     for changes, expected in (
@@ -256,7 +256,7 @@ class Accumulating(LearningStrategy):
     """Picks by what it remembers, and remembers what it was told."""
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        start = int(sum(view.memory.get("answers", ()))) + view.query_number
+        start = int(sum(view.memory.get("answers", ())))
         idx = view.unlabelled_idx[start : start + budget]
         return Selection(idx=idx, scores=np.zeros(len(idx)))
 

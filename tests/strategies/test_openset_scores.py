@@ -13,10 +13,10 @@ from strategies.ccal import (
     distinctive_raw,
     joint_scores,
     minmax,
-    nearest_labelled,
     semantic_scores,
     share_out,
 )
+from strategies.cosines import nearest_by_cosine
 from strategies.eoal import known_entropies, lowest_known_first, query_scores, unknown_entropies
 from strategies.mqnet import highest_cosine, masked_losses
 
@@ -123,7 +123,7 @@ def ccal_means(golden: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 def test_ccal_scores_and_selection() -> None:
     golden = dict(np.load(GOLDEN / "ccal.npz"))
-    similarity, nearest = nearest_labelled(
+    similarity, nearest = nearest_by_cosine(
         ccal_means(golden, "pool_semantic")[:, 0], ccal_means(golden, "labeled_semantic")[:, 0]
     )
     np.testing.assert_allclose(similarity, golden["max_similarity"], atol=1e-5)

@@ -104,7 +104,7 @@ def test_mqnet_learns_from_its_answers_and_remembers(passes: int | None) -> None
     again = strategy.learn(view, first, answers, np.random.default_rng(1))
     assert {name: list(values) for name, values in memory.items()} == {name: list(v) for name, v in again.items()}
     assert all(isinstance(value, float) for values in memory.values() for value in values)
-    later = replace(view, memory=memory, query_number=1)
+    later = replace(view, memory=memory)
     second = strategy.select(later, 12, np.random.default_rng(0))
     other = strategy.learn(view, first, np.full(12, 3), np.random.default_rng(1))
     assert not np.array_equal(list(other["inner"]), list(memory["inner"]))

@@ -100,7 +100,6 @@ def make_view(
     num_ood: int = 5,
     labels: tuple[int, ...] = (0, 1, 2, 0, 1, 2),
     constant: bool = False,
-    query_number: int = 0,
 ) -> PoolView:
     """A pool whose labelled ID images have the given labels; `constant`: all images and outputs are equal."""
     rng = np.random.default_rng(3)
@@ -121,7 +120,6 @@ def make_view(
         labelled_id_labels=np.array(labels, dtype=np.int64),
         labelled_ood_idx=labelled_ood,
         unlabelled_idx=unlabelled,
-        query_number=query_number,
         compute_outputs=lambda: outputs,
         compute_labelled_outputs=lambda: labelled_outputs,
         workshop=make_workshop(images),
