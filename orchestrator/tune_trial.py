@@ -6,7 +6,7 @@ The records come from and go to the ledger writer, purity comes from scoring act
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,11 @@ from data.storage import cache_root
 from orchestrator.config import TrialConfig
 from orchestrator.grid import RunSettings
 from orchestrator.ledger import LedgerUnwritable
-from orchestrator.local import compute_trial
 from orchestrator.node_data import fetch_missing
 from orchestrator.output import is_this_output
 from orchestrator.plan import PlannedTrial
 from orchestrator.records import RoundRecord
-from orchestrator.runner import Listener
+from orchestrator.runner import Compute, Listener
 from orchestrator.scoring_client import RemotePurityScorer, ScorerUnavailable
 
 WRITER_TIMEOUT = 300.0
@@ -47,8 +46,7 @@ class TrialServices:
     output: str
     """Path of the output folder on the driver's machine."""
     grid_id: str
-    compute: Callable[..., list[RoundRecord]] = compute_trial
-    """What computes a trial; another one serves to measure what everything around it costs."""
+    compute: Compute
 
 
 def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
