@@ -191,13 +191,24 @@ def _report(
     planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCommand, args: argparse.Namespace
 ) -> None:
     """Write the tables and the picture, print the tables, and say where everything lies."""
+    from experiments.reporting.details import details_of
     from experiments.reporting.files import write_report
     from experiments.reporting.frames import rounds_frame, trials_frame
+    from experiments.reporting.paper_values import paper_table4
     from experiments.reporting.tables import report_text
 
     trials, rounds = trials_frame(planned), rounds_frame(planned)
     tables, folder = command.tables(trials, rounds), output.path / command.name
-    files = write_report(folder, name=command.name, title=command.title, tables=tables, trials=trials, rounds=rounds)
+    files = write_report(
+        folder,
+        name=command.name,
+        title=command.title,
+        tables=tables,
+        trials=trials,
+        rounds=rounds,
+        details=details_of(planned),
+        paper={"aubc_paper": paper_table4()},
+    )
     print()
     print(report_text(tables, trials))
     for p in distinct(planned):
