@@ -24,9 +24,11 @@ from experiments.flags import (
 )
 from experiments.progress import Progress
 from orchestrator.grid import GridConfig, load_preset
+from orchestrator.mirror_content import GridCard
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, look_up, plan_trials
-from orchestrator.tracking import Tracker, default_tracking_uri, masked
+from orchestrator.tracking import Tracker
+from orchestrator.tracking_uri import default_tracking_uri, masked, without_secrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
     run.add_argument("--gpus-per-trial", type=float, metavar="X", help="GPUs of a trial; 0.25: four trials a card")
     run.add_argument("--scorers", type=int, metavar="N", help="scoring actors")
     run.add_argument("--gpus-per-scorer", type=float, metavar="X", help="GPUs of a scoring actor")
-    run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: an SQLite file in the output folder)")
+    run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)")
     run.add_argument("--experiment-name", default=f"vlpure-{command.name}", metavar="NAME", help="experiment in MLflow")
     run.add_argument("--no-tracking", action="store_true", help="keep MLflow out of it")
 
@@ -100,9 +102,12 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
     with output.locked() as locked:
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
-        interrupted = _compute(planned, grid, locked, command, args, progress)
+        tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
+        interrupted = _compute(planned, grid, locked, args, progress, tracker)
         planned = refreshed(planned, locked)
-        _report(planned, locked, args)
+        files = _report(planned, locked, args)
+        if tracker is not None:
+            tracker.publish(files)
     if interrupted:
         return INTERRUPTED
     return DONE if all(p.is_finished for p in planned) else SOME_FAILED
@@ -120,26 +125,41 @@ def _grid(args: argparse.Namespace) -> GridConfig:
     return load_preset(PRESETS, args.preset, given(axes), given({name: getattr(args, name) for name in run}))
 
 
-def _compute(
+def _tracker(
     planned: Sequence[PlannedTrial],
-    grid: GridConfig,
     output: OutputFolder,
     command: GridCommand,
     args: argparse.Namespace,
     progress: Progress,
+) -> Tracker:
+    """What mirrors the grid to MLflow."""
+    uri = args.tracking_uri or default_tracking_uri(output.path)
+    line = without_secrets(shlex.join([f"{command.name}.py", *sys.argv[1:]]), uri)
+    return Tracker(
+        planned,
+        output,
+        uri=uri,
+        experiment=args.experiment_name,
+        card=GridCard(
+            title=f"{command.title} ({args.preset})",
+            table=command.name,
+            facts={"preset": args.preset, "command": line},
+        ),
+        tell=progress.warn,
+    )
+
+
+def _compute(
+    planned: Sequence[PlannedTrial],
+    grid: GridConfig,
+    output: OutputFolder,
+    args: argparse.Namespace,
+    progress: Progress,
+    tracker: Tracker | None,
 ) -> bool:
     """Run what is left, with MLflow following; whether the user interrupted it."""
     todo = [p for p in planned if not p.is_finished]
-    tracker = None
-    if not args.no_tracking:
-        tracker = Tracker(
-            planned,
-            output,
-            uri=args.tracking_uri or default_tracking_uri(output.path),
-            experiment=args.experiment_name,
-            title=f"{command.title} ({args.preset})",
-            tell=progress.warn,
-        )
+    if tracker is not None:
         tracker.start()
     interrupted = False
     try:
@@ -157,8 +177,8 @@ def _compute(
     return interrupted
 
 
-def _report(planned: Sequence[PlannedTrial], output: OutputFolder, args: argparse.Namespace) -> None:
-    """Write the tables and the picture, print the table, and say where everything lies."""
+def _report(planned: Sequence[PlannedTrial], output: OutputFolder, args: argparse.Namespace) -> list[Path]:
+    """Write the tables and the picture, print the table, and say where everything lies; the files."""
     from experiments.reporting.files import write_report
     from experiments.reporting.frames import rounds_frame, trials_frame
     from experiments.reporting.tables import table4_text
@@ -170,13 +190,13 @@ def _report(planned: Sequence[PlannedTrial], output: OutputFolder, args: argpars
     for p in planned:
         if p.error is not None and not p.is_finished:
             print(f"failed: {p.trial.label}: {p.error}", file=sys.stderr)
-    if args.quiet:
-        return
-    print(f"\nresults in {output.path}:")
-    print("  " + "  ".join(file.name for file in files.all))
-    if not args.no_tracking:
-        uri = args.tracking_uri or default_tracking_uri(output.path)
-        print("compare runs in the MLflow UI: " + ui_command(uri))
+    if not args.quiet:
+        print(f"\nresults in {output.path}:")
+        print("  " + "  ".join(file.name for file in files.all))
+        if not args.no_tracking:
+            uri = args.tracking_uri or default_tracking_uri(output.path)
+            print("compare runs in the MLflow UI: " + ui_command(uri))
+    return list(files.all)
 
 
 def ui_command(uri: str) -> str:

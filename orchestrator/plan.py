@@ -30,6 +30,13 @@ class PlannedTrial:
     """Its finished rounds, at most as many as it is to have."""
     error: str | None = None
     """Why it failed when it was last tried, if it did."""
+    arm: str = ""
+    """The arm it is planned for: its row in tables. Empty: its strategy."""
+
+    @property
+    def row(self) -> str:
+        """The name of its row in tables."""
+        return self.arm or self.trial.strategy
 
     @property
     def is_finished(self) -> bool:
