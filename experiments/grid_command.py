@@ -28,9 +28,11 @@ from experiments.progress import Progress
 from experiments.reporting.layout import Table
 from experiments.stopping import stoppable
 from orchestrator.grid import GridConfig, load_preset
+from orchestrator.mirror_content import GridCard
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
-from orchestrator.tracking import Tracker, default_tracking_uri, masked
+from orchestrator.tracking import Tracker
+from orchestrator.tracking_uri import default_tracking_uri, masked, without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +103,7 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
     )  # fmt: skip
     run.add_argument("--trials-on", metavar="WHERE", help="nodes for trials, likewise (default: trainer)")
     run.add_argument("--fetch-data", action="store_true", default=None, help="nodes download data sets they lack, once")
-    run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: an SQLite file in the output folder)")
+    run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)")
     run.add_argument("--experiment-name", default=f"vlpure-{command.name}", metavar="NAME", help="experiment in MLflow")
     run.add_argument("--no-tracking", action="store_true", help="keep MLflow out of it")
 
@@ -123,9 +125,12 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
     with stoppable(), output.locked() as locked:
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
-        interrupted = _compute(planned, grid, locked, command, args, progress)
+        tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
+        interrupted = _compute(planned, grid, locked, args, progress, tracker)
         planned = refreshed(planned, locked)
-        _report(planned, locked, command, args)
+        files = _report(planned, locked, command, args)
+        if tracker is not None:
+            tracker.publish(files)
     if interrupted:
         return INTERRUPTED
     return DONE if all(p.is_finished for p in planned) else SOME_FAILED
@@ -148,26 +153,41 @@ def _grid(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
 
 
-def _compute(
+def _tracker(
     planned: Sequence[PlannedTrial],
-    grid: GridConfig,
     output: OutputFolder,
     command: GridCommand,
     args: argparse.Namespace,
     progress: Progress,
+) -> Tracker:
+    """What mirrors the grid to MLflow."""
+    uri = args.tracking_uri or default_tracking_uri(output.path)
+    line = without_secrets(shlex.join([f"{command.name}.py", *sys.argv[1:]]), uri)
+    return Tracker(
+        planned,
+        output,
+        uri=uri,
+        experiment=args.experiment_name,
+        card=GridCard(
+            title=f"{command.title} ({args.preset})",
+            table=command.name,
+            facts={"preset": args.preset, "command": line},
+        ),
+        tell=progress.warn,
+    )
+
+
+def _compute(
+    planned: Sequence[PlannedTrial],
+    grid: GridConfig,
+    output: OutputFolder,
+    args: argparse.Namespace,
+    progress: Progress,
+    tracker: Tracker | None,
 ) -> bool:
     """Run what is left, with MLflow following; whether the user interrupted it."""
     todo = [p for p in distinct(planned) if not p.is_finished]
-    tracker = None
-    if not args.no_tracking:
-        tracker = Tracker(
-            planned,
-            output,
-            uri=args.tracking_uri or default_tracking_uri(output.path),
-            experiment=args.experiment_name,
-            title=f"{command.title} ({args.preset})",
-            tell=progress.warn,
-        )
+    if tracker is not None:
         tracker.start()
     interrupted = False
     try:
@@ -189,8 +209,8 @@ def _compute(
 
 def _report(
     planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCommand, args: argparse.Namespace
-) -> None:
-    """Write the tables and the picture, print the tables, and say where everything lies."""
+) -> list[Path]:
+    """Write the tables and the picture, print the tables, and say where everything lies; the files."""
     from experiments.reporting.details import details_of
     from experiments.reporting.files import write_report
     from experiments.reporting.frames import rounds_frame, trials_frame
@@ -214,13 +234,13 @@ def _report(
     for p in distinct(planned):
         if p.error is not None and not p.is_finished:
             print(f"failed: {p.label}: {p.error}", file=sys.stderr)
-    if args.quiet:
-        return
-    print(f"\nresults in {folder}:")
-    print("  " + "  ".join(file.name for file in files.all))
-    if not args.no_tracking:
-        uri = args.tracking_uri or default_tracking_uri(output.path)
-        print("compare runs in the MLflow UI: " + ui_command(uri))
+    if not args.quiet:
+        print(f"\nresults in {folder}:")
+        print("  " + "  ".join(file.name for file in files.all))
+        if not args.no_tracking:
+            uri = args.tracking_uri or default_tracking_uri(output.path)
+            print("compare runs in the MLflow UI: " + ui_command(uri))
+    return list(files.all)
 
 
 def ui_command(uri: str) -> str:
