@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from data.code_version import code_version
 from models.recipe import Recipe
 
 
@@ -37,13 +38,14 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[obj
 
 
 def describe_environment(device: torch.device) -> dict[str, str | int]:
-    """Hardware and versions behind a record, for the record."""
+    """Hardware, code (`code_version`) and versions behind a record, for the record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor_name()
     return {
         "device": name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        **code_version(),
     }
 
 
