@@ -30,6 +30,12 @@ class TrajectoryState:
     error: str | None = None
     """Why the last attempt failed for good; None if it did not."""
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has as many rounds as its settings ask for."""
+        rounds = self.trial.get("rounds")
+        return isinstance(rounds, int) and len(self.records) >= rounds
+
 
 class Ledger:
     """Reads and writes the state files of one folder."""
@@ -86,6 +92,10 @@ class Ledger:
             raise ValueError(f"round {record.round} of {fingerprint} came after only {known} rounds")
         self._write(fingerprint, state.trial, (*state.records, record), None)
 
+    def replace(self, state: TrajectoryState) -> None:
+        """Let a state take the place of what is there: for repairs."""
+        self._write(state.fingerprint, state.trial, state.records, state.error)
+
     def fail(self, fingerprint: str, trial: dict[str, Any], error: str) -> None:
         """Note why a trial failed for good; its records stay."""
         self._write(fingerprint, trial, self.history(fingerprint), error)
@@ -104,3 +114,11 @@ class Ledger:
 
     def _path(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.json"
+
+
+if __name__ == "__main__":
+    import sys
+
+    from orchestrator.ledger_check import main
+
+    sys.exit(main())
