@@ -23,6 +23,7 @@ from experiments.flags import (
     trial_overrides,
 )
 from experiments.progress import Progress
+from experiments.stopping import stoppable
 from orchestrator.grid import GridConfig, load_preset
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, look_up, plan_trials
@@ -77,6 +78,13 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
     run.add_argument("--gpus-per-trial", type=float, metavar="X", help="GPUs of a trial; 0.25: four trials a card")
     run.add_argument("--scorers", type=int, metavar="N", help="scoring actors")
     run.add_argument("--gpus-per-scorer", type=float, metavar="X", help="GPUs of a scoring actor")
+    run.add_argument("--max-failures", type=int, metavar="N", help="restarts of a trial without a finished round (3)")
+    run.add_argument(
+        "--scorers-on", metavar="WHERE",
+        help="nodes for scoring actors: a label such as role=scorer, or a custom resource (default: clip_scorer)",
+    )  # fmt: skip
+    run.add_argument("--trials-on", metavar="WHERE", help="nodes for trials, likewise (default: trainer)")
+    run.add_argument("--fetch-data", action="store_true", default=None, help="nodes download data sets they lack, once")
     run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: an SQLite file in the output folder)")
     run.add_argument("--experiment-name", default=f"vlpure-{command.name}", metavar="NAME", help="experiment in MLflow")
     run.add_argument("--no-tracking", action="store_true", help="keep MLflow out of it")
@@ -97,7 +105,7 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
     if args.dry_run:
         progress.bill(grid.run)
         return DONE
-    with output.locked() as locked:
+    with stoppable(), output.locked() as locked:
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
         interrupted = _compute(planned, grid, locked, command, args, progress)
@@ -116,7 +124,10 @@ def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[Pla
 def _grid(args: argparse.Namespace) -> GridConfig:
     """The preset with what the command line changes."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
-    run = ("cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent")
+    run = (
+        "cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent", "max_failures",
+        "scorers_on", "trials_on", "fetch_data",
+    )  # fmt: skip
     return load_preset(PRESETS, args.preset, given(axes), given({name: getattr(args, name) for name in run}))
 
 
@@ -149,7 +160,9 @@ def _compute(
             run_grid(todo, output, grid.run, address=args.address, listener=progress)
     except KeyboardInterrupt:
         interrupted = True
-        progress.warn("interrupted: every finished round is saved; the same command goes on from there")
+        progress.warn(
+            "interrupted: every finished round is saved; the same command goes on from there (Ctrl-C again: no report)"
+        )
     finally:
         if tracker is not None:
             progress.tell("MLflow: sending what is left")

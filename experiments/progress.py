@@ -85,6 +85,11 @@ class Progress:
         if self._verbose:
             self.tell(f"  {planned.trial.label}: round {round_number}, accuracy {accuracy:.3f}")
 
+    def stumble(self, planned: PlannedTrial, reason: str) -> None:
+        """A trial was lost and is started again."""
+        if self._verbose:
+            self.tell(f"  {planned.trial.label}: started again: {reason}")
+
     def end(self, planned: PlannedTrial, error: str | None) -> None:
         """One trial ended."""
         self._num_ended += 1

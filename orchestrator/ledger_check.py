@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.progress import duration
-from orchestrator.ledger import Ledger, TrajectoryState
+from orchestrator.ledger import Ledger, LedgerUnwritable, TrajectoryState
 from orchestrator.ledger_files import HASH, Examined, examine
 from orchestrator.output import MARKER, OutputFolder, find_output, output_to_repair
 from orchestrator.trial_text import clock, describe_trial
@@ -154,7 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:
+    except LedgerUnwritable as error:
+        print(f"{parser.prog}: failed: {error}", file=sys.stderr)
         return PROBLEMS
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
