@@ -110,7 +110,7 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
         planned = refreshed(planned, locked)
         interrupted = _compute(planned, grid, locked, command, args, progress)
         planned = refreshed(planned, locked)
-        _report(planned, locked, args)
+        _report(planned, locked, command, args)
     if interrupted:
         return INTERRUPTED
     return DONE if all(p.is_finished for p in planned) else SOME_FAILED
@@ -170,16 +170,30 @@ def _compute(
     return interrupted
 
 
-def _report(planned: Sequence[PlannedTrial], output: OutputFolder, args: argparse.Namespace) -> None:
+def _report(
+    planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCommand, args: argparse.Namespace
+) -> None:
     """Write the tables and the picture, print the table, and say where everything lies."""
+    from experiments.reporting.details import details_of
     from experiments.reporting.files import write_report
     from experiments.reporting.frames import rounds_frame, trials_frame
-    from experiments.reporting.tables import table4_text
+    from experiments.reporting.paper_values import paper_table4
+    from experiments.reporting.tables import report_text, table4_tables
 
     trials = trials_frame(planned)
-    files = write_report(output.path, trials=trials, rounds=rounds_frame(planned))
+    tables = table4_tables(trials)
+    files = write_report(
+        output.path,
+        name=command.name,
+        title=command.title,
+        tables=tables,
+        trials=trials,
+        rounds=rounds_frame(planned),
+        details=details_of(planned),
+        paper={"aubc_paper": paper_table4()},
+    )
     print()
-    print(table4_text(trials))
+    print(report_text(tables, trials))
     for p in planned:
         if p.error is not None and not p.is_finished:
             print(f"failed: {p.trial.label}: {p.error}", file=sys.stderr)
