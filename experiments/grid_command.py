@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.bill import bill_lines, this_machine
 from experiments.flags import (
     DONE,
     INTERRUPTED,
@@ -23,8 +24,10 @@ from experiments.flags import (
     trial_overrides,
 )
 from experiments.progress import Progress
+from experiments.status import show_status
 from experiments.stopping import stoppable
 from orchestrator.grid import GridConfig, load_preset
+from orchestrator.launch import note_launch
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, look_up, plan_trials
 from orchestrator.tracking import Tracker, default_tracking_uri, masked
@@ -68,7 +71,9 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
     run.add_argument(
         "-o", "--output-dir", type=Path, metavar="DIR", help=f"results (default: runs/{command.name}-<preset>)"
     )
-    run.add_argument("--dry-run", action="store_true", help="print what is done and what is left; compute nothing")
+    only = run.add_mutually_exclusive_group()
+    only.add_argument("--dry-run", action="store_true", help="print what is left and what it costs; compute nothing")
+    only.add_argument("--status", action="store_true", help="print how the last launch is getting on; only read")
     run.add_argument(
         "--address", default="auto", metavar="ADDRESS",
         help="Ray cluster: auto (a running one, else a local one), local, or an address (default: auto)",
@@ -96,18 +101,22 @@ def main_of(command: GridCommand) -> int:
 
 
 def _run(command: GridCommand, args: argparse.Namespace) -> int:
-    grid = _grid(args)
     path = args.output_dir or Path("runs") / f"{command.name}-{args.preset}"
+    if args.status:
+        return show_status(path, command.name)
+    grid = _grid(args)
     output = open_output(path)
     planned = plan_trials(grid.trials(trial_overrides(args)), output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     progress.plan(command.title, output.path)
     if args.dry_run:
-        progress.bill(grid.run)
+        for line in bill_lines(planned, grid.run, output.ledger, address=args.address, machine=this_machine()):
+            print(line)
         return DONE
     with stoppable(), output.locked() as locked:
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
+        note_launch(locked, command.name, planned)
         interrupted = _compute(planned, grid, locked, command, args, progress)
         planned = refreshed(planned, locked)
         _report(planned, locked, command, args)

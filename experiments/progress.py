@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.progress import duration
-from orchestrator.grid import RunSettings
 from orchestrator.ledger import Ledger
 from orchestrator.metrics import summarise
-from orchestrator.plan import PlannedTrial, feature_lines
+from orchestrator.plan import PlannedTrial
 
 
 class Progress:
@@ -45,32 +44,6 @@ class Progress:
             f"{title}: {len(self._planned)} trials, {finished} finished, {len(self._planned) - finished} to run "
             f"({rounds} rounds) -> {output}"
         )
-
-    def bill(self, run: RunSettings) -> None:
-        """The grid in detail: each condition and strategy with its seeds, and what a trial takes."""
-        cells: dict[tuple[str, ...], list[PlannedTrial]] = {}
-        for p in self._planned:
-            trial = p.trial
-            key = (trial.dataset, f"{trial.mismatch_ratio:g}", f"{trial.ood_ratio:g}", trial.strategy)
-            cells.setdefault(key, []).append(p)
-        header = ("dataset", "mismatch", "ood", "strategy", "seeds done", "seeds left")
-        rows = [header, *((*key, _seeds(cell, done=True), _seeds(cell, done=False)) for key, cell in cells.items())]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        lengths = " or ".join(sorted({p.trial.recipe.length for p in self._planned}))
-        rounds = " or ".join(str(number) for number in sorted({p.trial.rounds for p in self._planned}))
-        print(
-            f"each trial: {rounds} rounds of {lengths}, {run.cpus_per_trial} CPU(s), "
-            f"{run.gpus_per_trial:g} GPU; {run.scorers} scoring actor(s) with {run.gpus_per_scorer:g} GPU"
-        )
-        for line in feature_lines(self._planned):
-            print(line)
-        known = [sum(r.seconds.values()) for p in self._planned for r in p.records if sum(r.seconds.values())]
-        left = sum(p.trial.rounds - len(p.records) for p in self._planned)
-        if known and left:
-            mean = sum(known) / len(known)
-            print(f"{left} rounds left at {mean:.2f} s measured so far: {duration(left * mean)} of trial time")
 
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
         """The trials begin."""
@@ -106,8 +79,3 @@ class Progress:
             f"{count} {planned.trial.label}: aubc {summary.aubc:.3f}  last {summary.last_accuracy:.3f}{precision}"
             f"  ({duration(seconds)}; {duration(left)} left)"
         )
-
-
-def _seeds(cell: Sequence[PlannedTrial], *, done: bool) -> str:
-    seeds = [str(p.trial.seed) for p in cell if p.is_finished == done]
-    return ",".join(seeds) or "-"
