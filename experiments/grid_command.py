@@ -166,7 +166,8 @@ def _compute(
         if todo:
             from orchestrator.runner import run_grid  # Ray, only now that the input is known to be good
 
-            run_grid(todo, output, grid.run, address=args.address, listener=progress)
+            with progress.live():
+                run_grid(todo, output, grid.run, address=args.address, listener=progress)
     except KeyboardInterrupt:
         interrupted = True
         progress.warn(
