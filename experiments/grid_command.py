@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.arms import ARMS
+from experiments.bill import bill_lines, this_machine
 from experiments.flags import (
     DONE,
     INTERRUPTED,
@@ -26,8 +27,10 @@ from experiments.flags import (
 )
 from experiments.progress import Progress
 from experiments.reporting.layout import Table
+from experiments.status import show_status
 from experiments.stopping import stoppable
 from orchestrator.grid import GridConfig, load_preset
+from orchestrator.launch import note_launch
 from orchestrator.mirror_content import GridCard
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
@@ -86,7 +89,9 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
         "-o", "--output-dir", type=Path, metavar="DIR",
         help=f"records, shared by all tables, and the report in its folder {command.name} (default: runs/<preset>)",
     )  # fmt: skip
-    run.add_argument("--dry-run", action="store_true", help="print what is done and what is left; compute nothing")
+    only = run.add_mutually_exclusive_group()
+    only.add_argument("--dry-run", action="store_true", help="print what is left and what it costs; compute nothing")
+    only.add_argument("--status", action="store_true", help="print how the last launch is getting on; only read")
     run.add_argument(
         "--address", default="auto", metavar="ADDRESS",
         help="Ray cluster: auto (a running one, else a local one), local, or an address (default: auto)",
@@ -114,17 +119,22 @@ def main_of(command: GridCommand) -> int:
 
 
 def _run(command: GridCommand, args: argparse.Namespace) -> int:
+    path = args.output_dir or Path("runs") / args.preset
+    if args.status:
+        return show_status(path, command.name)
     grid = _grid(command, args)
-    output = open_output(args.output_dir or Path("runs") / args.preset)
+    output = open_output(path)
     planned = plan_trials(grid.arm_trials(trial_overrides(args)), output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     progress.plan(command.title, output.path)
     if args.dry_run:
-        progress.bill(grid.run)
+        for line in bill_lines(planned, grid.run, output.ledger, address=args.address, machine=this_machine()):
+            print(line)
         return DONE
     with stoppable(), output.locked() as locked:
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
+        note_launch(locked, command.name, planned)
         tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
         interrupted = _compute(planned, grid, locked, args, progress, tracker)
         planned = refreshed(planned, locked)
@@ -194,7 +204,8 @@ def _compute(
         if todo:
             from orchestrator.runner import run_grid  # Ray, only now that the input is known to be good
 
-            run_grid(todo, output, grid.run, address=args.address, listener=progress)
+            with progress.live():
+                run_grid(todo, output, grid.run, address=args.address, listener=progress)
     except KeyboardInterrupt:
         interrupted = True
         progress.warn(

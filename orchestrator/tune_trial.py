@@ -127,6 +127,10 @@ class Follower(tune.Callback):
         """Stops the experiment as soon as there is a fatal error."""
         return _FatalStopper(self)
 
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial was given a worker process."""
+        self._listener.start(self._planned(trial))
+
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
