@@ -14,6 +14,7 @@ from experiments.flags import (
     INTERRUPTED,
     PRESETS,
     SOME_FAILED,
+    add_gpu_flags,
     add_output_flags,
     add_trial_flags,
     comma_list,
@@ -77,6 +78,7 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
     run.add_argument("--gpus-per-trial", type=float, metavar="X", help="GPUs of a trial; 0.25: four trials a card")
     run.add_argument("--scorers", type=int, metavar="N", help="scoring actors")
     run.add_argument("--gpus-per-scorer", type=float, metavar="X", help="GPUs of a scoring actor")
+    add_gpu_flags(run)
     run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: an SQLite file in the output folder)")
     run.add_argument("--experiment-name", default=f"vlpure-{command.name}", metavar="NAME", help="experiment in MLflow")
     run.add_argument("--no-tracking", action="store_true", help="keep MLflow out of it")
@@ -116,7 +118,10 @@ def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[Pla
 def _grid(args: argparse.Namespace) -> GridConfig:
     """The preset with what the command line changes."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
-    run = ("cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent")
+    run = (
+        "cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent", "deterministic",
+        "plain_steps",
+    )  # fmt: skip
     return load_preset(PRESETS, args.preset, given(axes), given({name: getattr(args, name) for name in run}))
 
 

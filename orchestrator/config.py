@@ -147,7 +147,7 @@ class TrialConfig(Settings):
 
     def _recipe_identity(self, clipn_identity: str | None) -> dict[str, Any]:
         """The recipe as plain values, its encoder by what identifies the weights."""
-        recipe = self.recipe.model_dump(mode="json")
+        recipe = self.recipe.identity()
         if self.recipe.encoder is not None:
             recipe["encoder"] = EncoderName.parse(self.recipe.encoder).identity(clipn=clipn_identity)
         return recipe

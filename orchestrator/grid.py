@@ -31,6 +31,10 @@ class RunSettings(Settings):
     """Most trials at a time; none: as many as the resources allow."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often a trial whose process dies is started again."""
+    deterministic: bool = False
+    """On a GPU: equal seeds give equal records, to the bit and more slowly. On a CPU they always do."""
+    plain_steps: bool = False
+    """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
 
 
 class GridConfig(Settings):

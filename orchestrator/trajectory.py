@@ -18,7 +18,7 @@ from torch import nn
 
 from data.imageset import Images
 from data.pool import Pool
-from models.batches import Normalise
+from models.batches import Normalise, training_inputs
 from models.devices import describe_environment, peak_memory_mib
 from models.feature_rows import FeatureRows
 from models.inference import predict
@@ -64,8 +64,9 @@ class Trajectory:
         features: tuple[FeatureRows, FeatureRows] | None = None,
         scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
+        plain_steps: bool = False,
     ) -> None:
-        """Where to compute and what to keep.
+        """Where to compute and what to keep; `plain_steps` as in `models.training.fit`.
 
         `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
         `scorer` is the one that the strategy asks, if it does, for what its requests took.
@@ -77,6 +78,7 @@ class Trajectory:
         self._classifiers = classifiers
         self._scorer = scorer
         self._progress = progress
+        self._plain_steps = plain_steps
         data = problem.data
         self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
         self._test_inputs: Images | FeatureRows = features[1] if features else data.test.images
@@ -195,6 +197,7 @@ class Trajectory:
             weights_seed=lambda name: stream_seed(seed, f"weights of {name}"),
             batches_seed=lambda name: stream_seed(seed, f"batches of {name}", round_number),
             progress=self._progress,
+            plain_steps=self._plain_steps,
         )
 
     def _train(self, round_number: int) -> nn.Module:
@@ -216,7 +219,7 @@ class Trajectory:
         idx = self._pool.labelled_id_idx
         return fit(
             self._plan.new_network(),
-            self._train_inputs.load(idx),
+            training_inputs(self._train_inputs, idx),
             self._labels[idx],
             recipe=self._plan.recipe,
             objective=self._plan.objective(),
@@ -224,6 +227,7 @@ class Trajectory:
             batches_seed=stream_seed(self._trial.seed, "batches", round_number),
             device=self._device,
             progress=self._progress,
+            plain_steps=self._plain_steps,
         )
 
     def _accuracy(self, network: nn.Module) -> float:

@@ -25,8 +25,9 @@ WRITER_TIMEOUT = 300.0
 def run_one(config: dict[str, Any], *, writer: Any, scorers: Sequence[Any], run: RunSettings, classifiers: str) -> None:
     """Compute one trial from its last record on, sending each new record to the writer before it counts.
 
-    Errors that would come again (bad settings, diverged training), or that were waited out already (no scorer answers),
-    are noted in the ledger and not retried; anything else is left to Tune, which starts the trial again.
+    Errors that would come again (bad settings, diverged training, too little memory), or that were waited out already
+    (no scorer answers), are noted in the ledger and not retried; anything else is left to Tune, which starts the trial
+    again.
     """
     spec = config["spec"]
     trial = TrialConfig.model_validate_json(spec["trial"])
@@ -46,8 +47,10 @@ def run_one(config: dict[str, Any], *, writer: Any, scorers: Sequence[Any], run:
             classifiers=Path(classifiers),
             cpus=run.cpus_per_trial,
             gpus=run.gpus_per_trial,
+            deterministic=run.deterministic,
+            plain_steps=run.plain_steps,
         )
-    except (ValueError, ArithmeticError, ScorerUnavailable) as error:
+    except (ValueError, ArithmeticError, MemoryError, ScorerUnavailable) as error:
         message = f"{type(error).__name__}: {error}"
         ray.get(writer.fail.remote(planned.fingerprint, settings, message), timeout=WRITER_TIMEOUT)
         tune.report({"error": message})
