@@ -1,7 +1,7 @@
 """Random resized crops, made on the device, and batches of a frozen encoder's features of them.
 
 The crops are those of torchvision's RandomResizedCrop on PIL images with bicubic resampling: the same boxes with the
-same chances, and the same pixels but for the last unit of PIL's fixed-point arithmetic.
+same chances, and the same pixels, but that what lies halfway between two levels may be rounded the other way.
 
 Shapes: N images, B batch, H height and width of an image, S of a crop as the encoder takes it, T tries, F features.
 """
