@@ -17,6 +17,7 @@ from experiments.flags import (
     INTERRUPTED,
     PRESETS,
     SOME_FAILED,
+    add_gpu_flags,
     add_output_flags,
     add_trial_flags,
     comma_list,
@@ -108,6 +109,7 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
     )  # fmt: skip
     run.add_argument("--trials-on", metavar="WHERE", help="nodes for trials, likewise (default: trainer)")
     run.add_argument("--fetch-data", action="store_true", default=None, help="nodes download data sets they lack, once")
+    add_gpu_flags(run)
     run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)")
     run.add_argument("--experiment-name", default=f"vlpure-{command.name}", metavar="NAME", help="experiment in MLflow")
     run.add_argument("--no-tracking", action="store_true", help="keep MLflow out of it")
@@ -156,7 +158,7 @@ def _grid(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     run = (
         "cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent", "max_failures",
-        "scorers_on", "trials_on", "fetch_data",
+        "scorers_on", "trials_on", "fetch_data", "deterministic", "plain_steps",
     )  # fmt: skip
     changed = given({name: getattr(args, name) for name in run})
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)

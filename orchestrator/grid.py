@@ -44,6 +44,10 @@ class RunSettings(Settings):
     """Where trials run, likewise. None: on nodes with the resource `trainer` where there are any, else anywhere."""
     fetch_data: bool = False
     """Whether a node that lacks a data set downloads it, once."""
+    deterministic: bool = False
+    """On a GPU: equal seeds give equal records, to the bit and more slowly. On a CPU they always do."""
+    plain_steps: bool = False
+    """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
 
 
 class GridConfig(Settings):
