@@ -166,7 +166,7 @@ def overall_table(overall: Overall) -> Table:
             cells.append(_interval(overall.improvement[name]) if name in overall.improvement else "-")
             cells.append(f"{counts['win']} / {counts['tie']} / {counts['loss']}" if counts else "-")
         rows.append(Row(label=name, cells=tuple(Cell(text=text) for text in cells)))
-    return Table(title="All conditions together", corner="strategy", columns=tuple(columns), rows=tuple(rows))
+    return Table(title="Summary", corner="strategy", columns=tuple(columns), rows=tuple(rows))
 
 
 def penalty_table(overall: Overall) -> Table:

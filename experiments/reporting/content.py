@@ -90,8 +90,8 @@ def _difference_sections(trials: pd.DataFrame, strategies: Sequence[str]) -> lis
     line = (
         "Difference of AUBC in percentage points, taken seed by seed: all strategies of a seed share split, first "
         "labels and first weights. Mean ± half the width of the 95 % t-interval; then p by the paired t-test / by the "
-        "exact sign-flip test, both adjusted by Holm over the rivals of a column. The best rival is chosen after the values "
-        "were seen, so its p-values are no fair test of one pair."
+        "exact sign-flip test, both adjusted by Holm over the rivals of a column. The best rival is chosen after the "
+        "values were seen, so its p-values are no fair test of one pair."
     )
     return [Section(title="Differences paired by seed", lines=(line,), tables=tuple(tables))]
 

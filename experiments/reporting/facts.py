@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments.reporting.departures import departures
@@ -16,6 +16,7 @@ from experiments.reporting.statistics import CellKey, cell_key, check_seeds, est
 if TYPE_CHECKING:
     import pandas as pd
 
+Environment = Mapping[str, Any]
 MOST_LISTED = 12
 """Cells with missing seeds that are named one by one."""
 MOST_VERSIONS = 4
@@ -40,7 +41,7 @@ def result_facts(trials: pd.DataFrame, *, marks: str) -> list[Fact]:
         Fact(
             name="AUBC",
             text="area under accuracy over the n rounds, divided by n - 1, so that a constant accuracy a gives a "
-            "(`aubc`). The paper divides by n (`aubc_paper`); its figures are compared with that only.",
+            "(aubc). The paper divides by n (aubc_paper); its figures are compared with that only.",
         ),
         Fact(name="Seeds a cell", text=f"{' or '.join(map(str, planned)) or 'none'} planned."),
         Fact(name="Trials", text=describe_progress(trials)),
@@ -55,15 +56,10 @@ def machine_facts(details: Details) -> list[Fact]:
     environments = [environment for each in details.values() for environment in each.environments]
     if not environments:
         return [Fact(name="Machines", text="not known: no record says where it was made.")]
-    devices = Counter(
-        device for each in details.values() for device in {_device(environment) for environment in each.environments}
-    )
-    software = Counter(map(_software, environments))
-    code = Counter(str(environment.get("code", "not recorded")) for environment in environments)
     return [
-        Fact(name="Hardware", text=f"{_counted(devices)} (trials)."),
-        Fact(name="Software", text=f"{_counted(software)} (rounds)."),
-        Fact(name="Code", text=f"{_counted(code)} (rounds)."),
+        Fact(name="Hardware", text=_counted(details, _device)),
+        Fact(name="Software", text=_counted(details, _software)),
+        Fact(name="Code", text=_counted(details, lambda environment: str(environment.get("code", "not recorded")))),
     ]
 
 
@@ -116,23 +112,26 @@ def _has_single_seeds(trials: pd.DataFrame) -> bool:
     return any(value.num_seeds == 1 for value in estimate_cells(trials, "aubc").values())
 
 
-def _device(environment: Any) -> str:
+def _device(environment: Environment) -> str:
     gpus = environment.get("gpus")
     share = f", {gpus:g} of a GPU" if gpus else ""
     return f"{environment.get('device', 'not recorded')} ({environment.get('threads', '?')} threads{share})"
 
 
-def _software(environment: Any) -> str:
+def _software(environment: Environment) -> str:
     left_out = ("device", "threads", "gpus", "code")
-    names: Sequence[str] = [name for name in environment if name not in left_out]
-    return join(f"{name} {environment[name]}" for name in names) or "not recorded"
+    return join(f"{name} {environment[name]}" for name in environment if name not in left_out) or "not recorded"
 
 
-def _counted(counter: Counter[str]) -> str:
-    """The most frequent first, with their numbers."""
-    shown = [f"{name}: {count}" for name, count in counter.most_common(MOST_VERSIONS)]
-    more = len(counter) - len(shown)
-    return "; ".join([*shown, *([f"and {more} more"] if more > 0 else [])])
+def _counted(details: Details, describe: Callable[[Environment], str]) -> str:
+    """What trials ran on, the most frequent first, with the number of trials where it is not the same for all."""
+    of_trials = [set(map(describe, each.environments)) for each in details.values() if each.environments]
+    counts = Counter(text for texts in of_trials for text in texts)
+    if len(counts) == 1:
+        return f"{next(iter(counts))}."
+    shown = [f"{text}: {count} of {len(of_trials)} trials" for text, count in counts.most_common(MOST_VERSIONS)]
+    more = len(counts) - len(shown)
+    return "; ".join([*shown, *([f"and {more} more"] if more > 0 else [])]) + "."
 
 
 def box_columns(trials: pd.DataFrame, details: Details) -> dict[str, str]:

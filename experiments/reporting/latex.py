@@ -17,7 +17,6 @@ HEAD = r"""% Compiles by itself; in another document: \usepackage{booktabs}, the
   \let\finishreport\relax
 \else
   \documentclass[10pt]{article}
-  \usepackage[T1]{fontenc}
   \usepackage{booktabs}
   \usepackage[a3paper,landscape,margin=15mm]{geometry}
   \begin{document}

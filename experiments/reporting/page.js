@@ -52,6 +52,14 @@
     });
   }
 
+  // Round numbers between two shares, four to eight of them.
+  const ticks = (low, high) => {
+    const step = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2].find((each) => (high - low) / each <= 8) || 0.25;
+    const found = [];
+    for (let number = Math.ceil(low / step - 1e-9); number * step <= high + 1e-9; number += 1) found.push(number * step);
+    return found;
+  };
+
   // Curves: a line a seed, the chosen one in colour, the mean of all dotted.
   const chart = (cell, quantity, title, chosen, level) => {
     const [width, height, left, right, top, bottom] = [380, 210, 44, 10, 10, 30];
@@ -67,10 +75,9 @@
     const x = (round) => left + (round / last) * (width - left - right);
     const y = (value) => top + ((high - value) / (high - low)) * (height - top - bottom);
     const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} over rounds` });
-    for (let step = 0; step <= 4; step += 1) {
-      const value = low + ((high - low) * step) / 4;
+    for (const value of ticks(low, high)) {
       svg.append(drawn("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }));
-      svg.append(drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, (100 * value).toFixed(high - low < 0.08 ? 1 : 0)));
+      svg.append(drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(Math.round(1000 * value) / 10)));
     }
     const every = Math.ceil((last + 1) / 11);
     for (let round = 0; round <= last; round += every) {

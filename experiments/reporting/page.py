@@ -65,6 +65,7 @@ def report_page(
 <h1>{escape(report.title)}</h1>
 <p class="summary">{_summary(trials, details)}</p>
 <nav aria-label="Sections"><ul>{"".join(links)}</ul></nav>
+<p class="hint">A value opens its trials; a column's head sorts by it.</p>
 </header>
 <main>
 {bodies[0] if bodies else ""}
@@ -93,7 +94,7 @@ def _summary(trials: pd.DataFrame, details: Details) -> str:
     parts = [
         f"{finished} of {len(trials)} trials finished",
         _count(num_conditions, "condition"),
-        _count(trials["strategy"].nunique(), "row"),
+        _count(trials["strategy"].nunique(), "strategy"),
         _count(trials["seed"].nunique(), "seed"),
     ]
     times = [each.last_time_ms for each in details.values() if each.last_time_ms is not None]
@@ -105,7 +106,8 @@ def _summary(trials: pd.DataFrame, details: Details) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def _section(section: Section, number: int, ids: CellIds, pictures: Mapping[Path, bytes]) -> str:

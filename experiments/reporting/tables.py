@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from experiments.reporting.comparison import collect_scores, compare_with_best, not_separable
 from experiments.reporting.facts import result_facts
-from experiments.reporting.formats import DIGITS, format_condition, percent
+from experiments.reporting.formats import DIGITS as DIGITS
+from experiments.reporting.formats import format_condition, percent
 from experiments.reporting.formats import format_estimate as format_estimate
 from experiments.reporting.formats import format_ratio as format_ratio
 from experiments.reporting.layout import Cell, Row, Table, render_text
@@ -45,6 +46,27 @@ def table4_tables(trials: pd.DataFrame) -> list[Table]:
         tables.append(
             estimates_table(f"{dataset}: {PRECISION_TITLE}", conditions, strategies, precision, last_row=share)
         )
+    return tables
+
+
+def result_tables(trials: pd.DataFrame) -> list[Table]:
+    """Three tables a data set: AUBC, last accuracy, and the mean precision of the queries."""
+    estimates = {metric: estimate_cells(trials, metric) for metric in ("aubc", "last_accuracy", "mean_precision")}
+    titles = {"aubc": AUBC_TITLE, "last_accuracy": "last accuracy", "mean_precision": PRECISION_TITLE}
+    tables = []
+    for dataset in unique(key.dataset for key in estimates["aubc"]):
+        keys = [key for key in estimates["aubc"] if key.dataset == dataset]
+        for metric, title in titles.items():
+            daggers = dagger_cells(trials, metric) if metric == "aubc" else frozenset()
+            tables.append(
+                estimates_table(
+                    f"{dataset}: {title}",
+                    sorted_conditions(keys),
+                    unique(key.strategy for key in keys),
+                    estimates[metric],
+                    daggers=daggers,
+                )
+            )
     return tables
 
 
