@@ -26,6 +26,7 @@ from experiments.flags import (
 )
 from experiments.progress import Progress
 from experiments.reporting.layout import Table
+from experiments.reporting.paper_values import PaperValues
 from orchestrator.grid import GridConfig, load_preset
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
@@ -50,6 +51,10 @@ class GridCommand:
     """The tables of the frames `trials` and `rounds` (`experiments.reporting.frames`)."""
     rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
     """Names of its strategies and arms, where the command line names none, from those of the preset."""
+    paper: Callable[[], PaperValues] = dict
+    """The paper's values."""
+    notes: tuple[str, ...] = ()
+    """Lines for the reader of the report."""
 
 
 def make_parser(command: GridCommand) -> argparse.ArgumentParser:
@@ -184,9 +189,18 @@ def _report(
 
     trials, rounds = trials_frame(planned), rounds_frame(planned)
     tables, folder = command.tables(trials, rounds), output.path / command.name
-    files = write_report(folder, name=command.name, title=command.title, tables=tables, trials=trials, rounds=rounds)
+    files = write_report(
+        folder,
+        name=command.name,
+        title=command.title,
+        tables=tables,
+        trials=trials,
+        rounds=rounds,
+        notes=command.notes,
+        paper=command.paper(),
+    )
     print()
-    print(report_text(tables, trials))
+    print(report_text(tables, trials, notes=command.notes))
     for p in distinct(planned):
         if p.error is not None and not p.is_finished:
             print(f"failed: {p.label}: {p.error}", file=sys.stderr)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from data.storage import write_atomically, write_text_atomically
 from experiments.reporting.figures import curves_png
 from experiments.reporting.layout import Table
-from experiments.reporting.tables import report_markdown, table4_frame
+from experiments.reporting.paper_values import PaperValues
+from experiments.reporting.tables import cells_frame, report_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,10 +47,12 @@ def write_report(
     trials: pd.DataFrame,
     rounds: pd.DataFrame,
     notes: Sequence[str] = (),
+    paper: PaperValues | None = None,
 ) -> ReportFiles:
     """Write trials.csv, rounds.csv, <name>.md, <name>.csv and curves.png into `folder`, which is created if needed.
 
-    trials.csv and rounds.csv keep every digit, <name>.csv six decimals. `notes` are lines for the footer of <name>.md.
+    trials.csv and rounds.csv keep every digit, <name>.csv six decimals. `notes` are lines for the footer of <name>.md,
+    `paper` the paper's values.
     Raises OSError where the folder cannot be written.
     """
     files = ReportFiles(
@@ -62,7 +65,7 @@ def write_report(
     write_text_atomically(files.trials, trials.to_csv(index=False))
     write_text_atomically(files.rounds, rounds.to_csv(index=False))
     write_text_atomically(files.table_markdown, report_markdown(title, tables, trials, notes=notes))
-    write_text_atomically(files.table_csv, table4_frame(trials).round(SHARES).to_csv(index=False))
+    write_text_atomically(files.table_csv, cells_frame(trials, paper).round(SHARES).to_csv(index=False))
     if files.curves is not None:
         _write_bytes(files.curves, curves_png(rounds))
     return files

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from experiments.reporting.layout import Cell, Row, Table, render_markdown, render_text
-from experiments.reporting.paper_values import paper_table4
+from experiments.reporting.paper_values import PaperValues, paper_table4
 from experiments.reporting.statistics import (
     METRICS,
     CellKey,
@@ -80,15 +80,15 @@ def report_text(tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequenc
     return "\n".join([*parts, footer]) + "\n"
 
 
-def table4_frame(trials: pd.DataFrame) -> pd.DataFrame:
+def cells_frame(trials: pd.DataFrame, paper: PaperValues | None = None) -> pd.DataFrame:
     """One row a cell and metric, shares in [0, 1].
 
     Columns: dataset, mismatch_ratio, ood_ratio, strategy, metric, num_seeds, num_planned, mean, sd, interval_low,
-    interval_high, mark (best, second or empty, as in the table), paper (only for the metric aubc_paper). NaN where
-    unknown.
+    interval_high, mark (best, second or empty, as in the table), paper. NaN where unknown.
     """
     import pandas as pd
 
+    paper = paper or {}
     rows = []
     for metric in METRICS:
         estimates = estimate_cells(trials, metric)
@@ -105,7 +105,7 @@ def table4_frame(trials: pd.DataFrame) -> pd.DataFrame:
                     "interval_low": value.mean - value.half_width,
                     "interval_high": value.mean + value.half_width,
                     "mark": marks[key],
-                    "paper": paper_table4().get(key, math.nan) if metric == "aubc_paper" else math.nan,
+                    "paper": paper.get(metric, {}).get(key, math.nan),
                 }
             )
     return pd.DataFrame(rows)

@@ -9,8 +9,10 @@ import pytest
 
 from experiments.reporting.files import write_report
 from experiments.reporting.layout import Cell, Row, Table, render_markdown, render_text
-from experiments.reporting.tables import table4_frame, table4_markdown, table4_tables, table4_text
+from experiments.reporting.paper_values import paper_table4
+from experiments.reporting.tables import cells_frame, table4_markdown, table4_tables, table4_text
 
+PAPER = {"aubc_paper": paper_table4()}
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "reporting"
 
 
@@ -32,7 +34,7 @@ def test_markdown_is_the_golden_file(trials: pd.DataFrame) -> None:
 
 def test_frame_is_the_golden_file(trials: pd.DataFrame) -> None:
     golden = pd.read_csv(GOLDEN / "table4.csv", keep_default_na=False, na_values={"mean": [""], "sd": [""]})
-    ours = table4_frame(trials)
+    ours = cells_frame(trials, PAPER)
     assert list(ours.columns) == list(golden.columns)
     for column in ours.columns:
         if column in ("mean", "sd", "interval_low", "interval_high", "paper"):
@@ -114,7 +116,7 @@ def test_a_grid_without_any_result_is_a_table_of_missing_cells(trials: pd.DataFr
     trials = trials.assign(status="missing", aubc=None, aubc_paper=None, mean_precision=None, last_accuracy=None)
     assert texts(trials, "digits: AUBC")["random"] == ["missing (0 of 3 seeds)|"] * 2
     assert "- Trials: 0 of 21 finished; 21 missing: " in table4_markdown(trials)
-    assert table4_frame(trials)["mean"].isna().all()
+    assert cells_frame(trials)["mean"].isna().all()
 
 
 def test_an_empty_grid_has_no_table(trials: pd.DataFrame) -> None:
@@ -133,7 +135,7 @@ def test_report_files_are_written(trials: pd.DataFrame, tmp_path: Path) -> None:
     rounds.loc[0, "accuracy"] = 1 / 3  # every digit is kept
     files = write_report(
         tmp_path / "new", name="table4", title="Table 4", tables=table4_tables(trials), trials=trials, rounds=rounds,
-        notes=("Recipe: 5 rounds.",),
+        notes=("Recipe: 5 rounds.",), paper=PAPER,
     )  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in files.all)
     assert files.table_markdown.read_text() == (GOLDEN / "table4.md").read_text()
