@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.arms import ARMS
+from experiments.bill import bill_lines, this_machine
 from experiments.flags import (
     DONE,
     INTERRUPTED,
     PRESETS,
     SOME_FAILED,
+    add_gpu_flags,
     add_output_flags,
     add_trial_flags,
     comma_list,
@@ -27,10 +29,15 @@ from experiments.flags import (
 from experiments.progress import Progress
 from experiments.reporting.layout import Table
 from experiments.reporting.paper_values import PaperValues
+from experiments.status import show_status
+from experiments.stopping import stoppable
 from orchestrator.grid import GridConfig, load_preset
+from orchestrator.launch import note_launch
+from orchestrator.mirror_content import GridCard
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
-from orchestrator.tracking import Tracker, default_tracking_uri, masked
+from orchestrator.tracking import Tracker
+from orchestrator.tracking_uri import default_tracking_uri, masked, without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +95,9 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
         "-o", "--output-dir", type=Path, metavar="DIR",
         help=f"records, shared by all tables, and the report in its folder {command.name} (default: runs/<preset>)",
     )  # fmt: skip
-    run.add_argument("--dry-run", action="store_true", help="print what is done and what is left; compute nothing")
+    only = run.add_mutually_exclusive_group()
+    only.add_argument("--dry-run", action="store_true", help="print what is left and what it costs; compute nothing")
+    only.add_argument("--status", action="store_true", help="print how the last launch is getting on; only read")
     run.add_argument(
         "--address", default="auto", metavar="ADDRESS",
         help="Ray cluster: auto (a running one, else a local one), local, or an address (default: auto)",
@@ -98,7 +107,15 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
     run.add_argument("--gpus-per-trial", type=float, metavar="X", help="GPUs of a trial; 0.25: four trials a card")
     run.add_argument("--scorers", type=int, metavar="N", help="scoring actors")
     run.add_argument("--gpus-per-scorer", type=float, metavar="X", help="GPUs of a scoring actor")
-    run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: an SQLite file in the output folder)")
+    run.add_argument("--max-failures", type=int, metavar="N", help="restarts of a trial without a finished round (3)")
+    run.add_argument(
+        "--scorers-on", metavar="WHERE",
+        help="nodes for scoring actors: a label such as role=scorer, or a custom resource (default: clip_scorer)",
+    )  # fmt: skip
+    run.add_argument("--trials-on", metavar="WHERE", help="nodes for trials, likewise (default: trainer)")
+    run.add_argument("--fetch-data", action="store_true", default=None, help="nodes download data sets they lack, once")
+    add_gpu_flags(run)
+    run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)")
     run.add_argument("--experiment-name", default=f"vlpure-{command.name}", metavar="NAME", help="experiment in MLflow")
     run.add_argument("--no-tracking", action="store_true", help="keep MLflow out of it")
 
@@ -109,20 +126,28 @@ def main_of(command: GridCommand) -> int:
 
 
 def _run(command: GridCommand, args: argparse.Namespace) -> int:
+    path = args.output_dir or Path("runs") / args.preset
+    if args.status:
+        return show_status(path, command.name)
     grid = _grid(command, args)
-    output = open_output(args.output_dir or Path("runs") / args.preset)
+    output = open_output(path)
     planned = plan_trials(grid.arm_trials(trial_overrides(args)), output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     progress.plan(command.title, output.path)
     if args.dry_run:
-        progress.bill(grid.run)
+        for line in bill_lines(planned, grid.run, output.ledger, address=args.address, machine=this_machine()):
+            print(line)
         return DONE
-    with output.locked() as locked:
+    with stoppable(), output.locked() as locked:
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
-        interrupted = _compute(planned, grid, locked, command, args, progress)
+        note_launch(locked, command.name, planned)
+        tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
+        interrupted = _compute(planned, grid, locked, args, progress, tracker)
         planned = refreshed(planned, locked)
-        _report(planned, locked, command, args)
+        files = _report(planned, locked, command, args)
+        if tracker is not None:
+            tracker.publish(files)
     if interrupted:
         return INTERRUPTED
     return DONE if all(p.is_finished for p in planned) else SOME_FAILED
@@ -136,42 +161,63 @@ def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[Pla
 def _grid(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     """The preset as the command wants it, with what the command line changes."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
-    run = ("cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent")
+    run = (
+        "cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent", "max_failures",
+        "scorers_on", "trials_on", "fetch_data", "deterministic", "plain_steps",
+    )  # fmt: skip
     changed = given({name: getattr(args, name) for name in run})
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)
     return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
+
+
+def _tracker(
+    planned: Sequence[PlannedTrial],
+    output: OutputFolder,
+    command: GridCommand,
+    args: argparse.Namespace,
+    progress: Progress,
+) -> Tracker:
+    """What mirrors the grid to MLflow."""
+    uri = args.tracking_uri or default_tracking_uri(output.path)
+    line = without_secrets(shlex.join([f"{command.name}.py", *sys.argv[1:]]), uri)
+    return Tracker(
+        planned,
+        output,
+        uri=uri,
+        experiment=args.experiment_name,
+        card=GridCard(
+            title=f"{command.title} ({args.preset})",
+            table=command.name,
+            facts={"preset": args.preset, "command": line},
+        ),
+        tell=progress.warn,
+    )
 
 
 def _compute(
     planned: Sequence[PlannedTrial],
     grid: GridConfig,
     output: OutputFolder,
-    command: GridCommand,
     args: argparse.Namespace,
     progress: Progress,
+    tracker: Tracker | None,
 ) -> bool:
     """Run what is left, with MLflow following; whether the user interrupted it."""
     todo = [p for p in distinct(planned) if not p.is_finished]
-    tracker = None
-    if not args.no_tracking:
-        tracker = Tracker(
-            planned,
-            output,
-            uri=args.tracking_uri or default_tracking_uri(output.path),
-            experiment=args.experiment_name,
-            title=f"{command.title} ({args.preset})",
-            tell=progress.warn,
-        )
+    if tracker is not None:
         tracker.start()
     interrupted = False
     try:
         if todo:
             from orchestrator.runner import run_grid  # Ray, only now that the input is known to be good
 
-            run_grid(todo, output, grid.run, address=args.address, listener=progress)
+            with progress.live():
+                run_grid(todo, output, grid.run, address=args.address, listener=progress)
     except KeyboardInterrupt:
         interrupted = True
-        progress.warn("interrupted: every finished round is saved; the same command goes on from there")
+        progress.warn(
+            "interrupted: every finished round is saved; the same command goes on from there (Ctrl-C again: no report)"
+        )
     finally:
         if tracker is not None:
             progress.tell("MLflow: sending what is left")
@@ -181,8 +227,9 @@ def _compute(
 
 def _report(
     planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCommand, args: argparse.Namespace
-) -> None:
-    """Write the tables and the picture, print the tables, and say where everything lies."""
+) -> list[Path]:
+    """Write the tables and the picture, print the tables, and say where everything lies; the files."""
+    from experiments.reporting.details import details_of
     from experiments.reporting.files import write_report
     from experiments.reporting.frames import rounds_frame, trials_frame
     from experiments.reporting.tables import report_text
@@ -197,6 +244,7 @@ def _report(
         trials=trials,
         rounds=rounds,
         notes=command.notes,
+        details=details_of(planned),
         paper=command.paper(),
     )
     print()
@@ -204,13 +252,13 @@ def _report(
     for p in distinct(planned):
         if p.error is not None and not p.is_finished:
             print(f"failed: {p.label}: {p.error}", file=sys.stderr)
-    if args.quiet:
-        return
-    print(f"\nresults in {folder}:")
-    print("  " + "  ".join(file.name for file in files.all))
-    if not args.no_tracking:
-        uri = args.tracking_uri or default_tracking_uri(output.path)
-        print("compare runs in the MLflow UI: " + ui_command(uri))
+    if not args.quiet:
+        print(f"\nresults in {folder}:")
+        print("  " + "  ".join(file.name for file in files.all))
+        if not args.no_tracking:
+            uri = args.tracking_uri or default_tracking_uri(output.path)
+            print("compare runs in the MLflow UI: " + ui_command(uri))
+    return list(files.all)
 
 
 def ui_command(uri: str) -> str:

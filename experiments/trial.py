@@ -18,6 +18,7 @@ from experiments.arms import ARMS
 from experiments.flags import (
     DONE,
     PRESETS,
+    add_gpu_flags,
     add_output_flags,
     add_trial_flags,
     given,
@@ -60,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how it is computed")
     how.add_argument("--cpus-per-trial", type=int, metavar="N", help="torch threads (default: the preset's)")
     how.add_argument("--gpus-per-trial", type=float, metavar="N", help="above 0: use the GPU (default: 0)")
+    add_gpu_flags(how)
     how.add_argument(
         "-o", "--output-dir", type=Path, metavar="DIR", help="keep the records here, and continue from them"
     )
@@ -90,7 +92,9 @@ def _grid(args: argparse.Namespace) -> GridConfig:
         "strategies": (args.strategy,),
         "seeds": (args.seed,),
     }
-    run = given({"cpus_per_trial": args.cpus_per_trial, "gpus_per_trial": args.gpus_per_trial or 0})
+    run = {"gpus_per_trial": args.gpus_per_trial or 0} | given(
+        {name: getattr(args, name) for name in ("cpus_per_trial", "deterministic", "plain_steps")}
+    )
     return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run, arms=ARMS)
 
 
@@ -125,6 +129,8 @@ def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *,
         cpus=run.cpus_per_trial,
         gpus=run.gpus_per_trial,
         progress=show.steps if args.verbose else None,
+        deterministic=run.deterministic,
+        plain_steps=run.plain_steps,
     )
     show.summary(records)
     return DONE

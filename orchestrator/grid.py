@@ -36,7 +36,18 @@ class RunSettings(Settings):
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Most trials at a time; none: as many as the resources allow."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """How often a trial whose process dies is started again."""
+    """How often a trial whose process dies is started again without having finished a round in between."""
+    scorers_on: str | None = None
+    """Where scoring actors run: a node label `key=value`, or a custom resource of which each takes 1. None: on nodes
+    with the resource `clip_scorer` where there are any, else anywhere."""
+    trials_on: str | None = None
+    """Where trials run, likewise. None: on nodes with the resource `trainer` where there are any, else anywhere."""
+    fetch_data: bool = False
+    """Whether a node that lacks a data set downloads it, once."""
+    deterministic: bool = False
+    """On a GPU: equal seeds give equal records, to the bit and more slowly. On a CPU they always do."""
+    plain_steps: bool = False
+    """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
 
 
 class GridConfig(Settings):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from data.storage import write_atomically, write_text_atomically
+from experiments.reporting.details import Details
 from experiments.reporting.figures import curves_png
 from experiments.reporting.layout import Table
 from experiments.reporting.paper_values import PaperValues
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
 SHARES = dict.fromkeys(("mean", "sd", "interval_low", "interval_high", "paper"), 6)
 """Decimals of the table's CSV file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture that a report shows: a PNG or SVG file in its folder."""
+
+    path: Path
+    title: str
+    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +57,22 @@ def write_report(
     trials: pd.DataFrame,
     rounds: pd.DataFrame,
     notes: Sequence[str] = (),
+    details: Details | None = None,
     paper: PaperValues | None = None,
+    pictures: Sequence[Picture] = (),
+    compared: Sequence[str] | None = None,
 ) -> ReportFiles:
-    """Write trials.csv, rounds.csv, <name>.md, <name>.csv and curves.png into `folder`, which is created if needed.
+    """Write the report of a grid into `folder`, which is created if needed.
 
-    trials.csv and rounds.csv keep every digit, <name>.csv six decimals. `notes` are lines for the footer of <name>.md,
-    `paper` the paper's values.
-    Raises OSError where the folder cannot be written.
+    `name` names the files (`table4.md`), `title` heads them. `tables` are shown first, as they are. `trials` and
+    `rounds` are the frames of `reporting.frames`: everything else is computed from them. `notes` are lines for the
+    footer. `details` are of the single trials, by fingerprint. `paper` holds the paper's values, shares in [0, 1], a
+    metric (`aubc_paper`, `last_accuracy`) a mapping; None: there are none to stand beside ours. `pictures` are shown in
+    the page, after the report's own. `compared` are the strategies that the statistics compare; None: all that have a
+    rival in their condition.
+
+    trials.csv and rounds.csv keep every digit, the other CSV files six decimals. Raises OSError where the folder cannot
+    be written.
     """
     files = ReportFiles(
         trials=folder / "trials.csv",

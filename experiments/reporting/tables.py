@@ -54,16 +54,6 @@ def table4_tables(trials: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def table4_markdown(trials: pd.DataFrame, *, notes: Sequence[str] = ()) -> str:
-    """`report_markdown` of Table 4."""
-    return report_markdown("Table 4", table4_tables(trials), trials, notes=notes)
-
-
-def table4_text(trials: pd.DataFrame, *, notes: Sequence[str] = (), width: int = 120) -> str:
-    """`report_text` of Table 4."""
-    return report_text(table4_tables(trials), trials, notes=notes, width=width)
-
-
 def report_markdown(title: str, tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequence[str] = ()) -> str:
     """The tables as a Markdown page with a footer; `notes` (one line each) are added to it."""
     best_and_second = "**best** and <u>second</u> in each column"
