@@ -20,7 +20,7 @@ DOMAIN_RATIOS = (0.5, 0.5)
 @cache
 def paper_table4() -> dict[CellKey, float]:
     """AUBC of the paper's Table 4 in [0, 1], by its rule (divided by n): compare with `aubc_paper` only."""
-    return {_cell(row, row["strategy"]): _share(row["aubc_percent"]) for row in _rows("table4.csv")}
+    return {_cell(row, row["strategy"]): _share(row["aubc_percent"]) for row in paper_rows("table4.csv")}
 
 
 @cache
@@ -41,7 +41,7 @@ def paper_table6() -> dict[tuple[str, float], dict[str, float]]:
     names = {"zero_shot": "zero-shot", "full_shot": "full-shot", **{f"round_{n}": f"round {n}" for n in range(4)}}
     return {
         (row["dataset"], float(row["mismatch_ratio"])): {name: _share(row[column]) for column, name in names.items()}
-        for row in _rows("table6.csv")
+        for row in paper_rows("table6.csv")
     }
 
 
@@ -51,7 +51,7 @@ def paper_table7() -> dict[CellKey, float]:
     arms = {"11": "vlpure", "10": "vlpure-no-visual", "01": "vlpure-fixed-scale", "00": "vlpure-bare"}
     return {
         _cell(row, arms[row["self_temperature_tuning"] + row["visual_similarity_weights"]]): _share(row["aubc_percent"])
-        for row in _rows("table7.csv")
+        for row in paper_rows("table7.csv")
         if row["strategy"] == "vlpure"
     }
 
@@ -62,7 +62,7 @@ def paper_table8() -> dict[CellKey, float]:
     arms = {"conf": "vlpure", "ll": "vlpure-ll", "coreset": "vlpure-coreset"}
     return {
         _cell(row, arms[row["informativeness"]]): _share(row["aubc_percent"])
-        for row in _rows("table8.csv")
+        for row in paper_rows("table8.csv")
         if row["informativeness"] in arms
     }
 
@@ -70,7 +70,7 @@ def paper_table8() -> dict[CellKey, float]:
 def _of_domains(column: str) -> dict[CellKey, float]:
     return {
         CellKey(f"domainnet-{row['domain']}", *DOMAIN_RATIOS, row["strategy"]): _share(row[column])
-        for row in _rows("table5.csv")
+        for row in paper_rows("table5.csv")
     }
 
 
@@ -82,6 +82,7 @@ def _share(percent: str) -> float:
     return float(percent) / 100
 
 
-def _rows(name: str) -> list[dict[str, str]]:
+def paper_rows(name: str) -> list[dict[str, str]]:
+    """The rows of a file of `experiments/paper`, as texts."""
     with (FOLDER / name).open(newline="") as file:
         return list(csv.DictReader(file))
