@@ -28,6 +28,7 @@ from experiments.flags import (
 )
 from experiments.progress import Progress
 from experiments.reporting.layout import Table
+from experiments.reporting.paper_values import PaperValues
 from experiments.status import show_status
 from experiments.stopping import stoppable
 from orchestrator.grid import GridConfig, load_preset
@@ -57,6 +58,10 @@ class GridCommand:
     """The tables of the frames `trials` and `rounds` (`experiments.reporting.frames`)."""
     rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
     """Names of its strategies and arms, where the command line names none, from those of the preset."""
+    paper: Callable[[], PaperValues] = dict
+    """The paper's values."""
+    notes: tuple[str, ...] = ()
+    """Lines for the reader of the report."""
 
 
 def make_parser(command: GridCommand) -> argparse.ArgumentParser:
@@ -227,7 +232,6 @@ def _report(
     from experiments.reporting.details import details_of
     from experiments.reporting.files import write_report
     from experiments.reporting.frames import rounds_frame, trials_frame
-    from experiments.reporting.paper_values import paper_table4
     from experiments.reporting.tables import report_text
 
     trials, rounds = trials_frame(planned), rounds_frame(planned)
@@ -239,11 +243,12 @@ def _report(
         tables=tables,
         trials=trials,
         rounds=rounds,
+        notes=command.notes,
         details=details_of(planned),
-        paper={"aubc_paper": paper_table4()},
+        paper=command.paper(),
     )
     print()
-    print(report_text(tables, trials))
+    print(report_text(tables, trials, notes=command.notes))
     for p in distinct(planned):
         if p.error is not None and not p.is_finished:
             print(f"failed: {p.label}: {p.error}", file=sys.stderr)

@@ -1,24 +1,21 @@
 """Makes a report of what is there: of one or several run folders, or of an MLflow experiment.
 
 python experiments/report.py runs/demo
+python experiments/report.py --data                (the paper's Tables 1 to 3, computed by the data code)
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from experiments.arms import ARMS
 from experiments.flags import DONE, add_output_flags, run_command
 from orchestrator.plan import PlannedTrial
-
-ARMS: Mapping[str, Mapping[str, Any]] = {}
-"""Arms whose names rows get, where their settings fit."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,6 +36,8 @@ def make_parser() -> argparse.ArgumentParser:
         "-o", "--output-dir", type=Path, metavar="DIR",
         help="where the report goes (default: report in the first RUN_DIR; with --from-mlflow: report)",
     )  # fmt: skip
+    parser.add_argument("--data", action="store_true", help="in place of folders: Tables 1 to 3, on data and problems")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="with --data: folder with the data sets' files")
     parser.add_argument("--title", help="heading (default: says what it was made from)")
     add_output_flags(parser)
     return parser
@@ -50,13 +49,28 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.data:
+        if args.run_dirs or args.from_mlflow is not None:
+            raise ValueError("--data is about data sets, not about runs: give no RUN_DIR and no --from-mlflow with it")
+        return _print_data(args)
     if args.from_mlflow is not None:
         return _report_mlflow(args)
     if args.experiment is not None:
         raise ValueError("--experiment names an experiment in MLflow; give --from-mlflow URI too")
     if not args.run_dirs:
-        raise ValueError("nothing to report: give a RUN_DIR (the output folder of a grid), or --from-mlflow URI")
+        raise ValueError(
+            "nothing to report: give a RUN_DIR (the output folder of a grid), --from-mlflow URI, or --data"
+        )
     return _report_folders(args)
+
+
+def _print_data(args: argparse.Namespace) -> int:
+    """Tables 1 to 3."""
+    from experiments.reporting.data_tables import data_tables
+    from experiments.reporting.layout import render_text
+
+    print("\n".join(render_text(table, width=160) for table in data_tables(args.data_root)))
+    return DONE
 
 
 def _report_folders(args: argparse.Namespace) -> int:
