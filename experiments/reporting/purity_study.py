@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.reporting.purity_figures import ClassTerm, ExampleSheet, PurityExample, ScaleSweep
+from experiments.reporting.purity_examples import ClassTerm, ExampleSheet, PurityExample
+from experiments.reporting.scale_sweep import ScaleSweep
 from experiments.reporting.statistics import Condition
 from orchestrator.config import TrialConfig
 from orchestrator.local import cached_data_set

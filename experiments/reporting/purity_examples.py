@@ -1,37 +1,25 @@
-"""Figures 5 and 6: the purity step on single images, and its accuracy at every logit scale; values and pictures.
+"""Figure 5: the purity step on single images; values and picture.
 
-The values come from `purity_study`. Shapes: H and W height and width in pixels, T logit scales.
+The values come from `purity_study`. Shapes: H and W height and width in pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.reporting.drawing import (
-    FEWEST_FOR_BAND,
-    PAGE_WIDTH,
-    PRINT_FONT,
-    PRINT_SMALL,
-    band_alpha,
-    condition_text,
-    curve_handle,
-    draw_curve,
-    dress_panel,
-    new_figure,
-)
-from experiments.reporting.statistics import Condition, estimate, unique
-from experiments.reporting.styles import ID_COLOUR, OOD_COLOUR, REFERENCE_COLOUR, dataset_style
+from experiments.reporting.drawing import PAGE_WIDTH, PRINT_FONT, PRINT_SMALL, condition_text, new_figure
+from experiments.reporting.statistics import Condition
+from experiments.reporting.styles import ID_COLOUR, OOD_COLOUR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LINE_WIDTH, MARKER_SIZE = 1.2, 4.5
 CARD_HEIGHT, CARD_GAP, HEAD_HEIGHT = 1.08, 0.14, 0.22
 """Inches, of an example, between two of them, and above the first."""
 IMAGE_SIDE = 0.86
@@ -95,23 +83,6 @@ class ExampleSheet:
     examples: Sequence[PurityExample]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ScaleSweep:
-    """Balanced accuracy of ID against OOD at each logit scale, in one trial before its first query."""
-
-    condition: Condition
-    seed: int
-    scales_T: NDArray[np.float64]
-    labelled_T: NDArray[np.float64] | None
-    """On the labelled images; None where one kind is not labelled yet."""
-    pool_T: NDArray[np.float64]
-    """On the unlabelled images, whose truth the strategy does not know."""
-    tuned: tuple[float, float, float] | None
-    """(logit scale that Eq. 8 chooses, accuracy there on the labelled images, on the pool); None: it was not tuned."""
-    fixed_scale: float
-    """The scale without tuning."""
-
-
 def example_caption(sheet: ExampleSheet, run: str) -> str:
     """What Figure 5 shows, in one paragraph."""
     tuned = "tuned on the labels" if sheet.is_tuned else "not tuned"
@@ -147,50 +118,6 @@ def draw_examples(sheet: ExampleSheet) -> Figure:
         for row, example in enumerate(examples):
             bottom = height - HEAD_HEIGHT - (row + 1) * (CARD_HEIGHT + CARD_GAP) + CARD_GAP / 2
             _draw_card(figure, example, left + CARD_GAP, bottom, width - 2 * CARD_GAP)
-    return figure
-
-
-def scale_caption(sweeps: Sequence[ScaleSweep], run: str) -> str:
-    """What Figure 6 shows, in one paragraph."""
-    where = "; ".join(
-        f"{condition_text(condition)}, {len(of_it)} seed{'s' * (len(of_it) != 1)}"
-        for condition, of_it in _by_condition(sweeps).items()
-    )
-    untuned = [f"{sweep.condition.dataset} seed {sweep.seed}" for sweep in sweeps if sweep.tuned is None]
-    return (
-        "Figure 6. Balanced accuracy (mean of the recalls of ID and OOD) of the purity step against the logit scale, "
-        f"before the first query: {where}. Left on the labelled images, on which Eq. 8 chooses the scale, right on the "
-        f"unlabelled pool. Lines: mean over seeds; bands: 95 % t-interval of the mean, from {FEWEST_FOR_BAND} seeds "
-        "up. "
-        "Marks: the tuned scale of each seed, at that seed's own accuracy. Dashed: the scale without tuning."
-        + (f" Not tuned, as one kind of image is not labelled yet: {', '.join(untuned)}." if untuned else "")
-        + f" Run: {run}.\n"
-    )
-
-
-def draw_scales(sweeps: Sequence[ScaleSweep]) -> Figure:
-    """Figure 6: labelled set left, pool right, a curve a data set."""
-    figure = new_figure(PAGE_WIDTH, 2.9)
-    left, right = figure.subplots(1, 2, sharey=True)
-    grouped = _by_condition(sweeps)
-    for order, (condition, of_it) in enumerate(grouped.items()):
-        alpha = band_alpha(len(grouped))
-        labelled = [sweep.labelled_T for sweep in of_it if sweep.labelled_T is not None]
-        if labelled:
-            _draw_sweep(left, of_it[0].scales_T, np.stack(labelled), condition, alpha, order)
-        _draw_sweep(right, of_it[0].scales_T, np.stack([sweep.pool_T for sweep in of_it]), condition, alpha, order)
-        _mark_tuned(left, [(sweep.tuned[0], sweep.tuned[1]) for sweep in of_it if sweep.tuned], condition)
-        _mark_tuned(right, [(sweep.tuned[0], sweep.tuned[2]) for sweep in of_it if sweep.tuned], condition)
-    for axes, title in ((left, "labelled images"), (right, "unlabelled pool")):
-        for fixed in sorted({sweep.fixed_scale for sweep in sweeps}):
-            axes.axvline(fixed, color=REFERENCE_COLOUR, linestyle=(0, (4, 3)), linewidth=0.8, zorder=1)
-        axes.set_xscale("log")
-        axes.set_title(title, fontsize=PRINT_FONT)
-        axes.set_xlabel("logit scale (1 / temperature)", fontsize=PRINT_FONT)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        dress_panel(axes, tick_size=PRINT_SMALL)
-    left.set_ylabel("balanced accuracy, ID against OOD", fontsize=PRINT_FONT)
-    _add_scale_legend(figure, [condition.dataset for condition in grouped])
     return figure
 
 
@@ -243,69 +170,6 @@ def _draw_terms(table: Axes, example: PurityExample, colour: str) -> None:
         1, num_lines - 0.4, f"ID score {example.id_score:.3f} {sign} OOD score {example.ood_score:.3f}",
         ha="right", va="center", fontsize=PRINT_SMALL, color=colour, weight="bold",
     )  # fmt: skip
-
-
-def _draw_sweep(
-    axes: Axes,
-    scales_T: NDArray[np.float64],
-    accuracy_ST: NDArray[np.float64],
-    condition: Condition,
-    alpha: float,
-    order: int,
-) -> None:
-    """The mean over seeds (rows) at each scale, with its band."""
-    draw_curve(
-        axes,
-        scales_T.tolist(),
-        [estimate(accuracy_ST[:, position].tolist()) for position in range(len(scales_T))],
-        replace(dataset_style(condition.dataset), marker="None"),
-        line_width=LINE_WIDTH,
-        marker_size=MARKER_SIZE,
-        band_alpha=alpha,
-        order=order,
-    )
-
-
-def _mark_tuned(axes: Axes, points: Sequence[tuple[float, float]], condition: Condition) -> None:
-    style = dataset_style(condition.dataset)
-    axes.plot(
-        [scale for scale, _ in points],
-        [accuracy for _, accuracy in points],
-        linestyle="none",
-        marker=style.marker,
-        color=style.colour,
-        markersize=MARKER_SIZE * style.size,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        zorder=4,
-    )
-
-
-def _add_scale_legend(figure: Figure, datasets: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        curve_handle(dataset, dataset_style(dataset), line_width=LINE_WIDTH, marker_size=MARKER_SIZE)
-        for dataset in unique(datasets)
-    ]
-    handles.append(Line2D([], [], color=REFERENCE_COLOUR, linestyle=(0, (4, 3)), linewidth=0.8, label="without tuning"))
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(4, len(handles)),
-        frameon=False,
-        fontsize=PRINT_FONT,
-        handlelength=3.0,
-        title="marks: the tuned scale of each seed",
-        title_fontsize=PRINT_SMALL,
-    )
-
-
-def _by_condition(sweeps: Sequence[ScaleSweep]) -> dict[Condition, list[ScaleSweep]]:
-    grouped: dict[Condition, list[ScaleSweep]] = {}
-    for sweep in sweeps:
-        grouped.setdefault(sweep.condition, []).append(sweep)
-    return grouped
 
 
 def _truth(is_id: bool) -> str:
