@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.storage import CACHE_VARIABLE
+from orchestrator.errors import RunStopped
 from orchestrator.grid import Nested, merge, parse_overrides
 
 PRESETS = Path(__file__).parent / "presets"
@@ -23,7 +24,7 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
     """Parse the command line and run `body`; the exit code.
 
     A ValueError is a user's mistake: one line on the standard error stream, no traceback (unless --debug), exit 2. An
-    ArithmeticError is a computation that went wrong: one line, exit 1.
+    ArithmeticError is a computation that went wrong, RunStopped something outside (a full disk): one line, exit 1.
     """
     args = parser.parse_args()
     if not args.debug:
@@ -40,7 +41,7 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
             raise
         print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
-    except ArithmeticError as error:
+    except (ArithmeticError, RunStopped) as error:
         if args.debug:
             raise
         print(f"{parser.prog}: failed: {error}", file=sys.stderr)

@@ -11,7 +11,7 @@ from data.progress import duration
 from orchestrator.grid import RunSettings
 from orchestrator.ledger import Ledger
 from orchestrator.metrics import summarise
-from orchestrator.plan import PlannedTrial, feature_lines
+from orchestrator.plan import PlannedTrial, distinct, feature_lines
 
 
 class Progress:
@@ -39,10 +39,11 @@ class Progress:
 
     def plan(self, title: str, output: Path) -> None:
         """What there is to do."""
-        finished = sum(p.is_finished for p in self._planned)
-        rounds = sum(p.trial.rounds - len(p.records) for p in self._planned)
+        trials = distinct(self._planned)
+        finished = sum(p.is_finished for p in trials)
+        rounds = sum(p.trial.rounds - len(p.records) for p in trials)
         self.tell(
-            f"{title}: {len(self._planned)} trials, {finished} finished, {len(self._planned) - finished} to run "
+            f"{title}: {len(trials)} trials, {finished} finished, {len(trials) - finished} to run "
             f"({rounds} rounds) -> {output}"
         )
 
@@ -51,7 +52,7 @@ class Progress:
         cells: dict[tuple[str, ...], list[PlannedTrial]] = {}
         for p in self._planned:
             trial = p.trial
-            key = (trial.dataset, f"{trial.mismatch_ratio:g}", f"{trial.ood_ratio:g}", trial.strategy)
+            key = (trial.dataset, f"{trial.mismatch_ratio:g}", f"{trial.ood_ratio:g}", p.row)
             cells.setdefault(key, []).append(p)
         header = ("dataset", "mismatch", "ood", "strategy", "seeds done", "seeds left")
         rows = [header, *((*key, _seeds(cell, done=True), _seeds(cell, done=False)) for key, cell in cells.items())]
@@ -66,8 +67,9 @@ class Progress:
         )
         for line in feature_lines(self._planned):
             print(line)
-        known = [sum(r.seconds.values()) for p in self._planned for r in p.records if sum(r.seconds.values())]
-        left = sum(p.trial.rounds - len(p.records) for p in self._planned)
+        trials = distinct(self._planned)
+        known = [sum(r.seconds.values()) for p in trials for r in p.records if sum(r.seconds.values())]
+        left = sum(p.trial.rounds - len(p.records) for p in trials)
         if known and left:
             mean = sum(known) / len(known)
             print(f"{left} rounds left at {mean:.2f} s measured so far: {duration(left * mean)} of trial time")
@@ -83,14 +85,19 @@ class Progress:
         self._rounds_done += 1
         self._rounds_left -= 1
         if self._verbose:
-            self.tell(f"  {planned.trial.label}: round {round_number}, accuracy {accuracy:.3f}")
+            self.tell(f"  {planned.label}: round {round_number}, accuracy {accuracy:.3f}")
+
+    def stumble(self, planned: PlannedTrial, reason: str) -> None:
+        """A trial was lost and is started again."""
+        if self._verbose:
+            self.tell(f"  {planned.trial.label}: started again: {reason}")
 
     def end(self, planned: PlannedTrial, error: str | None) -> None:
         """One trial ended."""
         self._num_ended += 1
         count = f"[{self._num_ended}/{self._num_todo}]"
         if error is not None:
-            self.warn(f"{count} {planned.trial.label}: FAILED: {error}")
+            self.warn(f"{count} {planned.label}: FAILED: {error}")
             return
         records = self._ledger.history(planned.fingerprint)[: planned.trial.rounds]
         summary = summarise(records)
@@ -98,7 +105,7 @@ class Progress:
         left = (time.monotonic() - self._started) / max(1, self._rounds_done) * self._rounds_left
         seconds = sum(sum(record.seconds.values()) for record in records)
         self.tell(
-            f"{count} {planned.trial.label}: aubc {summary.aubc:.3f}  last {summary.last_accuracy:.3f}{precision}"
+            f"{count} {planned.label}: aubc {summary.aubc:.3f}  last {summary.last_accuracy:.3f}{precision}"
             f"  ({duration(seconds)}; {duration(left)} left)"
         )
 

@@ -14,6 +14,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.registry import split_protocol_of
+from experiments.arms import ARMS
 from experiments.flags import (
     DONE,
     PRESETS,
@@ -23,7 +24,7 @@ from experiments.flags import (
     run_command,
     trial_overrides,
 )
-from orchestrator.config import TrialConfig
+from orchestrator.arms import ArmTrial
 from orchestrator.grid import GridConfig, RunSettings, load_preset
 from orchestrator.metrics import summarise
 from orchestrator.output import OutputFolder, open_output
@@ -46,7 +47,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--mismatch-ratio", type=float, default=0.2, metavar="R", help="share of ID classes (default: 0.2)"
     )
     what.add_argument("--ood-ratio", type=float, default=0.6, metavar="R", help="share of OOD images (default: 0.6)")
-    what.add_argument("--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure)")
+    what.add_argument(
+        "--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure), or an arm"
+    )
     what.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     what.add_argument(
         "--preset",
@@ -71,11 +74,11 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> int:
     grid = _grid(args)
-    (trial,) = grid.trials(trial_overrides(args))
+    (arm_trial,) = grid.arm_trials(trial_overrides(args))
     if args.output_dir is None:
-        return _compute(trial, grid.run, args, output=None)
+        return _compute(arm_trial, grid.run, args, output=None)
     with open_output(args.output_dir).locked() as output:
-        return _compute(trial, grid.run, args, output=output)
+        return _compute(arm_trial, grid.run, args, output=output)
 
 
 def _grid(args: argparse.Namespace) -> GridConfig:
@@ -88,7 +91,7 @@ def _grid(args: argparse.Namespace) -> GridConfig:
         "seeds": (args.seed,),
     }
     run = given({"cpus_per_trial": args.cpus_per_trial, "gpus_per_trial": args.gpus_per_trial or 0})
-    return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run)
+    return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run, arms=ARMS)
 
 
 def _preset_of(dataset: str) -> str:
@@ -98,9 +101,10 @@ def _preset_of(dataset: str) -> str:
     return "demo" if dataset == "digits" else "cpu"
 
 
-def _compute(trial: TrialConfig, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:
+def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:
     """Run the trial from where its records end."""
-    (planned,) = plan_trials([trial], output.ledger if output else None)
+    (planned,) = plan_trials([arm_trial], output.ledger if output else None)
+    trial = planned.trial
     show = _Printer(planned, quiet=args.quiet)
     from orchestrator.local import compute_trial, local_scorer  # torch, only now that the input is known to be good
 
@@ -149,7 +153,7 @@ class _Printer:
         if self._quiet:
             return
         if not self._has_header:
-            print(self._planned.trial.label)
+            print(self._planned.label)
             print("round  accuracy  precision    ID   OOD   scale  seconds")
             self._has_header = True
         precision = "-" if record.precision is None else f"{record.precision:.4f}"

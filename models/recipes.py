@@ -31,6 +31,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "flip": False,
         "crop_padding": 0,
     },
+    # CLIPN as it is, with the names of the ID classes (protocol 1.9, Table 6).
+    "zero-shot": {"network": "zero-shot", "encoder": "clipn", "flip": False, "crop_padding": 0, "rotation": 0},
     # For scikit-learn's digits; chosen on the images set apart for the small CLIPN, which are in no pool and no test.
     "demo": {
         "width": 8,

@@ -82,6 +82,15 @@ def open_output(path: Path) -> OutputFolder:
     return OutputFolder(path=path, grid_id=grid_id)
 
 
+def is_this_output(path: Path, grid_id: str) -> bool:
+    """Whether the grid's output folder is here, on this machine or on a file system shared with it."""
+    try:
+        content = json.loads((path / MARKER).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("grid_id") == grid_id
+
+
 def _check_writable(path: Path) -> None:
     """Raises ValueError unless `path` is, or could become, a folder that this process may write to."""
     import os

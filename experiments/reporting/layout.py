@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from experiments.reporting.statistics import CellKey
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
@@ -12,6 +14,10 @@ class Cell:
 
     text: str
     mark: str = ""
+    key: CellKey | None = None
+    """The trials that it stands for; None where it stands for no cell of the grid."""
+    dagger: bool = False
+    """Whether the data cannot tell it from the best of its column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

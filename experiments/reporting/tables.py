@@ -55,16 +55,26 @@ def table4_tables(trials: pd.DataFrame) -> list[Table]:
 
 
 def table4_markdown(trials: pd.DataFrame, *, notes: Sequence[str] = ()) -> str:
+    """`report_markdown` of Table 4."""
+    return report_markdown("Table 4", table4_tables(trials), trials, notes=notes)
+
+
+def table4_text(trials: pd.DataFrame, *, notes: Sequence[str] = (), width: int = 120) -> str:
+    """`report_text` of Table 4."""
+    return report_text(table4_tables(trials), trials, notes=notes, width=width)
+
+
+def report_markdown(title: str, tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequence[str] = ()) -> str:
     """The tables as a Markdown page with a footer; `notes` (one line each) are added to it."""
     best_and_second = "**best** and <u>second</u> in each column"
-    parts = ["# Table 4\n", *(render_markdown(table) for table in table4_tables(trials))]
+    parts = [f"# {title}\n", *(render_markdown(table) for table in tables)]
     footer = "\n".join(f"- {line}" for line in [*footer_lines(trials, best_and_second), *notes])
     return "\n".join([*parts, "### How to read this\n", footer]) + "\n"
 
 
-def table4_text(trials: pd.DataFrame, *, notes: Sequence[str] = (), width: int = 120) -> str:
+def report_text(tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequence[str] = (), width: int = 120) -> str:
     """The tables for a terminal of `width` characters, with the same footer."""
-    parts = [render_text(table, width=width) for table in table4_tables(trials)]
+    parts = [render_text(table, width=width) for table in tables]
     lines = [*footer_lines(trials, "* best and + second in each column"), *notes]
     footer = "\n".join(textwrap.fill(line, width, subsequent_indent="  ") for line in lines)
     return "\n".join([*parts, footer]) + "\n"
@@ -136,7 +146,7 @@ def _estimates_table(
         Row(
             label=strategy,
             cells=tuple(
-                Cell(text=format_estimate(estimates.get(key)), mark=marks.get(key, ""))
+                Cell(text=format_estimate(estimates.get(key)), mark=marks.get(key, ""), key=key)
                 for key in (CellKey(*condition, strategy) for condition in conditions)
             ),
         )
@@ -151,7 +161,9 @@ def _paper_table(
     rows = []
     for strategy in strategies:
         keys = [CellKey(*condition, strategy) for condition in conditions]
-        rows.append(Row(label=strategy, cells=tuple(Cell(text=_beside_paper(key, ours.get(key))) for key in keys)))
+        rows.append(
+            Row(label=strategy, cells=tuple(Cell(text=_beside_paper(key, ours.get(key)), key=key) for key in keys))
+        )
     return _table(title, conditions, rows)
 
 

@@ -131,7 +131,10 @@ def test_markdown_escapes_what_would_end_a_cell() -> None:
 def test_report_files_are_written(trials: pd.DataFrame, tmp_path: Path) -> None:
     rounds = pd.read_csv(GOLDEN / "rounds.csv")
     rounds.loc[0, "accuracy"] = 1 / 3  # every digit is kept
-    files = write_report(tmp_path / "new", trials=trials, rounds=rounds, notes=("Recipe: 5 rounds.",))
+    files = write_report(
+        tmp_path / "new", name="table4", title="Table 4", tables=table4_tables(trials), trials=trials, rounds=rounds,
+        notes=("Recipe: 5 rounds.",),
+    )  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in files.all)
     assert files.table_markdown.read_text() == (GOLDEN / "table4.md").read_text()
     assert files.table_csv.read_text() == (GOLDEN / "table4.csv").read_text()
@@ -143,6 +146,6 @@ def test_report_files_are_written(trials: pd.DataFrame, tmp_path: Path) -> None:
 
 def test_without_rounds_there_is_no_picture(trials: pd.DataFrame, tmp_path: Path) -> None:
     rounds = pd.read_csv(GOLDEN / "rounds.csv").iloc[:0]
-    files = write_report(tmp_path, trials=trials, rounds=rounds)
+    files = write_report(tmp_path, name="table4", title="Table 4", tables=[], trials=trials, rounds=rounds)
     assert files.curves is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rounds.csv", "table4.csv", "table4.md", "trials.csv"]
