@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from experiments.flags import (
 from experiments.progress import Progress
 from experiments.reporting.layout import Table
 from experiments.stopping import stoppable
+from orchestrator.arms import ArmTrial
 from orchestrator.grid import GridConfig, load_preset
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
@@ -47,8 +49,8 @@ class GridCommand:
     """Of the files it writes, of their folder in the output folder, and of its section in presets."""
     title: str
     description: str
-    tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]]
-    """The tables of the frames `trials` and `rounds` (`experiments.reporting.frames`)."""
+    tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]] = lambda trials, rounds: []
+    """The tables of the frames `trials` and `rounds` (`experiments.reporting.frames`); none for who draws only."""
     rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
     """Names of its strategies and arms, where the command line names none, from those of the preset."""
 
@@ -112,9 +114,24 @@ def main_of(command: GridCommand) -> int:
 
 
 def _run(command: GridCommand, args: argparse.Namespace) -> int:
-    grid = _grid(command, args)
+    grid = grid_of(command, args)
+    trials = grid.arm_trials(trial_overrides(args))
+    return run_and_report(command, grid, trials, args, partial(_report, command=command, args=args))
+
+
+def run_and_report(
+    command: GridCommand,
+    grid: GridConfig,
+    trials: Sequence[ArmTrial],
+    args: argparse.Namespace,
+    report: Callable[[Sequence[PlannedTrial], OutputFolder], None],
+) -> int:
+    """Run what the output folder lacks of the trials, then `report` on all of them; the exit code.
+
+    With --dry-run the plan is printed and nothing else is done.
+    """
     output = open_output(args.output_dir or Path("runs") / args.preset)
-    planned = plan_trials(grid.arm_trials(trial_overrides(args)), output.ledger)
+    planned = plan_trials(trials, output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     progress.plan(command.title, output.path)
     if args.dry_run:
@@ -125,7 +142,7 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
         planned = refreshed(planned, locked)
         interrupted = _compute(planned, grid, locked, command, args, progress)
         planned = refreshed(planned, locked)
-        _report(planned, locked, command, args)
+        report(planned, locked)
     if interrupted:
         return INTERRUPTED
     return DONE if all(p.is_finished for p in planned) else SOME_FAILED
@@ -136,7 +153,7 @@ def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[Pla
     return [look_up(output.ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm) for p in planned]
 
 
-def _grid(command: GridCommand, args: argparse.Namespace) -> GridConfig:
+def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     """The preset as the command wants it, with what the command line changes."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     run = (

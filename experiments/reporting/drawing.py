@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from data.registry import split_protocol_of
+from data.registry import FOLDER_PREFIX, split_protocol_of
 from experiments.reporting.statistics import Condition, Estimate
 from experiments.reporting.styles import REFERENCE_COLOUR, StrategyStyle
 from experiments.reporting.tables import format_ratio
@@ -29,6 +30,10 @@ PRINT_FONT, PRINT_SMALL = 8.0, 7.0
 FEWEST_FOR_BAND = 3
 """Seeds from which on an interval is drawn: with two, t is 12.7 and the band fills the panel and says nothing."""
 REFERENCE_DASHES = (0, (4, 3))
+
+
+class NothingToDraw(ValueError):
+    """A figure of which a run holds nothing yet."""
 
 
 def new_figure(width: float, height: float, *, arranged: bool = True) -> Figure:
@@ -147,9 +152,15 @@ def has_no_ratios(dataset: str) -> bool:
     return split_protocol_of(dataset) == "domain"
 
 
+def dataset_label(dataset: str) -> str:
+    """A data set's name for people: of a folder its last part."""
+    return Path(dataset.removeprefix(FOLDER_PREFIX)).name if dataset.startswith(FOLDER_PREFIX) else dataset
+
+
 def condition_text(condition: Condition) -> str:
     """A condition in words."""
+    dataset = dataset_label(condition.dataset)
     if has_no_ratios(condition.dataset):
-        return f"{condition.dataset} (one domain against all others)"
+        return f"{dataset} (one domain against all others)"
     ratios = f"mismatch {format_ratio(condition.mismatch_ratio)}, OOD {format_ratio(condition.ood_ratio)}"
-    return f"{condition.dataset} {ratios}"
+    return f"{dataset} {ratios}"

@@ -70,10 +70,13 @@ def map_caption(query_map: QueryMap, run: str) -> str:
         f"{condition_text(query_map.condition)}, seed {query_map.seed}. One t-SNE embedding of CLIPN's image features "
         "for all panels; the truth comes from the oracle's side. Grey: the unlabelled pool at the start "
         f"({pool} {query_map.num_pool:,} images), ID images darker than OOD images. In the titles: ID images among all "
-        "that were asked for."
-        + (f" Missing (no query yet): {', '.join(query_map.missing)}." if query_map.missing else "")
-        + f" Run: {run}.\n"
+        "that were asked for." + "".join(f" {note}." for note in missing_notes(query_map)) + f" Run: {run}.\n"
     )
+
+
+def missing_notes(query_map: QueryMap) -> tuple[str, ...]:
+    """Which strategies are not in the picture, in a sentence."""
+    return (f"Missing (no query yet): {', '.join(query_map.missing)}",) if query_map.missing else ()
 
 
 def draw_map(query_map: QueryMap) -> Figure:

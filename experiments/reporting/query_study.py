@@ -26,8 +26,8 @@ MOST_QUERIED = 300
 PERPLEXITY = 30.0
 
 
-def query_map(planned: Sequence[PlannedTrial], scorer: LocalPurityScorer) -> QueryMap | None:
-    """The queries of trials of one condition and seed, strategy by strategy; None where none has a query yet.
+def query_map(planned: Sequence[PlannedTrial], scorer: LocalPurityScorer) -> QueryMap:
+    """The queries of trials of one condition and seed, strategy by strategy; one or more of them has a query.
 
     The plane is the same for equal trials and records, whatever the machine's number of cores.
     """
@@ -35,10 +35,9 @@ def query_map(planned: Sequence[PlannedTrial], scorer: LocalPurityScorer) -> Que
     data = cached_data_set(first.dataset, first.data_root, first.on_bad_image == "skip")
     problem = pose_problem(first, data)
     is_id_A = problem.split.relabel(data.train.labels) < problem.num_id_classes
-    queried = {p.trial.strategy: _queried(p) for p in planned}
+    queried = {p.row: _queried(p) for p in planned}
     asked = {strategy: idx for strategy, idx in queried.items() if len(idx)}
-    if not asked:
-        return None
+    assert asked, "there is no query to embed"
     unlabelled_idx = problem.split.unlabelled_idx
     pool_idx = unlabelled_idx
     if len(pool_idx) > MOST_POOL:

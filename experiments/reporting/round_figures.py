@@ -12,6 +12,7 @@ from experiments.reporting.drawing import (
     PRINT_SMALL,
     band_alpha,
     curve_handle,
+    dataset_label,
     draw_curve,
     draw_reference,
     dress_panel,
@@ -47,7 +48,7 @@ def draw_page(page: Page) -> Figure:
                 _draw_panel(panel_axes, panel)
         first = next(panel for panel in row if panel is not None)
         label = QUANTITY_LABELS[first.quantity]
-        axes[0].set_ylabel(f"{first.condition.dataset}\n{label}", fontsize=PRINT_FONT)
+        axes[0].set_ylabel(f"{dataset_label(first.condition.dataset)}\n{label}", fontsize=PRINT_FONT)
     for axes, title in zip(panels[0], page.column_titles, strict=True):
         axes.set_title(title, fontsize=PRINT_FONT)
     for axes in panels[-1]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from experiments.reporting.drawing import condition_text, has_no_ratios, seeds_line
+from experiments.reporting.drawing import NothingToDraw, condition_text, dataset_label, has_no_ratios, seeds_line
 from experiments.reporting.figures import Curve, Quantity, cell_curves
 from experiments.reporting.statistics import CellKey, Condition, cell_key, sorted_conditions, unique
 from experiments.reporting.tables import format_ratio
@@ -17,7 +17,6 @@ from experiments.reporting.tables import format_ratio
 if TYPE_CHECKING:
     import pandas as pd
 
-RoundFigureNumber = Literal[7, 8, 9, 10, 11]
 Ratio = Literal["ood_ratio", "mismatch_ratio"]
 
 FULL_DATA, ID_ONLY = "full-data", "id-only"
@@ -44,13 +43,11 @@ class RoundFigure:
         return "mismatch_ratio" if self.columns == "ood_ratio" else "ood_ratio"
 
 
-ROUND_FIGURES: dict[RoundFigureNumber, RoundFigure] = {
-    7: RoundFigure(title="Precision of the queries for each OOD ratio", quantities=("precision",), columns="ood_ratio"),
-    8: RoundFigure(
-        title="Test accuracy for each OOD ratio", quantities=("accuracy",), columns="ood_ratio", with_full_data=True
-    ),
+ROUND_FIGURES: dict[int, RoundFigure] = {
+    7: RoundFigure(title="Precision of the queries", quantities=("precision",), columns="ood_ratio"),
+    8: RoundFigure(title="Test accuracy", quantities=("accuracy",), columns="ood_ratio", with_full_data=True),
     9: RoundFigure(
-        title="Test accuracy for each mismatch ratio",
+        title="Test accuracy",
         quantities=("accuracy",),
         columns="mismatch_ratio",
         with_full_data=True,
@@ -63,7 +60,9 @@ ROUND_FIGURES: dict[RoundFigureNumber, RoundFigure] = {
         with_id_only=True,
     ),
     11: RoundFigure(
-        title="With and without visual similarity weights", quantities=("precision", "accuracy"), columns="ood_ratio"
+        title="VLPure with and without visual similarity weights",
+        quantities=("precision", "accuracy"),
+        columns="ood_ratio",
     ),
 }
 
@@ -110,11 +109,11 @@ class Page:
         return [curve.num_seeds for panel in self.panels for curve in panel.curves.values()]
 
 
-def round_pages(number: RoundFigureNumber, trials: pd.DataFrame, rounds: pd.DataFrame) -> list[Page]:
+def round_pages(number: int, trials: pd.DataFrame, rounds: pd.DataFrame) -> list[Page]:
     """The pages of a figure: one a value of the ratio that its columns do not show.
 
-    `trials` has a row for each planned trial and says what should be there, `rounds` what is. Raises ValueError where
-    there is no finished round of any condition.
+    `trials` has a row for each planned trial and says what should be there, `rounds` what is. Raises NothingToDraw
+    where there is no finished round of any condition.
     """
     figure = ROUND_FIGURES[number]
     planned = {key: len(rows) for key, rows in _by_cell(trials)}
@@ -122,7 +121,7 @@ def round_pages(number: RoundFigureNumber, trials: pd.DataFrame, rounds: pd.Data
     levels = _full_data_levels(rounds) if figure.with_full_data else {}
     conditions = sorted_conditions(key for key in planned if key.strategy not in (FULL_DATA, ID_ONLY))
     if not any(key.condition in conditions for of_cell in curves.values() for key in of_cell):
-        raise ValueError(f"figure {number}: there is no finished round to draw yet")
+        raise NothingToDraw(f"figure {number}: there is no finished round to draw yet")
     pages = []
     for value in sorted({_page_ratio(figure, condition) for condition in conditions}):
         on_page = [condition for condition in conditions if _page_ratio(figure, condition) == value]
@@ -130,11 +129,11 @@ def round_pages(number: RoundFigureNumber, trials: pd.DataFrame, rounds: pd.Data
         rows = _rows(figure, on_page, columns, curves, levels)
         if any(panel is not None and panel.curves for row in rows for panel in row):
             ratio = RATIO_NAMES[figure.pages]
-            where = "one domain against all others" if value == NO_RATIO else f"at {ratio} ratio {format_ratio(value)}"
+            where = "one domain against all others" if value == NO_RATIO else f"{ratio} ratio {format_ratio(value)}"
             pages.append(
                 Page(
                     name=f"figure{number}-" + ("domains" if value == NO_RATIO else f"{ratio.lower()}-{100 * value:g}"),
-                    title=f"Figure {number}. {figure.title}, {where}",
+                    title=f"Figure {number}. {figure.title} over the rounds, {where}",
                     rows=rows,
                     column_titles=tuple(_column_title(figure, column) for column in columns),
                     notes=tuple(_notes(figure, on_page, planned, curves, levels)),
@@ -150,7 +149,6 @@ def caption(page: Page, run: str) -> str:
     line = seeds_line(page.curve_seeds)
     sentences = [
         page.title,
-        "A row a data set, a column a ratio",
         line[0].upper() + line[1:],
         *(["Dashed, precision: 1 - OOD ratio, what uniform draws give on average"] if precision else []),
         *(["Dashed, accuracy: the classifier trained on all ID images (full-data)"] if accuracy else []),
@@ -259,7 +257,7 @@ def _missing_references(arm: str, consequence: str, places: Sequence[tuple[str, 
     if not places:
         return []
     named = "; ".join(
-        dataset if has_no_ratios(dataset) else f"{dataset} mismatch {format_ratio(mismatch)}"
+        dataset_label(dataset) + ("" if has_no_ratios(dataset) else f" mismatch {format_ratio(mismatch)}")
         for dataset, mismatch in places
     )
     return [f"Missing: {arm}, so {consequence} for {named}"]

@@ -20,6 +20,7 @@ from experiments.reporting.drawing import (
     band_alpha,
     condition_text,
     curve_handle,
+    dataset_label,
     draw_curve,
     dress_panel,
     new_figure,
@@ -57,16 +58,22 @@ def scale_caption(sweeps: Sequence[ScaleSweep], run: str) -> str:
         f"{condition_text(condition)}, {len(of_it)} seed{'s' * (len(of_it) != 1)}"
         for condition, of_it in _by_condition(sweeps).items()
     )
-    untuned = [f"{sweep.condition.dataset} seed {sweep.seed}" for sweep in sweeps if sweep.tuned is None]
     return (
         "Figure 6. Balanced accuracy (mean of the recalls of ID and OOD) of the purity step against the logit scale, "
         f"before the first query: {where}. Left on the labelled images, on which Eq. 8 chooses the scale, right on the "
         f"unlabelled pool. Lines: mean over seeds; bands: 95 % t-interval of the mean, from {FEWEST_FOR_BAND} seeds "
         "up. "
         "Marks: the tuned scale of each seed, at that seed's own accuracy. Dashed: the scale without tuning."
-        + (f" Not tuned, as one kind of image is not labelled yet: {', '.join(untuned)}." if untuned else "")
+        + "".join(f" {note}." for note in untuned_notes(sweeps))
         + f" Run: {run}.\n"
     )
+
+
+def untuned_notes(sweeps: Sequence[ScaleSweep]) -> tuple[str, ...]:
+    """Which trials have no tuned scale, in a sentence."""
+    untuned = [f"{dataset_label(each.condition.dataset)} seed {each.seed}" for each in sweeps if each.tuned is None]
+    why = "switched off, or one kind of image is not labelled yet"
+    return (f"Not tuned ({why}): {', '.join(untuned)}",) if untuned else ()
 
 
 def draw_scales(sweeps: Sequence[ScaleSweep]) -> Figure:
@@ -135,7 +142,7 @@ def _add_scale_legend(figure: Figure, datasets: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        curve_handle(dataset, dataset_style(dataset), line_width=LINE_WIDTH, marker_size=MARKER_SIZE)
+        curve_handle(dataset_label(dataset), dataset_style(dataset), line_width=LINE_WIDTH, marker_size=MARKER_SIZE)
         for dataset in unique(datasets)
     ]
     handles.append(Line2D([], [], color=REFERENCE_COLOUR, linestyle=(0, (4, 3)), linewidth=0.8, label="without tuning"))
