@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from experiments.reporting.layout import Table
 from experiments.reporting.paper_values import PaperValues
 from experiments.status import show_status
 from experiments.stopping import stoppable
+from orchestrator.arms import ArmTrial
 from orchestrator.grid import GridConfig, load_preset
 from orchestrator.launch import note_launch
 from orchestrator.mirror_content import GridCard
@@ -54,8 +56,8 @@ class GridCommand:
     """Of the files it writes, of their folder in the output folder, and of its section in presets."""
     title: str
     description: str
-    tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]]
-    """The tables of the frames `trials` and `rounds` (`experiments.reporting.frames`)."""
+    tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]] = lambda trials, rounds: []
+    """The tables of the frames `trials` and `rounds` (`experiments.reporting.frames`); none for who draws only."""
     rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
     """Names of its strategies and arms, where the command line names none, from those of the preset."""
     paper: Callable[[], PaperValues] = dict
@@ -126,12 +128,33 @@ def main_of(command: GridCommand) -> int:
 
 
 def _run(command: GridCommand, args: argparse.Namespace) -> int:
-    path = args.output_dir or Path("runs") / args.preset
     if args.status:
-        return show_status(path, command.name)
-    grid = _grid(command, args)
-    output = open_output(path)
-    planned = plan_trials(grid.arm_trials(trial_overrides(args)), output.ledger)
+        return show_status(output_path(args), command.name)
+    grid = grid_of(command, args)
+    trials = grid.arm_trials(trial_overrides(args))
+    return run_and_report(command, grid, trials, args, partial(_report, command=command, args=args))
+
+
+def output_path(args: argparse.Namespace) -> Path:
+    """The output folder that the flags name."""
+    path: Path = args.output_dir or Path("runs") / args.preset
+    return path
+
+
+def run_and_report(
+    command: GridCommand,
+    grid: GridConfig,
+    trials: Sequence[ArmTrial],
+    args: argparse.Namespace,
+    report: Callable[[Sequence[PlannedTrial], OutputFolder], list[Path]],
+) -> int:
+    """Run what the output folder lacks of the trials, then `report` on all of them; the exit code.
+
+    `report` gives the files that it wrote, which go to MLflow. With --dry-run the plan is printed and nothing else is
+    done.
+    """
+    output = open_output(output_path(args))
+    planned = plan_trials(trials, output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     progress.plan(command.title, output.path)
     if args.dry_run:
@@ -145,7 +168,7 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
         tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
         interrupted = _compute(planned, grid, locked, args, progress, tracker)
         planned = refreshed(planned, locked)
-        files = _report(planned, locked, command, args)
+        files = report(planned, locked)
         if tracker is not None:
             tracker.publish(files)
     if interrupted:
@@ -158,7 +181,7 @@ def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[Pla
     return [look_up(output.ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm) for p in planned]
 
 
-def _grid(command: GridCommand, args: argparse.Namespace) -> GridConfig:
+def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     """The preset as the command wants it, with what the command line changes."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     run = (
