@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from experiments.reporting.statistics import CellKey
+
+DAGGER = "†"
+"""Stands behind a value that the data cannot tell from the best of its column."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One cell: what it says, and whether it is the best or the second of its column."""
+    """One cell: what it says, and how it stands among those it is compared with."""
 
     text: str
     mark: str = ""
+    """`best`, `second` or nothing."""
+    key: CellKey | None = None
+    """Which cell of the grid the text is made of; None where it is made of several or of none."""
+    dagger: bool = False
+    """Not the best, and not separable from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +46,7 @@ class Table:
 
 
 def render_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown under a heading: best bold, second underlined."""
+    """The table in GitHub's Markdown under a heading: best bold, second underlined, a dagger for not separable."""
     lines = [
         f"### {_escape(table.title)}",
         "",
@@ -48,7 +58,7 @@ def render_markdown(table: Table) -> str:
 
 
 def render_text(table: Table, *, width: int = 120) -> str:
-    """The table aligned for a terminal: best with *, second with +; too wide a table is continued below itself."""
+    """The table aligned for a terminal: best *, second +, not separable †; too wide a table goes on below itself."""
     labels = [table.corner, *(row.label for row in table.rows)]
     label_width = max(map(len, labels))
     columns = [
@@ -74,14 +84,18 @@ def _escape(text: str) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return {"best": f"**{cell.text}**", "second": f"<u>{cell.text}</u>"}.get(cell.mark, cell.text)
+    marked = {"best": f"**{cell.text}**", "second": f"<u>{cell.text}</u>"}.get(cell.mark, cell.text)
+    return f"{marked} {DAGGER}" if cell.dagger else marked
 
 
 def _text_column(header: str, cells: Sequence[Cell]) -> list[str]:
     """Header and cells of a column, all of one width, marks in a place of their own."""
-    marked = any(cell.mark for cell in cells)
-    suffix = {"best": " *", "second": " +"}
-    texts = [cell.text + (suffix.get(cell.mark, "  ") if marked else "") for cell in cells]
+    suffixes = [{"best": "*", "second": "+"}.get(cell.mark, "") + DAGGER * cell.dagger for cell in cells]
+    place = max(map(len, suffixes), default=0)
+    texts = [
+        f"{cell.text} {suffix.ljust(place)}" if place else cell.text
+        for cell, suffix in zip(cells, suffixes, strict=True)
+    ]
     width = max(map(len, [header, *texts]))
     return [header.rjust(width), *(text.rjust(width) for text in texts)]
 

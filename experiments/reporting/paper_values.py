@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from experiments.reporting.statistics import CellKey
+
+PaperValues = Mapping[str, Mapping[CellKey, float]]
+"""Metric (`aubc_paper` or `last_accuracy`) -> cell -> the paper's value, a share in [0, 1]."""
 
 FOLDER = Path(__file__).resolve().parents[1] / "paper"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from experiments.reporting.layout import Cell, Row, Table, render_markdown, render_text
-from experiments.reporting.paper_values import paper_table4
+from experiments.reporting.paper_values import PaperValues, paper_table4
 from experiments.reporting.statistics import (
     METRICS,
     CellKey,
@@ -54,31 +54,31 @@ def table4_tables(trials: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def table4_markdown(trials: pd.DataFrame, *, notes: Sequence[str] = ()) -> str:
+def report_markdown(title: str, tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequence[str] = ()) -> str:
     """The tables as a Markdown page with a footer; `notes` (one line each) are added to it."""
     best_and_second = "**best** and <u>second</u> in each column"
-    parts = ["# Table 4\n", *(render_markdown(table) for table in table4_tables(trials))]
+    parts = [f"# {title}\n", *(render_markdown(table) for table in tables)]
     footer = "\n".join(f"- {line}" for line in [*footer_lines(trials, best_and_second), *notes])
     return "\n".join([*parts, "### How to read this\n", footer]) + "\n"
 
 
-def table4_text(trials: pd.DataFrame, *, notes: Sequence[str] = (), width: int = 120) -> str:
+def report_text(tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequence[str] = (), width: int = 120) -> str:
     """The tables for a terminal of `width` characters, with the same footer."""
-    parts = [render_text(table, width=width) for table in table4_tables(trials)]
+    parts = [render_text(table, width=width) for table in tables]
     lines = [*footer_lines(trials, "* best and + second in each column"), *notes]
     footer = "\n".join(textwrap.fill(line, width, subsequent_indent="  ") for line in lines)
     return "\n".join([*parts, footer]) + "\n"
 
 
-def table4_frame(trials: pd.DataFrame) -> pd.DataFrame:
+def cells_frame(trials: pd.DataFrame, paper: PaperValues | None = None) -> pd.DataFrame:
     """One row a cell and metric, shares in [0, 1].
 
     Columns: dataset, mismatch_ratio, ood_ratio, strategy, metric, num_seeds, num_planned, mean, sd, interval_low,
-    interval_high, mark (best, second or empty, as in the table), paper (only for the metric aubc_paper). NaN where
-    unknown.
+    interval_high, mark (best, second or empty, as in the table), paper. NaN where unknown.
     """
     import pandas as pd
 
+    paper = paper or {}
     rows = []
     for metric in METRICS:
         estimates = estimate_cells(trials, metric)
@@ -95,7 +95,7 @@ def table4_frame(trials: pd.DataFrame) -> pd.DataFrame:
                     "interval_low": value.mean - value.half_width,
                     "interval_high": value.mean + value.half_width,
                     "mark": marks[key],
-                    "paper": paper_table4().get(key, math.nan) if metric == "aubc_paper" else math.nan,
+                    "paper": paper.get(metric, {}).get(key, math.nan),
                 }
             )
     return pd.DataFrame(rows)
@@ -136,7 +136,7 @@ def _estimates_table(
         Row(
             label=strategy,
             cells=tuple(
-                Cell(text=format_estimate(estimates.get(key)), mark=marks.get(key, ""))
+                Cell(text=format_estimate(estimates.get(key)), mark=marks.get(key, ""), key=key)
                 for key in (CellKey(*condition, strategy) for condition in conditions)
             ),
         )
@@ -151,7 +151,9 @@ def _paper_table(
     rows = []
     for strategy in strategies:
         keys = [CellKey(*condition, strategy) for condition in conditions]
-        rows.append(Row(label=strategy, cells=tuple(Cell(text=_beside_paper(key, ours.get(key))) for key in keys)))
+        rows.append(
+            Row(label=strategy, cells=tuple(Cell(text=_beside_paper(key, ours.get(key)), key=key) for key in keys))
+        )
     return _table(title, conditions, rows)
 
 
