@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.grid import Nested, read_yaml
+from orchestrator.placement import SCORER_RESOURCE, TRIAL_RESOURCE
 
 MARKER = "CHANGE-ME"
 """Stands where a user must put a value of their own."""
 PROJECT = "~/vlpure"
 """The project's folder on every node."""
 TOKEN = "~/.ray/auth_token"
+RESOURCE_OF_ROLE = {"trainer": TRIAL_RESOURCE, "scorer": SCORER_RESOURCE}
+"""What the nodes of a role have, so that the runner finds them."""
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
 
 EC2_KEYS = frozenset({
@@ -99,16 +102,16 @@ def _nodes(config: Nested) -> Iterator[str]:
     if types[config["head_node_type"]]["resources"].get("CPU") != 0:
         yield f"{config['head_node_type']}.resources: CPU must be 0, or trials run on the head"
     roles = {name: node.get("labels", {}).get("role") for name, node in types.items()}
-    for role in ("trainer", "scorer"):
+    for role in RESOURCE_OF_ROLE:
         if role not in roles.values():
             yield f"available_node_types: none has labels {{role: {role}}}"
     for name, node in types.items():
         yield from _node_config(name, node["node_config"])
-        if roles[name] == "scorer":
-            if node["resources"].get("clip_scorer", 0) < 1:
-                yield f"{name}.resources: clip_scorer must be 1 or more, or no scoring actor is placed there"
-            if "InstanceMarketOptions" in node["node_config"]:
-                yield f"{name}.node_config: a scorer on spot leaves every trial waiting; take InstanceMarketOptions out"
+        resource = RESOURCE_OF_ROLE.get(roles[name] or "")
+        if resource is not None and node["resources"].get(resource, 0) < 1:
+            yield f"{name}.resources: {resource} must be 1 or more, or nothing is placed there"
+        if roles[name] == "scorer" and "InstanceMarketOptions" in node["node_config"]:
+            yield f"{name}.node_config: a scorer on spot leaves every trial waiting; take InstanceMarketOptions out"
 
 
 def _node_config(name: str, node: Nested) -> Iterator[str]:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster import MARKER, check_cluster, main
-from orchestrator.grid import read_yaml
+from orchestrator.grid import RunSettings, read_yaml
+from orchestrator.placement import check_resources, choose_placement, nodes_to_come
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "cluster.yaml"
@@ -161,6 +162,11 @@ BROKEN: list[tuple[str, Change, str]] = [
         "scorer.resources: clip_scorer must be 1 or more",
     ),
     (
+        "trainer without its resource",
+        lambda c: c["available_node_types"]["trainer"].update(resources={}),
+        "trainer.resources: trainer must be 1 or more",
+    ),
+    (
         "open dashboard",
         lambda c: replace(c, "head_start_ray_commands", 1, "=127.0.0.1", "=10.0.0.1"),
         "head_start_ray_commands: the dashboard runs code for whoever reaches it",
@@ -247,6 +253,19 @@ def test_what_is_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "c.yaml")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+def test_the_runner_finds_the_nodes_of_each_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.placement.AUTOSCALER_CONFIG", FILE)
+    nodes = nodes_to_come()
+    assert nodes is not None
+    run = RunSettings(cpus_per_trial=2, gpus_per_trial=0.25, scorers=1, gpus_per_scorer=1)
+    placement = choose_placement(run, nodes)
+    check_resources(run, placement, nodes, scorers=1)
+    (scorer,) = (n for n in nodes if placement.scorers.admits(n))
+    (trainer,) = (n for n in nodes if placement.trials.admits(n))
+    assert (scorer.labels, trainer.labels) == ({"role": "scorer"}, {"role": "trainer"})
+    assert scorer.resources["CPU"] < run.cpus_per_trial  # no trial of the paper's preset fits beside the scorer
 
 
 def test_the_start_commands_listen_to_nobody_else() -> None:
