@@ -39,6 +39,7 @@ class Tracker:
         self._uri = uri
         self._tell = tell
         self._warned = False
+        self._one_at_a_time = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="mlflow-mirror", daemon=True)
 
@@ -63,7 +64,8 @@ class Tracker:
     def _tried(self, step: Callable[[], None]) -> bool:
         """Whether it went well; what it raises is told, once until MLflow answers again."""
         try:
-            step()
+            with self._one_at_a_time:
+                step()
         except Exception as error:  # whatever MLflow raises, the trials go on and the ledger keeps all
             self._mirror.disconnect()
             if not self._warned:
