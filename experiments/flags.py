@@ -16,6 +16,8 @@ from orchestrator.ledger import LedgerUnwritable
 
 PRESETS = Path(__file__).parent / "presets"
 
+MOST_SEEDS = 10_000
+"""In a range on the command line: more is a slip of the finger."""
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
@@ -137,6 +139,8 @@ def seed_list(text: str) -> tuple[int, ...]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise argparse.ArgumentTypeError(f"seeds {part.strip()} run backwards")
+        if last - first >= MOST_SEEDS:
+            raise argparse.ArgumentTypeError(f"seeds {part.strip()} are more than {MOST_SEEDS:,}")
         seeds.extend(range(first, last + 1))
     return tuple(seeds)
 
