@@ -16,7 +16,7 @@ from data.progress import duration
 from experiments.round_costs import Cost, RoundCosts
 from orchestrator.grid import RunSettings
 from orchestrator.ledger import Ledger
-from orchestrator.plan import PlannedTrial, feature_lines
+from orchestrator.plan import PlannedTrial, distinct, feature_lines
 
 RESNET18_BYTES = 44_700_000
 """Of a ResNet-18 of width 64 in 32-bit floats; it grows with the square of the width."""
@@ -50,7 +50,7 @@ def bill_lines(
 ) -> Iterator[str]:
     """The grid in detail, and what is left of it in trials, steps, hours and bytes."""
     costs = measured_costs(planned, ledger)
-    todo = [p for p in planned if not p.is_finished]
+    todo = [p for p in distinct(planned) if not p.is_finished]
     yield from _cell_lines(planned, costs)
     lengths = " or ".join(sorted({p.trial.recipe.length for p in planned}))
     rounds = " or ".join(str(number) for number in sorted({p.trial.rounds for p in planned}))
@@ -88,7 +88,7 @@ def _cell_lines(planned: Sequence[PlannedTrial], costs: RoundCosts) -> Iterator[
     cells: dict[tuple[str, ...], list[PlannedTrial]] = {}
     for p in planned:
         trial = p.trial
-        key = (trial.dataset, f"{trial.mismatch_ratio:g}", f"{trial.ood_ratio:g}", trial.strategy)
+        key = (trial.dataset, f"{trial.mismatch_ratio:g}", f"{trial.ood_ratio:g}", p.row)
         cells.setdefault(key, []).append(p)
     rows: list[tuple[str, ...]] = [("dataset", "mismatch", "ood", "strategy", "seeds done", "seeds left", "s a round")]
     for point, cell in cells.items():

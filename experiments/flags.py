@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data.storage import CACHE_VARIABLE
+from orchestrator.errors import RunStopped
 from orchestrator.grid import Nested, merge, parse_overrides
-from orchestrator.ledger import LedgerUnwritable
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -26,7 +26,8 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
     """Parse the command line and run `body`; the exit code.
 
     A ValueError is a user's mistake: one line on the standard error stream, no traceback (unless --debug), exit 2. An
-    ArithmeticError is a computation that went wrong, LedgerUnwritable a disk that is full: one line, exit 1.
+    ArithmeticError or a MemoryError is a computation that went wrong, RunStopped something outside (a full disk): one
+    line, exit 1.
     """
     args = parser.parse_args()
     if not args.debug:
@@ -43,7 +44,7 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
             raise
         print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
-    except (ArithmeticError, LedgerUnwritable) as error:
+    except (ArithmeticError, MemoryError, RunStopped) as error:
         if args.debug:
             raise
         print(f"{parser.prog}: failed: {error}", file=sys.stderr)
@@ -90,6 +91,22 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change any setting of a trial, for example recipe.steps=300, purity.visual_similarity=false or "
         "clipn.checkpoint=PATH; may be repeated",
+    )
+
+
+def add_gpu_flags(group: argparse._ArgumentGroup) -> None:
+    """The flags about how a GPU computes; they change nothing on a CPU."""
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="on a GPU: equal seeds give equal records, to the bit, and more slowly (on a CPU they always do)",
+    )
+    group.add_argument(
+        "--plain-steps",
+        action="store_true",
+        default=None,
+        help="on a GPU: launch training steps kernel by kernel, in place of replaying them as CUDA graphs",
     )
 
 

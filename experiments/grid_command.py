@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from experiments.arms import ARMS
 from experiments.bill import bill_lines, this_machine
 from experiments.flags import (
     DONE,
     INTERRUPTED,
     PRESETS,
     SOME_FAILED,
+    add_gpu_flags,
     add_output_flags,
     add_trial_flags,
     comma_list,
@@ -24,23 +27,36 @@ from experiments.flags import (
     trial_overrides,
 )
 from experiments.progress import Progress
+from experiments.reporting.layout import Table
 from experiments.status import show_status
 from experiments.stopping import stoppable
 from orchestrator.grid import GridConfig, load_preset
 from orchestrator.launch import note_launch
+from orchestrator.mirror_content import GridCard
 from orchestrator.output import OutputFolder, open_output
-from orchestrator.plan import PlannedTrial, look_up, plan_trials
-from orchestrator.tracking import Tracker, default_tracking_uri, masked
+from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
+from orchestrator.tracking import Tracker
+from orchestrator.tracking_uri import default_tracking_uri, masked, without_secrets
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridCommand:
-    """A table's command."""
+    """A table's command: what it runs, and how its tables are made of the results.
+
+    Its data sets, ratios and settings are the preset's, with what the preset says under `tables: {<name>: ...}` on top.
+    """
 
     name: str
-    """Of the files it writes, and of its default output folder."""
+    """Of the files it writes, of their folder in the output folder, and of its section in presets."""
     title: str
     description: str
+    tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]]
+    """The tables of the frames `trials` and `rounds` (`experiments.reporting.frames`)."""
+    rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
+    """Names of its strategies and arms, where the command line names none, from those of the preset."""
 
 
 def make_parser(command: GridCommand) -> argparse.ArgumentParser:
@@ -58,7 +74,9 @@ def make_parser(command: GridCommand) -> argparse.ArgumentParser:
     grid.add_argument("--datasets", type=comma_list(str), metavar="A,B", help="data sets, or folder:<path>")
     grid.add_argument("--mismatch-ratios", type=comma_list(float), metavar="R,R", help="shares of ID classes")
     grid.add_argument("--ood-ratios", type=comma_list(float), metavar="R,R", help="shares of OOD images in the pool")
-    grid.add_argument("--strategies", type=comma_list(str), metavar="A,B", help="query strategies")
+    grid.add_argument(
+        "--strategies", type=comma_list(str), metavar="A,B", help=f"query strategies, or {', '.join(ARMS)}"
+    )
     grid.add_argument("--seeds", type=seed_list, metavar="N-N", help="seeds, for example 0-4 or 0,2")
     add_trial_flags(parser)
     _add_run_flags(parser, command)
@@ -69,8 +87,9 @@ def make_parser(command: GridCommand) -> argparse.ArgumentParser:
 def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> None:
     run = parser.add_argument_group("how it is run")
     run.add_argument(
-        "-o", "--output-dir", type=Path, metavar="DIR", help=f"results (default: runs/{command.name}-<preset>)"
-    )
+        "-o", "--output-dir", type=Path, metavar="DIR",
+        help=f"records, shared by all tables, and the report in its folder {command.name} (default: runs/<preset>)",
+    )  # fmt: skip
     only = run.add_mutually_exclusive_group()
     only.add_argument("--dry-run", action="store_true", help="print what is left and what it costs; compute nothing")
     only.add_argument("--status", action="store_true", help="print how the last launch is getting on; only read")
@@ -90,7 +109,8 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
     )  # fmt: skip
     run.add_argument("--trials-on", metavar="WHERE", help="nodes for trials, likewise (default: trainer)")
     run.add_argument("--fetch-data", action="store_true", default=None, help="nodes download data sets they lack, once")
-    run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: an SQLite file in the output folder)")
+    add_gpu_flags(run)
+    run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)")
     run.add_argument("--experiment-name", default=f"vlpure-{command.name}", metavar="NAME", help="experiment in MLflow")
     run.add_argument("--no-tracking", action="store_true", help="keep MLflow out of it")
 
@@ -101,12 +121,12 @@ def main_of(command: GridCommand) -> int:
 
 
 def _run(command: GridCommand, args: argparse.Namespace) -> int:
-    path = args.output_dir or Path("runs") / f"{command.name}-{args.preset}"
+    path = args.output_dir or Path("runs") / args.preset
     if args.status:
         return show_status(path, command.name)
-    grid = _grid(args)
+    grid = _grid(command, args)
     output = open_output(path)
-    planned = plan_trials(grid.trials(trial_overrides(args)), output.ledger)
+    planned = plan_trials(grid.arm_trials(trial_overrides(args)), output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     progress.plan(command.title, output.path)
     if args.dry_run:
@@ -117,9 +137,12 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
         note_launch(locked, command.name, planned)
-        interrupted = _compute(planned, grid, locked, command, args, progress)
+        tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
+        interrupted = _compute(planned, grid, locked, args, progress, tracker)
         planned = refreshed(planned, locked)
-        _report(planned, locked, command, args)
+        files = _report(planned, locked, command, args)
+        if tracker is not None:
+            tracker.publish(files)
     if interrupted:
         return INTERRUPTED
     return DONE if all(p.is_finished for p in planned) else SOME_FAILED
@@ -127,39 +150,56 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
 
 def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[PlannedTrial]:
     """The plan with what the ledger holds now."""
-    return [look_up(output.ledger, p.trial, p.fingerprint, p.data_fingerprint) for p in planned]
+    return [look_up(output.ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm) for p in planned]
 
 
-def _grid(args: argparse.Namespace) -> GridConfig:
-    """The preset with what the command line changes."""
+def _grid(command: GridCommand, args: argparse.Namespace) -> GridConfig:
+    """The preset as the command wants it, with what the command line changes."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     run = (
         "cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent", "max_failures",
-        "scorers_on", "trials_on", "fetch_data",
+        "scorers_on", "trials_on", "fetch_data", "deterministic", "plain_steps",
     )  # fmt: skip
-    return load_preset(PRESETS, args.preset, given(axes), given({name: getattr(args, name) for name in run}))
+    changed = given({name: getattr(args, name) for name in run})
+    grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)
+    return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
+
+
+def _tracker(
+    planned: Sequence[PlannedTrial],
+    output: OutputFolder,
+    command: GridCommand,
+    args: argparse.Namespace,
+    progress: Progress,
+) -> Tracker:
+    """What mirrors the grid to MLflow."""
+    uri = args.tracking_uri or default_tracking_uri(output.path)
+    line = without_secrets(shlex.join([f"{command.name}.py", *sys.argv[1:]]), uri)
+    return Tracker(
+        planned,
+        output,
+        uri=uri,
+        experiment=args.experiment_name,
+        card=GridCard(
+            title=f"{command.title} ({args.preset})",
+            table=command.name,
+            facts={"preset": args.preset, "command": line},
+        ),
+        tell=progress.warn,
+    )
 
 
 def _compute(
     planned: Sequence[PlannedTrial],
     grid: GridConfig,
     output: OutputFolder,
-    command: GridCommand,
     args: argparse.Namespace,
     progress: Progress,
+    tracker: Tracker | None,
 ) -> bool:
     """Run what is left, with MLflow following; whether the user interrupted it."""
-    todo = [p for p in planned if not p.is_finished]
-    tracker = None
-    if not args.no_tracking:
-        tracker = Tracker(
-            planned,
-            output,
-            uri=args.tracking_uri or default_tracking_uri(output.path),
-            experiment=args.experiment_name,
-            title=f"{command.title} ({args.preset})",
-            tell=progress.warn,
-        )
+    todo = [p for p in distinct(planned) if not p.is_finished]
+    if tracker is not None:
         tracker.start()
     interrupted = False
     try:
@@ -182,38 +222,38 @@ def _compute(
 
 def _report(
     planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCommand, args: argparse.Namespace
-) -> None:
-    """Write the tables and the picture, print the table, and say where everything lies."""
+) -> list[Path]:
+    """Write the tables and the picture, print the tables, and say where everything lies; the files."""
     from experiments.reporting.details import details_of
     from experiments.reporting.files import write_report
     from experiments.reporting.frames import rounds_frame, trials_frame
     from experiments.reporting.paper_values import paper_table4
-    from experiments.reporting.tables import report_text, table4_tables
+    from experiments.reporting.tables import report_text
 
-    trials = trials_frame(planned)
-    tables = table4_tables(trials)
+    trials, rounds = trials_frame(planned), rounds_frame(planned)
+    tables, folder = command.tables(trials, rounds), output.path / command.name
     files = write_report(
-        output.path,
+        folder,
         name=command.name,
         title=command.title,
         tables=tables,
         trials=trials,
-        rounds=rounds_frame(planned),
+        rounds=rounds,
         details=details_of(planned),
         paper={"aubc_paper": paper_table4()},
     )
     print()
     print(report_text(tables, trials))
-    for p in planned:
+    for p in distinct(planned):
         if p.error is not None and not p.is_finished:
-            print(f"failed: {p.trial.label}: {p.error}", file=sys.stderr)
-    if args.quiet:
-        return
-    print(f"\nresults in {output.path}:")
-    print("  " + "  ".join(file.name for file in files.all))
-    if not args.no_tracking:
-        uri = args.tracking_uri or default_tracking_uri(output.path)
-        print("compare runs in the MLflow UI: " + ui_command(uri))
+            print(f"failed: {p.label}: {p.error}", file=sys.stderr)
+    if not args.quiet:
+        print(f"\nresults in {folder}:")
+        print("  " + "  ".join(file.name for file in files.all))
+        if not args.no_tracking:
+            uri = args.tracking_uri or default_tracking_uri(output.path)
+            print("compare runs in the MLflow UI: " + ui_command(uri))
+    return list(files.all)
 
 
 def ui_command(uri: str) -> str:

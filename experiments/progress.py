@@ -14,7 +14,7 @@ from experiments.gpu_use import GpuUse
 from experiments.live import LiveBlock, is_terminal
 from orchestrator.ledger import Ledger
 from orchestrator.metrics import summarise
-from orchestrator.plan import PlannedTrial
+from orchestrator.plan import PlannedTrial, distinct
 
 REDRAW_EVERY = 1.0
 """Seconds between two looks of the live summary."""
@@ -55,10 +55,11 @@ class Progress:
 
     def plan(self, title: str, output: Path) -> None:
         """What there is to do."""
-        finished = sum(p.is_finished for p in self._planned)
-        rounds = sum(p.trial.rounds - len(p.records) for p in self._planned)
+        trials = distinct(self._planned)
+        finished = sum(p.is_finished for p in trials)
+        rounds = sum(p.trial.rounds - len(p.records) for p in trials)
         self.tell(
-            f"{title}: {len(self._planned)} trials, {finished} finished, {len(self._planned) - finished} to run "
+            f"{title}: {len(trials)} trials, {finished} finished, {len(trials) - finished} to run "
             f"({rounds} rounds) -> {output}"
         )
 
@@ -103,13 +104,13 @@ class Progress:
             self._rounds_left -= 1
             self._running[planned.fingerprint] = (planned, round_number + 1)
         if self._verbose:
-            self.tell(f"  {planned.trial.label}: round {round_number}, accuracy {accuracy:.3f}")
+            self.tell(f"  {planned.label}: round {round_number}, accuracy {accuracy:.3f}")
         self._sum_up_now_and_then()
 
     def stumble(self, planned: PlannedTrial, reason: str) -> None:
         """A trial was lost and is started again."""
         if self._verbose:
-            self.tell(f"  {planned.trial.label}: started again: {reason}")
+            self.tell(f"  {planned.label}: started again: {reason}")
 
     def end(self, planned: PlannedTrial, error: str | None) -> None:
         """One trial ended."""
@@ -121,14 +122,14 @@ class Progress:
                 self._rounds_left -= planned.trial.rounds - num_rounds
         count = f"[{self._num_ended}/{self._num_todo}]"
         if error is not None:
-            self.warn(f"{count} {planned.trial.label}: FAILED: {error}")
+            self.warn(f"{count} {planned.label}: FAILED: {error}")
             return
         records = self._ledger.history(planned.fingerprint)[: planned.trial.rounds]
         summary = summarise(records)
         precision = "" if summary.mean_precision is None else f"  precision {summary.mean_precision:.3f}"
         seconds = sum(sum(record.seconds.values()) for record in records)
         self.tell(
-            f"{count} {planned.trial.label}: aubc {summary.aubc:.3f}  last {summary.last_accuracy:.3f}{precision}"
+            f"{count} {planned.label}: aubc {summary.aubc:.3f}  last {summary.last_accuracy:.3f}{precision}"
             f"  ({duration(seconds)}; {self._left()} left)"
         )
 
@@ -147,7 +148,7 @@ class Progress:
             lines = [", ".join(parts) + (f"; {gpu}" if gpu else "")]
             if self._verbose:
                 lines += [
-                    f"  {planned.trial.label}: round {min(done, planned.trial.rounds - 1)} of {planned.trial.rounds}"
+                    f"  {planned.label}: round {min(done, planned.trial.rounds - 1)} of {planned.trial.rounds}"
                     for planned, done in self._running.values()
                 ]
         return lines

@@ -14,16 +14,18 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.registry import split_protocol_of
+from experiments.arms import ARMS
 from experiments.flags import (
     DONE,
     PRESETS,
+    add_gpu_flags,
     add_output_flags,
     add_trial_flags,
     given,
     run_command,
     trial_overrides,
 )
-from orchestrator.config import TrialConfig
+from orchestrator.arms import ArmTrial
 from orchestrator.grid import GridConfig, RunSettings, load_preset
 from orchestrator.metrics import summarise
 from orchestrator.output import OutputFolder, open_output
@@ -46,7 +48,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--mismatch-ratio", type=float, default=0.2, metavar="R", help="share of ID classes (default: 0.2)"
     )
     what.add_argument("--ood-ratio", type=float, default=0.6, metavar="R", help="share of OOD images (default: 0.6)")
-    what.add_argument("--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure)")
+    what.add_argument(
+        "--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure), or an arm"
+    )
     what.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     what.add_argument(
         "--preset",
@@ -57,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how it is computed")
     how.add_argument("--cpus-per-trial", type=int, metavar="N", help="torch threads (default: the preset's)")
     how.add_argument("--gpus-per-trial", type=float, metavar="N", help="above 0: use the GPU (default: 0)")
+    add_gpu_flags(how)
     how.add_argument(
         "-o", "--output-dir", type=Path, metavar="DIR", help="keep the records here, and continue from them"
     )
@@ -71,11 +76,11 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> int:
     grid = _grid(args)
-    (trial,) = grid.trials(trial_overrides(args))
+    (arm_trial,) = grid.arm_trials(trial_overrides(args))
     if args.output_dir is None:
-        return _compute(trial, grid.run, args, output=None)
+        return _compute(arm_trial, grid.run, args, output=None)
     with open_output(args.output_dir).locked() as output:
-        return _compute(trial, grid.run, args, output=output)
+        return _compute(arm_trial, grid.run, args, output=output)
 
 
 def _grid(args: argparse.Namespace) -> GridConfig:
@@ -87,8 +92,10 @@ def _grid(args: argparse.Namespace) -> GridConfig:
         "strategies": (args.strategy,),
         "seeds": (args.seed,),
     }
-    run = given({"cpus_per_trial": args.cpus_per_trial, "gpus_per_trial": args.gpus_per_trial or 0})
-    return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run)
+    run = {"gpus_per_trial": args.gpus_per_trial or 0} | given(
+        {name: getattr(args, name) for name in ("cpus_per_trial", "deterministic", "plain_steps")}
+    )
+    return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run, arms=ARMS)
 
 
 def _preset_of(dataset: str) -> str:
@@ -98,9 +105,10 @@ def _preset_of(dataset: str) -> str:
     return "demo" if dataset == "digits" else "cpu"
 
 
-def _compute(trial: TrialConfig, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:
+def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:
     """Run the trial from where its records end."""
-    (planned,) = plan_trials([trial], output.ledger if output else None)
+    (planned,) = plan_trials([arm_trial], output.ledger if output else None)
+    trial = planned.trial
     show = _Printer(planned, quiet=args.quiet)
     from orchestrator.local import compute_trial, local_scorer  # torch, only now that the input is known to be good
 
@@ -121,6 +129,8 @@ def _compute(trial: TrialConfig, run: RunSettings, args: argparse.Namespace, *, 
         cpus=run.cpus_per_trial,
         gpus=run.gpus_per_trial,
         progress=show.steps if args.verbose else None,
+        deterministic=run.deterministic,
+        plain_steps=run.plain_steps,
     )
     show.summary(records)
     return DONE
@@ -149,7 +159,7 @@ class _Printer:
         if self._quiet:
             return
         if not self._has_header:
-            print(self._planned.trial.label)
+            print(self._planned.label)
             print("round  accuracy  precision    ID   OOD   scale  seconds")
             self._has_header = True
         precision = "-" if record.precision is None else f"{record.precision:.4f}"

@@ -131,14 +131,18 @@ def _row_bytes(config: dict[str, Any]) -> int:
 class VisionLanguageTowers:
     """The networks of a CLIPN, for those who want other features than `open_vision_language` keeps."""
 
-    def __init__(self, data_set: DataSet, source: ClipnSource, progress: Progress) -> None:
-        """Load nothing yet. Errors as `clipn_identity`."""
-        self._features = _Features(data_set, source, "cpu", progress)
+    def __init__(self, data_set: DataSet, source: ClipnSource, progress: Progress, *, device: str = "cpu") -> None:
+        """Load nothing yet; `device` is where `yes_features` are computed. Errors as `clipn_identity`."""
+        self._features = _Features(data_set, source, device, progress)
 
     @property
     def weights(self) -> str:
         """64 hex digits that identify architecture and weights; a stand-in is trained if need be."""
         return self._features.weights
+
+    def yes_features(self, class_names: tuple[str, ...]) -> NDArray[np.float32]:
+        """Features (C, D) of the "yes" texts of distinct class names, unit rows, from the store or computed now."""
+        return self._features.of_classes(class_names)[0]
 
     def load(self) -> Clipn:
         """The towers, on the CPU."""

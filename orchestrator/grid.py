@@ -11,9 +11,15 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from data.naming import unknown_name
+from orchestrator.arms import ArmTrial, check_arm, settings_of
 from orchestrator.config import Settings, TrialConfig, make_trial, one_line
 
 Nested = dict[str, Any]
+AXES = {
+    "datasets": "dataset", "mismatch_ratios": "mismatch_ratio", "ood_ratios": "ood_ratio", "strategies": "strategy",
+    "seeds": "seed",
+}  # fmt: skip
+"""The axes of a grid, and the field of a trial that each gives."""
 
 
 class RunSettings(Settings):
@@ -38,6 +44,10 @@ class RunSettings(Settings):
     """Where trials run, likewise. None: on nodes with the resource `trainer` where there are any, else anywhere."""
     fetch_data: bool = False
     """Whether a node that lacks a data set downloads it, once."""
+    deterministic: bool = False
+    """On a GPU: equal seeds give equal records, to the bit and more slowly. On a CPU they always do."""
+    plain_steps: bool = False
+    """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
 
 
 class GridConfig(Settings):
@@ -47,41 +57,61 @@ class GridConfig(Settings):
     mismatch_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
     ood_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
     strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    """Names of strategies, or of `arms`."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]
     trial: Nested = Field(default_factory=dict)
     """Settings of every trial (fields of TrialConfig)."""
     per_dataset: dict[str, Nested] = Field(default_factory=dict)
     """Settings of the trials of one data set, on top of `trial`."""
+    arms: dict[str, Nested] = Field(default_factory=dict)
+    """By name: a strategy with settings of its trials beside it, which go on top of everything."""
     run: RunSettings = RunSettings()
     """How it is computed."""
 
-    def trials(self, overrides: Nested | None = None) -> list[TrialConfig]:
-        """All trials, seed by seed, so that a grid that is stopped early has every cell with some seeds.
+    def arm_trials(self, overrides: Nested | None = None) -> list[ArmTrial]:
+        """All trials with their arms, seed by seed, so that a grid stopped early has every cell with some seeds.
 
-        `overrides` go on top of everything. Raises ValueError for settings that are no trial's, and for a repeated
-        value on an axis.
+        `overrides` go on top of everything but the arms' own settings. A trial that an arm has at several points of the
+        grid (one without OOD images, whatever the OOD ratio) is there once. Raises ValueError for settings that are no
+        trial's, and for a repeated value on an axis.
         """
-        for axis in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds"):
+        for axis in AXES:
             values = getattr(self, axis)
             if len(set(values)) < len(values):
                 raise ValueError(f"{axis} = {', '.join(map(str, values))}: a value is repeated")
-        return [
-            make_trial(
-                **merge(self.trial, self.per_dataset.get(dataset, {}), overrides or {}),
-                dataset=dataset,
-                mismatch_ratio=mismatch_ratio,
-                ood_ratio=ood_ratio,
-                strategy=strategy,
-                seed=seed,
-            )
-            for seed, dataset, mismatch_ratio, ood_ratio, strategy in product(
-                self.seeds, self.datasets, self.mismatch_ratios, self.ood_ratios, self.strategies
-            )
-        ]
+        for name, settings in self.arms.items():
+            check_arm(name, settings)
+        points = product(self.seeds, self.datasets, self.mismatch_ratios, self.ood_ratios, self.strategies)
+        return list(dict.fromkeys(self._arm_trial(*point, overrides or {}) for point in points))
+
+    def trials(self, overrides: Nested | None = None) -> list[TrialConfig]:
+        """The trials of `arm_trials`, each once."""
+        return list(dict.fromkeys(each.trial for each in self.arm_trials(overrides)))
+
+    def _arm_trial(
+        self, seed: int, dataset: str, mismatch_ratio: float, ood_ratio: float, arm: str, overrides: Nested
+    ) -> ArmTrial:
+        shared = merge(self.trial, self.per_dataset.get(dataset, {}), overrides)
+        for axis, field in AXES.items():
+            if field in shared:
+                raise ValueError(f"{field} = {shared[field]}: it is an axis of the grid; set {axis} instead")
+        point = {"dataset": dataset, "mismatch_ratio": mismatch_ratio, "ood_ratio": ood_ratio, "seed": seed}
+        return ArmTrial(arm=arm, trial=make_trial(**merge(shared, point, settings_of(arm, self.arms))))
 
 
-def load_preset(folder: Path, name: str, axes: Mapping[str, Any], run: Mapping[str, Any]) -> GridConfig:
+def load_preset(
+    folder: Path,
+    name: str,
+    axes: Mapping[str, Any],
+    run: Mapping[str, Any],
+    *,
+    table: str | None = None,
+    arms: Mapping[str, Nested] | None = None,
+) -> GridConfig:
     """The preset `<folder>/<name>.yaml` with some axes and run settings replaced.
+
+    What it says under `tables: {<table>: ...}` goes on top of the rest of it, and what it says of `arms` on top of the
+    given ones.
 
     Raises ValueError, in one line, for an unknown preset (the nearest is suggested) and for a file that does not fit.
     """
@@ -90,7 +120,12 @@ def load_preset(folder: Path, name: str, axes: Mapping[str, Any], run: Mapping[s
     if name not in known:
         raise unknown_name("preset", name, known)
     content = read_yaml(path.read_text(), origin=path.name)
+    of_tables = content.pop("tables", {})
+    if not isinstance(of_tables, dict) or not all(isinstance(each, dict) for each in of_tables.values()):
+        raise ValueError(f"preset {name}: tables = {of_tables}: expected settings under the name of each table")
+    content = merge(content, of_tables.get(table, {}))
     content["run"] = merge(content.get("run", {}), dict(run))
+    content["arms"] = merge(arms or {}, content.get("arms", {}))
     try:
         return GridConfig(**{**content, **axes})
     except ValidationError as error:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from data.storage import file_lock, write_text_atomically
+from orchestrator.errors import RunStopped
 from orchestrator.records import RoundRecord
 
 FORMAT = 1
 """Version of the files; an output folder of another version is refused."""
 
 
-class LedgerUnwritable(Exception):
+class LedgerUnwritable(RunStopped):
     """The ledger's disk takes no more records; what it holds is whole. The message says where and what to do."""
 
 

@@ -9,15 +9,17 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from orchestrator.errors import RunStopped
 from orchestrator.grid import RunSettings
 from orchestrator.ledger import LedgerUnwritable
 from orchestrator.output import OutputFolder
 from orchestrator.placement import Node, Place, check_resources, choose_placement, nodes_to_come
 from orchestrator.plan import PlannedTrial
+from orchestrator.records import RoundRecord
 from orchestrator.service import service_line, start_scorers
 
 
@@ -65,10 +67,20 @@ A worker that dies is replaced; what came of it is told by the line of its trial
 """
 
 
+Compute = Callable[..., list[RoundRecord]]
+"""Computes a trial, as `orchestrator.local.compute_trial` does."""
+
+
 def run_grid(
-    todo: Sequence[PlannedTrial], output: OutputFolder, run: RunSettings, *, address: str, listener: Listener
+    todo: Sequence[PlannedTrial],
+    output: OutputFolder,
+    run: RunSettings,
+    *,
+    address: str,
+    listener: Listener,
+    compute: Compute | None = None,
 ) -> None:
-    """Run the trials to their ends, and report to the listener.
+    """Run the trials to their ends, and report to the listener; `compute` in place of `compute_trial` for each.
 
     Returns when every trial has ended. KeyboardInterrupt passes through after Ray is shut down; what was running
     is dropped, and every finished round is in the ledger. Raises ValueError for an address where no cluster answers
@@ -86,7 +98,7 @@ def run_grid(
         writer = _start_writer(output)
         scorers = start_scorers(todo, run, placement.scorers, autoscaled=to_come is not None, tell=listener.tell)
         listener.begin(todo)
-        _tune(todo, output, run, placement.trials, writer, scorers, listener)
+        _tune(todo, output, run, placement.trials, writer, scorers, listener, compute)
         if scorers:
             listener.tell(service_line(scorers))
 
@@ -106,6 +118,10 @@ def _ray(address: str, listener: Listener) -> Iterator[None]:
         )
     except (ConnectionError, ValueError) as error:
         raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
+    except Exception as error:  # Ray has no class of its own for a local node that does not come up
+        ray.shutdown()
+        reason = " ".join(str(error).split())
+        raise RunStopped(f"Ray did not start ({reason}); the machine may be overloaded: try again") from error
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     listener.tell(
         f"Ray: {len(_nodes())} node(s), {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs "
@@ -151,11 +167,13 @@ def _tune(
     writer: Any,
     scorers: Sequence[Any],
     listener: Listener,
+    compute: Compute | None,
 ) -> None:
     """Let Tune run the trials. Raises LedgerUnwritable where the writer cannot go on."""
     from ray import tune
 
     from orchestrator.classifier_store import forget_first
+    from orchestrator.local import compute_trial
     from orchestrator.tune_trial import Follower, TrialServices, run_one
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -166,6 +184,7 @@ def _tune(
         run=run,
         output=str(output.path),
         grid_id=output.grid_id or "",
+        compute=compute or compute_trial,
     )
     scratch = output.path / "tune"
     tuner = tune.Tuner(

@@ -14,11 +14,12 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from data.imageset import Images
 from data.pool import Pool
-from models.batches import Normalise
+from models.batches import Normalise, training_inputs
 from models.devices import describe_environment, peak_memory_mib
 from models.feature_rows import FeatureRows
 from models.inference import predict
@@ -62,12 +63,15 @@ class Trajectory:
         device: torch.device,
         classifiers: ClassifierStore,
         features: tuple[FeatureRows, FeatureRows] | None = None,
+        class_features_KD: NDArray[np.float32] | None = None,
         scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
+        plain_steps: bool = False,
     ) -> None:
-        """Where to compute and what to keep.
+        """Where to compute and what to keep; `plain_steps` as in `models.training.fit`.
 
         `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
+        `class_features_KD` what it compares them with where nothing is trained (zero-shot);
         `scorer` is the one that the strategy asks, if it does, for what its requests took.
         """
         self._trial = trial
@@ -77,11 +81,14 @@ class Trajectory:
         self._classifiers = classifiers
         self._scorer = scorer
         self._progress = progress
+        self._plain_steps = plain_steps
         data = problem.data
         self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
         self._test_inputs: Images | FeatureRows = features[1] if features else data.test.images
         num_features = features[0].num_features if features else None
-        self._plan = ClassifierPlan(trial, problem.num_id_classes, num_features=num_features)
+        self._plan = ClassifierPlan(
+            trial, problem.num_id_classes, num_features=num_features, class_features_KD=class_features_KD
+        )
         self._inputs_identity = features[0].identity if features else None
         self._normalise = Normalise(problem.data.mean, problem.data.std, device)
         self._oracle = problem.oracle()
@@ -195,10 +202,13 @@ class Trajectory:
             weights_seed=lambda name: stream_seed(seed, f"weights of {name}"),
             batches_seed=lambda name: stream_seed(seed, f"batches of {name}", round_number),
             progress=self._progress,
+            plain_steps=self._plain_steps,
         )
 
     def _train(self, round_number: int) -> nn.Module:
         """The classifier trained from scratch on the labelled ID images; that of round 0 may be shared."""
+        if not self._plan.is_trained:
+            return self._plan.new_network().to(self._device).eval()
         if round_number:
             return self._fit(round_number)
         identity = self._plan.identity(
@@ -216,7 +226,7 @@ class Trajectory:
         idx = self._pool.labelled_id_idx
         return fit(
             self._plan.new_network(),
-            self._train_inputs.load(idx),
+            training_inputs(self._train_inputs, idx),
             self._labels[idx],
             recipe=self._plan.recipe,
             objective=self._plan.objective(),
@@ -224,6 +234,7 @@ class Trajectory:
             batches_seed=stream_seed(self._trial.seed, "batches", round_number),
             device=self._device,
             progress=self._progress,
+            plain_steps=self._plain_steps,
         )
 
     def _accuracy(self, network: nn.Module) -> float:

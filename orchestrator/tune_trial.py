@@ -6,7 +6,7 @@ The records come from and go to the ledger writer, purity comes from scoring act
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,11 @@ from data.storage import cache_root
 from orchestrator.config import TrialConfig
 from orchestrator.grid import RunSettings
 from orchestrator.ledger import LedgerUnwritable
-from orchestrator.local import compute_trial
 from orchestrator.node_data import fetch_missing
 from orchestrator.output import is_this_output
 from orchestrator.plan import PlannedTrial
 from orchestrator.records import RoundRecord
-from orchestrator.runner import Listener
+from orchestrator.runner import Compute, Listener
 from orchestrator.scoring_client import RemotePurityScorer, ScorerUnavailable
 
 WRITER_TIMEOUT = 300.0
@@ -47,15 +46,15 @@ class TrialServices:
     output: str
     """Path of the output folder on the driver's machine."""
     grid_id: str
-    compute: Callable[..., list[RoundRecord]] = compute_trial
-    """What computes a trial; another one serves to measure what everything around it costs."""
+    compute: Compute
 
 
 def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
     """Compute one trial from its last record on, sending each new record to the writer before it counts.
 
-    Errors that would come again (bad settings, diverged training), or that were waited out already (no scorer answers),
-    are noted in the ledger and not retried; anything else is left to Tune, which starts the trial again.
+    Errors that would come again (bad settings, diverged training, too little memory), or that were waited out already
+    (no scorer answers), are noted in the ledger and not retried; anything else is left to Tune, which starts the trial
+    again.
     """
     spec, writer, run = config["spec"], services.writer, services.run
     trial = TrialConfig.model_validate_json(spec["trial"])
@@ -79,10 +78,12 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
             classifiers=_classifiers_folder(services),
             cpus=run.cpus_per_trial,
             gpus=run.gpus_per_trial,
+            deterministic=run.deterministic,
+            plain_steps=run.plain_steps,
         )
     except LedgerUnwritable as error:
         tune.report({"fatal": str(error)})
-    except (ValueError, ArithmeticError, ScorerUnavailable) as error:
+    except (ValueError, ArithmeticError, MemoryError, ScorerUnavailable) as error:
         message = f"{type(error).__name__}: {error}"
         try:
             _ask(writer.fail, planned.fingerprint, settings, message)

@@ -136,7 +136,7 @@ def _estimates_table(
         Row(
             label=strategy,
             cells=tuple(
-                Cell(text=format_estimate(estimates.get(key)), mark=marks.get(key, ""))
+                Cell(text=format_estimate(estimates.get(key)), mark=marks.get(key, ""), key=key)
                 for key in (CellKey(*condition, strategy) for condition in conditions)
             ),
         )
@@ -151,7 +151,9 @@ def _paper_table(
     rows = []
     for strategy in strategies:
         keys = [CellKey(*condition, strategy) for condition in conditions]
-        rows.append(Row(label=strategy, cells=tuple(Cell(text=_beside_paper(key, ours.get(key))) for key in keys)))
+        rows.append(
+            Row(label=strategy, cells=tuple(Cell(text=_beside_paper(key, ours.get(key)), key=key) for key in keys))
+        )
     return _table(title, conditions, rows)
 
 
