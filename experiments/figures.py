@@ -16,10 +16,9 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 from experiments.figure_plan import FIGURES, FigurePlan, figure_numbers, plan_figure
 from experiments.flags import DONE, SOME_FAILED, run_command, trial_overrides
-from experiments.grid_command import GridCommand, grid_of, make_parser, output_path, run_and_report
-from experiments.status import show_status
+from experiments.grid_command import GridCommand, grid_of, make_parser, output_path, run_and_report, status_of
 from experiments.stopping import stoppable
-from orchestrator.grid import GridConfig
+from orchestrator.grid import GridConfig, preset_name
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, feature_lines, plan_trials
 
@@ -47,7 +46,7 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.status:
-        return show_status(output_path(args), COMMAND.name)
+        return status_of(COMMAND, args)
     grid, overrides = grid_of(COMMAND, args), trial_overrides(args)
     plans = [plan_figure(number, grid, overrides) for number in args.figure]
     # What is only looked at is checked like the rest: data, ratios and weights are there, or one line says what is not.
@@ -92,7 +91,7 @@ def _draw(
             print(line, flush=True)
 
     folder = output.path / COMMAND.name
-    run = f"{output.path.name}, preset {args.preset}, grid {(output.grid_id or '')[:8]}"
+    run = f"{output.path.name}, preset {preset_name(args.preset)}, grid {(output.grid_id or '')[:8]}"
     written: list[Path] = []
     maker = FigureMaker(planned, run=run, tell=tell, cpus=grid.run.cpus_per_trial)
     for plan in plans:

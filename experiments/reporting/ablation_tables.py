@@ -45,14 +45,16 @@ def baselines(strategies: Iterable[str]) -> tuple[str, ...]:
 def table7_tables(trials: pd.DataFrame) -> list[Table]:
     """AUBC and precision with and without tuning and visual weights, with the best baseline above."""
     conditions = _conditions(trials)
-    lines = [(f"{what} ({arm})", [CellKey(*each, arm) for each in conditions]) for arm, what in PARTS.items()]
+    lines: list[Line] = [
+        (f"{what} ({arm})", [CellKey(*each, arm) for each in conditions]) for arm, what in PARTS.items()
+    ]
     return _with_best_baseline(trials, conditions, lines)
 
 
 def table8_tables(trials: pd.DataFrame) -> list[Table]:
     """AUBC and precision of strategies alone and behind the purity step, and what the step adds, paired by seed."""
     conditions = _conditions(trials)
-    lines = [
+    lines: list[Line] = [
         (name, [CellKey(*each, arm) for each in conditions])
         for inner, outer in BEHIND.items()
         for name, arm in ((inner, inner), (f"purity, then {inner}", outer))
