@@ -16,7 +16,7 @@ from data.sources.domainnet_package import DOMAINS, FOLDER
 from data.splits import SplitCounts, count_split
 from experiments.reporting.layout import Cell, Row, Table
 from experiments.reporting.paper_values import paper_rows
-from experiments.reporting.tables import format_ratio
+from experiments.reporting.formats import format_ratio
 
 BUDGETS = {"cifar10": 500, "cifar100": 500, "tiny-imagenet": 1000}
 """Labels of the first set (P2)."""
