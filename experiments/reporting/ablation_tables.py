@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from experiments.reporting.cells import Line, cells_table, condition_name
@@ -73,7 +73,7 @@ def _conditions(trials: pd.DataFrame) -> list[Condition]:
     return [each for each in sorted_conditions(estimate_cells(trials, "aubc")) if each.ood_ratio > 0]
 
 
-def _with_best_baseline(trials: pd.DataFrame, conditions: list[Condition], lines: list[Line]) -> list[Table]:
+def _with_best_baseline(trials: pd.DataFrame, conditions: Sequence[Condition], lines: Sequence[Line]) -> list[Table]:
     """AUBC and precision, the best baseline by AUBC in the first row of both, named in each cell."""
     if not conditions:
         return []
