@@ -74,6 +74,7 @@ def compute_trial(
         features=_features(trial, data, device),
         scorer=scorer if trial.uses_purity else None,
         progress=progress,
+        gpus=gpus,
     )
     return trajectory.run(history, report)
 
