@@ -16,9 +16,9 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 from experiments.figure_plan import FIGURES, FigurePlan, figure_numbers, plan_figure
 from experiments.flags import DONE, SOME_FAILED, run_command, trial_overrides
-from experiments.grid_command import GridCommand, grid_of, make_parser, run_and_report
+from experiments.grid_command import GridCommand, grid_of, make_parser, output_path, run_and_report, status_of
 from experiments.stopping import stoppable
-from orchestrator.grid import GridConfig
+from orchestrator.grid import GridConfig, preset_name
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, feature_lines, plan_trials
 
@@ -45,6 +45,8 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.status:
+        return status_of(COMMAND, args)
     grid, overrides = grid_of(COMMAND, args), trial_overrides(args)
     plans = [plan_figure(number, grid, overrides) for number in args.figure]
     # What is only looked at is checked like the rest: data, ratios and weights are there, or one line says what is not.
@@ -55,7 +57,7 @@ def _run(args: argparse.Namespace) -> int:
         report = partial(_draw, plans=plans, grid=grid, args=args, undrawn=undrawn)
         code = run_and_report(COMMAND, grid, trials, args, report)
         return SOME_FAILED if undrawn and code == DONE else code
-    output = open_output(args.output_dir or Path("runs") / args.preset)
+    output = open_output(output_path(args))
     planned = plan_trials(trials, output.ledger)
     if args.dry_run:
         print(f"nothing to run; {sum(p.is_finished for p in planned)} of {len(planned)} trials to draw are finished")
@@ -78,8 +80,9 @@ def _draw(
     grid: GridConfig,
     args: argparse.Namespace,
     undrawn: list[int],
-) -> None:
-    """Draw and write the figures and say where they lie; the numbers of those that cannot be go to `undrawn`."""
+) -> list[Path]:
+    """Draw and write the figures and say where they lie; the files. The numbers of those that cannot be drawn go to
+    `undrawn`."""
     from experiments.figure_pictures import FigureMaker, write_pictures
     from experiments.reporting.drawing import NothingToDraw
 
@@ -88,7 +91,8 @@ def _draw(
             print(line, flush=True)
 
     folder = output.path / COMMAND.name
-    run = f"{output.path.name}, preset {args.preset}, grid {(output.grid_id or '')[:8]}"
+    run = f"{output.path.name}, preset {preset_name(args.preset)}, grid {(output.grid_id or '')[:8]}"
+    written: list[Path] = []
     maker = FigureMaker(planned, run=run, tell=tell, cpus=grid.run.cpus_per_trial)
     for plan in plans:
         try:
@@ -97,11 +101,12 @@ def _draw(
             undrawn.append(plan.number)
             print(f"not drawn: {error}", file=sys.stderr)
             continue
-        write_pictures(folder, plan.number, pictures)
+        written += write_pictures(folder, plan.number, pictures)
         for picture in pictures:
             tell(f"{folder / picture.name}.png, .pdf, .txt")
             for note in picture.notes:
                 tell(f"  {note}")
+    return written
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.imageset import Images
+from models.feature_rows import FeatureRows
 from models.recipe import Recipe
 
 
@@ -41,13 +43,33 @@ class Batches(Protocol):
         ...
 
 
-def make_batches(
-    inputs: NDArray[np.uint8] | NDArray[np.float32],
-    recipe: Recipe,
-    normalise: Normalise,
-    generator: torch.Generator,
-) -> Batches:
-    """Batches of pixels (N, H, W, 3), augmented and normalised, or of features (N, D), as they are."""
+class BatchSource(Protocol):
+    """N inputs that make their own batches."""
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def batches(self, recipe: Recipe, generator: torch.Generator) -> Batches:
+        """Batches of them, on the generator's device."""
+        ...
+
+
+Inputs = NDArray[np.uint8] | NDArray[np.float32] | BatchSource
+"""What a classifier is trained on: pixels (N, H, W, 3), features (N, D), or what makes its own batches."""
+
+
+def training_inputs(images: Images | FeatureRows, idx: NDArray[np.int64]) -> Inputs:
+    """The images `idx` as a classifier is trained on them; what it looks at otherwise is `images.load(idx)`."""
+    if isinstance(images, FeatureRows) and images.crops is not None:
+        return images.crops(idx)
+    return images.load(idx)
+
+
+def make_batches(inputs: Inputs, recipe: Recipe, normalise: Normalise, generator: torch.Generator) -> Batches:
+    """Batches of pixels, augmented and normalised, of features, as they are, or of a source's own making."""
+    if not isinstance(inputs, np.ndarray):
+        return inputs.batches(recipe, generator)
     if inputs.ndim == 2:
         return FeatureBatches(inputs.astype(np.float32, copy=False), recipe, generator)
     return PixelBatches(inputs.astype(np.uint8, copy=False), recipe, normalise, generator)

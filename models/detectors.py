@@ -7,7 +7,7 @@ Shapes: B batch, K ID classes, D features, C clusters of OOD images, N training 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,10 @@ class OpenSetObjective:
         if self._has_ood:
             self._clusters = self._cluster(self._ood_features(network))
             network.train()
+
+    def phase(self) -> Hashable | None:
+        """None: how many images of a batch are OOD, and their clusters, differ from step to step."""
+        return None
 
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
         """Cross entropy, the binary classifiers' losses, and the pull of the clusters."""

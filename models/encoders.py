@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,17 @@ from data.imageset import DataSet, Images
 from data.progress import Progress
 from models.clip_pretrained import quiet_hub
 from models.clipn_source import ClipnSource
+from models.crops import CropSource, Tower
 from models.embeddings import FeatureKey, open_features
 from models.feature_rows import EncoderName, FeatureRows
-from models.preprocessing import network_input, resize_batch
+from models.preprocessing import CLIP_MEAN, CLIP_STD, network_input, resize_batch
 from models.vision_language import VisionLanguageTowers
 
 BATCH_SIZE = 128
 UNTRAINED_SEED = 0
 
-Prepare = Callable[[NDArray[np.uint8], torch.device], Tensor]
-"""Makes a network's input of pixels (B, H, W, 3)."""
+MakeCrops = Callable[[NDArray[np.int64]], CropSource]
+"""Gives the images at those positions, to be cropped at random."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,25 +39,42 @@ class Encoder:
 
     identity: str
     preprocessing: str
-    load: Callable[[], tuple[nn.Module, Prepare]]
+    load: Callable[[], Tower]
 
 
 def frozen_features(
-    data: DataSet, name: str, *, clipn: ClipnSource, device: torch.device, progress: Progress
+    data: DataSet,
+    name: str,
+    *,
+    clipn: ClipnSource,
+    device: torch.device,
+    progress: Progress,
+    crops: bool = False,
 ) -> tuple[FeatureRows, FeatureRows]:
     """Features of the training and of the test images by the encoder of that name, from the store or computed now.
 
+    `crops`: a head is to be trained on random crops of the training images, which the encoder then sees in each step.
     Raises ValueError for an encoder that does not exist, and for weights that are not here and cannot be downloaded.
     """
     parsed = EncoderName.parse(name)
     encoder = _clipn_encoder(data, clipn, progress) if parsed.kind == "clipn" else _timm_encoder(parsed)
     return (
-        _stored(data.train.images, encoder, device, progress),
+        _stored(
+            data.train.images, encoder, device, progress, crops=_crops(data.train.images, encoder) if crops else None
+        ),
         _stored(data.test.images, encoder, device, progress),
     )
 
 
-def _stored(images: Images, encoder: Encoder, device: torch.device, progress: Progress) -> FeatureRows:
+def _crops(images: Images, encoder: Encoder) -> MakeCrops:
+    """Gives images to be cropped; the tower is loaded when they are first asked for."""
+    tower = cache(encoder.load)
+    return lambda idx: CropSource(pixels_NHH3=images.load(idx), tower=tower())
+
+
+def _stored(
+    images: Images, encoder: Encoder, device: torch.device, progress: Progress, *, crops: MakeCrops | None = None
+) -> FeatureRows:
     key = FeatureKey(
         kind="encoder features",
         content=images.fingerprint,
@@ -65,15 +83,15 @@ def _stored(images: Images, encoder: Encoder, device: torch.device, progress: Pr
         precision="float32",
     )
     stored = open_features(key, len(images), lambda: _Rows(images, encoder, device), progress=progress)
-    return FeatureRows(stored.rows_ND, identity=key.folder.name)
+    return FeatureRows(stored.rows_ND, identity=key.folder.name, crops=crops)
 
 
 class _Rows:
     """Row i is the encoder's feature of image i."""
 
     def __init__(self, images: Images, encoder: Encoder, device: torch.device) -> None:
-        network, self._prepare = encoder.load()
-        self._network = network.to(device).eval()
+        tower = encoder.load()
+        self._network, self._prepare = tower.network.to(device).eval(), tower.prepare
         self._images, self._device = images, device
         self.facts: dict[str, float] = {}
 
@@ -91,9 +109,12 @@ def _clipn_encoder(data: DataSet, source: ClipnSource, progress: Progress) -> En
     """The image tower of a CLIPN."""
     towers = VisionLanguageTowers(data, source, progress)
 
-    def load() -> tuple[nn.Module, Prepare]:
+    def load() -> Tower:
         clipn = towers.load()
-        return clipn.visual, partial(_clip_input, clipn.image_size)
+        size = clipn.image_size
+        return Tower(
+            network=clipn.visual, prepare=partial(_clip_input, size), image_size=size, mean=CLIP_MEAN, std=CLIP_STD
+        )
 
     return Encoder(
         identity=towers.weights, preprocessing="CLIP: bicubic, centre crop; features as they come", load=load
@@ -114,8 +135,14 @@ def _timm_encoder(name: EncoderName) -> Encoder:
     published = timm.get_pretrained_cfg(name.model)
     config = resolve_model_data_config({}, pretrained_cfg=published.to_dict() if published else None)  # type: ignore[no-untyped-call]
 
-    def load() -> tuple[nn.Module, Prepare]:
-        return _timm_network(name), partial(_timm_input, config)
+    def load() -> Tower:
+        return Tower(
+            network=_timm_network(name),
+            prepare=partial(_timm_input, config),
+            image_size=config["input_size"][-1],
+            mean=config["mean"],
+            std=config["std"],
+        )
 
     prepared = {field: config[field] for field in ("input_size", "mean", "std", "interpolation")}
     return Encoder(identity=name.identity(clipn=None), preprocessing=f"timm: centre crop, {prepared}", load=load)

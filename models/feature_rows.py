@@ -5,9 +5,10 @@ Shapes: N images, B batch, F features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,27 @@ from numpy.typing import NDArray
 from data.storage import content_hash
 from models.clipn_source import cached_file_hash
 
+if TYPE_CHECKING:
+    from models.batches import BatchSource
+
 
 class FeatureRows:
     """What a linear head is trained on and looks at."""
 
-    def __init__(self, rows_NF: NDArray[np.float32], *, identity: str) -> None:
-        """`identity` stands for all that decides the rows' numbers: the images, the weights, the preprocessing."""
+    def __init__(
+        self,
+        rows_NF: NDArray[np.float32],
+        *,
+        identity: str,
+        crops: Callable[[NDArray[np.int64]], BatchSource] | None = None,
+    ) -> None:
+        """`identity` stands for all that decides the rows' numbers: the images, the weights, the preprocessing.
+
+        `crops` gives random crops of the images at those positions, to train on in place of the rows.
+        """
         self._rows_NF = rows_NF
         self.identity = identity
+        self.crops = crops
 
     @property
     def num_features(self) -> int:

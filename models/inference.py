@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from data.imageset import Images
 from models.batches import Normalise
@@ -32,17 +32,31 @@ def predict(
     normalise: Normalise,
     device: torch.device,
 ) -> ClassifierOutputs:
-    """What the network, in evaluation mode and without augmentation, says of the images `idx`."""
-    network.eval()
-    rows: list[list[torch.Tensor]] = []
-    size = recipe.eval_batch_size if device.type == "cuda" else min(recipe.eval_batch_size, CPU_BATCH)
-    for start in range(0, len(idx), size):
-        inputs = torch.from_numpy(images.load(idx[start : start + size])).to(device)
-        with autocast(recipe, device):
-            outputs = network(inputs if inputs.ndim == 2 else normalise(inputs))
-        rows.append([output.float() for output in outputs])
-    if not rows:
+    """What the network, in evaluation mode and without augmentation, says of the images `idx`.
+
+    Where the GPU's memory does not hold a batch, it goes on with batches half as large, once. Raises MemoryError where
+    it does not hold these either, and ValueError without images.
+    """
+    if not len(idx):
         raise ValueError("no image to look at")
+    network.eval()
+    rows: list[list[Tensor]] = []
+    size = recipe.eval_batch_size if device.type == "cuda" else min(recipe.eval_batch_size, CPU_BATCH)
+    smallest, start = max(1, size // 2), 0
+    while start < len(idx):
+        outputs = _outputs(
+            network, images, idx[start : start + size], recipe=recipe, normalise=normalise, device=device
+        )
+        if outputs is not None:
+            rows.append(outputs)
+            start += size
+        elif size > smallest:
+            size = smallest
+        else:
+            raise MemoryError(
+                f"the GPU's memory does not hold {size} images where nothing is trained: lower recipe.eval_batch_size "
+                f"(now {recipe.eval_batch_size}), or give a trial more of a card (--gpus-per-trial)"
+            )
     logits_NK, features_ND, *losses = (torch.cat(parts).cpu().numpy() for parts in zip(*rows, strict=True))
     return ClassifierOutputs(
         logits_NK=logits_NK,
@@ -50,6 +64,25 @@ def predict(
         predicted_losses_N=losses[0] if losses else None,
         head=_head_of(network),
     )
+
+
+def _outputs(
+    network: nn.Module,
+    images: Images | FeatureRows,
+    idx: NDArray[np.int64],
+    *,
+    recipe: Recipe,
+    normalise: Normalise,
+    device: torch.device,
+) -> list[Tensor] | None:
+    """The network's outputs for a batch, on the device; None where its memory does not suffice."""
+    try:
+        inputs = torch.from_numpy(images.load(idx)).to(device)
+        with autocast(recipe, device):
+            outputs = network(inputs if inputs.ndim == 2 else normalise(inputs))
+        return [output.float() for output in outputs]
+    except torch.OutOfMemoryError:
+        return None
 
 
 def _head_of(network: nn.Module) -> LinearHead | None:

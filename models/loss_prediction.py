@@ -7,7 +7,7 @@ Shapes: B batch, N values, H hidden units a stage, C channels of a stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -83,11 +83,16 @@ class LossPrediction:
         self._weight = weight
         self._margin = margin
         self._detach_after = detach_after
+        self._detached = False
 
     def prepare(self, network: nn.Module, done: float) -> None:
         """Detach the head once it is time."""
         assert isinstance(network, LossPredicting)
-        network.detached = done > self._detach_after
+        self._detached = network.detached = done > self._detach_after
+
+    def phase(self) -> Hashable | None:
+        """Whether the head still trains the network."""
+        return self._detached
 
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
         """Mean cross entropy plus the weighted ranking loss; true losses are constants of the ranking."""

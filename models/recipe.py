@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -45,6 +45,9 @@ class Recipe(BaseModel):
     """Pixels of black border added before a random crop to the original size; 0 switches the crop off."""
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Degrees: each image is turned by a random angle of at most so much either way, the corners filled with black."""
+    smallest_crop: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """For `linear`: the head is trained on features of random crops, each of at least this share of its image's area
+    and resized to the encoder's size; none: on the stored features of the whole images."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the pooled features dropped before the last layer, in training."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -54,18 +57,25 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check_encoder(self) -> Recipe:
-        """A linear head has an encoder and no augmentation; a ResNet has none; zero-shot reads CLIPN."""
+        """A linear head has an encoder and no augmentation but its crops; a ResNet has none; zero-shot reads CLIPN."""
         if (self.network == "resnet18") != (self.encoder is None):
             raise ValueError(
                 "network linear needs an encoder, such as timm:vit_base_patch16_224, and resnet18 has none"
             )
         if self.network == "zero-shot" and self.encoder != "clipn":
             raise ValueError("network zero-shot compares images with CLIPN's texts: encoder=clipn")
+        if self.network != "linear" and self.smallest_crop is not None:
+            raise ValueError("smallest_crop is for a linear head's encoder; resnet18 has crop_padding")
         if self.network != "resnet18" and (self.flip or self.crop_padding or self.rotation):
             raise ValueError(
-                "stored features cannot be flipped, cropped or turned: flip=false, crop_padding=0, rotation=0"
+                "stored features cannot be flipped, shifted or turned: flip=false, crop_padding=0, rotation=0"
             )
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """All fields as plain values, for fingerprints; what came after the first records counts where it is set."""
+        fields = self.model_dump(mode="json")
+        return {name: value for name, value in fields.items() if name != "smallest_crop" or value is not None}
 
     def num_steps(self, num_images: int) -> int:
         """SGD steps of one training on that many images."""

@@ -5,9 +5,8 @@ Shapes: N images, B batch, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,33 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.batches import Normalise, make_batches
-from models.devices import autocast
+from models.batches import Inputs, Normalise, make_batches
+from models.devices import clear_memory_errors
 from models.recipe import Recipe
+from models.steps import Objective, ReplayedSteps, Step, recorder
 
 PROGRESS_EVERY = 100
 """Steps between two calls of `progress`."""
 StepProgress = Callable[[int, int], None]
 """Hears, now and then, how many steps of a training are done, and of how many."""
-
-
-class Objective(Protocol):
-    """What a training minimises, and what it changes between passes."""
-
-    def prepare(self, network: nn.Module, done: float) -> None:
-        """Called before each step that starts a pass (or each step, where there are no passes).
-
-        `done` is the share of the training behind, in [0, 1).
-        """
-        ...
-
-    def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
-        """The loss () of normalised images; `picked_B` are their positions among the training images."""
-        ...
-
-    def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
-        """Parameters of the network that learn at a constant rate with Nesterov's momentum; mostly none."""
-        ...
 
 
 class CrossEntropy:
@@ -52,6 +33,10 @@ class CrossEntropy:
 
     def prepare(self, network: nn.Module, done: float) -> None:
         """Nothing."""
+
+    def phase(self) -> Hashable | None:
+        """Always the same."""
+        return "cross entropy"
 
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
         """The mean over the batch; the network's first output are the logits."""
@@ -65,7 +50,7 @@ class CrossEntropy:
 
 def fit(
     network: nn.Module,
-    inputs: NDArray[np.uint8] | NDArray[np.float32],
+    inputs: Inputs,
     labels_N: NDArray[np.int64],
     *,
     recipe: Recipe,
@@ -74,35 +59,42 @@ def fit(
     device: torch.device,
     objective: Objective | None = None,
     progress: StepProgress | None = None,
+    plain_steps: bool = False,
 ) -> nn.Module:
     """The network, trained as the recipe says on `device`; the last weights, no selection (P10, P12).
 
-    `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D). Labels are 0..K-1; `objective` is the cross
-    entropy by default. Equal seeds give equal weights, to the bit on a CPU with the same number of threads. Raises
-    ValueError without images and ArithmeticError when the weights are no longer finite (a learning rate that is too
-    high).
+    `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D) or images that it crops anew in each step.
+    Labels are 0..K-1; `objective` is the cross entropy by default. On CUDA steps are recorded and replayed
+    (`models.steps`), unless `plain_steps`: the numbers are the same. Equal seeds give equal weights, to the bit on a
+    CPU with the same number of threads. Raises ValueError without images, ArithmeticError when the weights are no
+    longer finite (a learning rate that is too high), and MemoryError where the device has too little memory.
     """
     if not len(inputs):
         raise ValueError("no labelled ID image to train on: raise the budget or lower the OOD ratio")
     objective = objective or CrossEntropy()
-    batches = make_batches(inputs, recipe, normalise, torch.Generator(device=device).manual_seed(batches_seed))
-    labels = torch.from_numpy(labels_N).to(device)
-    network = network.to(device).train()
-    optimiser, schedule = _optimiser(network, recipe, objective, len(inputs))
     num_steps, pass_steps = recipe.num_steps(len(inputs)), _pass_steps(recipe, len(inputs))
-    with _own_randomness(batches_seed, device):
-        for step, picked in enumerate(batches.positions()):
-            if step % pass_steps == 0:
-                objective.prepare(network, step / num_steps)
-            batch = batches.augment(picked)
-            with autocast(recipe, device):
-                loss = objective.loss(network, batch, labels[picked], picked)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            if progress is not None and (step + 1) % PROGRESS_EVERY == 0:
-                progress(step + 1, num_steps)
+    generator = torch.Generator(device=device).manual_seed(batches_seed)
+    with (
+        clear_memory_errors("in training", "lower recipe.batch_size, which changes the numbers"),
+        _own_randomness(batches_seed, device),
+        recorder(device, generator, wanted=not plain_steps) as record,
+    ):
+        batches = make_batches(inputs, recipe, normalise, generator)
+        labels = torch.from_numpy(labels_N).to(device)
+        network = network.to(device).train()
+        optimiser = _optimiser(network, recipe, objective, as_tensor=device.type == "cuda" or record is not None)
+        step = Step(network, batches, labels, objective=objective, optimiser=optimiser, recipe=recipe)
+        run = step if record is None else ReplayedSteps(step, objective, record)
+        rates = _learning_rates(recipe, num_steps, pass_steps)
+        for number, picked in enumerate(batches.positions()):
+            if number % pass_steps == 0:
+                objective.prepare(network, number / num_steps)
+            if number in rates:
+                _set_learning_rate(optimiser, rates[number])
+            run(picked)
+            if progress is not None and (number + 1) % PROGRESS_EVERY == 0:
+                progress(number + 1, num_steps)
+        network.zero_grad(set_to_none=True)
     _check_finite(network, recipe, num_steps)
     return network.eval()
 
@@ -120,29 +112,40 @@ def _pass_steps(recipe: Recipe, num_images: int) -> int:
     return 1 if recipe.epochs is None else recipe.batches_a_pass(num_images)
 
 
-def _optimiser(
-    network: nn.Module, recipe: Recipe, objective: Objective, num_images: int
-) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.LambdaLR]:
-    """SGD over all parameters, those of the objective's own with a constant rate and Nesterov's momentum."""
+def _optimiser(network: nn.Module, recipe: Recipe, objective: Objective, *, as_tensor: bool) -> torch.optim.SGD:
+    """SGD over all parameters, those of the objective's own with a constant rate and Nesterov's momentum.
+
+    `as_tensor`: the rate that changes lies on the parameters' device, where recorded steps read it.
+    """
     others = list(objective.other_parameters(network))
     own = {id(parameter) for parameter in others}
-    groups = [{"params": [p for p in network.parameters() if id(p) not in own], "nesterov": recipe.nesterov}]
+    params = [parameter for parameter in network.parameters() if id(parameter) not in own]
+    rate = torch.tensor(recipe.learning_rate, device=params[0].device) if as_tensor else recipe.learning_rate
+    groups = [{"params": params, "lr": rate, "nesterov": recipe.nesterov}]
     if others:
         groups.append({"params": others, "nesterov": True})
-    optimiser = torch.optim.SGD(
+    return torch.optim.SGD(
         groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
     )
-    length, pass_steps = recipe.num_steps(num_images), _pass_steps(recipe, num_images)
-    ends = [int(share * (length // pass_steps)) * pass_steps for share in recipe.milestones]
 
-    def factor(step: int) -> float:
-        return recipe.decay ** sum(step >= end for end in ends)
 
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, [factor, lambda step: 1.0][: len(groups)])
+def _learning_rates(recipe: Recipe, num_steps: int, pass_steps: int) -> dict[int, float]:
+    """The learning rate from each step on at which it changes; step 0 is one of them."""
+    ends = [int(share * (num_steps // pass_steps)) * pass_steps for share in recipe.milestones]
+    return {step: recipe.learning_rate * recipe.decay ** sum(step >= end for end in ends) for step in {0, *ends}}
+
+
+def _set_learning_rate(optimiser: torch.optim.SGD, rate: float) -> None:
+    """Of the first group: in place, where a recorded step reads it."""
+    group = optimiser.param_groups[0]
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def _check_finite(network: nn.Module, recipe: Recipe, num_steps: int) -> None:
-    if not all(bool(torch.isfinite(p).all()) for p in network.state_dict().values()):
+    if not bool(torch.stack([torch.isfinite(value).all() for value in network.state_dict().values()]).all()):
         raise ArithmeticError(
             f"training diverged: weights are not finite after {num_steps} steps "
             f"at learning rate {recipe.learning_rate}; lower recipe.learning_rate"

@@ -94,6 +94,8 @@ class FeatureBill:
     is_measured: bool
     """Whether the estimate stands on an earlier computation here; else it is for one CPU core, from the network's
     operations."""
+    num_bytes: int = 0
+    """What the missing ones will take in the cache."""
 
 
 def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
@@ -101,12 +103,29 @@ def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
     num_images = len(data_set.train.images)
     uses_stand_in = source.checkpoint is None and source.pretrained is None
     if uses_stand_in and not is_trained(stand_in_path(source, data_set)):
-        return FeatureBill(num_images=num_images, num_missing=num_images, seconds=None, is_measured=False)
+        return FeatureBill(
+            num_images=num_images,
+            num_missing=num_images,
+            seconds=None,
+            is_measured=False,
+            num_bytes=_row_bytes(small_clip_config(data_set.image_size)) * num_images,
+        )
     features = _Features(data_set, source, "cpu", lambda line: None)
     missing = num_images - rows_present(features.image_key, num_images)
     measured = seconds_a_row(features.image_key) if missing else 0.0
     seconds = missing * measured if measured is not None else seconds_on_a_core(features.config, missing)
-    return FeatureBill(num_images=num_images, num_missing=missing, seconds=seconds, is_measured=measured is not None)
+    return FeatureBill(
+        num_images=num_images,
+        num_missing=missing,
+        seconds=seconds,
+        is_measured=measured is not None,
+        num_bytes=_row_bytes(features.config) * missing,
+    )
+
+
+def _row_bytes(config: dict[str, Any]) -> int:
+    """Of one image's features, float32."""
+    return 4 * int(config["embed_dim"])
 
 
 class VisionLanguageTowers:

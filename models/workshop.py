@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data.imageset import Images
-from models.batches import Normalise, make_batches
+from models.batches import Normalise, make_batches, training_inputs
 from models.classifiers import Classifier, build_classifier
 from models.devices import autocast
 from models.feature_rows import FeatureRows
 from models.inference import predict
 from models.outputs import ClassifierOutputs
 from models.recipe import Recipe
-from models.training import Objective, StepProgress, fit
+from models.steps import Objective
+from models.training import StepProgress, fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,8 @@ class Workshop:
     """A seed for what is drawn while the network of that name is trained: another one in each round."""
     progress: StepProgress | None = None
     """Hears how far a training is."""
+    plain_steps: bool = False
+    """As in `models.training.fit`."""
 
     def new_network(self, num_classes: int, recipe: Recipe, name: str) -> Classifier:
         """A classifier as this round's, but for its classes, with initial weights of that name."""
@@ -61,7 +64,7 @@ class Workshop:
         """`network`, trained on the images `idx` with `labels_N`; errors and arguments as `models.training.fit`."""
         return fit(
             network,
-            self.images.load(idx),
+            training_inputs(self.images, idx),
             labels_N,
             recipe=recipe,
             normalise=self.normalise,
@@ -69,6 +72,7 @@ class Workshop:
             device=self.device,
             progress=self.progress,
             objective=objective,
+            plain_steps=self.plain_steps,
         )
 
     def predict(self, network: nn.Module, idx: NDArray[np.int64]) -> ClassifierOutputs:
@@ -79,7 +83,7 @@ class Workshop:
     def augmented_logits(self, idx: NDArray[np.int64], passes: int, name: str) -> NDArray[np.float32]:
         """Logits (P, N, K) of this round's classifier for the images `idx`, augmented anew in each pass."""
         generator = torch.Generator(device=self.device).manual_seed(self.batches_seed(name))
-        batches = make_batches(self.images.load(idx), self.recipe, self.normalise, generator)
+        batches = make_batches(training_inputs(self.images, idx), self.recipe, self.normalise, generator)
         rows = torch.arange(len(idx), device=self.device).repeat(passes)
         logits = []
         for picked in torch.split(rows, self.recipe.eval_batch_size):

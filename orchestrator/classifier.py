@@ -11,7 +11,7 @@ from data.storage import content_hash
 from models.classifiers import build_classifier, zero_shot_classifier
 from models.loss_prediction import LossPrediction, add_loss_prediction
 from models.recipe import Recipe
-from models.training import Objective
+from models.steps import Objective
 from orchestrator.config import NUMBERS_VERSION, TrialConfig
 from orchestrator.streams import stream_seed
 from strategies.registry import find_strategy
@@ -78,7 +78,7 @@ class ClassifierPlan:
                 "inputs": inputs,
                 **trial.split_identity(),
                 "seed": trial.seed,
-                "recipe": self.recipe.model_dump(mode="json"),
+                "recipe": self.recipe.identity(),
                 "head": trial.options.learning_loss.model_dump(mode="json") if self._entry.loss_prediction else None,
                 "device": device,
             }

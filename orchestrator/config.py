@@ -169,8 +169,9 @@ class TrialConfig(Settings):
 
     def _recipe_identity(self, clipn_identity: str | None) -> dict[str, Any]:
         """The recipe as plain values, its encoder by what identifies the weights; without training, little counts."""
-        untrained = {"network", "encoder", "precision"} if self.recipe.network == "zero-shot" else None
-        recipe = self.recipe.model_dump(mode="json", include=untrained)
+        recipe = self.recipe.identity()
+        if self.recipe.network == "zero-shot":
+            recipe = {name: recipe[name] for name in ("network", "encoder", "precision")}
         if self.recipe.encoder is not None:
             recipe["encoder"] = EncoderName.parse(self.recipe.encoder).identity(clipn=clipn_identity)
         return recipe
@@ -202,5 +203,6 @@ def one_line(error: ValidationError) -> str:
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"]) or "settings"
         value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {problem['input']!r}"
-        parts.append(f"{field}{value}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+        message = problem["msg"].removeprefix("Value error, ")
+        parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)

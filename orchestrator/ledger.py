@@ -8,6 +8,7 @@ no harm to the next one: each change is made under a lock, from what the file ho
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -37,6 +38,12 @@ class TrajectoryState:
     error: str | None = None
     """Why the last attempt failed for good; None if it did not."""
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has as many rounds as its settings ask for."""
+        rounds = self.trial.get("rounds")
+        return isinstance(rounds, int) and len(self.records) >= rounds
+
 
 class Ledger:
     """Reads and writes the state files of one folder."""
@@ -57,7 +64,8 @@ class Ledger:
             return TrajectoryState(**content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is no readable ledger file ({error}); move it away to run its trial again"
+                f"{path} is no readable ledger file ({error}); keep what is whole of it with "
+                f"python -m orchestrator.ledger {shlex.quote(str(self.folder.parent))} --repair"
             ) from None
 
     def version(self, fingerprint: str) -> int | None:
@@ -94,6 +102,11 @@ class Ledger:
                 raise ValueError(f"round {record.round} of {fingerprint} came after only {known} rounds")
             self._write(fingerprint, state.trial, (*state.records, record), None)
 
+    def replace(self, state: TrajectoryState) -> None:
+        """Let a state take the place of what is there: for repairs. Raises LedgerUnwritable."""
+        with self._changing():
+            self._write(state.fingerprint, state.trial, state.records, state.error)
+
     def fail(self, fingerprint: str, trial: dict[str, Any], error: str) -> None:
         """Note why a trial failed for good; its records stay. Raises LedgerUnwritable."""
         with self._changing():
@@ -125,3 +138,11 @@ class Ledger:
 
     def _path(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.json"
+
+
+if __name__ == "__main__":
+    import sys
+
+    from orchestrator.ledger_check import main
+
+    sys.exit(main())

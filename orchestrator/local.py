@@ -15,7 +15,7 @@ from data.progress import to_stderr
 from data.registry import open_data_set
 from models.contrastive import ContrastiveFeatures
 from models.contrastive_recipe import Method
-from models.devices import pick_device, use_threads
+from models.devices import pick_device, use_arithmetic, use_threads
 from models.feature_rows import FeatureRows
 from models.training import StepProgress
 from models.vision_language import VisionLanguageTowers, open_vision_language
@@ -46,14 +46,18 @@ def compute_trial(
     cpus: int,
     gpus: float,
     progress: StepProgress | None = None,
+    deterministic: bool = False,
+    plain_steps: bool = False,
 ) -> list[RoundRecord]:
     """All records of a trial, computed here from where `history` ends; `report` gets each new one.
 
-    Raises ValueError where the data on this machine is not the data that the trial was planned with.
+    On a GPU: `deterministic` gives equal records for equal seeds, `plain_steps` launches each training step kernel by
+    kernel. Raises ValueError where the data on this machine is not the data that the trial was planned with.
     """
     trial = planned.trial
     use_threads(cpus)
     device = pick_device(gpus)
+    use_arithmetic(device, deterministic=deterministic)
     data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
     if data.fingerprint != planned.data_fingerprint:
         raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
@@ -76,6 +80,7 @@ def compute_trial(
         class_features_KD=_class_features(trial, problem, device),
         scorer=scorer if trial.uses_purity else None,
         progress=progress,
+        plain_steps=plain_steps,
     )
     return trajectory.run(history, report)
 
@@ -86,7 +91,14 @@ def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[
         return None
     from models.encoders import frozen_features  # open_clip and timm, only for those who have an encoder
 
-    return frozen_features(data, trial.recipe.encoder, clipn=trial.clipn.source(), device=device, progress=to_stderr)
+    return frozen_features(
+        data,
+        trial.recipe.encoder,
+        clipn=trial.clipn.source(),
+        device=device,
+        progress=to_stderr,
+        crops=trial.recipe.smallest_crop is not None,
+    )
 
 
 def _class_features(trial: TrialConfig, problem: OpenSetProblem, device: torch.device) -> NDArray[np.float32] | None:

@@ -102,6 +102,8 @@ def feature_state(bill: FeatureBill) -> str:
     missing = "to be computed first, once"
     if bill.num_missing < bill.num_images:
         missing = f"{bill.num_missing:,} still to be computed"
+    if bill.num_bytes:
+        missing += f" ({bill.num_bytes / 1e6:.3g} MB in the cache)"
     if bill.seconds is None:
         return f"{missing}, after the small CLIPN that stands in is trained (a minute)"
     basis = "as measured on other images" if bill.is_measured else "estimated, on one CPU core; a GPU is far faster"

@@ -34,6 +34,10 @@ class Listener(Protocol):
         """The first of these trials are about to start."""
         ...
 
+    def start(self, planned: PlannedTrial) -> None:
+        """A trial starts, for the first time or again."""
+        ...
+
     def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
         """A trial finished a round."""
         ...

@@ -19,7 +19,7 @@ from torch import nn
 
 from data.imageset import Images
 from data.pool import Pool
-from models.batches import Normalise
+from models.batches import Normalise, training_inputs
 from models.devices import describe_environment, peak_memory_mib
 from models.feature_rows import FeatureRows
 from models.inference import predict
@@ -66,8 +66,9 @@ class Trajectory:
         class_features_KD: NDArray[np.float32] | None = None,
         scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
+        plain_steps: bool = False,
     ) -> None:
-        """Where to compute and what to keep.
+        """Where to compute and what to keep; `plain_steps` as in `models.training.fit`.
 
         `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
         `class_features_KD` what it compares them with where nothing is trained (zero-shot);
@@ -80,6 +81,7 @@ class Trajectory:
         self._classifiers = classifiers
         self._scorer = scorer
         self._progress = progress
+        self._plain_steps = plain_steps
         data = problem.data
         self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
         self._test_inputs: Images | FeatureRows = features[1] if features else data.test.images
@@ -200,6 +202,7 @@ class Trajectory:
             weights_seed=lambda name: stream_seed(seed, f"weights of {name}"),
             batches_seed=lambda name: stream_seed(seed, f"batches of {name}", round_number),
             progress=self._progress,
+            plain_steps=self._plain_steps,
         )
 
     def _train(self, round_number: int) -> nn.Module:
@@ -223,7 +226,7 @@ class Trajectory:
         idx = self._pool.labelled_id_idx
         return fit(
             self._plan.new_network(),
-            self._train_inputs.load(idx),
+            training_inputs(self._train_inputs, idx),
             self._labels[idx],
             recipe=self._plan.recipe,
             objective=self._plan.objective(),
@@ -231,6 +234,7 @@ class Trajectory:
             batches_seed=stream_seed(self._trial.seed, "batches", round_number),
             device=self._device,
             progress=self._progress,
+            plain_steps=self._plain_steps,
         )
 
     def _accuracy(self, network: nn.Module) -> float:

@@ -52,8 +52,9 @@ class TrialServices:
 def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
     """Compute one trial from its last record on, sending each new record to the writer before it counts.
 
-    Errors that would come again (bad settings, diverged training), or that were waited out already (no scorer answers),
-    are noted in the ledger and not retried; anything else is left to Tune, which starts the trial again.
+    Errors that would come again (bad settings, diverged training, too little memory), or that were waited out already
+    (no scorer answers), are noted in the ledger and not retried; anything else is left to Tune, which starts the trial
+    again.
     """
     spec, writer, run = config["spec"], services.writer, services.run
     trial = TrialConfig.model_validate_json(spec["trial"])
@@ -77,10 +78,12 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
             classifiers=_classifiers_folder(services),
             cpus=run.cpus_per_trial,
             gpus=run.gpus_per_trial,
+            deterministic=run.deterministic,
+            plain_steps=run.plain_steps,
         )
     except LedgerUnwritable as error:
         tune.report({"fatal": str(error)})
-    except (ValueError, ArithmeticError, ScorerUnavailable) as error:
+    except (ValueError, ArithmeticError, MemoryError, ScorerUnavailable) as error:
         message = f"{type(error).__name__}: {error}"
         try:
             _ask(writer.fail, planned.fingerprint, settings, message)
@@ -122,10 +125,18 @@ class Follower(tune.Callback):
         self.fatal: str | None = None
         """Why the whole run has to stop."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune saves its settings to be restored from, and we never restore from them."""
+        return {}
+
     @property
     def stopper(self) -> tune.Stopper:
         """Stops the experiment as soon as there is a fatal error."""
         return _FatalStopper(self)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial was given a worker process."""
+        self._listener.start(self._planned(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

@@ -33,7 +33,7 @@ def run_undisturbed(output: Path, words: list[str]) -> pd.DataFrame:
     process = start_grid(output, [*words, "--no-tracking"])
     out, err = process.communicate()
     assert (process.returncode, err) == (0, ""), out
-    return pd.read_csv(output / "rounds.csv")
+    return pd.read_csv(output / "table4" / "rounds.csv")
 
 
 def kill_again_and_again(output: Path, words: list[str], log: Path, num_kills: int, pause: float) -> Counter[str]:
@@ -113,7 +113,7 @@ def test_no_kill_changes_a_record(
     calm = run_undisturbed(tmp_path / "calm", words)
     output, log = tmp_path / "disturbed", tmp_path / "log"
     kills = kill_again_and_again(output, words, log, num_kills, pause)
-    disturbed = pd.read_csv(output / "rounds.csv")
+    disturbed = pd.read_csv(output / "table4" / "rounds.csv")
     pd.testing.assert_frame_equal(without_seconds(disturbed), without_seconds(calm))
     num_trials, num_rounds = check_mirror(output, calm)
     assert num_trials == disturbed["fingerprint"].nunique()

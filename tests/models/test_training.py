@@ -272,3 +272,45 @@ def test_bfloat16_is_close_to_full_precision() -> None:
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="torch sees no GPU"):
         pick_device(0.5)
+
+
+class ShortOfMemory(nn.Module):
+    """Says what images it was shown, and has no memory for more than `most` of them."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.sizes = most, list[int]()
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.sizes.append(len(images))
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images.mean(dim=(2, 3)), images[:, :, 0, 0]
+
+
+def look(network: nn.Module, num: int, eval_batch_size: int) -> np.ndarray:
+    recipe, images = Recipe(eval_batch_size=eval_batch_size), ArrayImages(two_colours(num)[0])
+    return predict(network, images, np.arange(num), recipe=recipe, normalise=PLAIN, device=CPU).logits_NK
+
+
+def test_a_pass_goes_on_with_half_the_batch_where_memory_is_short() -> None:
+    network = ShortOfMemory(most=3)
+    given = look(network, 10, eval_batch_size=6)
+    assert network.sizes == [6, 3, 3, 3, 1]
+    np.testing.assert_array_equal(given, look(ShortOfMemory(most=10), 10, eval_batch_size=6))
+
+
+@pytest.mark.parametrize(("size", "most", "tried"), [(6, 2, [6, 3]), (1, 0, [1])])
+def test_a_pass_that_does_not_fit_says_what_to_lower(size: int, most: int, tried: list[int]) -> None:
+    network = ShortOfMemory(most=most)
+    with pytest.raises(MemoryError, match=rf"hold {tried[-1]} images .*lower recipe.eval_batch_size \(now {size}\)"):
+        look(network, 10, eval_batch_size=size)
+    assert network.sizes == tried
+
+
+def test_a_training_that_does_not_fit_says_what_to_lower() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), ShortOfMemory(most=0))
+    with pytest.raises(MemoryError, match=r"memory does not suffice in training: .* lower recipe\.batch_size"):
+        fit(
+            network, *two_colours(4), recipe=Recipe(steps=1), normalise=PLAIN, batches_seed=0, device=CPU,
+        )  # fmt: skip
