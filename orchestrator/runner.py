@@ -176,7 +176,9 @@ def _tune(
     from orchestrator.local import compute_trial
     from orchestrator.tune_trial import Follower, TrialServices, run_one
 
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # Tune would print the remote traceback of each process that dies; the listener is told in a line.
+    for name in ("ray.tune", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     follower = Follower(todo, writer, listener, max_failures=run.max_failures)
     services = TrialServices(
         writer=writer,
