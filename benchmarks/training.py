@@ -178,6 +178,11 @@ def speed(args: argparse.Namespace) -> None:
             normalise=normalise, device=device,
         ),
     }  # fmt: skip
+    if args.device == "cuda":
+        sides["train plain"] = lambda: fit(
+            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device,
+            plain_steps=True,
+        )  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(args.repeats):
         print(f"repeat {repeat + 1} of {args.repeats}", file=sys.stderr, flush=True)
@@ -193,6 +198,9 @@ def speed(args: argparse.Namespace) -> None:
         usual, ours = (num / statistics.median(times[f"{kind} {side}"]) for side in ("usual", "ours"))
         floor = peak / step_operations(recipe, training=kind == "train")
         print(f"{kind:8}{usual:12,.0f}{ours:12,.0f}{floor:12,.0f}{ours / usual:12.2f}{ours / floor:12.3f}")
+    if "train plain" in times:
+        plain = args.steps * recipe.batch_size / statistics.median(times["train plain"])
+        print(f"train, ours with --plain-steps: {plain:,.0f} images/s")
 
 
 def accuracy(args: argparse.Namespace) -> None:
@@ -202,7 +210,8 @@ def accuracy(args: argparse.Namespace) -> None:
     plain, recipe = (
         Recipe(**named_recipe(settings | {"precision": precision})) for precision in ("fp32", args.precision)
     )
-    device, normalise = torch.device("cpu"), Normalise(data.mean, data.std, torch.device("cpu"))
+    device = torch.device(args.device)
+    normalise = Normalise(data.mean, data.std, device)
     found: dict[str, list[float]] = {"usual": [], "ours": []}
     for seed in range(args.seeds):
         split = draw_split(
@@ -213,7 +222,7 @@ def accuracy(args: argparse.Namespace) -> None:
         labels = split.relabel(data.train.labels)[split.initial_id_idx]
         test_labels = split.relabel(data.test.labels)
         test_idx = np.flatnonzero(test_labels < split.num_id_classes)
-        for name, network in both(pixels, labels, plain, recipe, normalise, seed, args.workers):
+        for name, network in both(pixels, labels, plain, recipe, normalise, seed, args.workers, device):
             given = predict(network, data.test.images, test_idx, recipe=recipe, normalise=normalise, device=device)
             found[name].append(float((given.logits_NK.argmax(axis=1) == test_labels[test_idx]).mean()))
         print(f"seed {seed}: usual {found['usual'][-1]:.4f}, ours {found['ours'][-1]:.4f}", flush=True)
@@ -225,16 +234,13 @@ def accuracy(args: argparse.Namespace) -> None:
 
 def both(
     pixels: NDArray[np.uint8], labels: NDArray[np.int64], plain: Recipe, recipe: Recipe, normalise: Normalise,
-    seed: int, workers: int,
+    seed: int, workers: int, device: torch.device,
 ) -> Iterator[tuple[str, nn.Module]]:  # fmt: skip
     """The same initial network, trained by each loop."""
     network = build_classifier(plain, NUM_CLASSES, weights_seed=seed)
-    yield "usual", usual_fit(network, pixels, labels, plain, workers=workers, device="cpu", seed=seed)
+    yield "usual", usual_fit(network, pixels, labels, plain, workers=workers, device=device.type, seed=seed)
     network = build_classifier(recipe, NUM_CLASSES, weights_seed=seed)
-    ours = fit(
-        network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=seed, device=torch.device("cpu")
-    )
-    yield "ours", ours
+    yield "ours", fit(network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=seed, device=device)
 
 
 def one_of_several(recipe: Recipe, device_name: str, threads: int, barrier: Any, results: Any) -> None:

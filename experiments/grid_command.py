@@ -7,9 +7,11 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.addresses import check_tracking_uri, experiment_name, folder_path, ray_address
 from experiments.arms import ARMS
 from experiments.bill import bill_lines, this_machine
 from experiments.flags import (
@@ -17,26 +19,32 @@ from experiments.flags import (
     INTERRUPTED,
     PRESETS,
     SOME_FAILED,
+    CommandParser,
     add_gpu_flags,
     add_output_flags,
     add_trial_flags,
     comma_list,
     given,
+    ignored_flags,
     run_command,
     seed_list,
     trial_overrides,
 )
 from experiments.progress import Progress
 from experiments.reporting.layout import Table
+from experiments.reporting.paper_values import PaperValues
+from experiments.reproduce import trial_command
 from experiments.status import show_status
 from experiments.stopping import stoppable
-from orchestrator.grid import GridConfig, load_preset
+from orchestrator.arms import ArmTrial
+from orchestrator.grid import AXES, GridConfig, load_preset, preset_name
 from orchestrator.launch import note_launch
 from orchestrator.mirror_content import GridCard
 from orchestrator.output import OutputFolder, open_output
+from orchestrator.placement import parse_place
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
 from orchestrator.tracking import Tracker
-from orchestrator.tracking_uri import default_tracking_uri, masked, without_secrets
+from orchestrator.tracking_uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,15 +61,19 @@ class GridCommand:
     """Of the files it writes, of their folder in the output folder, and of its section in presets."""
     title: str
     description: str
-    tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]]
-    """The tables of the frames `trials` and `rounds` (`experiments.reporting.frames`)."""
+    tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]] = lambda trials, rounds: []
+    """The tables of the frames `trials` and `rounds` (`experiments.reporting.frames`); none for who draws only."""
     rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
     """Names of its strategies and arms, where the command line names none, from those of the preset."""
+    paper: Callable[[], PaperValues] = dict
+    """The paper's values."""
+    notes: tuple[str, ...] = ()
+    """Lines for the reader of the report."""
 
 
 def make_parser(command: GridCommand) -> argparse.ArgumentParser:
     """The command line of a grid command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"{command.name}.py",
         description=command.description,
         epilog=f"Example: {command.name}.py --preset demo --seeds 0-4 --dry-run",
@@ -87,14 +99,14 @@ def make_parser(command: GridCommand) -> argparse.ArgumentParser:
 def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> None:
     run = parser.add_argument_group("how it is run")
     run.add_argument(
-        "-o", "--output-dir", type=Path, metavar="DIR",
+        "-o", "--output-dir", type=folder_path, metavar="DIR",
         help=f"records, shared by all tables, and the report in its folder {command.name} (default: runs/<preset>)",
     )  # fmt: skip
     only = run.add_mutually_exclusive_group()
     only.add_argument("--dry-run", action="store_true", help="print what is left and what it costs; compute nothing")
     only.add_argument("--status", action="store_true", help="print how the last launch is getting on; only read")
     run.add_argument(
-        "--address", default="auto", metavar="ADDRESS",
+        "--address", default="auto", type=ray_address, metavar="ADDRESS",
         help="Ray cluster: auto (a running one, else a local one), local, or an address (default: auto)",
     )  # fmt: skip
     run.add_argument("--max-concurrent", type=int, metavar="N", help="most trials at a time (default: what fits)")
@@ -110,9 +122,15 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
     run.add_argument("--trials-on", metavar="WHERE", help="nodes for trials, likewise (default: trainer)")
     run.add_argument("--fetch-data", action="store_true", default=None, help="nodes download data sets they lack, once")
     add_gpu_flags(run)
-    run.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)")
-    run.add_argument("--experiment-name", default=f"vlpure-{command.name}", metavar="NAME", help="experiment in MLflow")
-    run.add_argument("--no-tracking", action="store_true", help="keep MLflow out of it")
+    where = run.add_mutually_exclusive_group()
+    where.add_argument(
+        "--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)"
+    )
+    where.add_argument("--no-tracking", action="store_true", help="keep MLflow out of it")
+    run.add_argument(
+        "--experiment-name", default=f"vlpure-{command.name}", type=experiment_name, metavar="NAME",
+        help=f"experiment in MLflow (default: vlpure-{command.name})",
+    )  # fmt: skip
 
 
 def main_of(command: GridCommand) -> int:
@@ -121,13 +139,48 @@ def main_of(command: GridCommand) -> int:
 
 
 def _run(command: GridCommand, args: argparse.Namespace) -> int:
-    path = args.output_dir or Path("runs") / args.preset
     if args.status:
-        return show_status(path, command.name)
-    grid = _grid(command, args)
-    output = open_output(path)
-    planned = plan_trials(grid.arm_trials(trial_overrides(args)), output.ledger)
+        return status_of(command, args)
+    grid = grid_of(command, args)
+    trials = grid.arm_trials(trial_overrides(args))
+    return run_and_report(command, grid, trials, args, partial(_report, command=command, args=args))
+
+
+def output_path(args: argparse.Namespace) -> Path:
+    """The output folder that the flags name."""
+    path: Path = args.output_dir or Path("runs") / preset_name(args.preset)
+    return path
+
+
+def status_of(command: GridCommand, args: argparse.Namespace) -> int:
+    """Print how the last launch of the command is getting on; the exit code."""
+    _check_status_alone(args)
+    return show_status(output_path(args), command.name)
+
+
+def run_and_report(
+    command: GridCommand,
+    grid: GridConfig,
+    trials: Sequence[ArmTrial],
+    args: argparse.Namespace,
+    report: Callable[[Sequence[PlannedTrial], OutputFolder], list[Path]],
+) -> int:
+    """Run what the output folder lacks of the trials, then `report` on all of them; the exit code.
+
+    `report` gives the files that it wrote, which go to MLflow. With --dry-run the plan is printed and nothing else is
+    done.
+    """
+    for option, place in (("--scorers-on", grid.run.scorers_on), ("--trials-on", grid.run.trials_on)):
+        if place is not None:
+            parse_place(place, option=option, share=1.0)
+    output = open_output(output_path(args))
+    if not args.no_tracking:
+        uri = args.tracking_uri if args.tracking_uri is not None else default_tracking_uri(output.path)
+        check_tracking_uri(uri, option=URI_VARIABLE if args.tracking_uri is None else "--tracking-uri")
+    planned = plan_trials(trials, output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
+    for line in ignored_flags(args, [p.trial for p in planned]):
+        progress.warn(line)
     progress.plan(command.title, output.path)
     if args.dry_run:
         for line in bill_lines(planned, grid.run, output.ledger, address=args.address, machine=this_machine()):
@@ -136,11 +189,10 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
     with stoppable(), output.locked() as locked:
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
-        note_launch(locked, command.name, planned)
         tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
-        interrupted = _compute(planned, grid, locked, args, progress, tracker)
+        interrupted = _compute(planned, grid, locked, command, args, progress, tracker)
         planned = refreshed(planned, locked)
-        files = _report(planned, locked, command, args)
+        files = report(planned, locked)
         if tracker is not None:
             tracker.publish(files)
     if interrupted:
@@ -148,12 +200,22 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
     return DONE if all(p.is_finished for p in planned) else SOME_FAILED
 
 
+def _check_status_alone(args: argparse.Namespace) -> None:
+    """Raises ValueError for flags that choose trials: the status is of those that the last launch chose."""
+    chosen = [name for name in (*AXES, "rounds", "budget", "assignments") if getattr(args, name)]
+    if chosen:
+        flag = "--set" if chosen[0] == "assignments" else f"--{chosen[0].replace('_', '-')}"
+        raise ValueError(
+            f"{flag} says nothing to --status, which tells of all trials of the last launch; leave it away"
+        )
+
+
 def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[PlannedTrial]:
     """The plan with what the ledger holds now."""
     return [look_up(output.ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm) for p in planned]
 
 
-def _grid(command: GridCommand, args: argparse.Namespace) -> GridConfig:
+def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     """The preset as the command wants it, with what the command line changes."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     run = (
@@ -193,28 +255,39 @@ def _compute(
     planned: Sequence[PlannedTrial],
     grid: GridConfig,
     output: OutputFolder,
+    command: GridCommand,
     args: argparse.Namespace,
     progress: Progress,
     tracker: Tracker | None,
 ) -> bool:
     """Run what is left, with MLflow following; whether the user interrupted it."""
     todo = [p for p in distinct(planned) if not p.is_finished]
-    if tracker is not None:
-        tracker.start()
+    begun = False
+
+    def begin() -> None:
+        """Only now is everything known to be good, the cluster too: from here on there is something to keep."""
+        nonlocal begun
+        begun = True
+        note_launch(output, command.name, planned)
+        if tracker is not None:
+            tracker.start()
+
     interrupted = False
     try:
         if todo:
             from orchestrator.runner import run_grid  # Ray, only now that the input is known to be good
 
-            with progress.live():
+            with progress.live(on_begin=begin):
                 run_grid(todo, output, grid.run, address=args.address, listener=progress)
+        else:
+            begin()
     except KeyboardInterrupt:
         interrupted = True
         progress.warn(
             "interrupted: every finished round is saved; the same command goes on from there (Ctrl-C again: no report)"
         )
     finally:
-        if tracker is not None:
+        if tracker is not None and begun:
             progress.tell("MLflow: sending what is left")
             tracker.finish()
     return interrupted
@@ -227,7 +300,6 @@ def _report(
     from experiments.reporting.details import details_of
     from experiments.reporting.files import write_report
     from experiments.reporting.frames import rounds_frame, trials_frame
-    from experiments.reporting.paper_values import paper_table4
     from experiments.reporting.tables import report_text
 
     trials, rounds = trials_frame(planned), rounds_frame(planned)
@@ -239,14 +311,15 @@ def _report(
         tables=tables,
         trials=trials,
         rounds=rounds,
+        notes=command.notes,
         details=details_of(planned),
-        paper={"aubc_paper": paper_table4()},
+        paper=command.paper(),
     )
     print()
-    print(report_text(tables, trials))
+    print(report_text(tables, trials, notes=command.notes))
     for p in distinct(planned):
         if p.error is not None and not p.is_finished:
-            print(f"failed: {p.label}: {p.error}", file=sys.stderr)
+            print(f"failed: {p.label}: {p.error}\n  alone: {trial_command(p.trial)}", file=sys.stderr)
     if not args.quiet:
         print(f"\nresults in {folder}:")
         print("  " + "  ".join(file.name for file in files.all))

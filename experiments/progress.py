@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class Progress:
         self._verbose = verbose
         self._block = LiveBlock(sys.stdout) if is_terminal(sys.stdout) and not quiet else None
         self._gpu = GpuUse()
+        self._on_begin: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._started = self._summed_up = time.monotonic()
         self._num_todo = self._num_ended = self._num_failed = 0
@@ -64,8 +65,9 @@ class Progress:
         )
 
     @contextmanager
-    def live(self) -> Iterator[None]:
-        """Inside, a terminal shows how the grid is getting on, below all other lines."""
+    def live(self, *, on_begin: Callable[[], None] | None = None) -> Iterator[None]:
+        """Inside, a terminal shows how the grid is getting on, below all other lines; `on_begin` is called first."""
+        self._on_begin = on_begin
         if self._block is None:
             yield
             return
@@ -87,6 +89,8 @@ class Progress:
 
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
         """The trials begin."""
+        if self._on_begin is not None:
+            self._on_begin()
         with self._lock:
             self._started = self._summed_up = time.monotonic()
             self._num_todo = len(todo)

@@ -14,14 +14,18 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.registry import split_protocol_of
+from experiments.addresses import folder_path
 from experiments.arms import ARMS
+from experiments.bill import this_machine
 from experiments.flags import (
     DONE,
     PRESETS,
+    CommandParser,
     add_gpu_flags,
     add_output_flags,
     add_trial_flags,
     given,
+    ignored_flags,
     run_command,
     trial_overrides,
 )
@@ -35,7 +39,7 @@ from orchestrator.records import RoundRecord
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="trial.py",
         description="Run one trial in this process and print a line a round.",
         epilog="Example: trial.py --dataset digits --mismatch-ratio 0.2 --ood-ratio 0.6 --strategy vlpure --seed 0",
@@ -63,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--gpus-per-trial", type=float, metavar="N", help="above 0: use the GPU (default: 0)")
     add_gpu_flags(how)
     how.add_argument(
-        "-o", "--output-dir", type=Path, metavar="DIR", help="keep the records here, and continue from them"
+        "-o", "--output-dir", type=folder_path, metavar="DIR", help="keep the records here, and continue from them"
     )
     add_output_flags(parser)
     return parser
@@ -77,10 +81,24 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> int:
     grid = _grid(args)
     (arm_trial,) = grid.arm_trials(trial_overrides(args))
+    _check_machine(args)
+    for line in ignored_flags(args, [arm_trial.trial]):
+        print(line, file=sys.stderr)
     if args.output_dir is None:
         return _compute(arm_trial, grid.run, args, output=None)
     with open_output(args.output_dir).locked() as output:
         return _compute(arm_trial, grid.run, args, output=output)
+
+
+def _check_machine(args: argparse.Namespace) -> None:
+    """Raises ValueError for more CPUs than this machine has, or a GPU where there is none."""
+    cpus = this_machine().cpus
+    if args.cpus_per_trial is not None and args.cpus_per_trial > cpus:
+        raise ValueError(f"--cpus-per-trial is {args.cpus_per_trial}, but this machine has {cpus} CPU(s)")
+    if args.gpus_per_trial:
+        from models.devices import pick_device  # torch: asked only where a GPU is wanted
+
+        pick_device(args.gpus_per_trial)
 
 
 def _grid(args: argparse.Namespace) -> GridConfig:

@@ -203,5 +203,6 @@ def one_line(error: ValidationError) -> str:
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"]) or "settings"
         value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {problem['input']!r}"
-        parts.append(f"{field}{value}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+        message = problem["msg"].removeprefix("Value error, ")
+        parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)

@@ -8,9 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from data.naming import unknown_name
+from data.registry import DATA_SETS, FOLDER_PREFIX
 from orchestrator.arms import ArmTrial, check_arm, settings_of
 from orchestrator.config import Settings, TrialConfig, make_trial, one_line
 
@@ -20,6 +21,8 @@ AXES = {
     "seeds": "seed",
 }  # fmt: skip
 """The axes of a grid, and the field of a trial that each gives."""
+LEAST_GPU = 0.01
+"""Smallest part of a card that can be asked for."""
 
 
 class RunSettings(Settings):
@@ -48,6 +51,16 @@ class RunSettings(Settings):
     """On a GPU: equal seeds give equal records, to the bit and more slowly. On a CPU they always do."""
     plain_steps: bool = False
     """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
+
+    @field_validator("gpus_per_trial", "gpus_per_scorer")
+    @classmethod
+    def _gpus(cls, gpus: float) -> float:
+        """Ray shares out a part of a card, or whole cards."""
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("above 1 it must be a whole number: parts of a card come from one card")
+        if 0 < gpus < LEAST_GPU:
+            raise ValueError(f"a part of a card below {LEAST_GPU:g} is none; 0 is no GPU")
+        return gpus
 
 
 class GridConfig(Settings):
@@ -79,6 +92,9 @@ class GridConfig(Settings):
             values = getattr(self, axis)
             if len(set(values)) < len(values):
                 raise ValueError(f"{axis} = {', '.join(map(str, values))}: a value is repeated")
+        for name in self.per_dataset:
+            if name not in DATA_SETS and not name.startswith(FOLDER_PREFIX):
+                raise unknown_name("data set", name, DATA_SETS)
         for name, settings in self.arms.items():
             check_arm(name, settings)
         points = product(self.seeds, self.datasets, self.mismatch_ratios, self.ood_ratios, self.strategies)
@@ -108,18 +124,23 @@ def load_preset(
     table: str | None = None,
     arms: Mapping[str, Nested] | None = None,
 ) -> GridConfig:
-    """The preset `<folder>/<name>.yaml` with some axes and run settings replaced.
+    """The preset `<folder>/<name>.yaml`, or the YAML file `name`, with some axes and run settings replaced.
 
     What it says under `tables: {<table>: ...}` goes on top of the rest of it, and what it says of `arms` on top of the
     given ones.
 
     Raises ValueError, in one line, for an unknown preset (the nearest is suggested) and for a file that does not fit.
     """
-    path = folder / f"{name}.yaml"
-    known = sorted(preset.stem for preset in folder.glob("*.yaml"))
-    if name not in known:
-        raise unknown_name("preset", name, known)
-    content = read_yaml(path.read_text(), origin=path.name)
+    path = preset_path(folder, name)
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"), origin=path.name)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: no text") from None
+    for section in ("run", "trial", "arms"):
+        if content.get(section) is None:
+            content.pop(section, None)  # a heading with nothing under it
+        elif not isinstance(content[section], dict):
+            raise ValueError(f"preset {name}: {section} = {content[section]!r}: expected settings, 'key: value'")
     of_tables = content.pop("tables", {})
     if not isinstance(of_tables, dict) or not all(isinstance(each, dict) for each in of_tables.values()):
         raise ValueError(f"preset {name}: tables = {of_tables}: expected settings under the name of each table")
@@ -132,6 +153,27 @@ def load_preset(
         raise ValueError(f"preset {name}: {one_line(error)}") from None
 
 
+def preset_path(folder: Path, name: str) -> Path:
+    """The file of a preset: of that name in the folder, or anywhere for a name that ends as a YAML file's does.
+
+    Raises ValueError for one that is not there.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ValueError(f"preset {name}: there is no such file")
+        return path
+    known = sorted(preset.stem for preset in folder.glob("*.yaml"))
+    if name not in known:
+        raise unknown_name("preset", name, [*known, "<path>.yaml"])
+    return folder / f"{name}.yaml"
+
+
+def preset_name(name: str) -> str:
+    """What a preset is called: a file's name without folder and ending."""
+    return Path(name).stem if name.endswith((".yaml", ".yml")) else name
+
+
 def read_yaml(text: str, *, origin: str) -> Nested:
     """A YAML mapping. Raises ValueError for text that is none, or that has a key twice."""
     import yaml  # only commands that read a preset need it
@@ -141,9 +183,9 @@ def read_yaml(text: str, *, origin: str) -> Nested:
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key) for key, _ in node.value]
-            repeated = {key for key in keys if keys.count(key) > 1}
+            repeated = [key for key in keys if keys.count(key) > 1]
             if repeated:
-                raise ValueError(f"{origin}: key '{repeated.pop()}' is given twice")
+                raise ValueError(f"{origin}: key '{repeated[0]}' is given twice")
             return super().construct_mapping(node, deep)
 
     # YAML 1.1 takes 1e-3 for a word.
@@ -154,8 +196,10 @@ def read_yaml(text: str, *, origin: str) -> Nested:
         content = yaml.load(text, UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{origin}: no valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{origin}: expected 'key: value' pairs")
+    except RecursionError:
+        raise ValueError(f"{origin}: nested too deeply") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ValueError(f"{origin}: expected 'key: value' pairs, each key a word")
     return content
 
 
@@ -167,7 +211,7 @@ def parse_overrides(assignments: Sequence[str]) -> Nested:
     overrides: Nested = {}
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
-        if not equals or not path:
+        if not equals or not all(name.strip() for name in path.split(".")):
             raise ValueError(f"--set {assignment}: expected key=value, for example recipe.steps=300")
         content: Any = read_yaml(f"value: {value}", origin=f"--set {assignment}")["value"]
         for name in reversed(path.strip().split(".")):

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +45,19 @@ class OutputFolder:
     def locked(self) -> Iterator[OutputFolder]:
         """Make the folder if it is not there, and keep other launches out of it while inside.
 
-        Raises ValueError where another launch is at work, or where the folder cannot be written.
+        What ends in an error before there is anything to keep leaves nothing behind. Raises ValueError where another
+        launch is at work, or where the folder cannot be written.
         """
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with file_lock(self.path / LOCK, wait=False):
-                yield self._marked()
+                try:
+                    yield self._marked()
+                except BaseException:
+                    if self.grid_id is None:
+                        _forget_empty(self.path, missing)
+                    raise
         except BlockingIOError:
             raise ValueError(
                 f"another run is writing to {self.path}; wait for it, or choose another --output-dir"
@@ -64,6 +71,15 @@ class OutputFolder:
         return OutputFolder(path=self.path, grid_id=grid_id)
 
 
+def _forget_empty(path: Path, made: Sequence[Path]) -> None:
+    """Remove an output folder's own files, and the folders that were made for it, if it holds nothing else."""
+    if {entry.name for entry in path.iterdir()} <= {MARKER, LOCK}:
+        for name in (MARKER, LOCK):
+            (path / name).unlink(missing_ok=True)
+        for folder in made:
+            folder.rmdir()
+
+
 def open_output(path: Path) -> OutputFolder:
     """The output folder at `path`, which need not exist; nothing is created.
 
@@ -73,6 +89,9 @@ def open_output(path: Path) -> OutputFolder:
     path = path.expanduser().absolute()
     _check_writable(path)
     if (path / MARKER).exists():
+        for part in (path / "ledger", path / "classifiers"):
+            if part.exists() and not part.is_dir():
+                raise ValueError(f"{part} is in the way: it is no folder; move it away")
         return _marked_output(path)
     if path.exists() and any(entry.name != LOCK for entry in path.iterdir()):
         raise ValueError(f"{path} holds other files and no {MARKER}; choose a new or empty --output-dir")

@@ -125,6 +125,10 @@ class Follower(tune.Callback):
         self.fatal: str | None = None
         """Why the whole run has to stop."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune saves its settings to be restored from, and we never restore from them."""
+        return {}
+
     @property
     def stopper(self) -> tune.Stopper:
         """Stops the experiment as soon as there is a fatal error."""

@@ -1,9 +1,10 @@
-"""A table of texts, and what it looks like in Markdown and in a terminal."""
+"""A table of texts, what it looks like in Markdown and in a terminal, and the parts of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from experiments.reporting.statistics import CellKey
 
@@ -45,15 +46,45 @@ class Table:
         assert all(len(row.cells) == len(self.columns) for row in self.rows), "a row needs a cell for each column"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture that a report shows: a PNG or SVG file in its folder."""
+
+    path: Path
+    title: str
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of a report: what is said first, then tables and pictures."""
+
+    title: str
+    lines: tuple[str, ...] = ()
+    """Paragraphs of plain text."""
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    points: tuple[str, ...] = ()
+    """A list, below all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A line of the box that says what the numbers are: `name: text`."""
+
+    name: str
+    text: str
+
+
 def render_markdown(table: Table) -> str:
     """The table in GitHub's Markdown under a heading: best bold, second underlined, a dagger for not separable."""
     lines = [
-        f"### {_escape(table.title)}",
+        f"### {escape_markdown(table.title)}",
         "",
-        _markdown_row([table.corner, *table.columns]),
+        _markdown_row(map(escape_markdown, (table.corner, *table.columns))),
         "|:---|" + "---:|" * len(table.columns),
     ]
-    lines += [_markdown_row([row.label, *map(_markdown_cell, row.cells)]) for row in table.rows]
+    lines += [_markdown_row([escape_markdown(row.label), *map(_markdown_cell, row.cells)]) for row in table.rows]
     return "\n".join(lines) + "\n"
 
 
@@ -75,16 +106,18 @@ def render_text(table: Table, *, width: int = 120) -> str:
     return table.title + "\n" + "\n\n".join(parts) + "\n"
 
 
-def _markdown_row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape(text) for text in texts) + " |"
+def _markdown_row(texts: Iterable[str]) -> str:
+    return "| " + " | ".join(texts) + " |"
 
 
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
+def escape_markdown(text: str) -> str:
+    """A text that cannot end a cell or begin a tag."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _markdown_cell(cell: Cell) -> str:
-    marked = {"best": f"**{cell.text}**", "second": f"<u>{cell.text}</u>"}.get(cell.mark, cell.text)
+    text = escape_markdown(cell.text)
+    marked = {"best": f"**{text}**", "second": f"<u>{text}</u>"}.get(cell.mark, text)
     return f"{marked} {DAGGER}" if cell.dagger else marked
 
 

@@ -210,6 +210,11 @@ ANNOTATIONS = f"{TINY}/val/val_annotations.txt"
             _append(f"{DOMAINNET}/real_test.txt", "real/../../secret.jpg 0"),
             r"real_test\.txt, line 9: real/\.\./\.\./secret\.jpg points outside the folder of the data set",
         ),
+        (
+            "domainnet-real",
+            _append(f"{DOMAINNET}/clipart_train.txt", "/etc/secret.jpg 0"),
+            r"clipart_train\.txt, line \d+: /etc/secret\.jpg points outside the folder of the data set",
+        ),
     ],
 )
 def test_bad_files_are_named(name: str, spoil: Spoil, message: str, root: Path, cache: Path) -> None:

@@ -118,6 +118,42 @@ def test_weights_that_cannot_be_downloaded_are_told(monkeypatch: pytest.MonkeyPa
         features("timm:resnet10t")
 
 
+@pytest.mark.parametrize("tiny", [False, True])
+def test_the_head_on_crops_is_trained_as_in_table_6(tiny: bool) -> None:
+    """Protocol 1.9: 10 times 50 steps (Tiny-ImageNet 10 times 100), rate .01, a tenth of it after 5 and again 7."""
+    recipe = Recipe(**named_recipe({"name": "paper-clip-linear-crops" + "-tiny" * tiny}))
+    assert (recipe.encoder, recipe.smallest_crop, recipe.learning_rate) == ("clipn", 0.9, 0.01)
+    assert (recipe.num_steps(500), recipe.milestones, recipe.decay) == (1000 if tiny else 500, (0.5, 0.7), 0.1)
+    on_stored_features = Recipe(**named_recipe({"name": "paper-clip-linear" + "-tiny" * tiny}))
+    assert on_stored_features == recipe.model_copy(update={"smallest_crop": None})
+
+
+def test_crops_are_given_by_the_encoder_that_gave_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.encoders._timm_input", small_input)
+    assert features("untrained:resnet10t")[0].crops is None
+    train, test = frozen_features(
+        colours(), "untrained:resnet10t", clipn=ClipnSource(), device=CPU, progress=print, crops=True
+    )
+    assert test.crops is None
+    assert train.crops is not None
+    source = train.crops(np.array([3, 1]))
+    np.testing.assert_array_equal(source.pixels_NHH3, colours().train.images.load(np.array([3, 1])))  # type: ignore[attr-defined]
+    recipe = Recipe(**LINEAR, smallest_crop=0.9, batch_size=2)
+    crops = source.batches(recipe, torch.Generator().manual_seed(0)).augment(torch.tensor([0, 1]))
+    assert crops.shape == (2, train.num_features)
+    whole = torch.nn.functional.interpolate(
+        torch.from_numpy(source.pixels_NHH3).permute(0, 3, 1, 2).float(),
+        size=176,
+        mode="bicubic",  # type: ignore[attr-defined]
+    )
+    tower = source.tower  # type: ignore[attr-defined]
+    assert (tower.image_size, len(tower.mean)) == (176, 3)
+    with torch.no_grad():
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (tower.mean, tower.std))
+        expected = tower.network((whole.clamp(0, 255).div(255) - mean) / std)
+    assert torch.nn.functional.cosine_similarity(crops, expected).min() > 0.9
+
+
 def test_recipes_by_name() -> None:
     assert named_recipe({"name": "demo", "steps": 7}) == RECIPES["demo"] | {"steps": 7}
     assert Recipe(**named_recipe({"name": "paper-cifar"})) == Recipe()
@@ -146,6 +182,7 @@ def test_steps_take_the_place_of_a_named_recipes_passes() -> None:
         ({"encoder": "clipn"}, "resnet18 has none"),
         (LINEAR | {"flip": True}, "cannot be flipped"),
         (LINEAR | {"rotation": 5.0}, "cannot be flipped"),
+        ({"smallest_crop": 0.9}, "smallest_crop is for a linear head's encoder"),
     ],
 )
 def test_recipes_that_contradict_themselves(changes: dict[str, object], message: str) -> None:

@@ -129,6 +129,25 @@ def test_what_changes_no_numbers_does_not(changes: dict[str, Any]) -> None:
     assert fingerprint(**changes) == fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ({}, "c511ba22b6d95b75a6222853ae7b0e6fcf027411c1bdd594cec5b6d7d8ccaf48"),
+        ({"name": "paper-clip-linear"}, "c2a53e37370a5ee8f5d9bdcd2b33f4bdab60552336285cf0089f5d60091a4000"),
+    ],
+)
+def test_the_first_records_keep_their_fingerprints(recipe: dict[str, Any], expected: str) -> None:
+    """A setting that came later and is not used is not in them."""
+    trial = make_trial(dataset="digits", mismatch_ratio=0.2, ood_ratio=0.6, strategy="conf", seed=0, recipe=recipe)
+    assert trial.fingerprint(data_fingerprint="d" * 64, clipn_identity="c" * 64) == expected
+
+
+def test_a_head_on_crops_is_another_trial() -> None:
+    prints = {fingerprint(recipe={"name": f"paper-clip-linear{kind}"}) for kind in ("", "-tiny", "-crops")}
+    prints.add(fingerprint(recipe={"name": "paper-clip-linear-crops", "smallest_crop": 0.8}))
+    assert len(prints) == 4
+
+
 def test_purity_counts_only_for_strategies_that_use_it() -> None:
     def random_trial(clipn: str | None, **purity: Any) -> str:
         trial = make_trial(**(GOOD | {"strategy": "random", "purity": purity}))
