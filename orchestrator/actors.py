@@ -64,9 +64,17 @@ class ScoringActor:
     The methods are coroutines, so that it says how busy it is while its one thread computes.
     """
 
-    def __init__(self, trials: Sequence[str], cpus: int, gpus: float, *, max_queue: int = MAX_QUEUE) -> None:
+    def __init__(
+        self,
+        trials: Sequence[str],
+        cpus: int,
+        gpus: float,
+        *,
+        deterministic: bool = False,
+        max_queue: int = MAX_QUEUE,
+    ) -> None:
         self._trials = [TrialConfig.model_validate_json(trial) for trial in trials]
-        self._cpus, self._gpus = cpus, gpus
+        self._cpus, self._gpus, self._deterministic = cpus, gpus, deterministic
         self._max_queue = max_queue
         self._restarted = ray.is_initialized() and ray.get_runtime_context().was_current_actor_reconstructed
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
@@ -120,7 +128,13 @@ class ScoringActor:
 
     def _ready_scorer(self) -> LocalPurityScorer:
         if self._scorer is None:  # only ever asked in the one thread
-            self._scorer = local_scorer(self._trials, cpus=self._cpus, gpus=self._gpus, progress=self._tell)
+            self._scorer = local_scorer(
+                self._trials,
+                cpus=self._cpus,
+                gpus=self._gpus,
+                progress=self._tell,
+                deterministic=self._deterministic,
+            )
             assert self._scorer is not None, "a scoring actor was started for trials that use no purity"
             self._doing = "answering requests"
         return self._scorer

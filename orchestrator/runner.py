@@ -177,7 +177,9 @@ def _start_scorers(todo: Sequence[PlannedTrial], run: RunSettings, listener: Lis
     trials = [trial.model_dump_json() for trial in one_each.values()]
     # Without a GPU the actor shares the CPUs with the trials that wait for it, one thread as they have.
     actors = [
-        ray.remote(ScoringActor).options(name=f"scorer-{number}", **options).remote(trials, 1, run.gpus_per_scorer)
+        ray.remote(ScoringActor)
+        .options(name=f"scorer-{number}", **options)
+        .remote(trials, 1, run.gpus_per_scorer, deterministic=run.deterministic)
         for number in range(run.scorers)
     ]
     _wait_until_ready(actors, listener)
