@@ -42,10 +42,10 @@ smoke: setup  ## the real commands on a grid of four short trials, into build/sm
 	$(BIN)/python experiments/table4.py --help >/dev/null
 	$(BIN)/python experiments/trial.py --dataset digits --mismatch-ratio 0.2 --ood-ratio 0.6 --strategy vlpure --seed 0
 	$(BIN)/python experiments/table4.py --preset demo --mismatch-ratios 0.2 --ood-ratios 0.6 --strategies random,vlpure --seeds 0-1 \
-		--rounds 3 -o build/smoke/table4
+		--rounds 3 -o build/smoke/run
 	$(BIN)/python experiments/table4.py --preset demo --mismatch-ratios 0.2 --ood-ratios 0.6 --strategies random,vlpure --seeds 0-1 \
-		--rounds 3 -o build/smoke/table4 --dry-run
-	test -s build/smoke/table4/table4.md && test -s build/smoke/table4/trials.csv
+		--rounds 3 -o build/smoke/run --dry-run
+	test -s build/smoke/run/table4/table4.md && test -s build/smoke/run/table4/trials.csv
 
 docs: setup  ## write docs/strategies.md from the code
 	$(BIN)/python experiments/strategies_page.py

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
+
 from data.domain_split import NUM_ID_CLASSES, count_domain_split, draw_domain_split
 from data.imageset import DataSet
 from data.splits import OpenSetSplit, SplitCounts, count_split, draw_split
+
+Supervision = Literal["budget", "all", "none"]
+"""What is labelled at the start: the first budget's images, with a pool beside them (active learning); every ID image,
+without a pool (full supervision); nothing, without a pool (zero-shot)."""
 
 
 def draw_data_split(
@@ -15,13 +23,33 @@ def draw_data_split(
     budget: int,
     seed: int,
     num_id_classes: int = NUM_ID_CLASSES,
+    supervision: Supervision = "budget",
 ) -> OpenSetSplit:
     """The open-set split of the data set's training images.
 
     Protocol "ratios" reads `mismatch_ratio`, `ood_ratio` and `budget` (`data.splits.draw_split`), protocol "domain"
-    reads `num_id_classes` (`data.domain_split.draw_domain_split`). Raises ValueError as these do.
+    reads `num_id_classes` (`data.domain_split.draw_domain_split`). Raises ValueError as these do. With a supervision
+    other than "budget" the ID classes are the same, and `ood_ratio` and `budget` are not read.
     """
     labels, num_classes = data.train.labels, data.num_classes
+    if supervision != "budget":
+        # The official code's full-shot rule (protocol 1.1): a budget that covers all ID images leaves no pool.
+        split = draw_data_split(
+            data,
+            mismatch_ratio=mismatch_ratio,
+            ood_ratio=0.0,
+            budget=len(labels),
+            seed=seed,
+            num_id_classes=num_id_classes,
+        )
+        nothing = np.empty(0, dtype=np.int64)
+        is_labelled = np.isin(labels, split.id_classes) & (supervision == "all")
+        return OpenSetSplit(
+            id_classes=split.id_classes,
+            initial_id_idx=np.flatnonzero(is_labelled).astype(np.int64),
+            initial_ood_idx=nothing,
+            unlabelled_idx=nothing,
+        )
     if data.split_protocol == "domain":
         return draw_domain_split(labels, num_classes=num_classes, num_id_classes=num_id_classes, seed=seed)
     return draw_split(
@@ -37,8 +65,25 @@ def count_data_split(
     budget: int,
     seed: int,
     num_id_classes: int = NUM_ID_CLASSES,
+    supervision: Supervision = "budget",
 ) -> SplitCounts:
     """The counts of `draw_data_split`, quickly and with every check. Raises ValueError as it does."""
+    if supervision != "budget":
+        counts = count_data_split(
+            data,
+            mismatch_ratio=mismatch_ratio,
+            ood_ratio=0.0,
+            budget=len(data.train),
+            seed=seed,
+            num_id_classes=num_id_classes,
+        )
+        return SplitCounts(
+            num_id_classes=counts.num_id_classes,
+            initial_id=counts.initial_id + counts.unlabelled_id if supervision == "all" else 0,
+            initial_ood=0,
+            unlabelled_id=0,
+            unlabelled_ood=0,
+        )
     class_sizes = data.train.class_sizes(data.num_classes).tolist()
     if data.split_protocol == "domain":
         num_other = len(data.train) - sum(class_sizes)

@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from data.storage import CACHE_VARIABLE
+from experiments.addresses import folder_path
+from orchestrator.config import TrialConfig
+from orchestrator.errors import RunStopped
 from orchestrator.grid import Nested, merge, parse_overrides
 
 PRESETS = Path(__file__).parent / "presets"
 
+MOST_SEEDS = 10_000
+"""In a range on the command line: more is a slip of the finger."""
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A command line whose mistakes are told in one line, as all other errors; flags are written out."""
+
+    def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line, and exit with `BAD_INPUT`."""
+        unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
+        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+        if unknown != message.partition(" ")[0] and near:
+            message += f" (did you mean {near[0]}?)"
+        self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())}; {self.prog} --help lists the flags\n")
 
 
 def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int]) -> int:
     """Parse the command line and run `body`; the exit code.
 
     A ValueError is a user's mistake: one line on the standard error stream, no traceback (unless --debug), exit 2. An
-    ArithmeticError or a MemoryError is a computation that went wrong: one line, exit 1.
+    ArithmeticError or a MemoryError is a computation that went wrong, RunStopped something outside (a full disk): one
+    line, exit 1.
     """
     args = parser.parse_args()
     if not args.debug:
@@ -35,12 +58,15 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
             raise
         print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:  # whoever read the output has seen enough: head, less
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except OSError as error:
         if args.debug or error.filename is None:
             raise
         print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
-    except (ArithmeticError, MemoryError) as error:
+    except (ArithmeticError, MemoryError, RunStopped) as error:
         if args.debug:
             raise
         print(f"{parser.prog}: failed: {error}", file=sys.stderr)
@@ -60,7 +86,10 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rounds", type=int, metavar="N", help="trainings a trial; there is one query fewer")
     group.add_argument("--budget", type=int, metavar="N", help="labels bought a round, the initial set included")
     group.add_argument(
-        "--data-root", type=Path, metavar="DIR", help="folder with the data sets' files (default: the data set's own)"
+        "--data-root",
+        type=folder_path,
+        metavar="DIR",
+        help="folder with the data sets' files (default: the data set's own)",
     )
     group.add_argument(
         "--on-bad-image",
@@ -108,8 +137,9 @@ def add_gpu_flags(group: argparse._ArgumentGroup) -> None:
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
     """The flags about what is printed."""
-    parser.add_argument("-v", "--verbose", action="store_true", help="print more")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("-v", "--verbose", action="store_true", help="print more")
+    amount.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and library warnings")
 
 
@@ -123,6 +153,18 @@ def trial_overrides(args: argparse.Namespace) -> Nested:
     }
     nested = {"purity": given({"detector": args.purity}), "clipn": given(clipn)}
     return merge(parse_overrides(args.assignments), given(flags), nested)
+
+
+def ignored_flags(args: argparse.Namespace, trials: Iterable[TrialConfig]) -> list[str]:
+    """A line for each flag that was given and that no trial reads."""
+    trials = list(trials)
+    readers = {"purity": any(trial.uses_purity for trial in trials)}
+    readers |= dict.fromkeys(("clipn_checkpoint", "clip_pretrained", "clip_model"), any(t.uses_clipn for t in trials))
+    return [
+        f"--{name.replace('_', '-')} is not used: no strategy here has a purity step"
+        for name, is_read in readers.items()
+        if getattr(args, name) and not is_read
+    ]
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +194,8 @@ def seed_list(text: str) -> tuple[int, ...]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise argparse.ArgumentTypeError(f"seeds {part.strip()} run backwards")
+        if last - first >= MOST_SEEDS:
+            raise argparse.ArgumentTypeError(f"seeds {part.strip()} are more than {MOST_SEEDS:,}")
         seeds.extend(range(first, last + 1))
     return tuple(seeds)
 

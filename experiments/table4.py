@@ -12,11 +12,15 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from experiments.grid_command import GridCommand, main_of
+from experiments.reporting.paper_values import paper_table4
+from experiments.reporting.tables import table4_tables
 
 TABLE4 = GridCommand(
     name="table4",
     title="Table 4",
     description="Run the grid of the paper's Table 4 and write the table. Running it again continues.",
+    tables=lambda trials, rounds: table4_tables(trials),
+    paper=lambda: {"aubc_paper": paper_table4()},
 )
 
 

@@ -20,7 +20,7 @@ from data.progress import Progress, to_stderr
 from data.registry import open_data_set, split_protocol_of
 from data.sources.pairs import read_pairs
 from experiments.clipn_job import ClassLabels, ClipnJob, OutputFiles, choose_images, name_id_sets, trained_classes
-from experiments.flags import DONE, add_output_flags, comma_list, run_command
+from experiments.flags import DONE, CommandParser, add_output_flags, comma_list, run_command
 from models.clipn_recipe import (
     ClipRecipe,
     NoTowerRecipe,
@@ -40,7 +40,7 @@ LARGEST_DEFAULT = 64
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     clip, no_tower = ClipRecipe(), NoTowerRecipe()
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="train_clipn.py",
         description='Train a small CLIP and its "no" text tower, and report how well it tells ID from OOD images. '
         "The same command continues a training that was stopped.",

@@ -14,17 +14,22 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.registry import split_protocol_of
+from experiments.addresses import folder_path
+from experiments.arms import ARMS
+from experiments.bill import this_machine
 from experiments.flags import (
     DONE,
     PRESETS,
+    CommandParser,
     add_gpu_flags,
     add_output_flags,
     add_trial_flags,
     given,
+    ignored_flags,
     run_command,
     trial_overrides,
 )
-from orchestrator.config import TrialConfig
+from orchestrator.arms import ArmTrial
 from orchestrator.grid import GridConfig, RunSettings, load_preset
 from orchestrator.metrics import summarise
 from orchestrator.output import OutputFolder, open_output
@@ -34,7 +39,7 @@ from orchestrator.records import RoundRecord
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="trial.py",
         description="Run one trial in this process and print a line a round.",
         epilog="Example: trial.py --dataset digits --mismatch-ratio 0.2 --ood-ratio 0.6 --strategy vlpure --seed 0",
@@ -47,7 +52,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--mismatch-ratio", type=float, default=0.2, metavar="R", help="share of ID classes (default: 0.2)"
     )
     what.add_argument("--ood-ratio", type=float, default=0.6, metavar="R", help="share of OOD images (default: 0.6)")
-    what.add_argument("--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure)")
+    what.add_argument(
+        "--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure), or an arm"
+    )
     what.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     what.add_argument(
         "--preset",
@@ -60,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--gpus-per-trial", type=float, metavar="N", help="above 0: use the GPU (default: 0)")
     add_gpu_flags(how)
     how.add_argument(
-        "-o", "--output-dir", type=Path, metavar="DIR", help="keep the records here, and continue from them"
+        "-o", "--output-dir", type=folder_path, metavar="DIR", help="keep the records here, and continue from them"
     )
     add_output_flags(parser)
     return parser
@@ -73,11 +80,25 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> int:
     grid = _grid(args)
-    (trial,) = grid.trials(trial_overrides(args))
+    (arm_trial,) = grid.arm_trials(trial_overrides(args))
+    _check_machine(args)
+    for line in ignored_flags(args, [arm_trial.trial]):
+        print(line, file=sys.stderr)
     if args.output_dir is None:
-        return _compute(trial, grid.run, args, output=None)
+        return _compute(arm_trial, grid.run, args, output=None)
     with open_output(args.output_dir).locked() as output:
-        return _compute(trial, grid.run, args, output=output)
+        return _compute(arm_trial, grid.run, args, output=output)
+
+
+def _check_machine(args: argparse.Namespace) -> None:
+    """Raises ValueError for more CPUs than this machine has, or a GPU where there is none."""
+    cpus = this_machine().cpus
+    if args.cpus_per_trial is not None and args.cpus_per_trial > cpus:
+        raise ValueError(f"--cpus-per-trial is {args.cpus_per_trial}, but this machine has {cpus} CPU(s)")
+    if args.gpus_per_trial:
+        from models.devices import pick_device  # torch: asked only where a GPU is wanted
+
+        pick_device(args.gpus_per_trial)
 
 
 def _grid(args: argparse.Namespace) -> GridConfig:
@@ -92,7 +113,7 @@ def _grid(args: argparse.Namespace) -> GridConfig:
     run = {"gpus_per_trial": args.gpus_per_trial or 0} | given(
         {name: getattr(args, name) for name in ("cpus_per_trial", "deterministic", "plain_steps")}
     )
-    return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run)
+    return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run, arms=ARMS)
 
 
 def _preset_of(dataset: str) -> str:
@@ -102,9 +123,10 @@ def _preset_of(dataset: str) -> str:
     return "demo" if dataset == "digits" else "cpu"
 
 
-def _compute(trial: TrialConfig, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:
+def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:
     """Run the trial from where its records end."""
-    (planned,) = plan_trials([trial], output.ledger if output else None)
+    (planned,) = plan_trials([arm_trial], output.ledger if output else None)
+    trial = planned.trial
     show = _Printer(planned, quiet=args.quiet)
     from orchestrator.local import compute_trial, local_scorer  # torch, only now that the input is known to be good
 
@@ -161,7 +183,7 @@ class _Printer:
         if self._quiet:
             return
         if not self._has_header:
-            print(self._planned.trial.label)
+            print(self._planned.label)
             print("round  accuracy  precision    ID   OOD   scale  seconds")
             self._has_header = True
         precision = "-" if record.precision is None else f"{record.precision:.4f}"

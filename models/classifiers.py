@@ -100,11 +100,25 @@ def build_classifier(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed)
-        if recipe.network == "linear":
+        if recipe.network != "resnet18":
             assert num_features is not None, "a linear head needs to know its encoder's features"
             return LinearClassifier(num_features, num_classes, head_dropout=recipe.head_dropout)
         network = ResNet18(num_classes, width=recipe.width, head_dropout=recipe.head_dropout)
     return network.to(memory_format=torch.channels_last)
+
+
+def zero_shot_classifier(class_features_KD: Tensor) -> LinearClassifier:
+    """The classifier that takes the class whose text feature has the largest cosine with the image's feature.
+
+    `class_features_KD` are unit rows. Image features of any length do: the length of an image's feature is the same
+    factor in all its logits.
+    """
+    num_classes, num_features = class_features_KD.shape
+    network = LinearClassifier(num_features, num_classes)
+    with torch.no_grad():
+        network.head.weight.copy_(class_features_KD)
+        network.head.bias.zero_()
+    return network
 
 
 def _stage(num_in: int, num_out: int, *, stride: int) -> nn.Sequential:

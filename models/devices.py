@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from data.code_version import code_version
 from models.recipe import Recipe
 
 
@@ -86,13 +87,14 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[obj
 
 
 def describe_environment(device: torch.device) -> dict[str, str | int]:
-    """Hardware and versions behind a record, for the record."""
+    """Hardware, code (`code_version`) and versions behind a record, for the record."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else _processor_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        **code_version(),
         **({"deterministic": int(torch.are_deterministic_algorithms_enabled())} if on_gpu else {}),
     }
 

@@ -14,10 +14,11 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    network: Literal["resnet18", "linear"] = "resnet18"
-    """Architecture: a ResNet-18 with the 3x3 stem for small images, or a linear head on stored features."""
+    network: Literal["resnet18", "linear", "zero-shot"] = "resnet18"
+    """Architecture: a ResNet-18 with the 3x3 stem for small images, a linear head on stored features, or without any
+    training the class whose "yes" text is nearest to the image in CLIPN."""
     encoder: str | None = None
-    """For `linear`: the frozen encoder of those features (`models.encoders`)."""
+    """For `linear`: the frozen encoder of those features (`models.encoders`). For `zero-shot`: `clipn`."""
     width: Annotated[int, Field(ge=1, le=1024)] = 64
     """Channels of the first stage; the later ones have 2, 4 and 8 times as many."""
     steps: Annotated[int, Field(ge=1)] = 20_000
@@ -56,14 +57,16 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check_encoder(self) -> Recipe:
-        """A linear head has an encoder and no augmentation but its crops; a ResNet has no encoder."""
-        if (self.network == "linear") != (self.encoder is not None):
+        """A linear head has an encoder and no augmentation but its crops; a ResNet has none; zero-shot reads CLIPN."""
+        if (self.network == "resnet18") != (self.encoder is None):
             raise ValueError(
                 "network linear needs an encoder, such as timm:vit_base_patch16_224, and resnet18 has none"
             )
+        if self.network == "zero-shot" and self.encoder != "clipn":
+            raise ValueError("network zero-shot compares images with CLIPN's texts: encoder=clipn")
         if self.network != "linear" and self.smallest_crop is not None:
             raise ValueError("smallest_crop is for a linear head's encoder; resnet18 has crop_padding")
-        if self.network == "linear" and (self.flip or self.crop_padding or self.rotation):
+        if self.network != "resnet18" and (self.flip or self.crop_padding or self.rotation):
             raise ValueError(
                 "stored features cannot be flipped, shifted or turned: flip=false, crop_padding=0, rotation=0"
             )
@@ -81,6 +84,8 @@ class Recipe(BaseModel):
     @property
     def length(self) -> str:
         """How long a training is, in words."""
+        if self.network == "zero-shot":
+            return "no training"
         return f"{self.steps} training steps" if self.epochs is None else f"{self.epochs} passes of training"
 
     def batches_a_pass(self, num_images: int) -> int:

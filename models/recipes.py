@@ -36,6 +36,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paper-clip-linear-tiny": CLIP_LINEAR | {"steps": 1000},
     "paper-clip-linear-crops": CLIP_LINEAR | {"smallest_crop": 0.9},
     "paper-clip-linear-crops-tiny": CLIP_LINEAR | {"smallest_crop": 0.9, "steps": 1000},
+    # CLIPN as it is, with the names of the ID classes (protocol 1.9, Table 6).
+    "zero-shot": {"network": "zero-shot", "encoder": "clipn", "flip": False, "crop_padding": 0, "rotation": 0},
     # For scikit-learn's digits; chosen on the images set apart for the small CLIPN, which are in no pool and no test.
     "demo": {
         "width": 8,

@@ -94,6 +94,8 @@ class FeatureBill:
     is_measured: bool
     """Whether the estimate stands on an earlier computation here; else it is for one CPU core, from the network's
     operations."""
+    num_bytes: int = 0
+    """What the missing ones will take in the cache."""
 
 
 def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
@@ -101,25 +103,46 @@ def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
     num_images = len(data_set.train.images)
     uses_stand_in = source.checkpoint is None and source.pretrained is None
     if uses_stand_in and not is_trained(stand_in_path(source, data_set)):
-        return FeatureBill(num_images=num_images, num_missing=num_images, seconds=None, is_measured=False)
+        return FeatureBill(
+            num_images=num_images,
+            num_missing=num_images,
+            seconds=None,
+            is_measured=False,
+            num_bytes=_row_bytes(small_clip_config(data_set.image_size)) * num_images,
+        )
     features = _Features(data_set, source, "cpu", lambda line: None)
     missing = num_images - rows_present(features.image_key, num_images)
     measured = seconds_a_row(features.image_key) if missing else 0.0
     seconds = missing * measured if measured is not None else seconds_on_a_core(features.config, missing)
-    return FeatureBill(num_images=num_images, num_missing=missing, seconds=seconds, is_measured=measured is not None)
+    return FeatureBill(
+        num_images=num_images,
+        num_missing=missing,
+        seconds=seconds,
+        is_measured=measured is not None,
+        num_bytes=_row_bytes(features.config) * missing,
+    )
+
+
+def _row_bytes(config: dict[str, Any]) -> int:
+    """Of one image's features, float32."""
+    return 4 * int(config["embed_dim"])
 
 
 class VisionLanguageTowers:
     """The networks of a CLIPN, for those who want other features than `open_vision_language` keeps."""
 
-    def __init__(self, data_set: DataSet, source: ClipnSource, progress: Progress) -> None:
-        """Load nothing yet. Errors as `clipn_identity`."""
-        self._features = _Features(data_set, source, "cpu", progress)
+    def __init__(self, data_set: DataSet, source: ClipnSource, progress: Progress, *, device: str = "cpu") -> None:
+        """Load nothing yet; `device` is where `yes_features` are computed. Errors as `clipn_identity`."""
+        self._features = _Features(data_set, source, device, progress)
 
     @property
     def weights(self) -> str:
         """64 hex digits that identify architecture and weights; a stand-in is trained if need be."""
         return self._features.weights
+
+    def yes_features(self, class_names: tuple[str, ...]) -> NDArray[np.float32]:
+        """Features (C, D) of the "yes" texts of distinct class names, unit rows, from the store or computed now."""
+        return self._features.of_classes(class_names)[0]
 
     def load(self) -> Clipn:
         """The towers, on the CPU."""

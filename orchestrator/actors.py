@@ -15,6 +15,7 @@ import ray
 
 from orchestrator.config import TrialConfig
 from orchestrator.local import local_scorer
+from orchestrator.node_data import fetch_missing
 from orchestrator.scoring import LocalPurityScorer
 from strategies.scorer import PurityRequest, PurityScores
 
@@ -70,11 +71,13 @@ class ScoringActor:
         cpus: int,
         gpus: float,
         *,
+        fetch_data: bool = False,
         deterministic: bool = False,
         max_queue: int = MAX_QUEUE,
     ) -> None:
         self._trials = [TrialConfig.model_validate_json(trial) for trial in trials]
-        self._cpus, self._gpus, self._deterministic = cpus, gpus, deterministic
+        self._cpus, self._gpus = cpus, gpus
+        self._fetch_data, self._deterministic = fetch_data, deterministic
         self._max_queue = max_queue
         self._restarted = ray.is_initialized() and ray.get_runtime_context().was_current_actor_reconstructed
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
@@ -128,6 +131,8 @@ class ScoringActor:
 
     def _ready_scorer(self) -> LocalPurityScorer:
         if self._scorer is None:  # only ever asked in the one thread
+            if self._fetch_data:
+                fetch_missing(self._trials, progress=self._tell)
             self._scorer = local_scorer(
                 self._trials,
                 cpus=self._cpus,

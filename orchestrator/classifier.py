@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from data.storage import content_hash
-from models.classifiers import build_classifier
+from models.classifiers import build_classifier, zero_shot_classifier
 from models.loss_prediction import LossPrediction, add_loss_prediction
 from models.recipe import Recipe
 from models.steps import Objective
@@ -17,10 +20,18 @@ from strategies.registry import find_strategy
 class ClassifierPlan:
     """The classifier of one trial, the same in every round (P10); strategies may ask for a head or for dropout."""
 
-    def __init__(self, trial: TrialConfig, num_classes: int, *, num_features: int | None = None) -> None:
-        """`num_features` is that of a linear head's encoder."""
+    def __init__(
+        self,
+        trial: TrialConfig,
+        num_classes: int,
+        *,
+        num_features: int | None = None,
+        class_features_KD: NDArray[np.float32] | None = None,
+    ) -> None:
+        """`num_features` is that of a linear head's encoder; zero-shot compares images with `class_features_KD`."""
         self._trial = trial
         self._num_features = num_features
+        self._class_features_KD = class_features_KD
         self._num_classes = num_classes
         self._entry = find_strategy(trial.strategy)
 
@@ -31,8 +42,15 @@ class ClassifierPlan:
             return self._trial.recipe
         return self._trial.recipe.model_copy(update={"head_dropout": self._trial.options.monte_carlo.rate})
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the network learns at all; zero-shot is as it is."""
+        return self._class_features_KD is None
+
     def new_network(self) -> nn.Module:
         """With initial weights that depend on the seed alone, so that strategies of a seed start equal."""
+        if self._class_features_KD is not None:
+            return zero_shot_classifier(torch.from_numpy(self._class_features_KD))
         seed = stream_seed(self._trial.seed, "weights")
         network = build_classifier(self.recipe, self._num_classes, weights_seed=seed, num_features=self._num_features)
         if not self._entry.loss_prediction:
@@ -59,7 +77,6 @@ class ClassifierPlan:
                 "data": data_fingerprint,
                 "inputs": inputs,
                 **trial.split_identity(),
-                "budget": trial.budget,
                 "seed": trial.seed,
                 "recipe": self.recipe.identity(),
                 "head": trial.options.learning_loss.model_dump(mode="json") if self._entry.loss_prediction else None,

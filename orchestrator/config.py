@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from data.domain_split import NUM_ID_CLASSES
+from data.protocols import Supervision
 from data.registry import split_protocol_of
 from data.storage import content_hash
 from models.clipn_source import ClipnSource
@@ -68,8 +69,8 @@ class TrialConfig(Settings):
     """Name in the data registry, or `folder:<path>`."""
     mismatch_ratio: Fraction
     """Share of the classes that are ID, in (0, 1)."""
-    ood_ratio: Fraction
-    """Share of OOD images in the unlabelled data, in (0, 1)."""
+    ood_ratio: Annotated[float, Field(ge=0, lt=1)]
+    """Share of OOD images in the unlabelled data, in [0, 1); 0: a pool of ID images only."""
     strategy: str
     """Name in the strategy registry."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -81,6 +82,8 @@ class TrialConfig(Settings):
     num_id_classes: Annotated[int, Field(ge=1)] = NUM_ID_CLASSES
     """ID classes of a data set whose OOD images are other domains' (DomainNet): it uses neither ratio and starts with
     one label a class. Other data sets do not read it."""
+    full_data: bool = False
+    """Full supervision: every ID training image is labelled from the start, and there is no pool; one round."""
     recipe: Recipe = Recipe()
     """How the classifier is trained."""
     purity: PurityOptions = PurityOptions()
@@ -112,12 +115,23 @@ class TrialConfig(Settings):
         return self.uses_purity or self.recipe.encoder == "clipn"
 
     @property
+    def supervision(self) -> Supervision:
+        """What is labelled at the start."""
+        if self.recipe.network == "zero-shot":
+            return "none"
+        return "all" if self.full_data else "budget"
+
+    @property
     def label(self) -> str:
         """One short line that names the trial."""
+        return self.label_as(self.strategy)
+
+    def label_as(self, arm: str) -> str:
+        """The same with the name of an arm in the place of the strategy's."""
         condition = f"mismatch {self.mismatch_ratio:g} ood {self.ood_ratio:g}"
         if split_protocol_of(self.dataset) == "domain":
             condition = f"{self.num_id_classes} ID classes"
-        return f"{self.dataset} {condition} {self.strategy} seed {self.seed}"
+        return f"{self.dataset} {condition} {arm} seed {self.seed}"
 
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
         """64 hex digits of all that changes the records, and of nothing else.
@@ -133,21 +147,31 @@ class TrialConfig(Settings):
                 "strategy": find_strategy(self.strategy).source or self.strategy,
                 "options": self.options.read_by(find_strategy(self.strategy).sections),
                 "seed": self.seed,
-                "budget": self.budget,
                 "recipe": self._recipe_identity(clipn_identity),
                 "purity": self.purity.model_dump(mode="json") | {"clipn": clipn_identity} if self.uses_purity else None,
             }
         )
 
-    def split_identity(self) -> dict[str, float | int]:
-        """The settings that decide which images are ID: those that the data set's split protocol reads."""
-        if split_protocol_of(self.dataset) == "domain":
-            return {"num_id_classes": self.num_id_classes}
-        return {"mismatch_ratio": float(self.mismatch_ratio), "ood_ratio": float(self.ood_ratio)}
+    def split_identity(self) -> dict[str, Any]:
+        """The settings that decide which images are ID, which start labelled and how many are bought a round.
+
+        Only those that the data set's split protocol reads.
+        """
+        is_domain = split_protocol_of(self.dataset) == "domain"
+        classes: dict[str, Any] = (
+            {"num_id_classes": self.num_id_classes} if is_domain else {"mismatch_ratio": float(self.mismatch_ratio)}
+        )
+        if self.supervision != "budget":
+            return classes | {"supervision": self.supervision}
+        # abs: -0.0 is 0.
+        ratio = {} if is_domain else {"ood_ratio": abs(float(self.ood_ratio))}
+        return classes | ratio | {"budget": self.budget}
 
     def _recipe_identity(self, clipn_identity: str | None) -> dict[str, Any]:
-        """The recipe as plain values, its encoder by what identifies the weights."""
+        """The recipe as plain values, its encoder by what identifies the weights; without training, little counts."""
         recipe = self.recipe.identity()
+        if self.recipe.network == "zero-shot":
+            recipe = {name: recipe[name] for name in ("network", "encoder", "precision")}
         if self.recipe.encoder is not None:
             recipe["encoder"] = EncoderName.parse(self.recipe.encoder).identity(clipn=clipn_identity)
         return recipe
@@ -161,6 +185,9 @@ def make_trial(**settings: Any) -> TrialConfig:
         raise ValueError(one_line(error)) from None
     if trial.recipe.encoder is not None:
         EncoderName.parse(trial.recipe.encoder)
+    if trial.supervision != "budget" and trial.rounds != 1:
+        what = "full_data = True" if trial.full_data else "recipe.network = 'zero-shot'"
+        raise ValueError(f"{what} leaves no pool to query, so rounds = {trial.rounds} cannot be; take rounds = 1")
     if trial.uses_purity and trial.clipn.pretrained is not None and trial.purity.detector != "mcm":
         raise ValueError(
             f'purity.detector = {trial.purity.detector!r} reads CLIPN\'s "no" texts, and the plain CLIP '
@@ -176,5 +203,6 @@ def one_line(error: ValidationError) -> str:
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"]) or "settings"
         value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {problem['input']!r}"
-        parts.append(f"{field}{value}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+        message = problem["msg"].removeprefix("Value error, ")
+        parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)

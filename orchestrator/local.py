@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data.imageset import DataSet
 from data.progress import to_stderr
@@ -17,7 +18,7 @@ from models.contrastive_recipe import Method
 from models.devices import pick_device, use_arithmetic, use_threads
 from models.feature_rows import FeatureRows
 from models.training import StepProgress
-from models.vision_language import open_vision_language
+from models.vision_language import VisionLanguageTowers, open_vision_language
 from orchestrator.classifier_store import ClassifierStore
 from orchestrator.config import TrialConfig
 from orchestrator.plan import PlannedTrial
@@ -76,6 +77,7 @@ def compute_trial(
         device=device,
         classifiers=ClassifierStore(classifiers, planned.fingerprint),
         features=_features(trial, data, device),
+        class_features_KD=_class_features(trial, problem, device),
         scorer=scorer if trial.uses_purity else None,
         progress=progress,
         plain_steps=plain_steps,
@@ -97,6 +99,14 @@ def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[
         progress=to_stderr,
         crops=trial.recipe.smallest_crop is not None,
     )
+
+
+def _class_features(trial: TrialConfig, problem: OpenSetProblem, device: torch.device) -> NDArray[np.float32] | None:
+    """What zero-shot compares image features with; None for a classifier that is trained."""
+    if trial.recipe.network != "zero-shot":
+        return None
+    towers = VisionLanguageTowers(problem.data, trial.clipn.source(), to_stderr, device=str(device))
+    return towers.yes_features(problem.class_names)
 
 
 def _encoder(trial: TrialConfig, problem: OpenSetProblem, method: Method, device: torch.device) -> ContrastiveFeatures:

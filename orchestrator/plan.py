@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data.image_store import SMALLEST_IMAGE
@@ -12,6 +12,7 @@ from data.protocols import count_data_split
 from data.registry import open_data_set
 from models.clipn_source import clipn_identity
 from models.vision_language import FeatureBill, feature_bill
+from orchestrator.arms import ArmTrial
 from orchestrator.config import TrialConfig
 from orchestrator.ledger import Ledger
 from orchestrator.problem import check_budget
@@ -30,6 +31,18 @@ class PlannedTrial:
     """Its finished rounds, at most as many as it is to have."""
     error: str | None = None
     """Why it failed when it was last tried, if it did."""
+    arm: str = ""
+    """The arm it is planned for: its row in tables. Empty: its strategy."""
+
+    @property
+    def row(self) -> str:
+        """The name of its row in tables."""
+        return self.arm or self.trial.strategy
+
+    @property
+    def label(self) -> str:
+        """One short line that names the trial by its row."""
+        return self.trial.label_as(self.row)
 
     @property
     def is_finished(self) -> bool:
@@ -37,8 +50,10 @@ class PlannedTrial:
         return len(self.records) >= self.trial.rounds
 
 
-def plan_trials(trials: Sequence[TrialConfig], ledger: Ledger | None) -> list[PlannedTrial]:
+def plan_trials(trials: Sequence[ArmTrial | TrialConfig], ledger: Ledger | None) -> list[PlannedTrial]:
     """The trials with their fingerprints and what a ledger has of them, checked before anything is computed.
+
+    A trial that two arms have in common is there for each of them, with one fingerprint (`distinct`).
 
     Raises ValueError for a data set that cannot be opened, ratios or budgets that it cannot give, and CLIPN weights
     that are not there.
@@ -46,7 +61,8 @@ def plan_trials(trials: Sequence[TrialConfig], ledger: Ledger | None) -> list[Pl
     data_sets: dict[tuple[str, str, str], DataSet] = {}
     clipn: dict[tuple[str, str], str] = {}
     planned = []
-    for trial in trials:
+    for each in trials:
+        trial, arm = (each.trial, each.arm) if isinstance(each, ArmTrial) else (each, "")
         where = (trial.dataset, str(trial.data_root), trial.on_bad_image)
         if where not in data_sets:
             data_sets[where] = _open(trial)
@@ -56,8 +72,16 @@ def plan_trials(trials: Sequence[TrialConfig], ledger: Ledger | None) -> list[Pl
         if trial.uses_clipn and which not in clipn:
             clipn[which] = clipn_identity(trial.clipn.source(), data)
         fingerprint = trial.fingerprint(data_fingerprint=data.fingerprint, clipn_identity=clipn.get(which))
-        planned.append(look_up(ledger, trial, fingerprint, data.fingerprint))
+        planned.append(look_up(ledger, trial, fingerprint, data.fingerprint, arm=arm))
     return planned
+
+
+def distinct(planned: Iterable[PlannedTrial]) -> list[PlannedTrial]:
+    """Each trial once, whatever arms it is planned for: what is to be computed, counted and mirrored."""
+    first: dict[str, PlannedTrial] = {}
+    for each in planned:
+        first.setdefault(each.fingerprint, each)
+    return list(first.values())
 
 
 def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
@@ -78,13 +102,17 @@ def feature_state(bill: FeatureBill) -> str:
     missing = "to be computed first, once"
     if bill.num_missing < bill.num_images:
         missing = f"{bill.num_missing:,} still to be computed"
+    if bill.num_bytes:
+        missing += f" ({bill.num_bytes / 1e6:.3g} MB in the cache)"
     if bill.seconds is None:
         return f"{missing}, after the small CLIPN that stands in is trained (a minute)"
     basis = "as measured on other images" if bill.is_measured else "estimated, on one CPU core; a GPU is far faster"
     return f"{missing}: about {duration(bill.seconds)} ({basis})"
 
 
-def look_up(ledger: Ledger | None, trial: TrialConfig, fingerprint: str, data_fingerprint: str) -> PlannedTrial:
+def look_up(
+    ledger: Ledger | None, trial: TrialConfig, fingerprint: str, data_fingerprint: str, *, arm: str = ""
+) -> PlannedTrial:
     """A trial with what the ledger holds of it."""
     state = ledger.state(fingerprint) if ledger else None
     return PlannedTrial(
@@ -93,6 +121,7 @@ def look_up(ledger: Ledger | None, trial: TrialConfig, fingerprint: str, data_fi
         data_fingerprint=data_fingerprint,
         records=state.records[: trial.rounds] if state else (),
         error=state.error if state else None,
+        arm=arm,
     )
 
 
@@ -110,10 +139,16 @@ def _check(trial: TrialConfig, data: DataSet) -> None:
             budget=trial.budget,
             seed=trial.seed,
             num_id_classes=trial.num_id_classes,
+            supervision=trial.supervision,
         )
     except ValueError as error:
         raise ValueError(f"{trial.label}: {error}") from None
     check_budget(trial, data, counts)
+    if data.split_protocol == "domain" and trial.ood_ratio == 0 and trial.supervision == "budget":
+        raise ValueError(
+            f"{trial.label}: ood_ratio = 0, but the OOD images of {trial.dataset} are all that is not of its ID "
+            "classes, in every domain; a pool without them is not drawn"
+        )
     if find_strategy(trial.strategy).uses_domain and data.domain is None:
         raise ValueError(f"{trial.label}: a prompt with the domain needs a data set with one, such as domainnet-sketch")
     if trial.recipe.network == "resnet18" and data.image_size < SMALLEST_IMAGE:

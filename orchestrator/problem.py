@@ -46,6 +46,7 @@ def pose_problem(trial: TrialConfig, data: DataSet) -> OpenSetProblem:
         budget=trial.budget,
         seed=trial.seed,
         num_id_classes=trial.num_id_classes,
+        supervision=trial.supervision,
     )
     test_labels = split.relabel(data.test.labels)
     test_idx = np.flatnonzero(test_labels < len(split.id_classes)).astype(np.int64)
@@ -60,6 +61,8 @@ def pose_problem(trial: TrialConfig, data: DataSet) -> OpenSetProblem:
 
 def check_budget(trial: TrialConfig, data: DataSet, counts: SplitCounts) -> None:
     """Raises ValueError where the rounds ask for more labels than there are images (initial set and pool together)."""
+    if trial.supervision != "budget":
+        return  # it buys nothing
     num_images = counts.initial_id + counts.initial_ood + counts.unlabelled_id + counts.unlabelled_ood
     wanted = labels_bought(data, counts, rounds=trial.rounds, budget=trial.budget)
     if wanted > num_images:

@@ -9,14 +9,18 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.errors import RunStopped
 from orchestrator.grid import RunSettings
+from orchestrator.ledger import LedgerUnwritable
 from orchestrator.output import OutputFolder
+from orchestrator.placement import Node, Place, check_resources, choose_placement, nodes_to_come
 from orchestrator.plan import PlannedTrial
+from orchestrator.records import RoundRecord
+from orchestrator.service import service_line, start_scorers
 
 
 class Listener(Protocol):
@@ -30,8 +34,16 @@ class Listener(Protocol):
         """The first of these trials are about to start."""
         ...
 
+    def start(self, planned: PlannedTrial) -> None:
+        """A trial starts, for the first time or again."""
+        ...
+
     def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
         """A trial finished a round."""
+        ...
+
+    def stumble(self, planned: PlannedTrial, reason: str) -> None:
+        """A trial was lost to something that may not come again, and is started again from its last round."""
         ...
 
     def end(self, planned: PlannedTrial, error: str | None) -> None:
@@ -54,35 +66,41 @@ QUIET = {
 A worker that dies is replaced; what came of it is told by the line of its trial, or of the scoring service.
 """
 
-AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
-"""Where `ray up` puts the cluster's description on the head node."""
-CONNECT_TIMEOUT = 120.0
-"""Seconds to wait for a scoring actor to be placed before the missing resource is named."""
-RESTARTS_TO_GET_READY = 3
-"""How often a scoring actor may die before it has answered for the first time."""
-METRICS_TIMEOUT = 5.0
-"""Seconds to wait, when all trials have ended, for the scoring actors' account."""
+
+Compute = Callable[..., list[RoundRecord]]
+"""Computes a trial, as `orchestrator.local.compute_trial` does."""
 
 
 def run_grid(
-    todo: Sequence[PlannedTrial], output: OutputFolder, run: RunSettings, *, address: str, listener: Listener
+    todo: Sequence[PlannedTrial],
+    output: OutputFolder,
+    run: RunSettings,
+    *,
+    address: str,
+    listener: Listener,
+    compute: Compute | None = None,
 ) -> None:
-    """Run the trials to their ends, and report to the listener.
+    """Run the trials to their ends, and report to the listener; `compute` in place of `compute_trial` for each.
 
     Returns when every trial has ended. KeyboardInterrupt passes through after Ray is shut down; what was running
     is dropped, and every finished round is in the ledger. Raises ValueError for an address where no cluster answers
-    and for resources that the cluster does not have.
+    and for resources that the cluster does not have, and LedgerUnwritable where the disk of the ledger is full.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    num_scorers = run.scorers if any(p.trial.uses_purity for p in todo) else 0
     with _ray(address, listener):
-        _check_resources(run, scorers=run.scorers if any(p.trial.uses_purity for p in todo) else 0)
+        to_come = nodes_to_come()
+        nodes = [*_nodes(), *(to_come or [])]
+        placement = choose_placement(run, nodes)
+        if to_come != []:  # an autoscaler that does not tell what it starts may start anything
+            check_resources(run, placement, nodes, scorers=num_scorers)
         writer = _start_writer(output)
-        scorers = _start_scorers(todo, run, listener)
+        scorers = start_scorers(todo, run, placement.scorers, autoscaled=to_come is not None, tell=listener.tell)
         listener.begin(todo)
-        _tune(todo, output, run, writer, scorers, listener)
+        _tune(todo, output, run, placement.trials, writer, scorers, listener, compute)
         if scorers:
-            listener.tell(_service_line(scorers))
+            listener.tell(service_line(scorers))
 
 
 @contextmanager
@@ -100,6 +118,10 @@ def _ray(address: str, listener: Listener) -> Iterator[None]:
         )
     except (ConnectionError, ValueError) as error:
         raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
+    except Exception as error:  # Ray has no class of its own for a local node that does not come up
+        ray.shutdown()
+        reason = " ".join(str(error).split())
+        raise RunStopped(f"Ray did not start ({reason}); the machine may be overloaded: try again") from error
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     listener.tell(
         f"Ray: {len(_nodes())} node(s), {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs "
@@ -111,37 +133,15 @@ def _ray(address: str, listener: Listener) -> Iterator[None]:
         ray.shutdown()
 
 
-def _nodes() -> list[dict[str, float]]:
-    """The resources of each machine of the cluster."""
+def _nodes() -> list[Node]:
+    """The machines of the cluster."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def _check_resources(run: RunSettings, *, scorers: int) -> None:
-    """Raises ValueError where the scorers and a single trial could never be placed on the cluster as it is.
-
-    A cluster that scales by itself starts small, so nothing is refused where an autoscaler runs.
-    """
-    if os.environ.get("RAY_AUTOSCALER_CONFIG") or AUTOSCALER_CONFIG.expanduser().exists():
-        return
-    nodes = _nodes()
-    for option, resource, amount in (
-        ("--cpus-per-trial", "CPU", run.cpus_per_trial),
-        ("--gpus-per-trial", "GPU", run.gpus_per_trial),
-        ("--gpus-per-scorer", "GPU", run.gpus_per_scorer),
-    ):
-        most = max(node.get(resource, 0) for node in nodes)
-        if amount > most:
-            raise ValueError(
-                f"{option} is {amount:g}, but no machine of the cluster has more than {most:g} {resource}s"
-            )
-    wanted, there = scorers * run.gpus_per_scorer + run.gpus_per_trial, sum(node.get("GPU", 0) for node in nodes)
-    if wanted > there:
-        raise ValueError(
-            f"{scorers} scorer(s) with {run.gpus_per_scorer:g} GPU and a trial with {run.gpus_per_trial:g} GPU need "
-            f"{wanted:g} GPUs together, but the cluster has {there:g}; lower --gpus-per-scorer or --gpus-per-trial"
-        )
+    return [
+        Node(resources=node["Resources"], labels=node.get("Labels") or {})
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
 
 
 def _start_writer(output: OutputFolder) -> Any:
@@ -159,130 +159,36 @@ def _start_writer(output: OutputFolder) -> Any:
     )
 
 
-def _start_scorers(todo: Sequence[PlannedTrial], run: RunSettings, listener: Listener) -> list[Any]:
-    """The scoring actors, ready to answer; none where no trial uses purity."""
-    import ray
-
-    from orchestrator.actors import ScoringActor
-
-    one_each = {(p.data_fingerprint, p.trial.clipn): p.trial for p in todo if p.trial.uses_purity}
-    if not one_each:
-        return []
-    options = {
-        "num_cpus": 0 if run.gpus_per_scorer == 0 else 1,
-        "num_gpus": run.gpus_per_scorer,
-        "max_restarts": -1,
-        "max_task_retries": 0,  # a trial repeats what a dead actor owes it, at another actor if there is one
-    }
-    trials = [trial.model_dump_json() for trial in one_each.values()]
-    # Without a GPU the actor shares the CPUs with the trials that wait for it, one thread as they have.
-    actors = [
-        ray.remote(ScoringActor)
-        .options(name=f"scorer-{number}", **options)
-        .remote(trials, 1, run.gpus_per_scorer, deterministic=run.deterministic)
-        for number in range(run.scorers)
-    ]
-    _wait_until_ready(actors, listener)
-    return actors
-
-
-def _wait_until_ready(actors: Sequence[Any], listener: Listener) -> None:
-    """Returns when all scoring actors are ready; meanwhile tells what the first is doing, whenever that changes.
-
-    Raises ValueError where they cannot be placed or die again and again, and an actor's own error as it is.
-    """
-    import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
-
-    started = time.perf_counter()
-    try:
-        pending = [actor.prepare.options(max_task_retries=RESTARTS_TO_GET_READY).remote() for actor in actors]
-        _placed(actors)
-        said = ""
-        while pending:
-            done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
-            ray.get(done)
-            doing = _doing(actors[0], otherwise=said) if pending else said
-            if doing != said:
-                listener.tell(f"scoring service: {doing}")
-                said = doing
-    except RayTaskError as error:  # wrapped with a remote traceback; bad weights are the user's to mend
-        raise error.cause from None
-    except GetTimeoutError:
-        raise ValueError(
-            f"the scoring actors were not placed within {CONNECT_TIMEOUT:.0f} s: the cluster lacks the CPUs or GPUs "
-            "for them; lower --scorers or --gpus-per-scorer"
-        ) from None
-    except RayActorError as error:
-        raise ValueError(
-            f"a scoring actor died {RESTARTS_TO_GET_READY + 1} times before it was ready ({type(error).__name__}); "
-            "most likely the machine lacks memory for images and features: lower --scorers, or take a larger machine"
-        ) from None
-    listener.tell(f"scoring service: {len(actors)} actor(s) ready ({time.perf_counter() - started:.0f} s)")
-
-
-def _placed(actors: Sequence[Any]) -> None:
-    """Returns when every actor has answered something. Raises GetTimeoutError after `CONNECT_TIMEOUT`."""
-    import ray
-
-    first_words = [actor.load.options(max_task_retries=RESTARTS_TO_GET_READY).remote() for actor in actors]
-    ray.get(first_words, timeout=CONNECT_TIMEOUT)
-
-
-def _doing(actor: Any, *, otherwise: str) -> str:
-    """What an actor says it is doing; `otherwise` where it is just being restarted."""
-    import ray
-    from ray.exceptions import GetTimeoutError, RayActorError
-
-    try:
-        doing: str = ray.get(actor.load.remote(), timeout=1.0).doing
-    except (RayActorError, GetTimeoutError):
-        return otherwise
-    return doing
-
-
-def _service_line(scorers: Sequence[Any]) -> str:
-    """What the scoring actors did, in a line for people."""
-    import ray
-    from ray.exceptions import RayError
-
-    replies = [scorer.metrics.remote() for scorer in scorers]
-    answered, _ = ray.wait(replies, num_returns=len(replies), timeout=METRICS_TIMEOUT)
-    known = []
-    for reply in answered:
-        try:
-            known.append(ray.get(reply))
-        except RayError:
-            continue  # the actor is dead; the line says that its numbers are missing
-    requests = sum(metrics.requests for metrics in known)
-    seconds = sum(metrics.seconds for metrics in known) / max(1, requests)
-    longest = max((metrics.longest_queue for metrics in known), default=0)
-    lost = len(scorers) - sum(not metrics.restarted for metrics in known)
-    return f"scoring service: {requests} request(s), {seconds:.3f} s each, longest queue {longest}" + (
-        f" (not counted: what {lost} actor(s) did before their processes died)" if lost else ""
-    )
-
-
 def _tune(
     todo: Sequence[PlannedTrial],
     output: OutputFolder,
     run: RunSettings,
+    place: Place,
     writer: Any,
     scorers: Sequence[Any],
     listener: Listener,
+    compute: Compute | None,
 ) -> None:
+    """Let Tune run the trials. Raises LedgerUnwritable where the writer cannot go on."""
     from ray import tune
 
     from orchestrator.classifier_store import forget_first
-    from orchestrator.tune_trial import EndCallback, run_one
+    from orchestrator.local import compute_trial
+    from orchestrator.tune_trial import Follower, TrialServices, run_one
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    trainable = tune.with_parameters(
-        run_one, writer=writer, scorers=list(scorers), run=run, classifiers=str(output.classifiers)
+    follower = Follower(todo, writer, listener, max_failures=run.max_failures)
+    services = TrialServices(
+        writer=writer,
+        scorers=tuple(scorers),
+        run=run,
+        output=str(output.path),
+        grid_id=output.grid_id or "",
+        compute=compute or compute_trial,
     )
     scratch = output.path / "tune"
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": run.cpus_per_trial, "gpu": run.gpus_per_trial}),
+        tune.with_resources(tune.with_parameters(run_one, services=services), _resources(run, place)),
         param_space={"spec": tune.grid_search([_spec(number, planned) for number, planned in enumerate(todo)])},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
@@ -293,15 +199,26 @@ def _tune(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(scratch),
             verbose=0,
+            stop=follower.stopper,
             failure_config=tune.FailureConfig(max_failures=run.max_failures),
-            callbacks=[EndCallback(todo, writer, listener)],
+            callbacks=[follower],
         ),
     )
     try:
         tuner.fit()
-        forget_first(output.classifiers)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)  # Tune's own notes, of which we use nothing
+    if follower.fatal is not None:
+        raise LedgerUnwritable(follower.fatal)
+    forget_first(output.classifiers)
+
+
+def _resources(run: RunSettings, place: Place) -> Any:
+    """What Tune reserves for a trial, and where."""
+    from ray import tune
+
+    bundle = {"CPU": float(run.cpus_per_trial), "GPU": float(run.gpus_per_trial), **place.resources}
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[dict(place.labels)] if place.labels else None)
 
 
 def _spec(number: int, planned: PlannedTrial) -> dict[str, Any]:

@@ -38,7 +38,23 @@ class FeatureBank:
         )
         return self.features_AD @ yes_KD.T, self.features_AD @ no_KD.T
 
-    def similarity(self, labelled_idx: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    def evidence(self, request: PurityRequest) -> Evidence:
+        """What a detector sees of all A images, by index, when it answers the request."""
+        yes_AK, no_AK = self.cosines(request.class_names)
+        similarity_AK = has_prototype_K = None
+        if request.options.visual_similarity:
+            similarity_AK, has_prototype_K = self._similarity(
+                self.on_device(request.labelled_id_idx),
+                self.on_device(request.labelled_id_labels),
+                len(request.class_names),
+            )
+        return Evidence(yes_NK=yes_AK, no_NK=no_AK, similarity_NK=similarity_AK, has_prototype_K=has_prototype_K)
+
+    def on_device(self, idx: IndexArray) -> Tensor:
+        """Indices or labels where the features are."""
+        return torch.from_numpy(idx).to(self._device)
+
+    def _similarity(self, labelled_idx: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         """Products (A, K) of all images with the prototypes of the labelled ones, and who has a prototype (K,)."""
         prototypes_KD, has_prototype_K = prototypes(self.features_AD[labelled_idx], labels, num_classes)
         return self.features_AD @ prototypes_KD.T, has_prototype_K
@@ -48,7 +64,6 @@ class LocalPurityScorer:
     """A PurityScorer in this process. Holds one feature bank for each data set, by the data set's fingerprint."""
 
     def __init__(self, vision_languages: Mapping[str, VisionLanguage], device: torch.device) -> None:
-        self._device = device
         self._banks = {key: FeatureBank(value, device) for key, value in vision_languages.items()}
         self.last_request: RequestFigures | None = None
         """Of the last request that was answered."""
@@ -60,23 +75,13 @@ class LocalPurityScorer:
         Raises ValueError for a data set that it does not hold.
         """
         started = time.perf_counter()
-        bank = self._banks.get(request.data_fingerprint)
-        if bank is None:
-            raise ValueError(f"the scorer holds no features of data set {request.data_fingerprint}")
-        yes_AK, no_AK = bank.cosines(request.class_names)
-        similarity_AK = has_prototype_K = None
-        if request.options.visual_similarity:
-            similarity_AK, has_prototype_K = bank.similarity(
-                self._on_device(request.labelled_id_idx),
-                self._on_device(request.labelled_id_labels),
-                len(request.class_names),
-            )
-        evidence = Evidence(yes_NK=yes_AK, no_NK=no_AK, similarity_NK=similarity_AK, has_prototype_K=has_prototype_K)
-        labelled = self._on_device(np.concatenate([request.labelled_id_idx, request.labelled_ood_idx]))
+        bank = self.bank(request.data_fingerprint)
+        evidence = bank.evidence(request)
+        labelled = bank.on_device(np.concatenate([request.labelled_id_idx, request.labelled_ood_idx]))
         judgement = judge(
             evidence.of(labelled),
-            torch.arange(len(labelled), device=self._device) < len(request.labelled_id_idx),
-            evidence.of(self._on_device(request.unlabelled_idx)),
+            torch.arange(len(labelled), device=labelled.device) < len(request.labelled_id_idx),
+            evidence.of(bank.on_device(request.unlabelled_idx)),
             request.options,
         )
         scores = PurityScores(
@@ -90,5 +95,8 @@ class LocalPurityScorer:
         self.last_request = RequestFigures(seconds=time.perf_counter() - started)
         return scores
 
-    def _on_device(self, idx: IndexArray) -> Tensor:
-        return torch.from_numpy(idx).to(self._device)
+    def bank(self, data_fingerprint: str) -> FeatureBank:
+        """The features of a data set. Raises ValueError for one that it does not hold."""
+        if data_fingerprint not in self._banks:
+            raise ValueError(f"the scorer holds no features of data set {data_fingerprint}")
+        return self._banks[data_fingerprint]

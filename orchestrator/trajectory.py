@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from data.imageset import Images
@@ -62,6 +63,7 @@ class Trajectory:
         device: torch.device,
         classifiers: ClassifierStore,
         features: tuple[FeatureRows, FeatureRows] | None = None,
+        class_features_KD: NDArray[np.float32] | None = None,
         scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
         plain_steps: bool = False,
@@ -69,6 +71,7 @@ class Trajectory:
         """Where to compute and what to keep; `plain_steps` as in `models.training.fit`.
 
         `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
+        `class_features_KD` what it compares them with where nothing is trained (zero-shot);
         `scorer` is the one that the strategy asks, if it does, for what its requests took.
         """
         self._trial = trial
@@ -83,7 +86,9 @@ class Trajectory:
         self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
         self._test_inputs: Images | FeatureRows = features[1] if features else data.test.images
         num_features = features[0].num_features if features else None
-        self._plan = ClassifierPlan(trial, problem.num_id_classes, num_features=num_features)
+        self._plan = ClassifierPlan(
+            trial, problem.num_id_classes, num_features=num_features, class_features_KD=class_features_KD
+        )
         self._inputs_identity = features[0].identity if features else None
         self._normalise = Normalise(problem.data.mean, problem.data.std, device)
         self._oracle = problem.oracle()
@@ -202,6 +207,8 @@ class Trajectory:
 
     def _train(self, round_number: int) -> nn.Module:
         """The classifier trained from scratch on the labelled ID images; that of round 0 may be shared."""
+        if not self._plan.is_trained:
+            return self._plan.new_network().to(self._device).eval()
         if round_number:
             return self._fit(round_number)
         identity = self._plan.identity(

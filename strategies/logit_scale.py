@@ -67,7 +67,15 @@ def choose_logit_scale(
     num_ood = len(is_id_L) - num_id
     if not num_id or not num_ood:
         return None
-    right_id_T, right_ood_T = _count_right(yes_LK, no_LK, is_id_L, similarity_LK, has_prototype_K, scales, scores)
+    right_id_T, right_ood_T = count_right(
+        yes_LK,
+        no_LK,
+        is_id_L,
+        similarity_LK=similarity_LK,
+        has_prototype_K=has_prototype_K,
+        scales=scales,
+        scores=scores,
+    )
     merit_T, most = merit(right_id_T, right_ood_T, num_id, num_ood, criterion)
     best = int((merit_T == merit_T.max()).nonzero()[0, 0])
     return ScaleChoice(scale=scales[best], accuracy=int(merit_T[best]) / most)
@@ -83,16 +91,20 @@ def merit(right_id: Tensor, right_ood: Tensor, num_id: int, num_ood: int, criter
     return right_id + right_ood, num_id + num_ood
 
 
-def _count_right(
+def count_right(
     yes_LK: Tensor,
     no_LK: Tensor,
     is_id_L: Tensor,
-    similarity_LK: Tensor | None,
-    has_prototype_K: Tensor | None,
-    scales: tuple[float, ...],
-    scores: PairScores,
+    *,
+    similarity_LK: Tensor | None = None,
+    has_prototype_K: Tensor | None = None,
+    scales: tuple[float, ...] = SCALES,
+    scores: PairScores = id_and_ood_scores,
 ) -> tuple[Tensor, Tensor]:
-    """How many labelled ID and how many labelled OOD images each scale decides rightly: two (T,) int64 tensors."""
+    """How many ID and how many OOD images each of `scales` decides rightly: two (T,) int64 tensors.
+
+    The arguments are those of `choose_logit_scale`; the images may be any whose truth `is_id_L` is known.
+    """
     block = max(1, MAX_CELLS // yes_LK.numel())
     right_id, right_ood = [], []
     for start in range(0, len(scales), block):

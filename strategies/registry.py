@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -285,17 +285,18 @@ BEHIND_PURITY = (
 STRATEGIES |= {f"vlpure-{name}": _behind_purity(name, STRATEGIES[name]) for name in BEHIND_PURITY}
 
 
-def find_strategy(name: str) -> Entry:
+def find_strategy(name: str, *, others: Iterable[str] = ()) -> Entry:
     """The entry of a strategy: registered here, offered by an installed package, or `module:Class`.
 
-    Raises ValueError for an unknown name, with the nearest known one, and for a class that is no strategy.
+    Raises ValueError for an unknown name, with the nearest known one (or the nearest of `others`, which would have done
+    too), and for a class that is no strategy.
     """
     if name in STRATEGIES:
         return STRATEGIES[name]
     offered = offered_strategies()
     where = offered.get(name, name)
     if ":" not in where:
-        raise unknown_name("strategy", name, [*STRATEGIES, *offered])
+        raise unknown_name("strategy", name, [*STRATEGIES, *offered, *others])
     found = load_strategy(where)
     return Entry(
         paper_name=found.__name__,

@@ -91,7 +91,10 @@ def test_imports_of_packages_to_the_left_and_of_the_own_package_are_allowed(tmp_
     assert find_violations(tmp_path) == []
 
 
-@pytest.mark.parametrize("command", ["experiments.trial", "experiments.table4"])
+COMMANDS = ("trial", "report", *(f"table{number}" for number in range(4, 9)))
+
+
+@pytest.mark.parametrize("command", [f"experiments.{name}" for name in COMMANDS])
 def test_help_loads_nothing_slow(command: str, tmp_path: Path) -> None:
     outcome = subprocess.run(
         [sys.executable, "-c", PRINT_LOADED_AFTER_HELP, command, *SLOW_TO_IMPORT],

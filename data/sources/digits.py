@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,8 @@ def read_digits(*, root: Path | None = None, progress: Progress | None = None) -
     """
     if root is not None:
         raise ValueError("digits is bundled with scikit-learn and reads no files; leave the data root away")
-    from sklearn.datasets import load_digits
-
-    levels_NHW, labels = load_digits(return_X_y=True)
-    pixels_NHW = np.rint(levels_NHW.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    levels_NL, labels = _bundled()
+    pixels_NHW = np.rint(levels_NL.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     pixels_NHWC = np.repeat(pixels_NHW[..., np.newaxis], 3, axis=3)
     pretrain_idx, train_idx, test_idx = _three_way_split(labels)
     statistics = ChannelStatistics()
@@ -56,6 +55,18 @@ def survey_digits(root: Path | None = None) -> Survey:
     """The counts of the digits; they are always there, and a data root has nothing to do with them."""
     data_set = read_digits()
     return Survey(where="bundled with scikit-learn", num_train=len(data_set.train), num_test=len(data_set.test))
+
+
+def _bundled() -> tuple[NDArray[np.float64], IndexArray]:
+    """Grey levels 0 to 16, (N, 64), and labels, (N,), as `sklearn.datasets.load_digits` gives them.
+
+    Read from its file: importing scikit-learn takes seconds, which a dry run does not have.
+    """
+    found = find_spec("sklearn")
+    assert found is not None, "scikit-learn is a requirement of this project"
+    assert found.origin is not None
+    table = np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return table[:, :-1], table[:, -1].astype(np.int64)
 
 
 def _three_way_split(labels: NDArray[np.int64]) -> tuple[IndexArray, IndexArray, IndexArray]:

@@ -45,7 +45,7 @@ def read_domainnet(
 
     Source: X. Peng et al., Moment Matching for Multi-Source Domain Adaptation, ICCV 2019.
     """
-    source = _find(domain, root)
+    source = find_domainnet(domain, root)
     report = progress or to_stderr
     train_lists = [read_list(source, each, "train") for each in DOMAINS]
     test_list = read_list(source, domain, "test")
@@ -70,7 +70,7 @@ def read_domainnet(
 
 def survey_domainnet(domain: str, root: Path | None = None) -> Survey:
     """Where DomainNet lies and how many images the lists name; looks at none. Raises ValueError for what is missing."""
-    source = _find(domain, root)
+    source = find_domainnet(domain, root)
     needed = _needed_lists(domain)
     other = [f"{each}_{part}" for each, part in needed if not _is_published_list(source, each, part)]
     note = f"NOT the published lists: {', '.join(other)}" if other else "the published lists, by their checksums"
@@ -92,7 +92,7 @@ def _is_published_list(source: Path, domain: str, part: Part) -> bool:
     return is_published(LIST_FILES[f"{domain}_{part}"], list_path(source, domain, part))
 
 
-def _find(domain: str, root: Path | None) -> Path:
+def find_domainnet(domain: str, root: Path | None) -> Path:
     """The folder `domainnet`, after checking that lists and domains are there."""
     name = f"{FOLDER}-{domain}"
     base = data_folder(root, name=name, how_to_fetch=PACKAGE.how_to_fetch(name))

@@ -102,6 +102,21 @@ def compare_with_best(scores: Scores) -> list[Comparison]:
     return comparisons
 
 
+def compare_with_best_rival(scores: Scores) -> list[Comparison]:
+    """In each condition, every strategy against the best of the others: the best itself against the second.
+
+    Each is one comparison with a rival of its own; Holm adjusts over all of a condition.
+    """
+    comparisons = []
+    for condition, by_strategy in scores.items():
+        pairs = [
+            (name, best_strategy({other: by_strategy[other] for other in by_strategy if other != name}))
+            for name in by_strategy
+        ]
+        comparisons += _compare_pairs(condition, by_strategy, [(name, rival) for name, rival in pairs if rival])
+    return comparisons
+
+
 def best_strategy(by_strategy: Mapping[str, SeedScores]) -> str | None:
     """The strategy with the highest mean among those that have every seed that any has; None where none has."""
     seeds = {seed for values in by_strategy.values() for seed in values}
@@ -183,26 +198,35 @@ def count_outcomes(comparisons: Sequence[Comparison]) -> dict[str, dict[Outcome,
 
 
 def _compare_in(condition: Condition, by_strategy: Mapping[str, SeedScores], reference: str) -> list[Comparison]:
-    base = by_strategy[reference]
-    rivals = [name for name in by_strategy if name != reference]
-    differences = {
-        name: [values[seed] - base[seed] for seed in sorted(values.keys() & base.keys())]
-        for name, values in by_strategy.items()
-    }
-    p_t = [paired_t_p(differences[name]) for name in rivals]
-    p_sign_flip = [sign_flip_p(differences[name]) for name in rivals]
+    """All other strategies against one."""
+    return _compare_pairs(condition, by_strategy, [(name, reference) for name in by_strategy if name != reference])
+
+
+def _compare_pairs(
+    condition: Condition, by_strategy: Mapping[str, SeedScores], pairs: Sequence[tuple[str, str]]
+) -> list[Comparison]:
+    """The first of each pair against the second, over the seeds that both have."""
+    differences = [
+        [
+            by_strategy[name][seed] - by_strategy[reference][seed]
+            for seed in sorted(by_strategy[name].keys() & by_strategy[reference].keys())
+        ]
+        for name, reference in pairs
+    ]
+    p_t, p_sign_flip = [paired_t_p(each) for each in differences], [sign_flip_p(each) for each in differences]
+    p_t_holm, p_sign_flip_holm = holm(p_t), holm(p_sign_flip)
     return [
         Comparison(
             condition=condition,
             strategy=name,
             reference=reference,
-            difference=estimate(differences[name], num_planned=len(by_strategy[name].keys() | base.keys())),
+            difference=estimate(
+                differences[position], num_planned=len(by_strategy[name].keys() | by_strategy[reference].keys())
+            ),
             p_t=p_t[position],
             p_sign_flip=p_sign_flip[position],
-            p_t_holm=p_t_holm,
-            p_sign_flip_holm=p_sign_flip_holm,
+            p_t_holm=p_t_holm[position],
+            p_sign_flip_holm=p_sign_flip_holm[position],
         )
-        for position, (name, p_t_holm, p_sign_flip_holm) in enumerate(
-            zip(rivals, holm(p_t), holm(p_sign_flip), strict=True)
-        )
+        for position, (name, reference) in enumerate(pairs)
     ]

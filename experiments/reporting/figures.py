@@ -1,15 +1,22 @@
-"""Precision and accuracy over rounds as one picture: a column a condition, a line a strategy, a band for the interval.
-
-matplotlib is used without pyplot: no window, no global state.
-"""
+"""Precision and accuracy over rounds as one picture: a column a condition, a line a strategy, a band an interval."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from experiments.reporting.drawing import (
+    band_alpha,
+    curve_handle,
+    draw_curve,
+    draw_reference,
+    dress_panel,
+    file_bytes,
+    new_figure,
+    reference_handle,
+    seeds_line,
+)
 from experiments.reporting.statistics import (
     CellKey,
     Condition,
@@ -35,7 +42,7 @@ MOST_COLUMNS = 5
 PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.3
 """Inches."""
 DPI = 150
-MARKER_SIZE = 5.5
+LINE_WIDTH, MARKER_SIZE = 1.6, 5.5
 LEGEND_ENTRY_WIDTH = 1.5
 """Inches, for the longest name of the paper's strategies."""
 
@@ -76,22 +83,16 @@ def cell_curves(rounds: pd.DataFrame, quantity: Quantity) -> dict[CellKey, Curve
 def draw_curves(rounds: pd.DataFrame) -> Figure:
     """Precision of the queries and test accuracy over rounds, for every cell of the frame `rounds`.
 
-    Bands are 95 % t-intervals over seeds (none for a single seed), cut at 0 and 1; the dashed line is 1 - OOD ratio,
-    what uniform draws give on average. Raises ValueError for a frame without rows.
+    Bands are 95 % t-intervals over seeds (from three seeds up), cut at 0 and 1; the dashed line is 1 - OOD ratio, what
+    uniform draws give on average. Raises ValueError for a frame without rows.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if rounds.empty:
         raise ValueError("there is no round to draw yet")
     curves = {quantity: cell_curves(rounds, quantity) for quantity in QUANTITIES}
     cells = curves["accuracy"]
     bands = _bands(sorted_conditions(cells))
     num_columns = max(map(len, bands))
-    figure = Figure(
-        figsize=(PANEL_WIDTH * num_columns + 0.6, 2 * PANEL_HEIGHT * len(bands) + 1.1), layout="constrained"
-    )
-    FigureCanvasAgg(figure)
+    figure = new_figure(PANEL_WIDTH * num_columns + 0.6, 2 * PANEL_HEIGHT * len(bands) + 1.1)
     subfigures = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
     for band, subfigure in zip(bands, subfigures, strict=True):
         _draw_band(subfigure, band, num_columns, curves)
@@ -101,9 +102,7 @@ def draw_curves(rounds: pd.DataFrame) -> Figure:
 
 def curves_png(rounds: pd.DataFrame) -> bytes:
     """`draw_curves` as a PNG; equal frames give equal bytes."""
-    buffer = io.BytesIO()
-    draw_curves(rounds).savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
+    return file_bytes(draw_curves(rounds), "png", dpi=DPI)
 
 
 def _bands(conditions: Sequence[Condition]) -> list[list[Condition]]:
@@ -132,7 +131,7 @@ def _draw_band(
         for panel in row[len(band) :]:
             panel.set_visible(False)
     for panel, condition in zip(panels[0], band, strict=False):
-        panel.axhline(1 - condition.ood_ratio, color="0.35", linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+        draw_reference(panel, 1 - condition.ood_ratio)
         panel.set_ylim(-0.02, 1.04)
         panel.set_title(_condition_title(condition), fontsize=9)
     panels[0, 0].set_ylabel("precision of the query", fontsize=9)
@@ -142,34 +141,21 @@ def _draw_band(
 
 
 def _draw_panel(panel: Axes, curves: Mapping[CellKey, Curve]) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
-    alpha = min(0.14, 0.6 / max(1, len(curves)))  # many bands over each other must not hide the lines
-    for position, (key, curve) in enumerate(curves.items()):
-        style = style_of(key.strategy)
-        means = [value.mean for value in curve.estimates]
-        panel.plot(
+    for order, (key, curve) in enumerate(curves.items()):
+        draw_curve(
+            panel,
             curve.rounds,
-            means,
-            color=style.colour,
-            marker=style.marker,
-            linestyle=style.dashes,
-            linewidth=1.6,
-            markersize=MARKER_SIZE * style.size,
-            markeredgecolor="white",
-            markeredgewidth=0.4,
-            zorder=3 + position / 100,
+            curve.estimates,
+            style_of(key.strategy),
+            line_width=LINE_WIDTH,
+            marker_size=MARKER_SIZE,
+            band_alpha=band_alpha(len(curves)),
+            order=order,
         )
-        if curve.num_seeds > 1:
-            low = [max(0.0, value.mean - value.half_width) for value in curve.estimates]
-            high = [min(1.0, value.mean + value.half_width) for value in curve.estimates]
-            panel.fill_between(curve.rounds, low, high, color=style.colour, alpha=alpha, linewidth=0, zorder=2)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    panel.tick_params(labelsize=8)
-    panel.grid(True, color="0.9", linewidth=0.6)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
+    dress_panel(panel, tick_size=8)
 
 
 def _condition_title(condition: Condition) -> str:
@@ -179,22 +165,11 @@ def _condition_title(condition: Condition) -> str:
 
 def _add_legend(figure: Figure, strategies: Sequence[str], cells: Mapping[CellKey, Curve]) -> None:
     """The legend below all panels, and over it what the bands are."""
-    from matplotlib.lines import Line2D
-
     handles = [
-        Line2D(
-            [],
-            [],
-            color=style.colour,
-            marker=style.marker,
-            markersize=MARKER_SIZE * style.size,
-            linestyle=style.dashes,
-            linewidth=1.6,
-            label=strategy,
-        )
-        for strategy, style in ((strategy, style_of(strategy)) for strategy in strategies)
+        curve_handle(strategy, style_of(strategy), line_width=LINE_WIDTH, marker_size=MARKER_SIZE)
+        for strategy in strategies
     ]
-    handles.append(Line2D([], [], color="0.35", linestyle=(0, (4, 3)), linewidth=1, label="1 - OOD ratio"))
+    handles.append(reference_handle("1 - OOD ratio"))
     figure.legend(
         handles=handles,
         loc="outside lower center",
@@ -202,15 +177,6 @@ def _add_legend(figure: Figure, strategies: Sequence[str], cells: Mapping[CellKe
         frameon=False,
         fontsize=9,
         handlelength=3.2,
-        title=_seeds_line(cells),
+        title=seeds_line(curve.num_seeds for curve in cells.values()),
         title_fontsize=8,
     )
-
-
-def _seeds_line(cells: Mapping[CellKey, Curve]) -> str:
-    """What a line and a band are, and over how many seeds."""
-    counts = sorted({curve.num_seeds for curve in cells.values()})
-    seeds = f"{counts[0]} seed{'s' * (counts[0] != 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-    if counts[-1] == 1:
-        return "lines: one seed, no interval"
-    return f"lines: mean over {seeds}; bands: 95 % t-interval of the mean"

@@ -8,54 +8,114 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from data.storage import write_atomically, write_text_atomically
+from experiments.reporting.comparison import collect_scores
+from experiments.reporting.comparison_tables import compared_strategies, comparisons_frame
+from experiments.reporting.content import make_report
+from experiments.reporting.details import Details
+from experiments.reporting.facts import box_columns
 from experiments.reporting.figures import curves_png
-from experiments.reporting.tables import table4_frame, table4_markdown
+from experiments.reporting.latex import report_latex
+from experiments.reporting.layout import Picture as Picture
+from experiments.reporting.layout import Table
+from experiments.reporting.markdown import report_markdown
+from experiments.reporting.page import report_page
+from experiments.reporting.paper_values import PaperValues
+from experiments.reporting.tables import cells_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHARES = dict.fromkeys(("mean", "sd", "interval_low", "interval_high", "paper"), 6)
-"""Decimals of table4.csv."""
+"""Decimals of the CSV files of cells and comparisons."""
+P_VALUES = dict.fromkeys(("p_t", "p_t_holm", "p_sign_flip", "p_sign_flip_holm"), 6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFiles:
     """Where a report lies."""
 
-    trials: Path
-    rounds: Path
-    table_markdown: Path
-    table_csv: Path
-    curves: Path | None
-    """None as long as no round is finished."""
-
-    @property
-    def all(self) -> tuple[Path, ...]:
-        """The files that exist."""
-        files = (self.trials, self.rounds, self.table_markdown, self.table_csv)
-        return files if self.curves is None else (*files, self.curves)
+    page: Path
+    """The HTML page that has all of it in one file."""
+    all: tuple[Path, ...]
+    """Every file, the page first."""
 
 
-def write_report(folder: Path, *, trials: pd.DataFrame, rounds: pd.DataFrame, notes: Sequence[str] = ()) -> ReportFiles:
-    """Write trials.csv, rounds.csv, table4.md, table4.csv and curves.png into `folder`, which is created if needed.
+def write_report(
+    folder: Path,
+    *,
+    name: str,
+    title: str,
+    tables: Sequence[Table],
+    trials: pd.DataFrame,
+    rounds: pd.DataFrame,
+    notes: Sequence[str] = (),
+    details: Details | None = None,
+    paper: PaperValues | None = None,
+    pictures: Sequence[Picture] = (),
+    compared: Sequence[str] | None = None,
+) -> ReportFiles:
+    """Write the report of a grid into `folder`, which is created if needed.
 
-    trials.csv and rounds.csv keep every digit, table4.csv six decimals. `notes` are lines for the footer of table4.md.
-    Raises OSError where the folder cannot be written.
+    `name` names the files (`table4.md`), `title` heads them. `tables` are shown first, as they are. `trials` and
+    `rounds` are the frames of `reporting.frames`: everything else is computed from them. `notes` are lines for the
+    honesty box. `details` are of the single trials, by fingerprint. `paper` holds the paper's values, shares in [0, 1],
+    a metric (`aubc_paper`, `last_accuracy`) a mapping; None: there are none to stand beside ours. `pictures` (PNG or
+    SVG files that are there) are shown after the tables. `compared` are the strategies that the statistics compare;
+    None: all that have a rival in their condition.
+
+    Written are index.html, <name>.md, <name>.tex, <name>.csv (a row a cell and metric), <name>-comparisons.csv (a row a
+    paired comparison), trials.csv, rounds.csv, and the pictures curves.png, ranks.png and penalties.png as far as there
+    is something to draw. trials.csv and rounds.csv keep every digit, the other CSV files six decimals. Raises OSError
+    where the folder cannot be written.
     """
-    files = ReportFiles(
-        trials=folder / "trials.csv",
-        rounds=folder / "rounds.csv",
-        table_markdown=folder / "table4.md",
-        table_csv=folder / "table4.csv",
-        curves=None if rounds.empty else folder / "curves.png",
+    details = details or {}
+    drawn: dict[Path, bytes] = {picture.path: picture.path.read_bytes() for picture in pictures}
+    shown = list(pictures)
+    own: dict[Path, bytes] = {}
+    if not rounds.empty:
+        curves = Picture(
+            path=folder / "curves.png",
+            title="Curves",
+            caption="Precision of the queries and test accuracy over rounds.",
+        )
+        own[curves.path] = curves_png(rounds)
+        shown.insert(0, curves)
+    report = make_report(
+        folder,
+        title=title,
+        tables=tables,
+        trials=trials,
+        rounds=rounds,
+        notes=notes,
+        details=details,
+        paper=paper or {},
+        pictures=shown,
+        compared=compared,
     )
-    write_text_atomically(files.trials, trials.to_csv(index=False))
-    write_text_atomically(files.rounds, rounds.to_csv(index=False))
-    write_text_atomically(files.table_markdown, table4_markdown(trials, notes=notes))
-    write_text_atomically(files.table_csv, table4_frame(trials).round(SHARES).to_csv(index=False))
-    if files.curves is not None:
-        _write_bytes(files.curves, curves_png(rounds))
-    return files
+    own |= dict(report.drawn)
+    page = report_page(report, trials=trials, rounds=rounds, details=details, pictures=drawn | own)
+    frames = {
+        folder / f"{name}.csv": cells_frame(trials, paper).round(SHARES).assign(**box_columns(trials, details)),
+        folder / f"{name}-comparisons.csv": _comparisons(trials, compared),
+        folder / "trials.csv": trials,
+        folder / "rounds.csv": rounds,
+    }
+    texts = {
+        folder / "index.html": page,
+        folder / f"{name}.md": report_markdown(report),
+        folder / f"{name}.tex": report_latex(report),
+    } | {path: frame.to_csv(index=False) for path, frame in frames.items()}
+    for path, text in texts.items():
+        write_text_atomically(path, text)
+    for path, picture in own.items():
+        _write_bytes(path, picture)
+    return ReportFiles(page=folder / "index.html", all=(*texts, *own))
+
+
+def _comparisons(trials: pd.DataFrame, compared: Sequence[str] | None) -> pd.DataFrame:
+    strategies = [name for name in compared_strategies(trials) if compared is None or name in compared]
+    chosen = trials[trials["strategy"].isin(strategies) & (trials["ood_ratio"] > 0)]
+    return comparisons_frame(collect_scores(chosen, "aubc")).round(SHARES | P_VALUES)
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

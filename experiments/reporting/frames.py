@@ -49,8 +49,10 @@ def status(planned: PlannedTrial) -> str:
 
 
 def _axes(planned: PlannedTrial) -> dict[str, Any]:
+    """Where the trial stands in tables: its condition, the name of its row (under "strategy") and its seed."""
     trial = planned.trial
-    return {name: getattr(trial, name) for name in ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")}
+    condition = {name: getattr(trial, name) for name in ("dataset", "mismatch_ratio", "ood_ratio")}
+    return condition | {"strategy": planned.row, "seed": trial.seed}
 
 
 def _trial_row(planned: PlannedTrial) -> dict[str, Any]:

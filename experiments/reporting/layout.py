@@ -1,17 +1,28 @@
-"""A table of texts, and what it looks like in Markdown and in a terminal."""
+"""A table of texts, what it looks like in Markdown and in a terminal, and the parts of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.reporting.statistics import CellKey
+
+DAGGER = "†"
+"""Stands behind a value that the data cannot tell from the best of its column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One cell: what it says, and whether it is the best or the second of its column."""
+    """One cell: what it says, and how it stands among those it is compared with."""
 
     text: str
     mark: str = ""
+    """`best`, `second` or nothing."""
+    key: CellKey | None = None
+    """Which cell of the grid the text is made of; None where it is made of several or of none."""
+    dagger: bool = False
+    """Not the best, and not separable from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,20 +46,50 @@ class Table:
         assert all(len(row.cells) == len(self.columns) for row in self.rows), "a row needs a cell for each column"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture that a report shows: a PNG or SVG file in its folder."""
+
+    path: Path
+    title: str
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of a report: what is said first, then tables and pictures."""
+
+    title: str
+    lines: tuple[str, ...] = ()
+    """Paragraphs of plain text."""
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    points: tuple[str, ...] = ()
+    """A list, below all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A line of the box that says what the numbers are: `name: text`."""
+
+    name: str
+    text: str
+
+
 def render_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown under a heading: best bold, second underlined."""
+    """The table in GitHub's Markdown under a heading: best bold, second underlined, a dagger for not separable."""
     lines = [
-        f"### {_escape(table.title)}",
+        f"### {escape_markdown(table.title)}",
         "",
-        _markdown_row([table.corner, *table.columns]),
+        _markdown_row(map(escape_markdown, (table.corner, *table.columns))),
         "|:---|" + "---:|" * len(table.columns),
     ]
-    lines += [_markdown_row([row.label, *map(_markdown_cell, row.cells)]) for row in table.rows]
+    lines += [_markdown_row([escape_markdown(row.label), *map(_markdown_cell, row.cells)]) for row in table.rows]
     return "\n".join(lines) + "\n"
 
 
 def render_text(table: Table, *, width: int = 120) -> str:
-    """The table aligned for a terminal: best with *, second with +; too wide a table is continued below itself."""
+    """The table aligned for a terminal: best *, second +, not separable †; too wide a table goes on below itself."""
     labels = [table.corner, *(row.label for row in table.rows)]
     label_width = max(map(len, labels))
     columns = [
@@ -65,23 +106,29 @@ def render_text(table: Table, *, width: int = 120) -> str:
     return table.title + "\n" + "\n\n".join(parts) + "\n"
 
 
-def _markdown_row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape(text) for text in texts) + " |"
+def _markdown_row(texts: Iterable[str]) -> str:
+    return "| " + " | ".join(texts) + " |"
 
 
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
+def escape_markdown(text: str) -> str:
+    """A text that cannot end a cell or begin a tag."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return {"best": f"**{cell.text}**", "second": f"<u>{cell.text}</u>"}.get(cell.mark, cell.text)
+    text = escape_markdown(cell.text)
+    marked = {"best": f"**{text}**", "second": f"<u>{text}</u>"}.get(cell.mark, text)
+    return f"{marked} {DAGGER}" if cell.dagger else marked
 
 
 def _text_column(header: str, cells: Sequence[Cell]) -> list[str]:
     """Header and cells of a column, all of one width, marks in a place of their own."""
-    marked = any(cell.mark for cell in cells)
-    suffix = {"best": " *", "second": " +"}
-    texts = [cell.text + (suffix.get(cell.mark, "  ") if marked else "") for cell in cells]
+    suffixes = [{"best": "*", "second": "+"}.get(cell.mark, "") + DAGGER * cell.dagger for cell in cells]
+    place = max(map(len, suffixes), default=0)
+    texts = [
+        f"{cell.text} {suffix.ljust(place)}" if place else cell.text
+        for cell, suffix in zip(cells, suffixes, strict=True)
+    ]
     width = max(map(len, [header, *texts]))
     return [header.rjust(width), *(text.rjust(width) for text in texts)]
 

@@ -70,3 +70,28 @@ def test_label_of_other_domains_is_allowed_where_the_protocol_has_it(protocol: A
     else:
         with pytest.raises(AssertionError):
             data_set([0, 2], [1])
+
+
+def test_supervision_by_all_or_no_labels(tmp_path: Path) -> None:
+    domain = open_data_set("domainnet-sketch", root=write_domainnet(tmp_path))
+    for data, num_classes in ((open_data_set("digits"), 4), (domain, 2)):
+        usual = draw_data_split(data, **SETTINGS)
+        is_id = np.flatnonzero(np.isin(data.train.labels, usual.id_classes)).tolist()
+        for supervision, labelled in (("all", is_id), ("none", [])):
+            # An OOD ratio that the data cannot give does not matter: no OOD image is drawn.
+            settings: dict[str, Any] = SETTINGS | {"supervision": supervision, "ood_ratio": 0.99}
+            assert _sets(draw_data_split(data, **settings)) == [usual.id_classes.tolist(), labelled, [], []]
+            assert count_data_split(data, **settings) == SplitCounts(
+                num_id_classes=num_classes, initial_id=len(labelled), initial_ood=0, unlabelled_id=0, unlabelled_ood=0
+            )
+
+
+def test_an_ood_ratio_of_0_is_a_pool_of_id_images() -> None:
+    data = open_data_set("digits")
+    settings = SETTINGS | {"ood_ratio": 0.0}
+    split = draw_data_split(data, **settings)
+    together = np.concatenate([split.initial_id_idx, split.unlabelled_idx])
+    assert sorted(together) == np.flatnonzero(np.isin(data.train.labels, split.id_classes)).tolist()
+    assert (len(split.initial_id_idx), len(split.initial_ood_idx)) == (20, 0)
+    counts = count_data_split(data, **settings)
+    assert counts == SplitCounts(num_id_classes=4, initial_id=20, initial_ood=0, unlabelled_id=340, unlabelled_ood=0)

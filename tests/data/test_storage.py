@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from data.storage import (
     content_hash,
     file_hash,
     file_lock,
+    lock_holder,
     write_atomically,
     write_text_atomically,
 )
@@ -97,3 +100,17 @@ def test_content_hash_is_of_the_value_not_of_how_it_is_written() -> None:
 def test_file_hash_is_sha256_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux shows who holds a lock")
+def test_the_holder_of_a_lock_is_seen_without_taking_it(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    assert lock_holder(path) is None
+    with file_lock(path):
+        assert lock_holder(path) == os.getpid()
+        (tmp_path / "other").touch()
+        assert lock_holder(tmp_path / "other") is None
+    assert lock_holder(path) is None
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # a reader's lock keeps nobody from asking who writes
+        assert lock_holder(path) is None

@@ -35,31 +35,6 @@ def make_folder(root: Path, *, classes: int = 4) -> Path:
     return root
 
 
-BAD_INPUT = {
-    "unknown data set": (["--datasets", "digts"], "unknown data set 'digts' (did you mean 'digits'?)"),
-    "unknown strategy": (["--strategies", "confid"], "unknown strategy 'confid' (did you mean 'conf'?)"),
-    "unknown preset": (["--preset", "dmeo"], "unknown preset 'dmeo' (did you mean 'demo'?)"),
-    "ratio of 1": (["--ood-ratios", "1.0"], "ood_ratio = 1.0: input should be less than 1"),
-    "ratio of 0": (["--mismatch-ratios", "0"], "mismatch_ratio = 0.0: input should be greater than 0"),
-    "ratio that is no number": (["--mismatch-ratios", "some"], "expected values with commas between them, not 'some'"),
-    "no ID class": (["--mismatch-ratios", "0.05"], "gives no ID class"),
-    "too few OOD images": (["--mismatch-ratios", "0.4", "--ood-ratios", "0.9"], "3240"),
-    "labels above the pool": (["--rounds", "90"], "90 rounds x budget 20 = 1800 labels, but there are only"),
-    "budget below the classes": (["--budget", "2"], "fewer than the"),
-    "budget of 0": (["--budget", "0"], "budget = 0: input should be greater than or equal to 1"),
-    "unknown setting": (["--set", "recipe.stps=3"], "recipe.stps: extra inputs are not permitted"),
-    "setting without value": (["--set", "recipe.steps"], "--set recipe.steps: expected key=value"),
-    "setting of a wrong type": (["--set", "recipe.steps=many"], "recipe.steps = 'many'"),
-    "seeds backwards": (["--seeds", "4-0"], "seeds 4-0 run backwards"),
-    "seeds that are none": (["--seeds", "a"], "expected seeds such as 0-4 or 0,2,5, not 'a'"),
-    "seeds repeated": (["--seeds", "0,0-1"], "seeds = 0, 0, 1: a value is repeated"),
-    "no scorer": (["--scorers", "0"], "run.scorers = 0"),
-    "CPUs below 1": (["--cpus-per-trial", "0"], "run.cpus_per_trial = 0"),
-    "checkpoint that is not there": (["--set", "clipn.checkpoint=nowhere.pt"], "nowhere.pt"),
-    "folder that is not there": (["--datasets", "folder:nowhere"], "nowhere"),
-}
-
-
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """table4.py's main in this process: quick, for input that is refused before anything is computed."""
@@ -76,24 +51,6 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
             return int(str(stop.code))
 
     return call
-
-
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_one_clear_line(
-    case: str,
-    in_process: Command,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    words, message = BAD_INPUT[case]
-    preset = [] if "--preset" in words else ["--preset", "demo"]
-    assert in_process(*preset, *words) == 2
-    printed = capsys.readouterr()
-    last = printed.err.strip().splitlines()[-1]
-    assert last.startswith("table4.py: error: ")
-    assert message in last
-    assert printed.out == ""
-    assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_that_is_no_data_set(in_process: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,13 +91,16 @@ def test_the_dashed_line_is_one_minus_the_ood_ratio(rounds: pd.DataFrame) -> Non
     assert heights == [[pytest.approx(0.8)], [pytest.approx(0.4)], [], []]
 
 
-def test_bands_are_the_intervals_cut_at_one_and_absent_for_one_seed(rounds: pd.DataFrame) -> None:
+def test_bands_are_the_intervals_cut_at_one_and_absent_for_fewer_than_three_seeds(rounds: pd.DataFrame) -> None:
     _, precision_60, accuracy_20, accuracy_60 = visible_panels(draw_curves(rounds))
-    assert len(accuracy_60.collections) == 2
-    corners = np.concatenate([path.vertices for path in accuracy_60.collections[1].get_paths()])
-    assert corners[:, 1].max() == 1.0  # 0.92 + 12.7062 * 0.0282843 / sqrt(2) = 1.174
-    assert len(accuracy_20.collections) == 1  # random has one seed there
-    assert len(precision_60.collections) == 2
+    assert len(accuracy_60.collections) == 1  # vlpure has two seeds there
+    corners = np.concatenate([path.vertices for path in accuracy_60.collections[0].get_paths()])
+    assert corners[:, 1].max() == pytest.approx(0.74 + 0.0993655, abs=1e-7)
+    assert len(accuracy_20.collections) == 0
+    assert len(precision_60.collections) == 1
+    high = rounds.assign(accuracy=rounds["accuracy"] + 0.2)
+    (band,) = visible_panels(draw_curves(high))[3].collections
+    assert np.concatenate([path.vertices for path in band.get_paths()])[:, 1].max() == 1.0  # 0.94 + 0.0994
 
 
 @pytest.mark.parametrize("num_conditions", [1, 4])
@@ -141,7 +144,8 @@ def test_the_legend_says_over_how_many_seeds(rounds: pd.DataFrame) -> None:
         (legend,) = draw_curves(frame).legends
         return legend.get_title().get_text()
 
-    assert line(rounds) == "lines: mean over 1 to 3 seeds; bands: 95 % t-interval of the mean"
+    assert line(rounds) == "lines: mean over 1 to 3 seeds; bands: 95 % t-interval of the mean, from 3 seeds up"
+    assert line(rounds[rounds["seed"] < 2]) == "lines: mean over 1 to 2 seeds; no bands: drawn from 3 seeds up"
     assert line(rounds[rounds["seed"] == 0]) == "lines: one seed, no interval"
     assert line(rounds[rounds["strategy"] == "random"].query("ood_ratio == 0.6")).startswith(
         "lines: mean over 3 seeds;"

@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.reporting.files import write_report
+from experiments.reporting.files import ReportFiles, write_report
 from experiments.reporting.layout import Cell, Row, Table, render_markdown, render_text
-from experiments.reporting.tables import table4_frame, table4_markdown, table4_tables, table4_text
+from experiments.reporting.paper_values import paper_table4
+from experiments.reporting.tables import cells_frame, report_markdown, report_text, table4_tables
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "reporting"
 
@@ -20,6 +21,33 @@ def trials() -> pd.DataFrame:
     return pd.read_csv(GOLDEN / "trials.csv")
 
 
+PAPER = {"aubc_paper": paper_table4()}
+
+
+def markdown(trials: pd.DataFrame, *, notes: tuple[str, ...] = ()) -> str:
+    """The page of Table 4."""
+    return report_markdown("Table 4", table4_tables(trials), trials, notes=notes)
+
+
+def text(trials: pd.DataFrame, *, notes: tuple[str, ...] = (), width: int = 120) -> str:
+    """Table 4 for a terminal."""
+    return report_text(table4_tables(trials), trials, notes=notes, width=width)
+
+
+def write_table4(folder: Path, trials: pd.DataFrame, rounds: pd.DataFrame, notes: tuple[str, ...] = ()) -> ReportFiles:
+    """The report of Table 4."""
+    return write_report(
+        folder,
+        name="table4",
+        title="Table 4",
+        tables=table4_tables(trials),
+        trials=trials,
+        rounds=rounds,
+        notes=notes,
+        paper=PAPER,
+    )
+
+
 def texts(trials: pd.DataFrame, title: str) -> dict[str, list[str]]:
     """The cells of the table called `title`, a list a row."""
     (table,) = (each for each in table4_tables(trials) if each.title == title)
@@ -27,12 +55,12 @@ def texts(trials: pd.DataFrame, title: str) -> dict[str, list[str]]:
 
 
 def test_markdown_is_the_golden_file(trials: pd.DataFrame) -> None:
-    assert table4_markdown(trials, notes=("Recipe: 5 rounds.",)) == (GOLDEN / "table4.md").read_text()
+    assert markdown(trials, notes=("Recipe: 5 rounds.",)) == (GOLDEN / "table4.md").read_text()
 
 
 def test_frame_is_the_golden_file(trials: pd.DataFrame) -> None:
     golden = pd.read_csv(GOLDEN / "table4.csv", keep_default_na=False, na_values={"mean": [""], "sd": [""]})
-    ours = table4_frame(trials)
+    ours = cells_frame(trials, PAPER)
     assert list(ours.columns) == list(golden.columns)
     for column in ours.columns:
         if column in ("mean", "sd", "interval_low", "interval_high", "paper"):
@@ -85,7 +113,7 @@ def test_a_cell_outside_the_grid_is_not_called_missing(trials: pd.DataFrame) -> 
 
 
 def test_terminal_table_is_aligned_and_marked(trials: pd.DataFrame) -> None:
-    lines = table4_text(trials).splitlines()
+    lines = text(trials).splitlines()
     assert lines[:5] == [
         "digits: AUBC",
         "mismatch / OOD     20 % / 20 %                     20 % / 60 %",
@@ -96,30 +124,30 @@ def test_terminal_table_is_aligned_and_marked(trials: pd.DataFrame) -> None:
 
 
 def test_terminal_keeps_to_its_width(trials: pd.DataFrame) -> None:
-    text = table4_text(trials, notes=("word " * 40,), width=60)
-    assert max(map(len, text.splitlines())) <= 60
-    assert text.count("mismatch / OOD ") == 7  # two tables are continued below themselves
+    narrow = text(trials, notes=("word " * 40,), width=60)
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert narrow.count("mismatch / OOD ") == 7  # two tables are continued below themselves
 
 
 def test_footer_tells_what_is_not_finished(trials: pd.DataFrame) -> None:
     assert (
         "- Trials: 19 of 21 finished; 1 failed, 1 missing: digits 20 % / 60 % vlpure (seed 1 failed); "
         "cifar10 20 % / 60 % vlpure (seed 0 missing).\n"
-    ) in table4_markdown(trials)
+    ) in markdown(trials)
     finished = trials[trials["status"] == "finished"]
-    assert "- Trials: 19 of 19 finished.\n" in table4_markdown(finished)
+    assert "- Trials: 19 of 19 finished.\n" in markdown(finished)
 
 
 def test_a_grid_without_any_result_is_a_table_of_missing_cells(trials: pd.DataFrame) -> None:
     trials = trials.assign(status="missing", aubc=None, aubc_paper=None, mean_precision=None, last_accuracy=None)
     assert texts(trials, "digits: AUBC")["random"] == ["missing (0 of 3 seeds)|"] * 2
-    assert "- Trials: 0 of 21 finished; 21 missing: " in table4_markdown(trials)
-    assert table4_frame(trials)["mean"].isna().all()
+    assert "- Trials: 0 of 21 finished; 21 missing: " in markdown(trials)
+    assert cells_frame(trials, PAPER)["mean"].isna().all()
 
 
 def test_an_empty_grid_has_no_table(trials: pd.DataFrame) -> None:
     assert table4_tables(trials.iloc[:0]) == []
-    assert "Trials: 0 of 0 finished." in table4_text(trials.iloc[:0])
+    assert "Trials: 0 of 0 finished." in text(trials.iloc[:0])
 
 
 def test_markdown_escapes_what_would_end_a_cell() -> None:
@@ -131,7 +159,7 @@ def test_markdown_escapes_what_would_end_a_cell() -> None:
 def test_report_files_are_written(trials: pd.DataFrame, tmp_path: Path) -> None:
     rounds = pd.read_csv(GOLDEN / "rounds.csv")
     rounds.loc[0, "accuracy"] = 1 / 3  # every digit is kept
-    files = write_report(tmp_path / "new", trials=trials, rounds=rounds, notes=("Recipe: 5 rounds.",))
+    files = write_table4(tmp_path / "new", trials, rounds, notes=("Recipe: 5 rounds.",))
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in files.all)
     assert files.table_markdown.read_text() == (GOLDEN / "table4.md").read_text()
     assert files.table_csv.read_text() == (GOLDEN / "table4.csv").read_text()
@@ -143,6 +171,6 @@ def test_report_files_are_written(trials: pd.DataFrame, tmp_path: Path) -> None:
 
 def test_without_rounds_there_is_no_picture(trials: pd.DataFrame, tmp_path: Path) -> None:
     rounds = pd.read_csv(GOLDEN / "rounds.csv").iloc[:0]
-    files = write_report(tmp_path, trials=trials, rounds=rounds)
+    files = write_table4(tmp_path, trials, rounds)
     assert files.curves is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rounds.csv", "table4.csv", "table4.md", "trials.csv"]

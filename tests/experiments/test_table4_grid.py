@@ -51,7 +51,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def rounds(output: Path) -> pd.DataFrame:
     """rounds.csv without the columns that may differ, in a fixed order."""
-    frame = pd.read_csv(output / "rounds.csv").drop(columns=SECONDS)
+    frame = pd.read_csv(output / "table4" / "rounds.csv").drop(columns=SECONDS)
     return frame.sort_values(["fingerprint", "round"], ignore_index=True)
 
 
@@ -67,12 +67,12 @@ def complete(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Pa
 
 
 def test_files_of_a_complete_grid(complete: Path) -> None:
-    trials = pd.read_csv(complete / "trials.csv")
+    trials = pd.read_csv(complete / "table4" / "trials.csv")
     assert trials["status"].tolist() == ["finished"] * 4
     assert trials["fingerprint"].nunique() == 4
     assert len(rounds(complete)) == 12
     for name in ("table4.md", "table4.csv", "curves.png"):
-        assert (complete / name).stat().st_size > 100
+        assert (complete / "table4" / name).stat().st_size > 100
     assert not list((complete / "classifiers").iterdir())
     first = rounds(complete)
     assert (first["num_id"] + first["num_ood"] == 20 * (first["round"] + 1)).all()
@@ -152,7 +152,7 @@ def test_interrupted_then_continued_then_grown(complete: Path, tmp_path: Path, s
     assert process.returncode == 130, f"{out}\n{err}"
     assert "every finished round is saved" in err
     assert "Traceback" not in err
-    assert pd.read_csv(output / "trials.csv")["status"].value_counts()["finished"] < 4
+    assert pd.read_csv(output / "table4" / "trials.csv")["status"].value_counts()["finished"] < 4
 
     continued = finish(start(output, shared_cache, "--seeds", "0-1"))
     assert "0 finished" not in continued

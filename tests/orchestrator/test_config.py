@@ -24,7 +24,7 @@ def fingerprint(**changes: Any) -> str:
     [
         ({"mismatch_ratio": 0.0}, r"mismatch_ratio = 0\.0: .*greater than 0"),
         ({"mismatch_ratio": 1.0}, r"mismatch_ratio = 1\.0: .*less than 1"),
-        ({"ood_ratio": -0.1}, r"ood_ratio = -0\.1: .*greater than 0"),
+        ({"ood_ratio": -0.1}, r"ood_ratio = -0\.1: .*greater than or equal to 0"),
         ({"ood_ratio": float("nan")}, r"ood_ratio = nan"),
         ({"seed": -1}, r"seed = -1: .*greater than or equal to 0"),
         ({"seed": 1.5}, r"seed = 1\.5: .*integer"),
@@ -60,6 +60,68 @@ def test_a_bad_setting_is_named_with_its_value(changes: dict[str, Any], message:
 )  # fmt: skip
 def test_what_changes_numbers_changes_the_fingerprint(changes: dict[str, Any]) -> None:
     assert fingerprint(**changes) != fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, "76aa8477b6250481a9dd3235e75e9ebc4b1fd84bc0683e53510961b8eb386c47"),
+        (
+            {"strategy": "conf", "budget": 20, "recipe": {"name": "demo"}},
+            "721bfb87e572e64f51d225677f99201e3efd6227c895e81c4b199a7f3142a78f",
+        ),
+        ({"strategy": "mqnet"}, "81ad1e4a3ab50eb50ea0f28b9c0b9ec621714e99d1d59312b2f570dfb5c75a68"),
+        (
+            {"dataset": "domainnet-sketch", "strategy": "vlpure-domain", "recipe": {"name": "paper-domainnet"}},
+            "ddbc296317d0cacbad2045ef94ff0e7d6427c0a598b39ff8f202cc73f79c4efd",
+        ),
+        (
+            {"recipe": {"name": "paper-clip-linear"}, "purity": {"self_temperature": False}},
+            "d276a31a7e37217f74ffbf5827446049d05e4f1a980c5169bf6d4a04cd1fe1ff",
+        ),
+    ],
+)
+def test_a_fingerprint_stays_what_it_was(changes: dict[str, Any], known: str) -> None:
+    """Else every ledger there is would be computed again; if numbers change, raise NUMBERS_VERSION and these."""
+    assert fingerprint(**changes) == known
+
+
+REFERENCE = {"strategy": "random", "rounds": 1}
+ZERO_SHOT = REFERENCE | {"recipe": {"name": "zero-shot"}}
+
+
+@pytest.mark.parametrize("reference", [REFERENCE | {"full_data": True}, ZERO_SHOT])
+def test_without_a_pool_neither_budget_nor_ood_ratio_counts(reference: dict[str, Any]) -> None:
+    first = fingerprint(**reference)
+    assert fingerprint(**reference, ood_ratio=0.0, budget=7) == first
+    assert fingerprint(**reference, mismatch_ratio=0.3) != first
+    assert fingerprint(**reference, seed=1) != first
+    assert first != fingerprint(**REFERENCE)
+
+
+def test_zero_shot_counts_clipn_and_no_training() -> None:
+    first = fingerprint(**ZERO_SHOT)
+    assert fingerprint(**(ZERO_SHOT | {"recipe": {"name": "zero-shot", "steps": 3, "learning_rate": 0.5}})) == first
+    other = make_trial(**(GOOD | ZERO_SHOT)).fingerprint(data_fingerprint="d", clipn_identity="other")
+    assert other != first
+
+
+def test_no_ood_images_is_one_ratio_however_it_is_written() -> None:
+    assert fingerprint(ood_ratio=-0.0) == fingerprint(ood_ratio=0.0) != fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"full_data": True}, r"full_data = True leaves no pool to query, so rounds = 10 cannot be; take rounds = 1"),
+        ({"recipe": {"name": "zero-shot"}, "rounds": 2}, r"recipe\.network = 'zero-shot' leaves no pool .* rounds = 2"),
+        ({"recipe": {"network": "zero-shot", "encoder": "timm:resnet10t"}, "rounds": 1}, r"encoder=clipn"),
+        ({"recipe": {"network": "zero-shot"}, "rounds": 1}, r"needs an encoder"),
+    ],
+)
+def test_what_a_reference_run_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_trial(**(GOOD | changes))
 
 
 @pytest.mark.parametrize("changes", [{"dataset": "folder:/elsewhere"}, {"rounds": 3}, {"data_root": "/elsewhere"}])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import Ledger
+from orchestrator import ledger as module
+from orchestrator.ledger import Ledger, LedgerUnwritable
 from orchestrator.records import RoundRecord
 
 TRIAL = {"dataset": "digits", "seed": 0}
@@ -81,10 +84,34 @@ def test_a_write_that_fails_leaves_the_old_state(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LedgerUnwritable, match=r"ledger cannot be written \(No space left on device\): free space"):
         ledger.append("a", TRIAL, make_record(1))
+    with pytest.raises(LedgerUnwritable):
+        ledger.fail("a", TRIAL, "no more")
     assert len(ledger.history("a")) == 1
     assert [path.name for path in ledger.folder.iterdir()] == ["a.json"]
+
+
+def test_a_writer_that_outlives_its_run_takes_nothing_back(
+    ledger: Ledger, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.append("a", TRIAL, make_record(0))
+    old_writes, write = threading.Event(), module.write_text_atomically
+
+    def write_slowly(path: Path, text: str) -> None:
+        if threading.current_thread() is old:
+            old_writes.set()
+            time.sleep(0.2)
+        write(path, text)
+
+    monkeypatch.setattr(module, "write_text_atomically", write_slowly)
+    old = threading.Thread(target=lambda: Ledger(ledger.folder).append("a", TRIAL, make_record(1)))
+    old.start()
+    assert old_writes.wait(10)
+    ledger.append("a", TRIAL, make_record(1))
+    ledger.append("a", TRIAL, make_record(2))
+    old.join()
+    assert [record.round for record in ledger.history("a")] == [0, 1, 2]
 
 
 def test_numbers_that_are_not_finite_are_refused(ledger: Ledger, make_record: MakeRecord) -> None:

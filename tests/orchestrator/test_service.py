@@ -16,8 +16,9 @@ import pytest
 import ray
 
 from orchestrator.actors import ScoringActor
-from orchestrator.runner import QUIET, _service_line
+from orchestrator.runner import QUIET
 from orchestrator.scoring_client import Patience, RemotePurityScorer
+from orchestrator.service import service_line
 from strategies.scorer import PurityOptions, PurityRequest, PurityScores
 
 pytestmark = pytest.mark.timeout(300)
@@ -98,7 +99,7 @@ def test_errors_deaths_and_the_account(actors: list[Any]) -> None:
     assert type(caught.value) is ValueError
     first = int(client.score(make_request("quick")).logit_scale)
     assert ray.get(actors[0].metrics.remote()).requests == 2, "an error of the scorer is not repeated"
-    assert _service_line(actors).startswith("scoring service: 2 request(s), ")
+    assert service_line(actors).startswith("scoring service: 2 request(s), ")
 
     answers: list[PurityScores] = []
     waiting = threading.Thread(target=lambda: answers.append(client.score(make_request("slow"))))
@@ -117,6 +118,6 @@ def test_errors_deaths_and_the_account(actors: list[Any]) -> None:
     # The one that died comes back by itself, and says that its numbers are lost.
     reborn = RemotePurityScorer(actors[:1], first=0).score(make_request("quick"))
     assert int(reborn.logit_scale) not in (first, second)
-    line = _service_line(actors)
+    line = service_line(actors)
     assert line.startswith("scoring service: 3 request(s), ")
     assert line.endswith("longest queue 1 (not counted: what 1 actor(s) did before their processes died)")

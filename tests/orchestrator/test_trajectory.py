@@ -292,3 +292,41 @@ def test_a_training_that_diverges_says_so() -> None:
     trial = tiny_trial(recipe=TINY | {"learning_rate": 1e12, "steps": 30})
     with pytest.raises(ArithmeticError, match=r"training diverged.*lower recipe\.learning_rate"):
         trajectory(trial).run([], lambda record: None)
+
+
+def test_full_data_is_one_training_on_every_id_image() -> None:
+    trial = tiny_trial(rounds=1, full_data=True, strategy="random")
+    (record,) = trajectory(trial, Random()).run([], lambda record: None)
+    labels = open_data_set("digits").train.labels
+    id_classes = pose_problem(trial, open_data_set("digits")).split.id_classes
+    assert (record.num_id, record.num_ood) == (int(np.isin(labels, id_classes).sum()), 0)
+    assert (record.queried_idx, record.precision) == ([], None)
+    started = trajectory(tiny_trial(rounds=1), Random()).run([], lambda record: None)
+    assert record.accuracy != started[0].accuracy
+
+
+def test_zero_shot_takes_the_nearest_class_and_no_label(tmp_path: Path) -> None:
+    """Features of two numbers: the first tells the classes apart, the second is the same for all."""
+    trial = tiny_trial(rounds=1, strategy="random", recipe={"name": "zero-shot"})
+    data = open_data_set("digits")
+    problem = pose_problem(trial, data)
+    is_first_ND = [
+        np.where(problem.split.relabel(images.labels) == 0, 3.0, -2.0)[:, None] * [[1.0, 0.0]] + [[0.0, 5.0]]
+        for images in (data.train, data.test)
+    ]
+    rows = tuple(FeatureRows(each.astype(np.float32), identity="toy") for each in is_first_ND)
+    accuracies = []
+    for towards_first in (1.0, -1.0):
+        run = Trajectory(
+            trial,
+            problem,
+            Random(),
+            device=torch.device("cpu"),
+            classifiers=ClassifierStore(tmp_path, "f" * 64),
+            features=(rows[0], rows[1]),
+            class_features_KD=np.array([[towards_first, 0.0], [-towards_first, 0.0]], dtype=np.float32),
+        )
+        (record,) = run.run([], lambda record: None)
+        assert (record.num_id, record.num_ood) == (0, 0)
+        accuracies.append(record.accuracy)
+    assert accuracies == [1.0, 0.0]  # the second is not the first's kept classifier

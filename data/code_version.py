@@ -1,0 +1,87 @@
+"""Which code made a result: the project's version, its git commit where it is a checkout, and a hash of the sources."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tomllib
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PROJECT = "vlpure"
+PACKAGES = ("data", "models", "strategies", "orchestrator", "experiments")
+GIT_TIMEOUT = 10.0
+"""Seconds git has to answer; a checkout on a slow disk goes without a commit then."""
+
+
+@cache
+def code_version() -> dict[str, str]:
+    """What identifies this process's code, looked at once: `version`, `source`, and in a checkout `commit`.
+
+    `source` is 12 hex digits of the packages' Python files, equal wherever the code is equal, with git or without.
+    `commit` is 12 hex digits, followed by `-dirty` where the packages differ from it; it needs git, and is left out
+    otherwise.
+    """
+    return describe_code(Path(__file__).resolve().parents[1])
+
+
+def describe_code(root: Path) -> dict[str, str]:
+    """`code_version` of the project whose packages lie in the folder `root`."""
+    described = {"version": _project_version(root), "source": _source_hash(root)}
+    commit = _commit(root)
+    return described | ({"commit": commit} if commit else {})
+
+
+def _project_version(root: Path) -> str:
+    """Of the checkout, which may be newer than what was installed; else of the installed package."""
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        if project["name"] == PROJECT:
+            return str(project["version"])
+    except (OSError, ValueError, KeyError):
+        pass  # no checkout of this project
+    try:
+        return version(PROJECT)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _source_hash(root: Path) -> str:
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(root).as_posix()}\n{len(content)}\n".encode())
+            digest.update(content)
+    return digest.hexdigest()[:12]
+
+
+def _commit(root: Path) -> str | None:
+    """The commit checked out in `root`; None where that is no checkout, or git does not answer."""
+    if not (root / ".git").exists():  # asked from inside another project's checkout, git would name that one's commit
+        return None
+    there = [package for package in PACKAGES if (root / package).exists()]
+    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--", *there]
+    try:
+        answer = subprocess.run(
+            command,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # only look
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    head, is_dirty = "", False
+    for line in answer.splitlines():
+        if line.startswith("# branch.oid "):
+            head = line.removeprefix("# branch.oid ")
+        elif not line.startswith("#"):
+            is_dirty = True
+    if not head or head == "(initial)":
+        return None
+    return head[:12] + ("-dirty" if is_dirty else "")

@@ -1,0 +1,140 @@
+"""Makes a report of what is there: of one or several run folders, or of an MLflow experiment.
+
+python experiments/report.py runs/demo
+python experiments/report.py --data                (the paper's Tables 1 to 3, computed by the data code)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from experiments.arms import ARMS
+from experiments.flags import DONE, add_output_flags, run_command
+from orchestrator.plan import PlannedTrial
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="report.py",
+        description="Make a report from records alone: tables, statistics, curves, and a page that needs no network.",
+        epilog="Example: report.py runs/paper runs/more-seeds -o both",
+    )
+    parser.add_argument(
+        "run_dirs", nargs="*", type=Path, metavar="RUN_DIR", help="output folder of a grid; several are taken together"
+    )
+    parser.add_argument(
+        "--from-mlflow", metavar="URI", help="in place of folders: a tracking server, or sqlite:///FILE"
+    )
+    parser.add_argument("--experiment", metavar="NAME", help="with --from-mlflow: the experiment there")
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, metavar="DIR",
+        help="where the report goes (default: report in the first RUN_DIR; with --from-mlflow: report)",
+    )  # fmt: skip
+    parser.add_argument("--data", action="store_true", help="in place of folders: Tables 1 to 3, on data and problems")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="with --data: folder with the data sets' files")
+    parser.add_argument("--title", help="heading (default: says what it was made from)")
+    add_output_flags(parser)
+    return parser
+
+
+def main() -> int:
+    """The command; its exit code."""
+    return run_command(make_parser(), _run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.data:
+        if args.run_dirs or args.from_mlflow is not None:
+            raise ValueError("--data is about data sets, not about runs: give no RUN_DIR and no --from-mlflow with it")
+        return _print_data(args)
+    if args.from_mlflow is not None:
+        return _report_mlflow(args)
+    if args.experiment is not None:
+        raise ValueError("--experiment names an experiment in MLflow; give --from-mlflow URI too")
+    if not args.run_dirs:
+        raise ValueError(
+            "nothing to report: give a RUN_DIR (the output folder of a grid), --from-mlflow URI, or --data"
+        )
+    return _report_folders(args)
+
+
+def _print_data(args: argparse.Namespace) -> int:
+    """Tables 1 to 3."""
+    from experiments.reporting.data_tables import data_tables
+    from experiments.reporting.layout import render_text
+
+    print("\n".join(render_text(table, width=160) for table in data_tables(args.data_root)))
+    return DONE
+
+
+def _report_folders(args: argparse.Namespace) -> int:
+    """Of run folders."""
+    from experiments.reporting.from_ledgers import trials_of_ledgers
+
+    planned, lines = trials_of_ledgers(args.run_dirs)
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
+    names = ", ".join(folder.resolve().name for folder in args.run_dirs)
+    return _write(planned, lines, args, default=args.run_dirs[0] / "report", title=f"Report of {names}")
+
+
+def _report_mlflow(args: argparse.Namespace) -> int:
+    """Of an MLflow experiment."""
+    if args.run_dirs:
+        raise ValueError("give RUN_DIRs or --from-mlflow, not both")
+    if args.experiment is None:
+        raise ValueError("--from-mlflow needs --experiment NAME")
+    from experiments.reporting.from_mlflow import trials_of_experiment
+
+    planned, lines = trials_of_experiment(args.from_mlflow, args.experiment)
+    return _write(planned, lines, args, default=Path("report"), title=f"Report of {args.experiment}")
+
+
+def _write(
+    planned: list[PlannedTrial], lines: list[str], args: argparse.Namespace, *, default: Path, title: str
+) -> int:
+    """Write the report, print its tables, and say where it lies."""
+    from experiments.reporting.details import details_of
+    from experiments.reporting.files import write_report
+    from experiments.reporting.frames import rounds_frame, trials_frame
+    from experiments.reporting.from_ledgers import with_missing_seeds
+    from experiments.reporting.paper_values import paper_table4
+    from experiments.reporting.row_names import row_names
+    from experiments.reporting.tables import report_text, result_tables
+
+    planned, rows = with_missing_seeds(planned, row_names([each.trial for each in planned], ARMS))
+    names = dict(zip((each.fingerprint for each in planned), rows, strict=True))
+    trials, rounds = trials_frame(planned), rounds_frame(planned)
+    for frame in (trials, rounds):
+        frame["strategy"] = frame["fingerprint"].map(names)
+    tables = result_tables(trials)
+    notes = [
+        *lines,
+        "Made from records alone: a trial that never began is missing only where another row of its condition has the "
+        "seed.",
+    ]
+    files = write_report(
+        args.output_dir or default,
+        name="report",
+        title=args.title or title,
+        tables=tables,
+        trials=trials,
+        rounds=rounds,
+        notes=notes,
+        details=details_of(planned),
+        paper={"aubc_paper": paper_table4()},
+    )
+    print(report_text(tables, trials, notes=notes))
+    if not args.quiet:
+        print(f"report: {files.page}")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

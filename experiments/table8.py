@@ -1,0 +1,36 @@
+"""The paper's Table 8: CONF, LL and CORESET alone and behind the purity step.
+
+python experiments/table8.py --preset demo
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from experiments.grid_command import GridCommand, main_of
+from experiments.reporting.ablation_tables import BEHIND, BEST_OF_SEVERAL, baselines, table8_tables
+from experiments.reporting.paper_values import paper_table4, paper_table8
+from experiments.reporting.statistics import unique
+
+TABLE8 = GridCommand(
+    name="table8",
+    title="Table 8",
+    description="Run the grid of the paper's Table 8 and write the table. Running it again continues.",
+    tables=lambda trials, rounds: table8_tables(trials),
+    rows=lambda strategies: tuple(unique([*baselines(strategies), *BEHIND, *BEHIND.values()])),
+    paper=lambda: {"aubc_paper": paper_table4() | paper_table8()},
+    notes=(BEST_OF_SEVERAL,),
+)
+
+
+def main() -> int:
+    """The command; its exit code."""
+    return main_of(TABLE8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

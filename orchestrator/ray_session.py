@@ -1,0 +1,137 @@
+"""Which Ray cluster an address means, and how this process may talk to it. Importing this needs no Ray.
+
+Ray decides by itself whether connections carry a token, by its version, by whether a token file lies about, and by how
+a cluster was found; the same command then works on one machine and hangs on the next. Here it is decided once, before
+Ray is imported: a cluster of our own wants a token and listens on 127.0.0.1 only; another one is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+AUTH_MODE, AUTH_TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+ONLY_THIS_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's switch for machines whose firewall asks at every open port: with 0 its processes listen on 127.0.0.1 only."""
+
+ADDRESS_TIMEOUT = 3.0
+"""Seconds for a cluster's head to accept a connection."""
+PROBE_TIMEOUT = 90.0
+"""Seconds for a cluster to say whether it wants a token; a busy machine needs several to import Ray."""
+PROBE = """
+import sys
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+try:
+    GcsClient(address=sys.argv[1]).check_alive([], timeout=30)
+except AuthenticationError:
+    print("closed")
+else:
+    print("open")
+"""
+
+
+def choose_cluster(address: str) -> str:
+    """What `ray.init` is to be given for an `--address`: host:port of a running cluster, or `local` for one of our own.
+
+    `auto` is the cluster of `$RAY_ADDRESS`, else the one that `ray start` began on this machine, else our own. Sets
+    the environment variables by which this process authenticates, unless the user set `$RAY_AUTH_MODE`; to be called
+    before Ray is imported. Raises ValueError where no cluster answers, or where a token is missing.
+    """
+    found = _running_cluster(address)
+    if found is None:
+        os.environ.setdefault(ONLY_THIS_MACHINE, "0")
+        if os.environ.setdefault(AUTH_MODE, "token") == "token" and not _has_token():
+            # Ray would write one to the home folder, readable by all, which changes how later clusters start.
+            os.environ[AUTH_TOKEN] = secrets.token_hex(32)
+        return "local"
+    if AUTH_MODE not in os.environ:
+        os.environ[AUTH_MODE] = _auth_mode(found, said=address)
+    return found
+
+
+def _running_cluster(address: str) -> str | None:
+    """host:port of the cluster meant; None where a new one is."""
+    if "://" in address:
+        raise ValueError(
+            f"--address {address}: Ray Client connections end with the terminal; run the command on the head node "
+            "(ray exec), with --address auto"
+        )
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or "auto"
+    if address == "local":
+        return None
+    if address == "auto":
+        started = _started_here()
+        return started if started is not None and _accepts(started) else None
+    if not _accepts(address):
+        raise ValueError(
+            f"--address {address}: no Ray cluster answers there; expected auto, local, or host:port of a head node"
+        )
+    return address
+
+
+def _started_here() -> str | None:
+    """The address that `ray start` noted on this machine; the cluster may be gone."""
+    note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    try:
+        return note.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _accepts(address: str) -> bool:
+    """Whether anything listens at host:port."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        return False
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_TIMEOUT).close()
+    except OSError:
+        return False
+    return True
+
+
+def _has_token() -> bool:
+    """Whether Ray will find a token: in the environment, in the file named there, or in its default file."""
+    if os.environ.get(AUTH_TOKEN):
+        return True
+    path = os.environ.get(TOKEN_PATH)
+    try:
+        return bool((Path(path) if path else Path.home() / ".ray" / "auth_token").read_text().strip())
+    except (OSError, RuntimeError):
+        return False
+
+
+def _auth_mode(address: str, *, said: str) -> Literal["token", "disabled"]:
+    """Whether connections to the cluster at `address` carry a token.
+
+    Raises ValueError where it wants one and there is none, or where it is no Ray cluster.
+    """
+    probe = subprocess.run(
+        [sys.executable, "-c", PROBE, address],
+        env=os.environ | {AUTH_MODE: "disabled"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PROBE_TIMEOUT,
+        check=False,
+    )
+    answer = probe.stdout.strip()
+    if answer == "open":
+        return "disabled"
+    if answer != "closed":
+        reason = probe.stderr.strip().rpartition("\n")[2]
+        raise ValueError(f"--address {said}: what answers at {address} is no Ray cluster of our version ({reason})")
+    if not _has_token():
+        raise ValueError(
+            f"--address {said}: the Ray cluster at {address} wants a token; copy ~/.ray/auth_token from its head node "
+            "to this machine"
+        )
+    return "token"

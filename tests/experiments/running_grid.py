@@ -1,0 +1,84 @@
+"""table4.py as a process of its own, and the processes of its local Ray, for tests that interrupt and kill."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[2]
+Found = TypeVar("Found")
+
+
+def start_grid(output: Path, words: Sequence[str], *, log: Path | None = None) -> subprocess.Popen[str]:
+    """table4.py on a Ray of its own, in a process group of its own, as a terminal would start it.
+
+    What it prints goes to pipes, or all of it to the end of the file `log`.
+    """
+    command = [sys.executable, "experiments/table4.py", "--preset", "demo", "--address", "local", *words]
+    with nullcontext(subprocess.PIPE) if log is None else log.open("a") as where:
+        return subprocess.Popen(
+            [*command, "-o", str(output)],
+            cwd=ROOT,
+            stdout=where,
+            stderr=where,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_heed_ctrl_c,
+        )
+
+
+def _heed_ctrl_c() -> None:
+    """Undo what a shell does to the commands it starts in the background, so that the tests may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def wait_for(find: Callable[[], Found | None], driver: subprocess.Popen[str], what: str) -> Found:
+    """What `find` finds, while the grid runs."""
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline:
+        assert driver.poll() is None, f"the grid ended before there was {what}: {driver.communicate()}"
+        found = find()
+        if found is not None:
+            return found
+        time.sleep(0.02)
+    driver.kill()
+    raise AssertionError(f"there was never {what}")
+
+
+def processes_below(pid: int) -> dict[int, str]:
+    """Command lines of all descendants of a process."""
+    parents, words = {}, {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            stat = (folder / "stat").read_text()
+            words[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:  # it ended meanwhile
+            continue
+        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+    found: dict[int, str] = {}
+    frontier = {pid}
+    while frontier:
+        frontier = {child for child, parent in parents.items() if parent in frontier}
+        found |= {child: words[child] for child in frontier}
+    return found
+
+
+def actors_below(pid: int, name: str) -> list[int]:
+    """The Ray worker processes of a driver whose title begins with `ray::<name>`, in order of their numbers."""
+    return sorted(child for child, words in processes_below(pid).items() if words.startswith(f"ray::{name}"))
+
+
+def without_seconds(frame: pd.DataFrame) -> pd.DataFrame:
+    """rounds.csv without the columns that may differ, in a fixed order."""
+    frame = frame.sort_values(["fingerprint", "round"], ignore_index=True)
+    return frame.drop(columns=[name for name in frame.columns if name.startswith("seconds")])
