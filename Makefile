@@ -37,15 +37,30 @@ lint: setup  ## ruff: rules and format
 type: setup  ## mypy, strict
 	$(BIN)/mypy
 
-smoke: setup  ## the real commands on a grid of four short trials, into build/smoke
-	rm -rf build/smoke
+# One condition, two seeds, three rounds: enough to see that every command runs to its end.
+SMOKE := build/smoke
+SHORT := --preset demo --mismatch-ratios 0.4 --ood-ratios 0.6 --seeds 0-1 --rounds 3 -o $(SMOKE)/run
+
+smoke: setup  ## the real commands, shortened, into build/smoke: a trial, tables, figures, a small CLIPN, a report
+	rm -rf $(SMOKE)
 	$(BIN)/python experiments/table4.py --help >/dev/null
 	$(BIN)/python experiments/trial.py --dataset digits --mismatch-ratio 0.2 --ood-ratio 0.6 --strategy vlpure --seed 0
-	$(BIN)/python experiments/table4.py --preset demo --mismatch-ratios 0.2 --ood-ratios 0.6 --strategies random,vlpure --seeds 0-1 \
-		--rounds 3 -o build/smoke/run
-	$(BIN)/python experiments/table4.py --preset demo --mismatch-ratios 0.2 --ood-ratios 0.6 --strategies random,vlpure --seeds 0-1 \
-		--rounds 3 -o build/smoke/run --dry-run
-	test -s build/smoke/run/table4/table4.md && test -s build/smoke/run/table4/trials.csv
+	$(BIN)/python experiments/report.py --data
+	$(BIN)/python experiments/table4.py $(SHORT) --strategies random,conf,vlpure
+	$(BIN)/python experiments/table4.py $(SHORT) --strategies random,conf,vlpure --dry-run
+	$(BIN)/python experiments/table6.py $(SHORT)
+	$(BIN)/python experiments/table7.py $(SHORT) --strategies random,conf,vlpure,vlpure-no-visual,vlpure-fixed-scale,vlpure-bare
+	$(BIN)/python experiments/table8.py $(SHORT) --strategies random,conf,ll,coreset,vlpure,vlpure-ll,vlpure-coreset
+	$(BIN)/python experiments/figures.py $(SHORT) --strategies random,conf,vlpure
+	$(BIN)/python -m data.drawings $(SMOKE)/images --num-train 12 --num-test 4
+	$(BIN)/python experiments/train_clipn.py --dataset folder:$(SMOKE)/images/drawings --steps-clip 150 --steps-no 60 \
+		--feature-passes 1 -o $(SMOKE)/clipn.pt
+	$(BIN)/python experiments/table5.py --preset demo --data-root $(SMOKE)/images --clipn-checkpoint $(SMOKE)/clipn.pt \
+		--clip-model $(SMOKE)/clipn.json --datasets domainnet-sketch,domainnet-real --seeds 0-1 --rounds 3 -o $(SMOKE)/run
+	$(BIN)/python experiments/report.py $(SMOKE)/run -o $(SMOKE)/report -q
+	test -s $(SMOKE)/report/index.html && test -n "$$(ls $(SMOKE)/run/figures/*.png)"
+	for table in 4 5 6 7 8; do \
+		test -s $(SMOKE)/run/table$$table/table$$table.md && test -s $(SMOKE)/run/table$$table/trials.csv || exit 1; done
 
 docs: setup  ## write docs/strategies.md from the code
 	$(BIN)/python experiments/strategies_page.py

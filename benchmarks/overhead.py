@@ -22,11 +22,13 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 from data.storage import content_hash
 from orchestrator.config import make_trial
 from orchestrator.grid import RunSettings
+from orchestrator.mirror_content import GridCard
 from orchestrator.output import open_output
 from orchestrator.plan import PlannedTrial
 from orchestrator.records import RoundRecord
 from orchestrator.runner import run_grid
-from orchestrator.tracking import Tracker, default_tracking_uri
+from orchestrator.tracking import Tracker
+from orchestrator.tracking_uri import default_tracking_uri
 
 BUDGET = 500
 
@@ -68,6 +70,9 @@ class Clock:
         """The clock starts."""
         self.begun = time.perf_counter()
 
+    def start(self, planned: PlannedTrial) -> None:
+        """A trial starts."""
+
     def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
         """A round."""
 
@@ -105,7 +110,7 @@ def measure(num_trials: int, rounds: int, *, with_mlflow: bool, folder: Path) ->
                 output,
                 uri=default_tracking_uri(output.path),
                 experiment="noop",
-                title="noop",
+                card=GridCard(title="noop", table="noop", facts={}),
                 tell=lambda line: print(line, file=sys.stderr),
             )
             tracker.start()

@@ -81,8 +81,7 @@ def _draw(
     args: argparse.Namespace,
     undrawn: list[int],
 ) -> list[Path]:
-    """Draw and write the figures and say where they lie; the files. The numbers of those that cannot be drawn go to
-    `undrawn`."""
+    """The files of the figures, after drawing them; the numbers of those of which nothing is there go to `undrawn`."""
     from experiments.figure_pictures import FigureMaker, write_pictures
     from experiments.reporting.drawing import NothingToDraw
 

@@ -70,5 +70,5 @@ def _keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     return (dataset, strategy, recipe), (dataset, recipe), (recipe,)
 
 
-def _device(environment: Mapping[str, str | int]) -> str:
+def _device(environment: Mapping[str, str | int | float]) -> str:
     return f"{environment.get('device', 'an unknown device')}, {environment.get('threads', '?')} thread(s)"

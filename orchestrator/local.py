@@ -81,6 +81,7 @@ def compute_trial(
         scorer=scorer if trial.uses_purity else None,
         progress=progress,
         plain_steps=plain_steps,
+        gpus=gpus,
     )
     return trajectory.run(history, report)
 

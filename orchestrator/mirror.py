@@ -10,12 +10,10 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.storage import file_lock
 from orchestrator.mirror_content import (
     GridCard,
     grid_settings,
@@ -29,6 +27,7 @@ from orchestrator.mirror_content import (
 from orchestrator.output import OutputFolder
 from orchestrator.plan import PlannedTrial
 from orchestrator.records import RoundRecord
+from orchestrator.sqlite_store import make_store
 from orchestrator.tracking_uri import check_reachable, is_server
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ class Mirror:
     def __init__(
         self, planned: Sequence[PlannedTrial], output: OutputFolder, *, uri: str, experiment: str, card: GridCard
     ) -> None:
+        for name, value in SETTINGS.items():  # at once: MLflow reads them when it is imported, by whomever
+            os.environ.setdefault(name, value)
         self._planned = {_key(p): p for p in planned}
         self._output = output
         self._uri = uri
@@ -118,15 +119,13 @@ class Mirror:
         """The client, after the first call with the experiment, the parent run and all known children looked up."""
         if self._client is not None:
             return self._client
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
         check_reachable(self._uri)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         from mlflow import MlflowClient
 
-        with _alone(self._uri):
-            client = MlflowClient(tracking_uri=self._uri)
-            self._experiment_id = self._ensure_experiment(client)
+        make_store(self._uri)
+        client = MlflowClient(tracking_uri=self._uri)
+        self._experiment_id = self._ensure_experiment(client)
         self._parent_id = self._ensure_parent(client)
         self._children = self._known_children(client)
         self._client = client
@@ -308,11 +307,3 @@ def _log_files(client: MlflowClient, run_id: str, files: dict[str, str]) -> None
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
         client.log_artifacts(run_id, folder)
-
-
-@contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """Keep others away while an SQLite file is opened: several that make its tables at once leave it unusable."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    with file_lock(path.parent / f".{path.name}.lock") if uri.startswith("sqlite:///") else nullcontext():
-        yield

@@ -31,8 +31,8 @@ class RoundRecord:
     """Wall seconds a phase: query, train, evaluate."""
     peak_memory_mib: int
     """Most memory of the process so far."""
-    environment: Mapping[str, str | int]
-    """Hardware and versions."""
+    environment: Mapping[str, str | int | float]
+    """Hardware and versions, and under `gpus` the share of a GPU that the trial had."""
     time_ms: int
     """When the round was finished, milliseconds since 1970; fixed here, so that mirrors can repeat it."""
     memory: Mapping[str, Sequence[float]] = field(default_factory=dict)

@@ -55,7 +55,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": r"^(A worker died or was killed|Task \S+ failed\. There are infinite retries)",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -176,7 +176,9 @@ def _tune(
     from orchestrator.local import compute_trial
     from orchestrator.tune_trial import Follower, TrialServices, run_one
 
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # Tune would print the remote traceback of each process that dies; the listener is told in a line.
+    for name in ("ray.tune", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     follower = Follower(todo, writer, listener, max_failures=run.max_failures)
     services = TrialServices(
         writer=writer,

@@ -67,12 +67,14 @@ class Trajectory:
         scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
         plain_steps: bool = False,
+        gpus: float = 0.0,
     ) -> None:
         """Where to compute and what to keep; `plain_steps` as in `models.training.fit`.
 
         `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
         `class_features_KD` what it compares them with where nothing is trained (zero-shot);
-        `scorer` is the one that the strategy asks, if it does, for what its requests took.
+        `scorer` is the one that the strategy asks, if it does, for what its requests took. `gpus` is the share of a GPU
+        that it was given, for the records.
         """
         self._trial = trial
         self._problem = problem
@@ -82,6 +84,7 @@ class Trajectory:
         self._scorer = scorer
         self._progress = progress
         self._plain_steps = plain_steps
+        self._gpus = gpus
         data = problem.data
         self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
         self._test_inputs: Images | FeatureRows = features[1] if features else data.test.images
@@ -259,7 +262,7 @@ class Trajectory:
             pool_checksum=self._pool.checksum(),
             seconds=seconds,
             peak_memory_mib=peak_memory_mib(self._device),
-            environment=describe_environment(self._device),
+            environment=describe_environment(self._device) | {"gpus": self._gpus},
             time_ms=time.time_ns() // 1_000_000,
             memory={name: [float(value) for value in values] for name, values in query.memory.items()} if query else {},
             service=self._service() if query else {},

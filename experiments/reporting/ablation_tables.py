@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from experiments.reporting.cells import Line, cells_table, condition_name, gain_text
+from experiments.reporting.cells import Line, cells_table, condition_name
 from experiments.reporting.comparison import Scores, collect_scores
+from experiments.reporting.formats import format_difference, format_estimate
 from experiments.reporting.layout import Cell, Row, Table
 from experiments.reporting.statistics import (
     CellKey,
@@ -16,7 +17,7 @@ from experiments.reporting.statistics import (
     estimate_cells,
     sorted_conditions,
 )
-from experiments.reporting.tables import format_estimate
+from experiments.reporting.tables import dagger_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ def _conditions(trials: pd.DataFrame) -> list[Condition]:
     return [each for each in sorted_conditions(estimate_cells(trials, "aubc")) if each.ood_ratio > 0]
 
 
-def _with_best_baseline(trials: pd.DataFrame, conditions: list[Condition], lines: list[Line]) -> list[Table]:
+def _with_best_baseline(trials: pd.DataFrame, conditions: Sequence[Condition], lines: Sequence[Line]) -> list[Table]:
     """AUBC and precision, the best baseline by AUBC in the first row of both, named in each cell."""
     if not conditions:
         return []
@@ -82,10 +83,15 @@ def _with_best_baseline(trials: pd.DataFrame, conditions: list[Condition], lines
     best = [best_baseline(aubc, condition) for condition in conditions]
     shown = [line for line in lines if any(key in aubc for key in line[1])]
     tables = []
-    for title, estimates in (("AUBC", aubc), ("mean precision of the queries", precision)):
+    columns = list(map(condition_name, conditions))
+    for title, estimates, daggers in (
+        ("AUBC", aubc, dagger_cells(trials, "aubc")),
+        ("mean precision of the queries", precision, dagger_cells(trials, "mean_precision")),
+    ):
         first = (BEST, [key or CellKey(*each, BEST) for key, each in zip(best, conditions, strict=True)])
-        columns = list(map(condition_name, conditions))
-        table = cells_table(title, corner="mismatch / OOD", columns=columns, lines=[first, *shown], estimates=estimates)
+        table = cells_table(
+            title, corner="mismatch / OOD", columns=columns, lines=[first, *shown], estimates=estimates, daggers=daggers
+        )
         named = tuple(_named(cell, key, estimates) for cell, key in zip(table.rows[0].cells, best, strict=True))
         rows = (Row(label=BEST, cells=named), *table.rows[1:])
         tables.append(Table(title=title, corner=table.corner, columns=table.columns, rows=rows))
@@ -96,7 +102,7 @@ def _named(cell: Cell, key: CellKey | None, estimates: Mapping[CellKey, Estimate
     """The best baseline's cell with its name in it."""
     if key is None:
         return Cell(text="none with all seeds")
-    return Cell(text=f"{format_estimate(estimates[key])} ({key.strategy})", mark=cell.mark, key=key)
+    return Cell(text=f"{format_estimate(estimates[key])} ({key.strategy})", mark=cell.mark, key=key, dagger=cell.dagger)
 
 
 def _gains(trials: pd.DataFrame, conditions: list[Condition]) -> Table:
@@ -123,4 +129,4 @@ def _gain(scores: Scores, condition: Condition, inner: str, outer: str) -> str:
         return "not planned"
     alone, behind = of_condition[inner], of_condition[outer]
     differences = [behind[seed] - alone[seed] for seed in sorted(alone.keys() & behind.keys())]
-    return gain_text(estimate(differences, num_planned=len(alone.keys() | behind.keys())))
+    return format_difference(estimate(differences, num_planned=len(alone.keys() | behind.keys())))

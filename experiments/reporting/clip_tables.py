@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from experiments.reporting.cells import beside_paper, condition_name
+from experiments.reporting.cells import condition_name
+from experiments.reporting.formats import DIGITS, format_estimate, percent
 from experiments.reporting.layout import Cell, Row, Table
 from experiments.reporting.paper_values import paper_table6
 from experiments.reporting.statistics import CellKey, Condition, Estimate, estimate, estimate_cells, sorted_conditions
-from experiments.reporting.tables import format_estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,10 @@ def table6_tables(trials: pd.DataFrame, rounds: pd.DataFrame) -> list[Table]:
             _row(
                 each,
                 names,
-                [Cell(text=beside_paper(ours, _paper_row(each).get(name)), key=key) for name, key, ours in lines[each]],
+                [
+                    Cell(text=_beside_paper(ours, _paper_row(each).get(name)), key=key)
+                    for name, key, ours in lines[each]
+                ],
             )
             for each in in_paper
         ]
@@ -85,3 +88,11 @@ def _paper_row(condition: Condition) -> dict[str, float]:
     if condition.ood_ratio != PAPER_OOD_RATIO:
         return {}
     return paper_table6().get((condition.dataset, condition.mismatch_ratio), {})
+
+
+def _beside_paper(ours: Estimate | None, paper: float | None) -> str:
+    """Our value, the paper's and the difference; ours alone in a round that the paper has not."""
+    if paper is None:
+        return format_estimate(ours)
+    beside = f"{format_estimate(ours)}; paper {percent(paper)}"
+    return beside if ours is None or not ours.num_seeds else f"{beside}, {100 * (ours.mean - paper):+.{DIGITS}f}"

@@ -111,7 +111,9 @@ class Overall:
     strategies: tuple[str, ...]
     conditions: tuple[Condition, ...]
     left_out: tuple[Condition, ...]
-    """Conditions in which a strategy or a seed is missing."""
+    """Conditions in which a seed is missing."""
+    strategies_left_out: tuple[str, ...]
+    """Those that are not in every condition."""
     ranking: Ranking
     penalties_SS: NDArray[np.float64]
     iqm: Mapping[str, Interval]
@@ -122,10 +124,15 @@ class Overall:
 
 
 def compare_overall(trials: pd.DataFrame, rounds: pd.DataFrame, strategies: Sequence[str]) -> Overall | None:
-    """All summaries over conditions; None where no condition is finished by two strategies or more, all alike."""
+    """All summaries over conditions, of the strategies that are planned in each of them.
+
+    None where there are no two of these, or no condition that they finished with the same seeds.
+    """
     import numpy as np
 
-    scores = collect_scores(trials[trials["strategy"].isin(list(strategies)) & (trials["ood_ratio"] > 0)], "aubc")
+    given = strategies
+    scores = collect_scores(trials[trials["strategy"].isin(list(given)) & (trials["ood_ratio"] > 0)], "aubc")
+    strategies = [name for name in given if all(name in by_strategy for by_strategy in scores.values())]
     conditions = whole_conditions(scores, strategies)
     if len(strategies) < 2 or not conditions:
         return None
@@ -139,6 +146,7 @@ def compare_overall(trials: pd.DataFrame, rounds: pd.DataFrame, strategies: Sequ
         strategies=tuple(strategies),
         conditions=tuple(conditions),
         left_out=tuple(condition for condition in scores if condition not in whole),
+        strategies_left_out=tuple(name for name in given if name not in strategies),
         ranking=rank_strategies(whole, strategies),
         penalties_SS=penalty_matrix(chosen, strategies),
         iqm={name: interquartile_mean(whole, name, rng=rng, num_resamples=NUM_RESAMPLES) for name in strategies},

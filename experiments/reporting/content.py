@@ -99,7 +99,7 @@ def _difference_sections(trials: pd.DataFrame, strategies: Sequence[str]) -> lis
 def _overall_section(overall: Overall, drawn: Sequence[tuple[Picture, bytes]]) -> Section:
     ranking = overall.ranking
     lines = [
-        f"Over the {len(overall.conditions)} condition{'s' * (len(overall.conditions) != 1)} that every strategy "
+        f"Over the {_conditions(len(overall.conditions))} that every strategy "
         "finished with the same seeds. Average rank: 1 is best. IQM: mean of the middle half of all AUBC values, in "
         "percent. P(better than random): how probable it is that a run has a higher AUBC than a run of random. "
         "Brackets: 95 % interval of a bootstrap over data sets, conditions and seeds. Win and loss against random: the "
@@ -112,7 +112,9 @@ def _overall_section(overall: Overall, drawn: Sequence[tuple[Picture, bytes]]) -
     ]
     if overall.left_out:
         names = join(f"{condition.dataset} {format_condition(condition)}" for condition in overall.left_out)
-        lines.append(f"Left out, as a strategy or a seed is missing: {names}.")
+        lines.append(f"Left out, as a seed is missing: {names}.")
+    if overall.strategies_left_out:
+        lines.append(f"Left out, as they are not in every condition: {join(overall.strategies_left_out)}.")
     return Section(
         title="All conditions together",
         lines=tuple(lines),
@@ -133,7 +135,11 @@ def _draw(folder: Path, overall: Overall) -> list[tuple[Picture, bytes]]:
         path=folder / "penalties.png",
         title="Penalty matrix",
         caption=f"How often the row's strategy beats the column's (paired t-test over seeds at 0.05, share of rounds), "
-        f"summed over {len(overall.conditions)} conditions. A low mean of a column is good.",
+        f"summed over {_conditions(len(overall.conditions))}. A low mean of a column is good.",
     )
     matrix = draw_penalties(overall.penalties_SS, overall.strategies, len(overall.conditions))
     return [(ranks, as_png(draw_ranks(overall.ranking))), (penalties, as_png(matrix))]
+
+
+def _conditions(number: int) -> str:
+    return f"{number} condition{'s' * (number != 1)}"

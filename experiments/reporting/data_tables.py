@@ -14,9 +14,9 @@ from data.sources.domainnet import find_domainnet
 from data.sources.domainnet_lists import read_list
 from data.sources.domainnet_package import DOMAINS, FOLDER
 from data.splits import SplitCounts, count_split
+from experiments.reporting.formats import format_ratio
 from experiments.reporting.layout import Cell, Row, Table
 from experiments.reporting.paper_values import paper_rows
-from experiments.reporting.tables import format_ratio
 
 BUDGETS = {"cifar10": 500, "cifar100": 500, "tiny-imagenet": 1000}
 """Labels of the first set (P2)."""

@@ -32,7 +32,7 @@ def departures(trials: Sequence[tuple[str, Settings]]) -> list[str]:
     found: dict[str, list[str]] = {}
     rows = unique(row for row, _ in trials)
     for row, settings in trials:
-        for line in _departures_of(json.dumps({**settings, "seed": 0}, sort_keys=True)):
+        for line in _departures_of(json.dumps({**settings, "seed": 0})):
             if row not in found.setdefault(line, []):
                 found[line].append(row)
     others = [name for name in unique(str(settings["dataset"]) for _, settings in trials) if not _is_in_paper(name)]

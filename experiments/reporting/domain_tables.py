@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.reporting.cells import cells_table, condition_name, percent
+from experiments.reporting.cells import cells_table, condition_name
+from experiments.reporting.formats import format_estimate, percent
 from experiments.reporting.layout import Cell, Row, Table
 from experiments.reporting.paper_values import paper_table5_aubc
 from experiments.reporting.statistics import CellKey, Condition, estimate_cells, sorted_conditions, unique
-from experiments.reporting.tables import format_estimate
+from experiments.reporting.tables import dagger_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,14 @@ def table5_tables(trials: pd.DataFrame) -> list[Table]:
     lines = [(name, [CellKey(*condition, name) for condition in conditions]) for name in strategies]
     columns = [_column(condition, conditions) for condition in conditions]
     tables = [
-        cells_table(title, corner="domain", columns=columns, lines=lines, estimates=estimate_cells(trials, metric))
+        cells_table(
+            title,
+            corner="domain",
+            columns=columns,
+            lines=lines,
+            estimates=estimate_cells(trials, metric),
+            daggers=dagger_cells(trials, metric),
+        )
         for metric, title in TITLES.items()
     ]
     keys = [key for _, keys in lines for key in keys]

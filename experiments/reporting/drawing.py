@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data.registry import FOLDER_PREFIX, split_protocol_of
+from experiments.reporting.formats import format_ratio
 from experiments.reporting.statistics import Condition, Estimate
 from experiments.reporting.styles import REFERENCE_COLOUR, StrategyStyle
-from experiments.reporting.tables import format_ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,6 +20,8 @@ Environment = Mapping[str, Any]
 MOST_LISTED = 12
 """Cells with missing seeds that are named one by one."""
 MOST_VERSIONS = 4
+CODE = ("version", "commit", "source")
+"""Keys of a record's environment that say which code made it."""
 
 
 def result_facts(trials: pd.DataFrame, *, marks: str) -> list[Fact]:
@@ -59,7 +61,7 @@ def machine_facts(details: Details) -> list[Fact]:
     return [
         Fact(name="Hardware", text=_counted(details, _device)),
         Fact(name="Software", text=_counted(details, _software)),
-        Fact(name="Code", text=_counted(details, lambda environment: str(environment.get("code", "not recorded")))),
+        Fact(name="Code", text=_counted(details, _code)),
     ]
 
 
@@ -84,6 +86,8 @@ def departure_facts(trials: pd.DataFrame, details: Details) -> list[Fact]:
         for key, row in zip(compared["fingerprint"], compared["strategy"], strict=True)
         if key in details and details[key].settings
     ]
+    if not settings:
+        return [Fact(name="Departures from the paper", text="not known: the trials' settings are not at hand.")]
     found = departures(settings)
     text = "; ".join(found) if found else "none in the settings"
     return [Fact(name="Departures from the paper", text=f"{text}.")]
@@ -115,12 +119,18 @@ def _has_single_seeds(trials: pd.DataFrame) -> bool:
 def _device(environment: Environment) -> str:
     gpus = environment.get("gpus")
     share = f", {gpus:g} of a GPU" if gpus else ""
-    return f"{environment.get('device', 'not recorded')} ({environment.get('threads', '?')} threads{share})"
+    threads = environment.get("threads", "?")
+    return f"{environment.get('device', 'not recorded')} ({threads} thread{'s' * (threads != 1)}{share})"
 
 
 def _software(environment: Environment) -> str:
-    left_out = ("device", "threads", "gpus", "code")
+    left_out = ("device", "threads", "gpus", *CODE)
     return join(f"{name} {environment[name]}" for name in environment if name not in left_out) or "not recorded"
+
+
+def _code(environment: Environment) -> str:
+    """This project's version, and in a checkout its commit."""
+    return join(f"{name} {environment[name]}" for name in CODE if name in environment) or "not recorded"
 
 
 def _counted(details: Details, describe: Callable[[Environment], str]) -> str:

@@ -17,6 +17,7 @@ from experiments.reporting.drawing import (
     reference_handle,
     seeds_line,
 )
+from experiments.reporting.formats import format_ratio
 from experiments.reporting.statistics import (
     CellKey,
     Condition,
@@ -27,7 +28,6 @@ from experiments.reporting.statistics import (
     unique,
 )
 from experiments.reporting.styles import style_of
-from experiments.reporting.tables import format_ratio
 
 if TYPE_CHECKING:
     import pandas as pd

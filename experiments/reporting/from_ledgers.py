@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from experiments.reporting.statistics import CellKey, Condition
 from orchestrator.config import make_trial
 from orchestrator.ledger import Ledger, TrajectoryState
 from orchestrator.plan import PlannedTrial
@@ -59,18 +60,19 @@ def in_order(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
 def with_missing_seeds(planned: Sequence[PlannedTrial], rows: Sequence[str]) -> tuple[list[PlannedTrial], list[str]]:
     """The trials and their rows' names, with a trial without rounds for each seed that only other rows of a condition
     have: those are what a reader would miss."""
-    seeds: dict[tuple[str, float, float], set[int]] = {}
-    cells: dict[tuple[str, float, float, str], dict[int, PlannedTrial]] = {}
+    seeds: dict[Condition, set[int]] = {}
+    cells: dict[CellKey, dict[int, PlannedTrial]] = {}
     for each, row in zip(planned, rows, strict=True):
-        condition = (each.trial.dataset, float(each.trial.mismatch_ratio), float(each.trial.ood_ratio))
-        seeds.setdefault(condition, set()).add(each.trial.seed)
-        cells.setdefault((*condition, row), {})[each.trial.seed] = each
+        trial = each.trial
+        key = CellKey(trial.dataset, float(trial.mismatch_ratio), float(trial.ood_ratio), row)
+        seeds.setdefault(key.condition, set()).add(trial.seed)
+        cells.setdefault(key, {})[trial.seed] = each
     whole, names = [], []
-    for (dataset, mismatch_ratio, ood_ratio, row), by_seed in cells.items():
+    for key, by_seed in cells.items():
         some = next(iter(by_seed.values()))
-        for seed in sorted(seeds[dataset, mismatch_ratio, ood_ratio]):
-            whole.append(by_seed.get(seed) or _missing(some, row, seed))
-            names.append(row)
+        for seed in sorted(seeds[key.condition]):
+            whole.append(by_seed.get(seed) or _missing(some, key.strategy, seed))
+            names.append(key.strategy)
     return whole, names
 
 

@@ -81,13 +81,10 @@ def escape_latex(text: str) -> str:
 
 
 def _section(section: Section) -> list[str]:
-    if not (section.tables or section.points):
+    if not section.tables:
         return []
     parts = [f"\\subsection*{{{escape_latex(section.title)}}}"]
     parts += [escape_latex(line) + "\n" for line in section.lines]
-    if section.points:
-        items = [f"  \\item {escape_latex(point)}" for point in section.points]
-        parts += [r"\begin{itemize}", *items, r"\end{itemize}"]
     tables = [render_latex(part) for table in section.tables for part in _split(table)]
     return [*parts, *tables, r"\clearpage"]  # LaTeX holds only so many floats back
 

@@ -64,8 +64,6 @@ class Section:
     """Paragraphs of plain text."""
     tables: tuple[Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
-    points: tuple[str, ...] = ()
-    """A list, below all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,6 @@ def _section(section: Section) -> list[str]:
     parts = [f"## {escape_markdown(section.title)}\n"]
     parts += [f"{escape_markdown(line)}\n" for line in section.lines]
     parts += [render_markdown(table) for table in section.tables]
-    if section.points:
-        parts.append("\n".join(f"- {escape_markdown(point)}" for point in section.points) + "\n")
     parts += [_picture(picture) for picture in section.pictures]
     return parts
 

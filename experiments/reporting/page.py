@@ -113,12 +113,9 @@ def _count(number: int, noun: str) -> str:
 def _section(section: Section, number: int, ids: CellIds, pictures: Mapping[Path, bytes]) -> str:
     lines = "".join(f"<p>{escape(line)}</p>" for line in section.lines)
     tables = "\n".join(_table(table, ids) for table in section.tables)
-    points = "".join(f"<li>{escape(point)}</li>" for point in section.points)
     shown = "\n".join(_picture(picture, pictures[picture.path]) for picture in section.pictures)
     return (
-        f'<section id="section-{number}"><h2>{escape(section.title)}</h2>\n{lines}\n{tables}\n'
-        + (f'<ul class="points">{points}</ul>\n' if points else "")
-        + f"{shown}</section>"
+        f'<section id="section-{number}"><h2>{escape(section.title)}</h2>\n{lines}\n{tables}\n' + f"{shown}</section>"
     )
 
 
@@ -158,9 +155,16 @@ def _picture(picture: Picture, content: bytes) -> str:
     kind = MEDIA_TYPES[picture.path.suffix]
     encoded = base64.b64encode(content).decode()
     return (
-        f'<figure><img src="data:{kind};base64,{encoded}" alt="{escape(picture.title)}">'
+        f'<figure><img src="data:{kind};base64,{encoded}" alt="{escape(picture.title)}"{_width(content)}>'
         f"<figcaption><b>{escape(picture.title)}.</b> {escape(picture.caption)}</figcaption></figure>"
     )
+
+
+def _width(content: bytes) -> str:
+    """A PNG's width in the page: 150 dots an inch, as our pictures are drawn, a bit enlarged."""
+    if content[:8] != b"\x89PNG\r\n\x1a\n":
+        return ""
+    return f' width="{round(int.from_bytes(content[16:20]) * 0.72)}"'
 
 
 def _data(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: CellIds) -> list[dict[str, Any]]:

@@ -85,14 +85,14 @@ def draw_map(query_map: QueryMap) -> Figure:
     num_rows = math.ceil(num_panels / MOST_COLUMNS)
     num_columns = math.ceil(num_panels / num_rows)
     side = PAGE_WIDTH / max(num_columns, 2)
-    figure = new_figure(side * num_columns, (side + 0.25) * num_rows + 0.35)
+    figure = new_figure(side * num_columns, (side + 0.25) * num_rows + 0.5)
     panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axes in panels[num_panels:]:
         axes.set_visible(False)
     for axes, (strategy, queries) in zip(panels, query_map.queries.items(), strict=False):
         _draw_panel(axes, query_map, queries)
         axes.set_title(f"{strategy}: {queries.num_id} of {queries.num_queried} ID", fontsize=PRINT_FONT)
-    _add_legend(figure)
+    _add_legend(figure, num_entries_a_row=4 if num_columns > 1 else 2)
     return figure
 
 
@@ -117,7 +117,7 @@ def _draw_panel(axes: Axes, query_map: QueryMap, queries: Queries) -> None:
     axes.spines[:].set_color("0.7")
 
 
-def _add_legend(figure: Figure) -> None:
+def _add_legend(figure: Figure, num_entries_a_row: int) -> None:
     from matplotlib.lines import Line2D
 
     def dots(label: str, colour: str, marker: str, size: float) -> Line2D:
@@ -131,7 +131,7 @@ def _add_legend(figure: Figure) -> None:
             dots("pool, OOD", POOL_OOD_COLOUR, "o", 3),
         ],
         loc="outside lower center",
-        ncols=4,
+        ncols=num_entries_a_row,
         frameon=False,
         fontsize=PRINT_FONT,
         handletextpad=0.1,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from experiments.reporting.drawing import NothingToDraw, condition_text, dataset_label, has_no_ratios, seeds_line
 from experiments.reporting.figures import Curve, Quantity, cell_curves
+from experiments.reporting.formats import format_ratio
 from experiments.reporting.statistics import CellKey, Condition, cell_key, sorted_conditions, unique
-from experiments.reporting.tables import format_ratio
 
 if TYPE_CHECKING:
     import pandas as pd

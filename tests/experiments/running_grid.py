@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,16 +23,16 @@ def start_grid(output: Path, words: Sequence[str], *, log: Path | None = None) -
     What it prints goes to pipes, or all of it to the end of the file `log`.
     """
     command = [sys.executable, "experiments/table4.py", "--preset", "demo", "--address", "local", *words]
-    where = subprocess.PIPE if log is None else log.open("a")
-    return subprocess.Popen(
-        [*command, "-o", str(output)],
-        cwd=ROOT,
-        stdout=where,
-        stderr=where,
-        text=True,
-        start_new_session=True,
-        preexec_fn=_heed_ctrl_c,
-    )
+    with nullcontext(subprocess.PIPE) if log is None else log.open("a") as where:
+        return subprocess.Popen(
+            [*command, "-o", str(output)],
+            cwd=ROOT,
+            stdout=where,
+            stderr=where,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_heed_ctrl_c,
+        )
 
 
 def _heed_ctrl_c() -> None:

@@ -176,3 +176,16 @@ def test_the_papers_figures_stand_under_our_names() -> None:
     for key in paper_table7():  # where both have it, the tables agree
         if key.strategy == "vlpure":
             assert paper_table7()[key] == paper_table4()[key] == paper_table8()[key]
+
+
+def test_what_cannot_be_told_from_the_best_has_a_dagger() -> None:
+    trials = make_trials(
+        {
+            (CIFAR, "random"): [0.50, 0.51, 0.50], (CIFAR, "conf"): [0.58, 0.66, 0.61],
+            (CIFAR, "vlpure"): [0.62, 0.64, 0.63],
+        }
+    )  # fmt: skip
+    for table in (table7_tables(trials)[0], table8_tables(trials)[0], table5_tables(trials)[0]):
+        daggers = {row.label: row.cells[0].dagger for row in table.rows}
+        best = {label for label, dagger in daggers.items() if dagger}
+        assert best in ({"best baseline"}, {"conf"}, {"best baseline", "conf"}), table.title

@@ -23,6 +23,7 @@ from experiments.reporting.comparison import (
     collect_scores,
     compare,
     compare_with_best,
+    compare_with_best_rival,
     count_outcomes,
     holm,
     not_separable,
@@ -176,6 +177,56 @@ def test_what_cannot_be_told_from_the_best_is_named() -> None:
     comparisons = compare_with_best(scores)
     assert {each.reference for each in comparisons} == {"best"}
     assert not_separable(comparisons) == {CellKey(*EASY, "close"), CellKey(*EASY, "one")}
+
+
+def test_every_strategy_meets_its_best_rival() -> None:
+    scores = {
+        EASY: {
+            "first": seeds(0.8, 0.9, 0.7),
+            "second": seeds(0.7, 0.81, 0.59),
+            "third": seeds(0.5, 0.6, 0.4),
+            "part": {0: 0.99},
+        }
+    }
+    comparisons = {each.strategy: each for each in compare_with_best_rival(scores)}
+    assert {name: each.reference for name, each in comparisons.items()} == {
+        "first": "second",
+        "second": "first",
+        "third": "first",
+        "part": "first",
+    }
+    first = comparisons["first"]
+    assert first.difference.mean == pytest.approx(0.10)
+    assert first.p_t == pytest.approx(stats.ttest_rel([0.8, 0.9, 0.7], [0.7, 0.81, 0.59]).pvalue)
+    assert first.p_t_holm == pytest.approx(2 * first.p_t)  # third differs by the same each time: p 0
+    assert comparisons["third"].p_t_holm == pytest.approx(0.0, abs=1e-20)
+    assert comparisons["part"].difference.num_planned == 3
+
+
+def test_a_single_strategy_has_no_rival() -> None:
+    assert compare_with_best_rival({EASY: {"alone": seeds(0.5, 0.6)}}) == []
+
+
+def test_equal_strategies_of_a_table_give_about_alpha_false_alarms() -> None:
+    # eight strategies that share their seeds' luck and differ by chance alone, in 300 conditions of 5 seeds
+    rng = np.random.default_rng(1)
+    names, num_conditions = ["random", *"abcdefg"], 300
+    scores = {}
+    for number in range(num_conditions):
+        luck = rng.normal(0, 0.03, size=5)
+        values = {name: dict(enumerate(luck + rng.normal(0, 0.01, size=5))) for name in names}
+        scores[Condition("digits", 0.2, (number + 1) / 1000)] = values
+    comparisons = compare(scores, "random")
+    alone = sum(each.p_t <= 0.05 for each in comparisons) / len(comparisons)
+    assert alone == pytest.approx(0.05, abs=0.015)
+    families = [[each for each in comparisons if each.condition == condition] for condition in scores]
+    alarms = sum(any(each.p_t_holm <= 0.05 for each in family) for family in families)
+    assert alarms <= stats.binom.ppf(0.999, num_conditions, 0.05)
+    flips = sum(any(each.p_sign_flip_holm <= 0.05 for each in family) for family in families)
+    assert flips == 0  # 5 seeds cannot show anything by signs alone
+    outcomes = count_outcomes(comparisons)
+    wins = sum(each["win"] + each["loss"] for each in outcomes.values())
+    assert wins == sum(each.p_t < 0.05 for each in comparisons)
 
 
 def test_outcomes_are_counted_over_conditions() -> None:

@@ -7,12 +7,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments.reporting.details import TrialDetails
+from experiments.reporting.facts import describe_progress
 from experiments.reporting.files import ReportFiles, write_report
 from experiments.reporting.layout import Cell, Row, Table, render_markdown, render_text
 from experiments.reporting.paper_values import paper_table4
-from experiments.reporting.tables import cells_frame, report_markdown, report_text, table4_tables
+from experiments.reporting.statistics import CellKey
+from experiments.reporting.tables import cells_frame, dagger_cells, report_text, result_tables, table4_tables
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "reporting"
+PAPER = {"aubc_paper": paper_table4()}
+DETAILS = {
+    "random-digits-0.2-0.6-0": TrialDetails(
+        command="python experiments/trial.py --dataset digits",
+        environments=({"device": "A <CPU>", "threads": 1, "torch": "2.11", "version": "0.1.0", "gpus": 0},),
+        last_time_ms=1_760_000_000_000,
+    )
+}
 
 
 @pytest.fixture
@@ -21,20 +32,7 @@ def trials() -> pd.DataFrame:
     return pd.read_csv(GOLDEN / "trials.csv")
 
 
-PAPER = {"aubc_paper": paper_table4()}
-
-
-def markdown(trials: pd.DataFrame, *, notes: tuple[str, ...] = ()) -> str:
-    """The page of Table 4."""
-    return report_markdown("Table 4", table4_tables(trials), trials, notes=notes)
-
-
-def text(trials: pd.DataFrame, *, notes: tuple[str, ...] = (), width: int = 120) -> str:
-    """Table 4 for a terminal."""
-    return report_text(table4_tables(trials), trials, notes=notes, width=width)
-
-
-def write_table4(folder: Path, trials: pd.DataFrame, rounds: pd.DataFrame, notes: tuple[str, ...] = ()) -> ReportFiles:
+def write_table4(folder: Path, trials: pd.DataFrame, rounds: pd.DataFrame) -> ReportFiles:
     """The report of Table 4."""
     return write_report(
         folder,
@@ -43,134 +41,130 @@ def write_table4(folder: Path, trials: pd.DataFrame, rounds: pd.DataFrame, notes
         tables=table4_tables(trials),
         trials=trials,
         rounds=rounds,
-        notes=notes,
+        notes=("Recipe: 5 rounds.",),
+        details=DETAILS,
         paper=PAPER,
     )
 
 
-def texts(trials: pd.DataFrame, title: str) -> dict[str, list[str]]:
+def texts(tables: list[Table], title: str) -> dict[str, list[str]]:
     """The cells of the table called `title`, a list a row."""
-    (table,) = (each for each in table4_tables(trials) if each.title == title)
-    return {row.label: [f"{cell.text}|{cell.mark}" for cell in row.cells] for row in table.rows}
+    (table,) = (each for each in tables if each.title == title)
+    return {row.label: [f"{cell.text}|{cell.mark}{'†' * cell.dagger}" for cell in row.cells] for row in table.rows}
 
 
-def test_markdown_is_the_golden_file(trials: pd.DataFrame) -> None:
-    assert markdown(trials, notes=("Recipe: 5 rounds.",)) == (GOLDEN / "table4.md").read_text()
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the golden grid's report."""
+    folder = tmp_path_factory.mktemp("report")
+    write_table4(folder, pd.read_csv(GOLDEN / "trials.csv"), pd.read_csv(GOLDEN / "rounds.csv"))
+    return folder
 
 
-def test_frame_is_the_golden_file(trials: pd.DataFrame) -> None:
-    golden = pd.read_csv(GOLDEN / "table4.csv", keep_default_na=False, na_values={"mean": [""], "sd": [""]})
-    ours = cells_frame(trials, PAPER)
-    assert list(ours.columns) == list(golden.columns)
-    for column in ours.columns:
-        if column in ("mean", "sd", "interval_low", "interval_high", "paper"):
-            expected = pd.to_numeric(golden[column]).tolist()
-            assert ours[column].tolist() == pytest.approx(expected, abs=1e-6, nan_ok=True), column
-        else:
-            assert ours[column].tolist() == golden[column].tolist(), column
+@pytest.mark.parametrize("name", ["table4.md", "table4.tex", "table4.csv", "table4-comparisons.csv"])
+def test_report_is_the_golden_file(written: Path, name: str) -> None:
+    assert (written / name).read_text() == (GOLDEN / name).read_text()
 
 
 def test_cells_say_what_is_known(trials: pd.DataFrame) -> None:
-    assert texts(trials, "digits: AUBC") == {
+    tables = table4_tables(trials)
+    assert texts(tables, "digits: AUBC") == {
         "random": ["62.00 ± 4.97|best", "62.00 ± 4.97|best"],
-        "conf": ["62.00 ± 4.97|best", "50.00 ± 0.00|second"],
-        "vlpure": ["51.00 ± 2.48|second", "71.00 ± 12.71 (2 of 3 seeds)|"],
+        "conf": ["62.00 ± 4.97|best†", "50.00 ± 0.00|second"],
+        "vlpure": ["51.00 ± 2.48|second", "71.00 ± 12.71 (2 of 3 seeds)|†"],
     }
-    assert texts(trials, "cifar10: AUBC") == {
+    assert texts(tables, "cifar10: AUBC") == {
         "random": ["95.32 ± ?|best"],
-        "mine": ["90.00 ± ?|second"],
+        "mine": ["90.00 ± ?|second†"],
         "vlpure": ["missing (0 of 1 seeds)|"],
     }
 
 
+def test_cells_know_what_they_are_made_of(trials: pd.DataFrame) -> None:
+    aubc, precision, *_ = table4_tables(trials)
+    assert [cell.key for cell in aubc.rows[0].cells] == [
+        CellKey("digits", 0.2, 0.2, "random"),
+        CellKey("digits", 0.2, 0.6, "random"),
+    ]
+    assert [cell.key for cell in precision.rows[-1].cells] == [None, None]
+
+
 def test_precision_stands_above_what_uniform_draws_give(trials: pd.DataFrame) -> None:
-    rows = texts(trials, "digits: mean precision of the queries")
+    rows = texts(table4_tables(trials), "digits: mean precision of the queries")
     assert rows["1 - OOD ratio"] == ["80.00|", "40.00|"]
     assert rows["vlpure"][0] == "100.00 ± 0.00|best"
 
 
-def test_the_papers_figure_stands_beside_ours_by_the_same_rule(trials: pd.DataFrame) -> None:
-    assert texts(trials, "cifar10: AUBC divided by n, ours next to the paper's") == {
-        "random": ["79.43 ± ?; paper 85.79, -6.36|"],  # aubc_paper 0.7943, not aubc 0.9532
-        "mine": ["75.00 ± ? (not in the paper)|"],
-        "vlpure": ["missing (0 of 1 seeds); paper 87.64|"],
-    }
-
-
-def test_a_condition_that_the_paper_has_not_is_not_compared(trials: pd.DataFrame) -> None:
-    trials["ood_ratio"] = trials["ood_ratio"].replace(0.6, 0.5)
-    assert [table.title for table in table4_tables(trials)] == [
-        "digits: AUBC",
-        "digits: mean precision of the queries",
-        "cifar10: AUBC",
-        "cifar10: mean precision of the queries",
-    ]
-
-
 def test_a_cell_outside_the_grid_is_not_called_missing(trials: pd.DataFrame) -> None:
     rest = trials[~((trials["strategy"] == "conf") & (trials["ood_ratio"] == 0.2))]
-    assert texts(rest, "digits: AUBC")["conf"] == ["not planned|", "50.00 ± 0.00|second"]
+    assert texts(table4_tables(rest), "digits: AUBC")["conf"] == ["not planned|", "50.00 ± 0.00|second"]
+
+
+def test_last_accuracy_is_a_table_of_its_own(trials: pd.DataFrame) -> None:
+    titles = [table.title for table in result_tables(trials)]
+    assert titles[:3] == ["digits: AUBC", "digits: last accuracy", "digits: mean precision of the queries"]
+
+
+def test_reference_runs_are_no_rivals(trials: pd.DataFrame) -> None:
+    assert CellKey("digits", 0.2, 0.2, "conf") in dagger_cells(trials, "aubc")
+    trials["ood_ratio"] = trials["ood_ratio"].replace(0.2, 0.0)
+    assert not [key for key in dagger_cells(trials, "aubc") if key.ood_ratio == 0]
 
 
 def test_terminal_table_is_aligned_and_marked(trials: pd.DataFrame) -> None:
-    lines = text(trials).splitlines()
+    lines = report_text(table4_tables(trials), trials).splitlines()
     assert lines[:5] == [
         "digits: AUBC",
-        "mismatch / OOD     20 % / 20 %                     20 % / 60 %",
-        "random          62.00 ± 4.97 *                  62.00 ± 4.97 *",
-        "conf            62.00 ± 4.97 *                  50.00 ± 0.00 +",
-        "vlpure          51.00 ± 2.48 +  71.00 ± 12.71 (2 of 3 seeds)",
+        "mismatch / OOD      20 % / 20 %                     20 % / 60 %",
+        "random          62.00 ± 4.97 *                   62.00 ± 4.97 *",
+        "conf            62.00 ± 4.97 *†                  50.00 ± 0.00 +",
+        "vlpure          51.00 ± 2.48 +   71.00 ± 12.71 (2 of 3 seeds) †",
     ]
 
 
 def test_terminal_keeps_to_its_width(trials: pd.DataFrame) -> None:
-    narrow = text(trials, notes=("word " * 40,), width=60)
+    narrow = report_text(table4_tables(trials), trials, notes=("word " * 40,), width=60)
     assert max(map(len, narrow.splitlines())) <= 60
-    assert narrow.count("mismatch / OOD ") == 7  # two tables are continued below themselves
+    assert narrow.count("mismatch / OOD ") == 6  # two tables are continued below themselves
 
 
-def test_footer_tells_what_is_not_finished(trials: pd.DataFrame) -> None:
-    assert (
-        "- Trials: 19 of 21 finished; 1 failed, 1 missing: digits 20 % / 60 % vlpure (seed 1 failed); "
-        "cifar10 20 % / 60 % vlpure (seed 0 missing).\n"
-    ) in markdown(trials)
-    finished = trials[trials["status"] == "finished"]
-    assert "- Trials: 19 of 19 finished.\n" in markdown(finished)
+def test_it_is_said_what_is_not_finished(trials: pd.DataFrame) -> None:
+    assert describe_progress(trials) == (
+        "19 of 21 finished; 1 failed, 1 missing: digits 20 % / 60 % vlpure (seed 1 failed); "
+        "cifar10 20 % / 60 % vlpure (seed 0 missing)."
+    )
+    assert describe_progress(trials[trials["status"] == "finished"]) == "19 of 19 finished."
 
 
-def test_a_grid_without_any_result_is_a_table_of_missing_cells(trials: pd.DataFrame) -> None:
+def test_a_grid_without_any_result_is_a_report_of_missing_cells(trials: pd.DataFrame, tmp_path: Path) -> None:
     trials = trials.assign(status="missing", aubc=None, aubc_paper=None, mean_precision=None, last_accuracy=None)
-    assert texts(trials, "digits: AUBC")["random"] == ["missing (0 of 3 seeds)|"] * 2
-    assert "- Trials: 0 of 21 finished; 21 missing: " in markdown(trials)
-    assert cells_frame(trials, PAPER)["mean"].isna().all()
+    assert texts(table4_tables(trials), "digits: AUBC")["random"] == ["missing (0 of 3 seeds)|"] * 2
+    assert cells_frame(trials)["mean"].isna().all()
+    files = write_table4(tmp_path, trials, pd.read_csv(GOLDEN / "rounds.csv").iloc[:0])
+    assert "0 of 21 finished; 21 missing: " in (tmp_path / "table4.md").read_text()
+    assert sorted(path.name for path in files.all) == sorted(path.name for path in tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_an_empty_grid_has_no_table(trials: pd.DataFrame) -> None:
     assert table4_tables(trials.iloc[:0]) == []
-    assert "Trials: 0 of 0 finished." in text(trials.iloc[:0])
+    assert "Trials: 0 of 0 finished." in report_text([], trials.iloc[:0])
 
 
-def test_markdown_escapes_what_would_end_a_cell() -> None:
-    table = Table(title="t", corner="a", columns=("b|c",), rows=(Row(label="d", cells=(Cell(text="1", mark="best"),)),))
-    assert render_markdown(table) == "### t\n\n| a | b\\|c |\n|:---|---:|\n| d | **1** |\n"
-    assert render_text(table) == "t\na  b|c\nd  1 *\n"
+def test_markdown_escapes_what_would_end_a_cell_or_begin_a_tag() -> None:
+    cells = (Cell(text="1 < 2", mark="best", dagger=True),)
+    table = Table(title="t", corner="a", columns=("b|c",), rows=(Row(label="<i>", cells=cells),))
+    assert render_markdown(table) == "### t\n\n| a | b\\|c |\n|:---|---:|\n| &lt;i> | **1 &lt; 2** † |\n"
+    assert render_text(table) == "t\na         b|c\n<i>  1 < 2 *†\n"
 
 
 def test_report_files_are_written(trials: pd.DataFrame, tmp_path: Path) -> None:
     rounds = pd.read_csv(GOLDEN / "rounds.csv")
     rounds.loc[0, "accuracy"] = 1 / 3  # every digit is kept
-    files = write_table4(tmp_path / "new", trials, rounds, notes=("Recipe: 5 rounds.",))
+    files = write_table4(tmp_path / "new", trials, rounds)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in files.all)
-    assert files.table_markdown.read_text() == (GOLDEN / "table4.md").read_text()
-    assert files.table_csv.read_text() == (GOLDEN / "table4.csv").read_text()
-    assert files.curves is not None
-    assert files.curves.read_bytes()[:4] == b"\x89PNG"
-    pd.testing.assert_frame_equal(pd.read_csv(files.trials), trials, check_exact=True)
-    pd.testing.assert_frame_equal(pd.read_csv(files.rounds), rounds, check_exact=True)
-
-
-def test_without_rounds_there_is_no_picture(trials: pd.DataFrame, tmp_path: Path) -> None:
-    rounds = pd.read_csv(GOLDEN / "rounds.csv").iloc[:0]
-    files = write_table4(tmp_path, trials, rounds)
-    assert files.curves is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rounds.csv", "table4.csv", "table4.md", "trials.csv"]
+    assert files.page == tmp_path / "new" / "index.html"
+    for picture in ("curves", "ranks", "penalties"):
+        assert (tmp_path / "new" / f"{picture}.png").read_bytes()[:4] == b"\x89PNG"
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "trials.csv"), trials, check_exact=True)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "rounds.csv"), rounds, check_exact=True)

@@ -54,6 +54,8 @@ SETTINGS = {
         "clipn": {"checkpoint": "it's: [1].pt", "model": "null", "domain": "1e3"},
     },
     "options": {"dataset": "cifar10", "strategy": "mqnet", "options": {"mqnet": {"target_passes": None, "epochs": 2}}},
+    "all labels": {"dataset": "cifar10", "strategy": "random", "rounds": 1, "full_data": True},
+    "no labels": {"dataset": "digits", "strategy": "random", "rounds": 1, "recipe": {"name": "zero-shot"}},
     "flags": {"dataset": "cifar10", "strategy": "ll", "rounds": 3, "budget": 40, "on_bad_image": "skip"},
 }
 

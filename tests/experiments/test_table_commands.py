@@ -88,7 +88,8 @@ def test_the_paper_preset_trains_as_the_paper() -> None:
         return [(t.dataset, t.budget, t.rounds, t.recipe.encoder, t.recipe.num_steps(64)) for t in found]
 
     assert trials("table6", "vlpure-clip") == [
-        ("cifar10", 500, 4, "clipn", 500), ("cifar100", 500, 4, "clipn", 500), ("tiny-imagenet", 1000, 4, "clipn", 1000),
+        ("cifar10", 500, 4, "clipn", 500), ("cifar100", 500, 4, "clipn", 500),
+        ("tiny-imagenet", 1000, 4, "clipn", 1000),
     ]  # fmt: skip
     assert set(trials("table5", "vlpure-domain")) == {
         (f"domainnet-{domain}", 50, 10, "timm:vit_base_patch16_224.augreg_in21k", 100)
@@ -172,8 +173,8 @@ def test_table_5_on_drawings(tmp_path: Path, shared_cache: Path) -> None:
     )  # fmt: skip
     out = run(
         "table5", tmp_path / "run", shared_cache, "--data-root", str(images), "--clipn-checkpoint", f"{clipn}.pt",
-        "--clip-model", f"{clipn}.json", "--datasets", "domainnet-sketch", "--strategies", "random,vlpure,vlpure-domain",
-        "--seeds", "0", "--rounds", "2", "--no-tracking",
+        "--clip-model", f"{clipn}.json", "--datasets", "domainnet-sketch", "--strategies",
+        "random,vlpure,vlpure-domain", "--seeds", "0", "--rounds", "2", "--no-tracking",
     )  # fmt: skip
     assert "3 trials, 0 finished, 3 to run (6 rounds)" in out
     trials = pd.read_csv(tmp_path / "run" / "table5" / "trials.csv")

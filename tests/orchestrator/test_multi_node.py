@@ -78,6 +78,9 @@ class Saboteur:
         for actor in ray._private.state.actors().values():
             self.actors[actor["ActorClassName"]] = actor["Address"]["NodeID"]
 
+    def start(self, planned: PlannedTrial) -> None:
+        """A trial starts."""
+
     def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
         """Take away the second training node, if this round was finished there."""
         victim = self.nodes.trainers[1]

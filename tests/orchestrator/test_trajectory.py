@@ -305,6 +305,13 @@ def test_full_data_is_one_training_on_every_id_image() -> None:
     assert record.accuracy != started[0].accuracy
 
 
+def test_a_pool_without_ood_images_sells_none() -> None:
+    records = trajectory(tiny_trial(ood_ratio=0.0, rounds=3)).run([], lambda record: None)
+    assert [(record.num_id, record.num_ood, record.precision) for record in records] == [
+        (20, 0, None), (40, 0, 1.0), (60, 0, 1.0),
+    ]  # fmt: skip
+
+
 def test_zero_shot_takes_the_nearest_class_and_no_label(tmp_path: Path) -> None:
     """Features of two numbers: the first tells the classes apart, the second is the same for all."""
     trial = tiny_trial(rounds=1, strategy="random", recipe={"name": "zero-shot"})

@@ -1,0 +1,211 @@
+"""report.py: the same report from ledgers, from several of them, and from MLflow alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from experiments.reporting.from_ledgers import trials_of_ledgers, with_missing_seeds
+from experiments.reporting.row_names import row_names
+from orchestrator.config import TrialConfig, make_trial
+from orchestrator.ledger import Ledger
+from orchestrator.output import open_output
+from orchestrator.tracking import Mirror
+from tests.experiments import synthetic
+
+ROOT = Path(__file__).parents[2]
+SMALL: dict[str, Any] = {
+    "conditions": synthetic.CONDITIONS[:1],
+    "strategies": ("random", "vlpure"),
+    "recipe": {"name": "cpu"},
+    "rounds": 3,
+}
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "experiments/report.py", *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def write(folder: Path, trials: list[TrialConfig]) -> Path:
+    """A run folder that holds `trials`."""
+    synthetic.write_ledger(folder / "ledger", trials)
+    return folder
+
+
+def test_the_report_of_a_folder_has_its_values(tmp_path: Path) -> None:
+    trials = synthetic.grid(seeds=range(3), **SMALL)
+    write(tmp_path / "run", trials[:-1])
+    outcome = run(str(tmp_path / "run"), "--title", "My <title>")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert f"report: {tmp_path / 'run' / 'report' / 'index.html'}" in outcome.stdout
+    frame = pd.read_csv(tmp_path / "run" / "report" / "trials.csv")
+    assert frame["strategy"].tolist() == ["random"] * 3 + ["vlpure"] * 3
+    assert frame["status"].tolist() == ["finished"] * 5 + ["missing"]
+    records = synthetic.records_of(trials[0])
+    assert frame["last_accuracy"][0] == records[-1].accuracy
+    assert "(2 of 3 seeds)" in outcome.stdout
+    assert "<h1>My &lt;title&gt;</h1>" in (tmp_path / "run" / "report" / "index.html").read_text()
+
+
+def test_folders_are_merged_and_a_trial_counts_once(tmp_path: Path) -> None:
+    trials = synthetic.grid(seeds=range(3), **SMALL)
+    first, second = write(tmp_path / "a", trials[:4]), write(tmp_path / "b", trials[2:])
+    planned, lines = trials_of_ledgers([first, second])
+    assert lines == []
+    assert [each.trial for each in planned] == sorted(trials, key=lambda each: (each.strategy, each.seed))
+
+
+def test_of_two_the_longer_counts(tmp_path: Path) -> None:
+    (trial,) = synthetic.grid(seeds=[0], **(SMALL | {"strategies": ("random",)}))
+    ledger = Ledger(tmp_path / "a" / "ledger")
+    ledger.append(synthetic.fingerprint(trial), trial.model_dump(mode="json"), synthetic.records_of(trial)[0])
+    (planned,), lines = trials_of_ledgers([tmp_path / "a", write(tmp_path / "b", [trial])])
+    assert (len(planned.records), lines) == (3, [])
+
+
+def test_records_that_differ_are_named_and_the_first_count(tmp_path: Path) -> None:
+    (trial,) = synthetic.grid(seeds=[0], **(SMALL | {"strategies": ("random",)}))
+    records = synthetic.records_of(trial)
+    other = Ledger(tmp_path / "b" / "ledger")
+    for record in [records[0], replace(records[1], accuracy=0.5), records[2]]:
+        other.append(synthetic.fingerprint(trial), trial.model_dump(mode="json"), record)
+    first = write(tmp_path / "a", [trial])
+    (planned,), lines = trials_of_ledgers([first, tmp_path / "b"])
+    assert planned.records == tuple(records)
+    assert lines == [
+        f"cifar10 mismatch 0.2 ood 0.2 random seed 0: round 1 in {tmp_path / 'b'} has other numbers than in {first}; "
+        f"{first}'s count"
+    ]
+
+
+def test_more_rounds_than_the_first_settings_say_are_kept(tmp_path: Path) -> None:
+    (trial,) = synthetic.grid(seeds=[0], **(SMALL | {"strategies": ("random",)}))
+    ledger = Ledger(tmp_path / "ledger")
+    settings = trial.model_copy(update={"rounds": 2}).model_dump(mode="json")
+    for record in synthetic.records_of(trial):
+        ledger.append(synthetic.fingerprint(trial), settings, record)
+    (planned,), _ = trials_of_ledgers([tmp_path])
+    assert (planned.trial.rounds, planned.is_finished) == (3, True)
+
+
+def test_a_seed_that_only_another_row_has_is_missing(tmp_path: Path) -> None:
+    trials = synthetic.grid(seeds=range(2), **SMALL)
+    planned, _ = trials_of_ledgers([write(tmp_path, trials[:3])])
+    whole, rows = with_missing_seeds(planned, [each.trial.strategy for each in planned])
+    assert [(row, each.trial.seed, len(each.records)) for row, each in zip(rows, whole, strict=True)] == [
+        ("random", 0, 3),
+        ("random", 1, 3),
+        ("vlpure", 0, 3),
+        ("vlpure", 1, 0),
+    ]
+
+
+def trial(strategy: str = "vlpure", *, seed: int = 0, ood_ratio: float = 0.6, **changes: Any) -> TrialConfig:
+    """A trial with any setting changed."""
+    return make_trial(
+        dataset="cifar10", mismatch_ratio=0.2, ood_ratio=ood_ratio, strategy=strategy, seed=seed, **changes
+    )
+
+
+ARMS = {
+    "vlpure-fixed-scale": {"strategy": "vlpure", "purity": {"self_temperature": False}},
+    "vlpure-bare": {"strategy": "vlpure", "purity": {"self_temperature": False, "visual_similarity": False}},
+    "vlpure-clip": {"strategy": "vlpure", "recipe": {"name": "paper-clip-linear"}},
+    "easy": {"strategy": "conf", "ood_ratio": 0.1},
+}
+
+
+def test_rows_are_named_by_the_arm_that_states_most() -> None:
+    bare = {"self_temperature": False, "visual_similarity": False}
+    trials = [
+        trial(),
+        trial(purity={"self_temperature": False}),
+        trial(purity=bare),
+        trial(recipe={"name": "paper-clip-linear", "precision": "bf16"}),
+        trial("conf"),
+        trial("conf", ood_ratio=0.1),
+    ]
+    assert row_names(trials, ARMS) == ["vlpure", "vlpure-fixed-scale", "vlpure-bare", "vlpure-clip", "conf", "easy"]
+
+
+def test_settings_that_no_arm_states_stand_behind_the_name() -> None:
+    trials = [
+        trial(),
+        trial(seed=1),
+        trial(purity={"fixed_scale": 5.0}),
+        trial("conf"),
+        trial("conf", recipe={"steps": 7}, options={"lfosa": {"epochs": 3}}),
+        trial("conf", rounds=3),
+    ]
+    assert row_names(trials, ARMS) == [
+        "vlpure",
+        "vlpure",
+        "vlpure (purity.fixed_scale=5.0)",
+        "conf",
+        "conf (recipe.steps=7)",
+        "conf",
+    ]
+
+
+BAD_INPUT = {
+    "nothing": ([], "nothing to report: give a RUN_DIR"),
+    "no ledger": (["tests"], "tests has no ledger; give the output folder of a grid"),
+    "both": (["tests", "--from-mlflow", "sqlite:///x.db", "--experiment", "x"], "give RUN_DIRs or --from-mlflow"),
+    "no experiment": (["--from-mlflow", "sqlite:///x.db"], "--from-mlflow needs --experiment NAME"),
+    "experiment alone": (["tests", "--experiment", "x"], "give --from-mlflow URI too"),
+    "no server": (["--from-mlflow", "http://127.0.0.1:9", "--experiment", "x"], "MLflow at http://127.0.0.1:9: no"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_INPUT.values(), ids=list(BAD_INPUT))
+def test_bad_input_is_one_line_and_exit_2(words: list[str], message: str) -> None:
+    outcome = run(*words)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert message in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_an_empty_or_damaged_ledger_is_said(tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
+    with pytest.raises(ValueError, match="has no trial in its ledger yet"):
+        trials_of_ledgers([tmp_path])
+    (settings,) = synthetic.grid(seeds=[0], **(SMALL | {"strategies": ("random",)}))
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append("f00", settings.model_dump(mode="json") | {"old": 1}, synthetic.records_of(settings)[0])
+    with pytest.raises(ValueError, match=r"f00.json: its settings are not this version's \(old: extra inputs"):
+        trials_of_ledgers([tmp_path])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_mlflow_alone_gives_the_same_tables(tmp_path: Path) -> None:
+    trials = synthetic.grid(seeds=range(3), **SMALL)
+    done, failed = trials[:-1], trials[-1]
+    ledger = synthetic.write_ledger(tmp_path / "run" / "ledger", done)
+    ledger.fail(synthetic.fingerprint(failed), failed.model_dump(mode="json"), "it broke")
+    (tmp_path / "run" / "vlpure.json").write_text('{"format": 1, "grid_id": "g"}')
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    planned = synthetic.plan(trials, ledger)
+    output = open_output(tmp_path / "run")
+    Mirror(planned, output, uri=uri, experiment="mine", title="Grid").catch_up(final=True)
+    from_folder = run(str(tmp_path / "run"), "-o", str(tmp_path / "one"), "-q")
+    from_server = run("--from-mlflow", uri, "--experiment", "mine", "-o", str(tmp_path / "two"), "-q")
+    assert (from_folder.returncode, from_server.returncode) == (0, 0), from_folder.stderr + from_server.stderr
+    for name in ("trials.csv", "rounds.csv", "report-comparisons.csv"):
+        assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text(), name
+    tables = [(tmp_path / name / "report.md").read_text().partition("## What it costs")[0] for name in ("one", "two")]
+    assert tables[0].splitlines()[1:] == tables[1].splitlines()[1:]  # all but the title
+    assert "it broke" in (tmp_path / "two" / "index.html").read_text()
+    assert run("--from-mlflow", uri, "--experiment", "their").stderr == (
+        f"report.py: error: no experiment 'their' at {uri}; there are: Default, mine\n"
+    )
