@@ -30,7 +30,8 @@ def cache_root() -> Path:
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write a file so that `path` holds either its old content or all of the new one, even after a power cut.
 
-    `write` gets an open binary file. The parent folder is created. Raises OSError where the folder cannot be written.
+    `write` gets an open binary file. The parent folder is created. Raises OSError, with `path` as its file name, where
+    the disk is full or the folder cannot be written, also if what `write` calls makes another error of that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -41,10 +42,22 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        cause = _disk_error(error)
+        if cause is not None:
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
     sync_folder(path.parent)
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """The failed write behind an error: itself, or what came before it (torch turns it into a RuntimeError)."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_text_atomically(path: Path, text: str) -> None:

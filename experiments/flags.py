@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sys
@@ -24,6 +25,8 @@ MOST_SEEDS = 10_000
 """In a range on the command line: more is a slip of the finger."""
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""A disk that is full or dying: no mistake in the command."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -64,6 +67,10 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
     except OSError as error:
         if args.debug or error.filename is None:
             raise
+        if error.errno in DISK_ERRORS:
+            told = f"{error.filename}: {error.strerror}: make room or mend the disk, then give the same command again"
+            print(f"{parser.prog}: failed: {told}; every finished round that was kept is whole", file=sys.stderr)
+            return SOME_FAILED
         print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
     except (ArithmeticError, MemoryError, RunStopped) as error:

@@ -16,10 +16,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(last_words: str = "stopped at once; every finished round is saved") -> Iterator[None]:
     """Inside, the first signal raises KeyboardInterrupt and the second ends the process at once, with exit code 130.
 
-    The processes of a local Ray end with this one. Files are whole whenever that happens.
+    `last_words` are said then. The processes of a local Ray end with this one. Files are whole whenever that happens.
     """
     asked = 0
 
@@ -28,7 +28,7 @@ def stoppable() -> Iterator[None]:
         asked += 1
         if asked == 1:
             raise KeyboardInterrupt
-        os.write(sys.stderr.fileno(), b"\nstopped at once; every finished round is saved\n")
+        os.write(sys.stderr.fileno(), f"\n{last_words}\n".encode())
         os._exit(INTERRUPTED)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
@@ -19,6 +20,7 @@ from experiments.arms import ARMS
 from experiments.bill import this_machine
 from experiments.flags import (
     DONE,
+    INTERRUPTED,
     PRESETS,
     CommandParser,
     add_gpu_flags,
@@ -29,6 +31,7 @@ from experiments.flags import (
     run_command,
     trial_overrides,
 )
+from experiments.stopping import stoppable
 from orchestrator.arms import ArmTrial
 from orchestrator.grid import GridConfig, RunSettings, load_preset
 from orchestrator.metrics import summarise
@@ -84,10 +87,16 @@ def _run(args: argparse.Namespace) -> int:
     _check_machine(args)
     for line in ignored_flags(args, [arm_trial.trial]):
         print(line, file=sys.stderr)
-    if args.output_dir is None:
-        return _compute(arm_trial, grid.run, args, output=None)
-    with open_output(args.output_dir).locked() as output:
-        return _compute(arm_trial, grid.run, args, output=output)
+    kept = "nothing is kept without --output-dir"
+    if args.output_dir is not None:
+        kept = f"finished rounds are in {args.output_dir}, and the same command goes on from there"
+    try:
+        with stoppable(f"stopped at once; {kept}"), ExitStack() as stack:
+            output = stack.enter_context(open_output(args.output_dir).locked()) if args.output_dir else None
+            return _compute(arm_trial, grid.run, args, output=output)
+    except KeyboardInterrupt:
+        print(f"interrupted: {kept}", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _check_machine(args: argparse.Namespace) -> None:

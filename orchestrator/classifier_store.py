@@ -14,12 +14,20 @@ import torch
 from torch import Tensor
 
 from data.storage import file_lock, write_atomically
+from orchestrator.errors import RunStopped
 
 StateDict = dict[str, Tensor]
 
 
+class ClassifiersUnwritable(RunStopped):
+    """The disk takes no more classifiers. The message says where and what to do."""
+
+
 class ClassifierStore:
-    """The files of one trial in a folder that trials share; `folder=None` keeps nothing."""
+    """The files of one trial in a folder that trials share; `folder=None` keeps nothing.
+
+    Raises ClassifiersUnwritable where the disk is full, read-only or gone; what was kept before is whole.
+    """
 
     def __init__(self, folder: Path | None, fingerprint: str) -> None:
         self._folder = folder
@@ -66,7 +74,13 @@ def _first_folder(folder: Path) -> Path:
 
 def _save(path: Path, round_number: int, weights: StateDict) -> None:
     content = {"round": round_number, "weights": weights}
-    write_atomically(path, lambda file: torch.save(content, file))
+    try:
+        write_atomically(path, lambda file: torch.save(content, file))
+    except OSError as error:
+        raise ClassifiersUnwritable(
+            f"{path.parent} cannot be written ({error.strerror or error}): free space or mend the disk; every round "
+            "recorded so far is kept, and the same command goes on from there"
+        ) from error
 
 
 def _load(path: Path, round_number: int) -> StateDict | None:

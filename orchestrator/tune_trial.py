@@ -19,6 +19,7 @@ from ray.tune.experiment import Trial
 from data.progress import to_stderr
 from data.storage import cache_root
 from orchestrator.config import TrialConfig
+from orchestrator.errors import RunStopped
 from orchestrator.grid import RunSettings
 from orchestrator.ledger import LedgerUnwritable
 from orchestrator.node_data import fetch_missing
@@ -81,7 +82,7 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
             deterministic=run.deterministic,
             plain_steps=run.plain_steps,
         )
-    except LedgerUnwritable as error:
+    except RunStopped as error:
         tune.report({"fatal": str(error)})
     except (ValueError, ArithmeticError, MemoryError, ScorerUnavailable) as error:
         message = f"{type(error).__name__}: {error}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,18 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder for the whole session, so that the stand-in CLIPN of the digits is trained once."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own with room for 64 KiB; skipped where none may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small disk needs Linux and its administrator")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
