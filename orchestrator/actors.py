@@ -1,6 +1,7 @@
 """What runs in the scoring actors.
 
-The class is plain; the runner makes actors of it, and `scoring_client` is how trials talk to them.
+The class is plain; the runner makes actors of it, and `scoring_client` is how trials talk to them. Importing this needs
+no torch, which the driver does without.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import ray
 
 from orchestrator.config import TrialConfig
-from orchestrator.local import local_scorer
 from orchestrator.node_data import fetch_missing
-from orchestrator.scoring import LocalPurityScorer
 from strategies.scorer import PurityRequest, PurityScores
+
+if TYPE_CHECKING:
+    from orchestrator.scoring import LocalPurityScorer
 
 MAX_QUEUE = 8
 """Requests a scoring actor takes at a time, the one at work included; further callers are told to come again."""
@@ -131,6 +134,8 @@ class ScoringActor:
 
     def _ready_scorer(self) -> LocalPurityScorer:
         if self._scorer is None:  # only ever asked in the one thread
+            from orchestrator.local import local_scorer
+
             if self._fetch_data:
                 fetch_missing(self._trials, progress=self._tell)
             self._scorer = local_scorer(

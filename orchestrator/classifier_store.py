@@ -9,14 +9,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from data.storage import file_lock, write_atomically
 from orchestrator.errors import RunStopped
 
-StateDict = dict[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor  # the driver, which only clears up, does without torch
+
+StateDict = dict[str, "Tensor"]
 
 
 class ClassifiersUnwritable(RunStopped):
@@ -73,6 +74,8 @@ def _first_folder(folder: Path) -> Path:
 
 
 def _save(path: Path, round_number: int, weights: StateDict) -> None:
+    import torch
+
     content = {"round": round_number, "weights": weights}
     try:
         write_atomically(path, lambda file: torch.save(content, file))
@@ -84,6 +87,8 @@ def _save(path: Path, round_number: int, weights: StateDict) -> None:
 
 
 def _load(path: Path, round_number: int) -> StateDict | None:
+    import torch
+
     if not path.exists():
         return None
     kept = torch.load(path, map_location="cpu", weights_only=True)

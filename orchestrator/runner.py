@@ -173,7 +173,6 @@ def _tune(
     from ray import tune
 
     from orchestrator.classifier_store import forget_first
-    from orchestrator.local import compute_trial
     from orchestrator.tune_trial import Follower, TrialServices, run_one
 
     # Tune would print the remote traceback of each process that dies; the listener is told in a line.
@@ -186,7 +185,7 @@ def _tune(
         run=run,
         output=str(output.path),
         grid_id=output.grid_id or "",
-        compute=compute or compute_trial,
+        compute=compute,
     )
     scratch = output.path / "tune"
     tuner = tune.Tuner(

@@ -47,7 +47,8 @@ class TrialServices:
     output: str
     """Path of the output folder on the driver's machine."""
     grid_id: str
-    compute: Compute
+    compute: Compute | None = None
+    """In place of `compute_trial`."""
 
 
 def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
@@ -71,7 +72,8 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
     try:
         if run.fetch_data:
             fetch_missing([trial], progress=to_stderr)
-        services.compute(
+        compute = services.compute or _compute_trial()
+        compute(
             planned,
             scorer=RemotePurityScorer(services.scorers, first=spec["number"]) if trial.uses_purity else None,
             history=_ask(writer.history, planned.fingerprint),
@@ -92,6 +94,13 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
             tune.report({"fatal": str(full)})
         else:
             tune.report({"error": message})
+
+
+def _compute_trial() -> Compute:
+    """What computes trials; imported here, in the worker, since it brings torch, which the driver does without."""
+    from orchestrator.local import compute_trial
+
+    return compute_trial
 
 
 def _ask(method: Any, *arguments: Any) -> Any:

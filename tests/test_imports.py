@@ -107,3 +107,12 @@ def test_help_loads_nothing_slow(command: str, tmp_path: Path) -> None:
     assert outcome.returncode == 0, outcome.stderr
     assert "usage:" in outcome.stdout
     assert json.loads(outcome.stdout.splitlines()[-1]) == []
+
+
+def test_the_driver_of_a_grid_loads_no_torch() -> None:
+    modules = ["runner", "tune_trial", "actors", "scoring_client", "classifier_store", "service", "writer", "tracking"]
+    source = f"import sys, {', '.join(f'orchestrator.{name}' for name in modules)}; print('torch' in sys.modules)"
+    outcome = subprocess.run(
+        [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert outcome.stdout == "False\n"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 
-from orchestrator import actors, scoring_client
+from orchestrator import scoring_client
 from orchestrator.actors import Answer, Load, ScoringActor
 from orchestrator.records import RoundRecord
 from orchestrator.scoring_client import Patience, RemotePurityScorer, ScorerUnavailable
@@ -82,7 +82,7 @@ def scorer(monkeypatch: pytest.MonkeyPatch) -> GatedScorer:
         progress("opening, deterministic" if deterministic else "opening")
         return scorer
 
-    monkeypatch.setattr(actors, "local_scorer", open_scorer)
+    monkeypatch.setattr("orchestrator.local.local_scorer", open_scorer)
     return scorer
 
 
