@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import pytest
 
 from experiments import trial
 from experiments.flags import add_output_flags, run_command
-from experiments.grid_command import GridCommand, _grid, make_parser
+from experiments.grid_command import GridCommand, grid_of, make_parser
 from orchestrator.grid import GridConfig
 
 TABLE = GridCommand(name="table", title="a table", description="a table")
@@ -16,7 +17,7 @@ FLAGS = {(): (False, False), ("--deterministic",): (True, False), ("--plain-step
 
 
 def grid_of_table(words: tuple[str, ...]) -> GridConfig:
-    return _grid(make_parser(TABLE).parse_args(["--preset", "demo", *words]))
+    return grid_of(TABLE, make_parser(TABLE).parse_args(["--preset", "demo", *words]))
 
 
 def grid_of_trial(words: tuple[str, ...]) -> GridConfig:
@@ -24,9 +25,11 @@ def grid_of_trial(words: tuple[str, ...]) -> GridConfig:
 
 
 @pytest.mark.parametrize("words", FLAGS)
-@pytest.mark.parametrize("grid_of", [grid_of_table, grid_of_trial])
-def test_the_flags_are_run_settings_and_no_trials(grid_of: type[GridConfig], words: tuple[str, ...]) -> None:
-    grid, plain = grid_of(words), grid_of(())
+@pytest.mark.parametrize("of", [grid_of_table, grid_of_trial])
+def test_the_flags_are_run_settings_and_no_trials(
+    of: Callable[[tuple[str, ...]], GridConfig], words: tuple[str, ...]
+) -> None:
+    grid, plain = of(words), of(())
     assert (grid.run.deterministic, grid.run.plain_steps) == FLAGS[words]
     assert grid.trials() == plain.trials()
 
