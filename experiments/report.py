@@ -53,6 +53,8 @@ def _run(args: argparse.Namespace) -> int:
         if args.run_dirs or args.from_mlflow is not None:
             raise ValueError("--data is about data sets, not about runs: give no RUN_DIR and no --from-mlflow with it")
         return _print_data(args)
+    if args.data_root is not None:
+        raise ValueError("--data-root is read with --data only; leave it out")
     if args.from_mlflow is not None:
         return _report_mlflow(args)
     if args.experiment is not None:
@@ -104,7 +106,12 @@ def _write(
     from experiments.reporting.files import write_report
     from experiments.reporting.frames import rounds_frame, trials_frame
     from experiments.reporting.from_ledgers import with_missing_seeds
-    from experiments.reporting.paper_values import paper_table4
+    from experiments.reporting.paper_values import (
+        paper_table4,
+        paper_table5_last_accuracy,
+        paper_table7,
+        paper_table8,
+    )
     from experiments.reporting.row_names import row_names
     from experiments.reporting.tables import report_text, result_tables
 
@@ -128,7 +135,10 @@ def _write(
         rounds=rounds,
         notes=notes,
         details=details_of(planned),
-        paper={"aubc_paper": paper_table4()},
+        paper={
+            "aubc_paper": paper_table8() | paper_table7() | paper_table4(),
+            "last_accuracy": paper_table5_last_accuracy(),
+        },
     )
     print(report_text(tables, trials, notes=notes))
     if not args.quiet:

@@ -88,18 +88,14 @@ def interquartile_mean(
 
     Raises ValueError where the strategy has no value.
     """
-    import numpy as np
+    conditions = whole_conditions(scores, [strategy])
+    values_CN = _padded([list(scores[condition][strategy].values()) for condition in conditions])
 
-    values = {
-        condition: np.array(list(scores[condition][strategy].values()))
-        for condition in whole_conditions(scores, [strategy])
-    }
+    def statistic(draw: Draw) -> float:
+        return middle_mean(values_CN[draw.condition_idx[:, None], draw.seed_idx][draw.valid_mask])
 
-    def statistic(draws: Sequence[tuple[Condition, NDArray[np.int64]]]) -> float:
-        chosen = np.concatenate([values[condition][seed_idx] for condition, seed_idx in draws])
-        return middle_mean(chosen)
-
-    return _bootstrap({condition: len(each) for condition, each in values.items()}, statistic, rng, num_resamples)
+    counts = {condition: len(scores[condition][strategy]) for condition in conditions}
+    return _bootstrap(counts, statistic, rng, num_resamples)
 
 
 def middle_mean(values: NDArray[np.float64]) -> float:
@@ -121,17 +117,18 @@ def probability_of_improvement(
     """
     import numpy as np
 
-    wins = {}
-    for condition in whole_conditions(scores, [strategy, rival]):
-        seeds = sorted(scores[condition][strategy])
-        ours = np.array([scores[condition][strategy][seed] for seed in seeds])
-        theirs = np.array([scores[condition][rival][seed] for seed in seeds])
-        wins[condition] = (ours[:, None] > theirs) + 0.5 * (ours[:, None] == theirs)
+    conditions = whole_conditions(scores, [strategy, rival])
+    seeds = {condition: sorted(scores[condition][strategy]) for condition in conditions}
+    ours_CN = _padded([[scores[each][strategy][seed] for seed in seeds[each]] for each in conditions])
+    theirs_CN = _padded([[scores[each][rival][seed] for seed in seeds[each]] for each in conditions])
+    wins_CNN = (ours_CN[:, :, None] > theirs_CN[:, None, :]) + 0.5 * (ours_CN[:, :, None] == theirs_CN[:, None, :])
 
-    def statistic(draws: Sequence[tuple[Condition, NDArray[np.int64]]]) -> float:
-        return float(np.mean([wins[condition][np.ix_(seed_idx, seed_idx)].mean() for condition, seed_idx in draws]))
+    def statistic(draw: Draw) -> float:
+        drawn_CNN = wins_CNN[draw.condition_idx[:, None, None], draw.seed_idx[:, :, None], draw.seed_idx[:, None, :]]
+        both_CNN = draw.valid_mask[:, :, None] & draw.valid_mask[:, None, :]
+        return float(np.mean((drawn_CNN * both_CNN).sum(axis=(1, 2)) / both_CNN.sum(axis=(1, 2))))
 
-    return _bootstrap({condition: len(each) for condition, each in wins.items()}, statistic, rng, num_resamples)
+    return _bootstrap({each: len(seeds[each]) for each in conditions}, statistic, rng, num_resamples)
 
 
 def _beats(accuracy_NS: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
@@ -149,9 +146,21 @@ def _beats(accuracy_NS: NDArray[np.float64], alpha: float) -> NDArray[np.float64
     return beats_SS
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """Conditions, and seeds of each, as a bootstrap draws them. C conditions, N seeds of the condition with most."""
+
+    condition_idx: NDArray[np.int64]
+    """(C,)"""
+    seed_idx: NDArray[np.int64]
+    """(C, N) positions of seeds."""
+    valid_mask: NDArray[np.bool_]
+    """(C, N) False where a condition has fewer seeds than N."""
+
+
 def _bootstrap(
     num_seeds: dict[Condition, int],
-    statistic: Callable[[Sequence[tuple[Condition, NDArray[np.int64]]]], float],
+    statistic: Callable[[Draw], float],
     rng: np.random.Generator,
     num_resamples: int,
 ) -> Interval:
@@ -160,21 +169,33 @@ def _bootstrap(
 
     if not num_seeds:
         raise ValueError("no condition has all the seeds that the comparison needs")
-    by_dataset: dict[str, list[Condition]] = {}
-    for condition in num_seeds:
-        by_dataset.setdefault(condition.dataset, []).append(condition)
-    datasets = list(by_dataset)
+    counts_C = np.array(list(num_seeds.values()))
+    places_N = np.arange(counts_C.max())
+    names = [condition.dataset for condition in num_seeds]
+    by_dataset = [np.flatnonzero(np.array(names) == dataset) for dataset in dict.fromkeys(names)]
 
-    def resample() -> list[tuple[Condition, NDArray[np.int64]]]:
-        draws = []
-        for dataset_position in rng.integers(len(datasets), size=len(datasets)):
-            conditions = by_dataset[datasets[dataset_position]]
-            for condition_position in rng.integers(len(conditions), size=len(conditions)):
-                condition = conditions[condition_position]
-                draws.append((condition, rng.integers(num_seeds[condition], size=num_seeds[condition])))
-        return draws
+    def draw(condition_idx: NDArray[np.int64], seed_idx: NDArray[np.int64]) -> Draw:
+        valid_mask = places_N < counts_C[condition_idx][:, None]
+        return Draw(condition_idx=condition_idx, seed_idx=seed_idx, valid_mask=valid_mask)
 
-    observed = statistic([(condition, np.arange(count)) for condition, count in num_seeds.items()])
+    def resample() -> Draw:
+        chosen = [by_dataset[position] for position in rng.integers(len(by_dataset), size=len(by_dataset))]
+        condition_idx = np.concatenate([rng.choice(of_dataset, size=len(of_dataset)) for of_dataset in chosen])
+        uniform_CN = rng.random((len(condition_idx), len(places_N)))
+        return draw(condition_idx, (uniform_CN * counts_C[condition_idx][:, None]).astype(np.int64))
+
+    everything = np.arange(len(counts_C))
+    observed = statistic(draw(everything, np.tile(places_N, (len(counts_C), 1))))
     resampled = [statistic(resample()) for _ in range(num_resamples)]
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value=observed, low=float(low), high=float(high))
+
+
+def _padded(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """(C, N): the rows, NaN behind those that are shorter than the longest."""
+    import numpy as np
+
+    padded = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+    for row, values in enumerate(rows):
+        padded[row, : len(values)] = values
+    return padded

@@ -21,19 +21,20 @@ MOST_DIFFERENCES = 3
 def row_names(trials: Sequence[TrialConfig], arms: Mapping[str, Nested]) -> list[str]:
     """A name for each trial: an arm's that states its settings, else the strategy's.
 
-    Of several arms the one that states most. Trials of one name whose settings differ all the same get what differs
-    from the most frequent settings behind the name: `vlpure (purity.fixed_scale=5.0)`.
+    Of several arms the one that states most. Trials of one data set and name whose settings differ all the same get
+    what differs from the most frequent settings behind the name: `vlpure (purity.fixed_scale=5.0)`.
     """
     names = [_arm_name(trial, arms) for trial in trials]
     variants = [json.dumps(dict(_settings_read(trial))) for trial in trials]
-    usual = {
-        name: Counter(variant for of, variant in zip(names, variants, strict=True) if of == name).most_common(1)[0][0]
-        for name in set(names)
-    }
-    return [
-        name if variant == usual[name] else f"{name} ({_difference(json.loads(usual[name]), json.loads(variant))})"
-        for name, variant in zip(names, variants, strict=True)
-    ]
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for trial, name, variant in zip(trials, names, variants, strict=True):
+        counts.setdefault((trial.dataset, name), Counter())[variant] += 1
+    full_names = []
+    for trial, name, variant in zip(trials, names, variants, strict=True):
+        usual = counts[trial.dataset, name].most_common(1)[0][0]
+        differing = "" if variant == usual else f" ({_difference(json.loads(usual), json.loads(variant))})"
+        full_names.append(name + differing)
+    return full_names
 
 
 def _arm_name(trial: TrialConfig, arms: Mapping[str, Nested]) -> str:
@@ -53,7 +54,7 @@ def _expanded(arm: Nested) -> Nested:
 
 
 def _settings_read(trial: TrialConfig) -> Iterator[tuple[str, Any]]:
-    """The settings that change the trial's numbers, beside its axes and its data set's budget."""
+    """The settings that change the trial's numbers, beside its axes."""
     sections = find_strategy(trial.strategy).sections
     for path, value in _leaves(trial.model_dump(mode="json", exclude=set(AXES) | set(OF_NO_NUMBER))):
         section, _, rest = path.partition(".")

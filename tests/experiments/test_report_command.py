@@ -110,11 +110,10 @@ def test_a_seed_that_only_another_row_has_is_missing(tmp_path: Path) -> None:
     ]
 
 
-def trial(strategy: str = "vlpure", *, seed: int = 0, ood_ratio: float = 0.6, **changes: Any) -> TrialConfig:
+def trial(strategy: str = "vlpure", **changes: Any) -> TrialConfig:
     """A trial with any setting changed."""
-    return make_trial(
-        dataset="cifar10", mismatch_ratio=0.2, ood_ratio=ood_ratio, strategy=strategy, seed=seed, **changes
-    )
+    axes = {"dataset": "cifar10", "mismatch_ratio": 0.2, "ood_ratio": 0.6, "strategy": strategy, "seed": 0}
+    return make_trial(**(axes | changes))
 
 
 ARMS = {
@@ -146,6 +145,7 @@ def test_settings_that_no_arm_states_stand_behind_the_name() -> None:
         trial("conf"),
         trial("conf", recipe={"steps": 7}, options={"lfosa": {"epochs": 3}}),
         trial("conf", rounds=3),
+        trial("conf", dataset="tiny-imagenet", budget=1000),  # another data set has settings of its own
     ]
     assert row_names(trials, ARMS) == [
         "vlpure",
@@ -153,6 +153,7 @@ def test_settings_that_no_arm_states_stand_behind_the_name() -> None:
         "vlpure (purity.fixed_scale=5.0)",
         "conf",
         "conf (recipe.steps=7)",
+        "conf",
         "conf",
     ]
 
@@ -163,6 +164,7 @@ BAD_INPUT = {
     "both": (["tests", "--from-mlflow", "sqlite:///x.db", "--experiment", "x"], "give RUN_DIRs or --from-mlflow"),
     "no experiment": (["--from-mlflow", "sqlite:///x.db"], "--from-mlflow needs --experiment NAME"),
     "experiment alone": (["tests", "--experiment", "x"], "give --from-mlflow URI too"),
+    "data root alone": (["tests", "--data-root", "x"], "--data-root is read with --data only"),
     "no server": (["--from-mlflow", "http://127.0.0.1:9", "--experiment", "x"], "MLflow at http://127.0.0.1:9: no"),
 }
 

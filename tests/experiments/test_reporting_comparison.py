@@ -278,6 +278,13 @@ def test_interquartile_mean_by_hand() -> None:
     assert value.value == pytest.approx(0.5)  # the middle two of 0, 0.4, 0.6, 9
 
 
+def test_conditions_may_have_different_numbers_of_seeds() -> None:
+    scores = {EASY: {"a": seeds(0.1, 0.2, 0.3, 0.4, 0.5)}, OTHER: {"a": seeds(0.9)}}
+    value = interquartile_mean(scores, "a", rng=np.random.default_rng(0), num_resamples=300)
+    assert value.value == pytest.approx(stats.trim_mean([0.1, 0.2, 0.3, 0.4, 0.5, 0.9], 0.25))
+    assert 0.1 <= value.low < value.value < value.high == pytest.approx(0.9)  # OTHER drawn twice
+
+
 def test_bootstrap_of_one_condition_is_scipys() -> None:
     values = [0.31, 0.42, 0.29, 0.37, 0.40, 0.52, 0.35, 0.44]
     ours = interquartile_mean({EASY: {"a": seeds(*values)}}, "a", rng=np.random.default_rng(0), num_resamples=4000)
