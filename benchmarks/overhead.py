@@ -110,7 +110,7 @@ def measure(num_trials: int, rounds: int, *, with_mlflow: bool, folder: Path) ->
                 output,
                 uri=default_tracking_uri(output.path),
                 experiment="noop",
-                card=GridCard(title="noop", table="noop", facts={}),
+                card=GridCard(title="noop"),
                 tell=lambda line: print(line, file=sys.stderr),
             )
             tracker.start()

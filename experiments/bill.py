@@ -199,7 +199,7 @@ def _disk_lines(
 def classifier_bytes(planned: PlannedTrial) -> int:
     """About what a trial's classifier takes on disk."""
     recipe = planned.trial.recipe
-    return LINEAR_HEAD_BYTES if recipe.network == "linear" else RESNET18_BYTES * recipe.width**2 // 64**2
+    return LINEAR_HEAD_BYTES if recipe.network != "resnet18" else RESNET18_BYTES * recipe.width**2 // 64**2
 
 
 def _bytes(number: float) -> str:

@@ -102,7 +102,10 @@ class FigureMaker:
 
     def _scorer(self, plan: FigurePlan) -> LocalPurityScorer:
         """CLIPN's features of the data sets that the figure looks at."""
-        trials = tuple({each.trial.dataset: each.trial for each in plan.studied}.values())
+        first: dict[str, TrialConfig] = {}
+        for each in plan.studied:
+            first.setdefault(each.trial.dataset, each.trial)
+        trials = tuple(first.values())
         if trials not in self._scorers:
             import torch  # only for figures that compute
 

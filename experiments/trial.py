@@ -149,7 +149,13 @@ def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *,
 
     records = compute_trial(
         planned,
-        scorer=local_scorer([trial], cpus=run.cpus_per_trial, gpus=run.gpus_per_trial, progress=show.note),
+        scorer=local_scorer(
+            [trial],
+            cpus=run.cpus_per_trial,
+            gpus=run.gpus_per_trial,
+            progress=show.note,
+            deterministic=run.deterministic,
+        ),
         history=planned.records,
         report=keep,
         classifiers=output.classifiers if output else None,

@@ -77,24 +77,24 @@ def fit(
     with (
         clear_memory_errors("in training", "lower recipe.batch_size, which changes the numbers"),
         _own_randomness(batches_seed, device),
-        recorder(device, generator, wanted=not plain_steps) as record,
     ):
         batches = make_batches(inputs, recipe, normalise, generator)
         labels = torch.from_numpy(labels_N).to(device)
         network = network.to(device).train()
-        optimiser = _optimiser(network, recipe, objective, as_tensor=device.type == "cuda" or record is not None)
-        step = Step(network, batches, labels, objective=objective, optimiser=optimiser, recipe=recipe)
-        run = step if record is None else ReplayedSteps(step, objective, record)
-        rates = _learning_rates(recipe, num_steps, pass_steps)
-        for number, picked in enumerate(batches.positions()):
-            if number % pass_steps == 0:
-                objective.prepare(network, number / num_steps)
-            if number in rates:
-                _set_learning_rate(optimiser, rates[number])
-            run(picked)
-            if progress is not None and (number + 1) % PROGRESS_EVERY == 0:
-                progress(number + 1, num_steps)
-        network.zero_grad(set_to_none=True)
+        with recorder(device, generator, wanted=not plain_steps) as record:
+            optimiser = _optimiser(network, recipe, objective, as_tensor=device.type == "cuda" or record is not None)
+            step = Step(network, batches, labels, objective=objective, optimiser=optimiser, recipe=recipe)
+            run = step if record is None else ReplayedSteps(step, objective, record)
+            rates = _learning_rates(recipe, num_steps, pass_steps)
+            for number, picked in enumerate(batches.positions()):
+                if number % pass_steps == 0:
+                    objective.prepare(network, number / num_steps)
+                if number in rates:
+                    _set_learning_rate(optimiser, rates[number])
+                run(picked)
+                if progress is not None and (number + 1) % PROGRESS_EVERY == 0:
+                    progress(number + 1, num_steps)
+            network.zero_grad(set_to_none=True)
     _check_finite(network, recipe, num_steps)
     return network.eval()
 

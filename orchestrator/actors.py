@@ -66,11 +66,18 @@ class ScoringActor:
     """
 
     def __init__(
-        self, trials: Sequence[str], cpus: int, gpus: float, *, fetch_data: bool = False, max_queue: int = MAX_QUEUE
+        self,
+        trials: Sequence[str],
+        cpus: int,
+        gpus: float,
+        *,
+        fetch_data: bool = False,
+        deterministic: bool = False,
+        max_queue: int = MAX_QUEUE,
     ) -> None:
         self._trials = [TrialConfig.model_validate_json(trial) for trial in trials]
         self._cpus, self._gpus = cpus, gpus
-        self._fetch_data = fetch_data
+        self._fetch_data, self._deterministic = fetch_data, deterministic
         self._max_queue = max_queue
         self._restarted = ray.is_initialized() and ray.get_runtime_context().was_current_actor_reconstructed
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
@@ -126,7 +133,13 @@ class ScoringActor:
         if self._scorer is None:  # only ever asked in the one thread
             if self._fetch_data:
                 fetch_missing(self._trials, progress=self._tell)
-            self._scorer = local_scorer(self._trials, cpus=self._cpus, gpus=self._gpus, progress=self._tell)
+            self._scorer = local_scorer(
+                self._trials,
+                cpus=self._cpus,
+                gpus=self._gpus,
+                progress=self._tell,
+                deterministic=self._deterministic,
+            )
             assert self._scorer is not None, "a scoring actor was started for trials that use no purity"
             self._doing = "answering requests"
         return self._scorer

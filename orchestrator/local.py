@@ -125,17 +125,24 @@ def _encoder(trial: TrialConfig, problem: OpenSetProblem, method: Method, device
 
 
 def local_scorer(
-    trials: Sequence[TrialConfig], *, cpus: int, gpus: float, progress: Callable[[str], None] | None = None
+    trials: Sequence[TrialConfig],
+    *,
+    cpus: int,
+    gpus: float,
+    progress: Callable[[str], None] | None = None,
+    deterministic: bool = False,
 ) -> LocalPurityScorer | None:
     """A scorer in this process for the data sets of those trials that use purity; None if there are none.
 
     Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
+    `deterministic` as in `compute_trial`.
     """
     needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn.source() for t in trials if t.uses_purity}
     if not needed:
         return None
     use_threads(cpus)
     device = pick_device(gpus)
+    use_arithmetic(device, deterministic=deterministic)
     vision_languages = {}
     for where, source in needed.items():
         data = cached_data_set(*where)

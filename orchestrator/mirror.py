@@ -45,8 +45,8 @@ SETTINGS = {
 
 GRID, PARENT, FINGERPRINT, ARM, MARK = "vlpure.grid", "mlflow.parentRunId", "fingerprint", "arm", "vlpure.mirrored"
 """Tags by which runs are found again, and the one that says that a trial is there as a whole."""
-LARGEST_BATCH = 1000
-"""Metrics that MLflow takes at a time."""
+MOST_METRICS, MOST_PARAMS = 800, 100
+"""What MLflow takes at a time, of 1,000 things in all."""
 
 Key = tuple[str, str]
 """A trial of a grid: fingerprint and arm. Two arms may have a trial in common; each then has a run of it."""
@@ -64,6 +64,10 @@ class _Child:
     """Of the records that are there as a whole (`_mark`); empty for a trial that was not finished."""
     num_sent: int = 0
     """Rounds that this process has sent; those of an earlier launch are sent again, which changes nothing."""
+
+    def holds(self, records: Sequence[RoundRecord]) -> bool:
+        """Whether these records, those of a finished trial, are there as a whole."""
+        return self.status == "FINISHED" and self.mark == _mark(records)
 
 
 class Mirror:
@@ -200,20 +204,20 @@ class Mirror:
     def _update(self, client: MlflowClient, key: Key, planned: PlannedTrial) -> None:
         """Make one trial as the ledger has it."""
         child = self._children.get(key)
-        is_marked = child is not None and child.mark != ""
-        if child is not None and planned.is_finished and child.mark == _mark(planned.records):
+        if child is not None and planned.is_finished and child.holds(planned.records):
             return  # as it was when it was planned
         state = self._output.ledger.state(planned.fingerprint)
         assert state is not None, "a state file went away"
         records = state.records[: planned.trial.rounds]
-        if is_marked and len(records) >= planned.trial.rounds and child is not None and child.mark == _mark(records):
+        is_finished = len(records) >= planned.trial.rounds
+        if child is not None and is_finished and child.holds(records):
             return
         if child is None:
             child = self._create_child(client, planned, records)
         # Kept step by step, so that after an error only what is missing is sent.
         self._children[key] = child = self._send_records(client, child, planned, records)
-        error = state.error if len(records) < planned.trial.rounds else None
-        self._children[key] = self._end(client, child, planned, records, error)
+        error = None if is_finished else state.error
+        self._children[key] = _end(client, child, records, error=error, is_finished=is_finished)
 
     def _create_child(self, client: MlflowClient, planned: PlannedTrial, records: Sequence[RoundRecord]) -> _Child:
         tags = trial_axes(planned) | {PARENT: self._parent_id, FINGERPRINT: planned.fingerprint}
@@ -230,7 +234,7 @@ class Mirror:
     def _send_records(
         self, client: MlflowClient, child: _Child, planned: PlannedTrial, records: Sequence[RoundRecord]
     ) -> _Child:
-        """Send the rounds that are new, and whatever params are missing."""
+        """Send the rounds that are new, and whatever params are missing; of a finished trial its files before."""
         from mlflow.entities import Metric, Param, RunTag
 
         rounds = planned.trial.rounds
@@ -238,39 +242,17 @@ class Mirror:
         metrics = [Metric(*values) for values in trial_metrics(records, start=child.num_sent, rounds=rounds)]
         params = [Param(name, text) for name, text in missing.items()]
         tags = [RunTag("rounds", str(rounds))] if child.num_sent == 0 else []
-        while metrics or params or tags:
-            client.log_batch(child.run_id, metrics=metrics[: LARGEST_BATCH - 200], params=params[:100], tags=tags)
-            metrics, params, tags = metrics[LARGEST_BATCH - 200 :], params[100:], []
-        return replace(child, num_sent=len(records), params=child.params | missing.keys())
-
-    def _end(
-        self,
-        client: MlflowClient,
-        child: _Child,
-        planned: PlannedTrial,
-        records: Sequence[RoundRecord],
-        error: str | None,
-    ) -> _Child:
-        """Say how the trial stands; what makes it complete comes last."""
-        finished = len(records) >= planned.trial.rounds
-        if error is not None:
-            client.set_tag(child.run_id, "error", error[:5000])
-        elif child.has_error:
-            client.delete_tag(child.run_id, "error")
-        status = "FINISHED" if finished else "FAILED" if error is not None else "RUNNING"
         mark = ""
-        if finished:
+        if len(records) >= rounds:
             _log_files(client, child.run_id, trial_files(planned.trial, records))
             mark = _mark(records)
-        if status == "RUNNING":
-            if child.status != status:
-                client.update_run(child.run_id, status=status)
-        elif finished:
-            client.set_terminated(child.run_id, status, end_time=records[-1].time_ms)
-            client.set_tag(child.run_id, MARK, mark)
-        elif child.status != status:
-            client.set_terminated(child.run_id, status)
-        return replace(child, status=status, has_error=error is not None, mark=mark)
+        while len(metrics) > MOST_METRICS or len(params) > MOST_PARAMS:
+            client.log_batch(child.run_id, metrics=metrics[:MOST_METRICS], params=params[:MOST_PARAMS])
+            metrics, params = metrics[MOST_METRICS:], params[MOST_PARAMS:]
+        tags += [RunTag(MARK, mark)] if mark else []  # with the last batch: MLflow writes tags after metrics
+        if metrics or params or tags:
+            client.log_batch(child.run_id, metrics=metrics, params=params, tags=tags)
+        return replace(child, num_sent=len(records), params=child.params | missing.keys(), mark=mark)
 
     def _count(self, client: MlflowClient) -> int:
         """Note how many trials are finished and how many failed, when that changes; the number of finished ones."""
@@ -295,6 +277,22 @@ class Mirror:
 
 def _key(planned: PlannedTrial) -> Key:
     return planned.fingerprint, planned.row
+
+
+def _end(
+    client: MlflowClient, child: _Child, records: Sequence[RoundRecord], *, error: str | None, is_finished: bool
+) -> _Child:
+    """Say how a trial stands, after its records are there."""
+    if error is not None:
+        client.set_tag(child.run_id, "error", error[:5000])
+    elif child.has_error:
+        client.delete_tag(child.run_id, "error")
+    status = "FINISHED" if is_finished else "RUNNING" if error is None else "FAILED"
+    if status == "FINISHED":
+        client.set_terminated(child.run_id, status, end_time=records[-1].time_ms)
+    elif status != child.status:
+        client.update_run(child.run_id, status=status)
+    return replace(child, status=status, has_error=error is not None)
 
 
 def _mark(records: Sequence[RoundRecord]) -> str:

@@ -49,7 +49,7 @@ def start_scorers(
     actors = [
         ray.remote(ScoringActor)
         .options(name=f"scorer-{number}", **options)
-        .remote(trials, 1, run.gpus_per_scorer, fetch_data=run.fetch_data)
+        .remote(trials, 1, run.gpus_per_scorer, fetch_data=run.fetch_data, deterministic=run.deterministic)
         for number in range(run.scorers)
     ]
     _wait_until_ready(actors, timeout=AUTOSCALER_TIMEOUT if autoscaled else CONNECT_TIMEOUT, tell=tell)

@@ -40,7 +40,7 @@ def test_make_knows_it(command: str) -> None:
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "table4.py" in command])
 def test_a_table_can_be_planned(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(command)[1:]
+    words = [word for word in shlex.split(command)[1:] if word != "--status"]  # of a run that is not there
     monkeypatch.setattr(sys, "argv", [*words, "--dry-run"])
     assert (ROOT / words[0]).exists()
     assert table4.main() == 0

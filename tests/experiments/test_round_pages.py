@@ -67,6 +67,8 @@ def test_figure_9_turns_the_ratios_round() -> None:
 
 def test_the_dashed_line_of_accuracy_is_the_mean_of_full_data_and_of_precision_one_minus_the_ood_ratio() -> None:
     assert [panel.dashed for panel in round_pages(8, *frames(*GRID))[0].panels] == pytest.approx([0.925, 0.925])
+    longer = round_pages(8, *frames(*GRID[:3], ("digits", 0.2, 0.0, "full-data", [[0.5, 0.7, 0.9]])))[0]
+    assert [panel.dashed for panel in longer.panels] == pytest.approx([0.9, 0.9])  # its last round
     precision = round_pages(7, *frames(*GRID))[0]
     assert [panel.dashed for panel in precision.panels] == pytest.approx([0.8, 0.4])
     curve = precision.panels[1].curves["vlpure"]

@@ -15,6 +15,7 @@ import pytest
 from experiments.arms import ARMS
 from experiments.flags import PRESETS
 from experiments.grid_command import GridCommand
+from orchestrator.config import TrialConfig
 from orchestrator.grid import load_preset, read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,17 @@ def test_the_paper_preset_trains_as_the_paper() -> None:
     assert set(domainnet) >= set(
         load_preset(PRESETS, "paper", {"strategies": ["random", "vlpure"]}, {}, table="table5").trials()
     )
+
+
+@pytest.mark.parametrize("preset", ["demo", "cpu", "paper"])
+def test_what_tables_7_and_8_have_in_common_with_table_4_is_the_same_trial(preset: str) -> None:
+    def trials(table: str) -> set[TrialConfig]:
+        axes = {"strategies": ["random", "coreset", "vlpure"]}
+        return set(load_preset(PRESETS, preset, axes, {}, table=table, arms=ARMS).trials())
+
+    assert trials("table7") == trials("table8")
+    assert trials("table7") < trials("table4") or preset == "cpu"
+    assert trials("table7") <= trials("table4")
 
 
 def test_rows(plan: Plan) -> None:

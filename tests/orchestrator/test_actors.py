@@ -76,8 +76,10 @@ def scorer(monkeypatch: pytest.MonkeyPatch) -> GatedScorer:
     """What any scoring actor of the test opens; `opened` counts how often."""
     scorer = GatedScorer()
 
-    def open_scorer(trials: Any, *, cpus: int, gpus: float, progress: Callable[[str], None]) -> GatedScorer:
-        progress("opening")
+    def open_scorer(
+        trials: Any, *, cpus: int, gpus: float, progress: Callable[[str], None], deterministic: bool
+    ) -> GatedScorer:
+        progress("opening, deterministic" if deterministic else "opening")
         return scorer
 
     monkeypatch.setattr(actors, "local_scorer", open_scorer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -278,17 +279,22 @@ def test_the_start_commands_listen_to_nobody_else() -> None:
 def run(command: str, home: Path) -> None:
     """A command as `ray up` gives it to a node, in a home of its own."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    result = subprocess.run(
+    process = subprocess.Popen(
         ["bash", "-c", command],
         cwd=home,
         env=environment | {"HOME": str(home), "TMUX_TMPDIR": str(home)},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=1500,
-        check=False,
+        start_new_session=True,
     )
-    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    try:
+        said, _ = process.communicate(timeout=3600)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # bash alone would leave pip at work
+        raise
+    assert process.returncode == 0, f"{command}\n{said}"
 
 
 def copy_mounts(config: Config, home: Path) -> None:
@@ -305,7 +311,7 @@ def copy_mounts(config: Config, home: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 def test_the_setup_commands_install_the_project_in_an_empty_home(tmp_path: Path) -> None:
     """Downloads, or takes from pip's cache, all packages: 7 GB."""
     config = read()

@@ -37,6 +37,7 @@ def fresh_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
     return home
 
 

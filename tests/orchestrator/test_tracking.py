@@ -215,7 +215,7 @@ def test_an_outage_in_the_middle_of_a_trial_leaves_nothing_out(
     output: OutputFolder, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(output, 0, *(make_record(number) for number in range(3)))
-    calls = ["log_batch", "log_artifacts", "set_terminated", "set_tag"]
+    calls = ["log_artifacts", "log_batch", "set_terminated"]
     said: list[str] = []
     grid = tracker(output, said)
     grid.start()
