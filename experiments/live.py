@@ -38,8 +38,9 @@ class LiveBlock:
         columns, rows = shutil.get_terminal_size()
         fitting = [line[: columns - 1] for line in lines[: rows - 1]]  # a line that wraps could not be removed
         with self._lock:
-            self._clear()
-            self._draw(fitting)
+            if fitting != self._drawn:
+                self._clear()
+                self._draw(fitting)
 
     def _clear(self) -> None:
         if self._drawn:

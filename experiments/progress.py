@@ -146,9 +146,9 @@ class Progress:
                 f"{len(self._running)} running",
                 f"{self._num_ended - self._num_failed} of {self._num_todo} done",
                 f"{self._num_failed} failed",
-                f"{self._rounds_done / minutes:.3g} rounds a minute",
-                f"{self._left()} left",
             ]
+            if self._rounds_done:
+                parts += [f"{self._rounds_done / minutes:.3g} rounds a minute", f"{self._left()} left"]
             lines = [", ".join(parts) + (f"; {gpu}" if gpu else "")]
             if self._verbose:
                 lines += [
