@@ -46,7 +46,8 @@ def choose_cluster(address: str) -> str:
     """
     found = _running_cluster(address)
     if found is None:
-        os.environ.setdefault(ONLY_THIS_MACHINE, "0")
+        if "ray" not in sys.modules:  # read once, when Ray is imported; half of it would be worse than nothing
+            os.environ.setdefault(ONLY_THIS_MACHINE, "0")
         if os.environ.setdefault(AUTH_MODE, "token") == "token" and not _has_token():
             # Ray would write one to the home folder, readable by all, which changes how later clusters start.
             os.environ[AUTH_TOKEN] = secrets.token_hex(32)

@@ -19,6 +19,7 @@ from orchestrator.ledger import LedgerUnwritable
 from orchestrator.output import OutputFolder
 from orchestrator.placement import Node, Place, check_resources, choose_placement, nodes_to_come
 from orchestrator.plan import PlannedTrial
+from orchestrator.ray_session import choose_cluster
 from orchestrator.records import RoundRecord
 from orchestrator.service import service_line, start_scorers
 
@@ -106,12 +107,13 @@ def run_grid(
 @contextmanager
 def _ray(address: str, listener: Listener) -> Iterator[None]:
     """A connection to a running Ray cluster, or a local one for the time being."""
+    started = time.perf_counter()
+    cluster = choose_cluster(address)
     import ray
 
-    started = time.perf_counter()
     try:
         ray.init(
-            address=None if address == "auto" else address,
+            address=cluster,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
