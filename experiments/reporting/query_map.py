@@ -85,7 +85,7 @@ def draw_map(query_map: QueryMap) -> Figure:
     num_rows = math.ceil(num_panels / MOST_COLUMNS)
     num_columns = math.ceil(num_panels / num_rows)
     side = PAGE_WIDTH / max(num_columns, 2)
-    figure = new_figure(side * num_columns, (side + 0.25) * num_rows + 0.5)
+    figure = new_figure(side * num_columns, (side + 0.25) * num_rows + (0.35 if num_columns > 1 else 0.5))
     panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axes in panels[num_panels:]:
         axes.set_visible(False)

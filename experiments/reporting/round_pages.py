@@ -236,15 +236,19 @@ def _notes(
 ) -> list[str]:
     """Which curves are not there or lack seeds, and which references are not in the run."""
     of_cell = curves[figure.quantities[-1]]
+    places = list(dict.fromkeys(condition[:2] for condition in conditions))
+    references = (*[FULL_DATA] * figure.with_full_data, *[ID_ONLY] * figure.with_id_only)
     notes = []
     for key, num_planned in planned.items():
-        if key.condition in conditions and key.strategy not in (FULL_DATA, ID_ONLY):
-            curve, where = of_cell.get(key), f"{condition_text(key.condition)}, {key.strategy}"
-            if curve is None or not curve.rounds:
-                notes.append(f"Missing: {where} (0 of {num_planned} seeds)")
-            elif curve.num_seeds < num_planned:
-                notes.append(f"Incomplete: {where} ({curve.num_seeds} of {num_planned} seeds)")
-    places = list(dict.fromkeys(condition[:2] for condition in conditions))
+        is_reference = key.strategy in (FULL_DATA, ID_ONLY)
+        if key.strategy not in references if is_reference else key.condition not in conditions:
+            continue
+        curve, where = of_cell.get(key), f"{condition_text(key.condition)}, {key.strategy}"
+        if curve is None or not curve.rounds:
+            # A reference that is not there at all is named below, planned or not.
+            notes += [] if is_reference else [f"Missing: {where} (0 of {num_planned} seeds)"]
+        elif curve.num_seeds < num_planned and key[:2] in places:
+            notes.append(f"Incomplete: {where} ({curve.num_seeds} of {num_planned} seeds)")
     if figure.with_full_data:
         notes += _missing_references(FULL_DATA, "no dashed line", [each for each in places if each not in levels])
     if figure.with_id_only:

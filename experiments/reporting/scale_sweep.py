@@ -97,7 +97,7 @@ def draw_scales(sweeps: Sequence[ScaleSweep]) -> Figure:
         axes.set_xlabel("logit scale (1 / temperature)", fontsize=PRINT_FONT)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         dress_panel(axes, tick_size=PRINT_SMALL)
-    left.set_ylabel("balanced accuracy, ID against OOD", fontsize=PRINT_FONT)
+    left.set_ylabel("balanced accuracy", fontsize=PRINT_FONT)
     _add_scale_legend(figure, [condition.dataset for condition in grouped])
     return figure
 

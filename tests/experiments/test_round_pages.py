@@ -111,6 +111,14 @@ def test_what_is_missing_is_named_and_not_drawn() -> None:
     assert all(note in caption(second, "runs/demo") for note in second.notes)
 
 
+def test_a_reference_that_lacks_seeds_is_named_where_it_is_shown() -> None:
+    cells = frames(*GRID[:2], *GRID[3:4], ("digits", 0.2, 0.0, "id-only", [[0.4, 0.7, 0.9], []]), GRID[4])
+    first, second = round_pages(10, *cells)
+    assert first.notes == ("Incomplete: digits mismatch 20 %, OOD 0 %, id-only (1 of 2 seeds)",)
+    assert not any("Incomplete" in note for note in second.notes)
+    assert round_pages(8, *cells)[0].notes == ()
+
+
 def test_a_condition_that_a_data_set_lacks_is_a_hole() -> None:
     (page,) = round_pages(
         7,
