@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DPI = 150
+LONGEST_NAME = 30
+"""Letters."""
 ROW = 0.24
 """Inches a line of names."""
 
@@ -69,7 +71,7 @@ def draw_ranks(ranking: Ranking) -> Figure:
         panel.plot([rank, rank, edge], [top, level, level], color="0.45", linewidth=0.9, solid_joinstyle="miter")
         gap = -0.015 * (high - low) if is_left else 0.015 * (high - low)
         panel.text(
-            edge + gap, level, f"{name}  {rank:.2f}" if is_left else f"{rank:.2f}  {name}",
+            edge + gap, level, f"{short(name)}  {rank:.2f}" if is_left else f"{rank:.2f}  {short(name)}",
             ha="right" if is_left else "left", va="center", fontsize=9,
         )  # fmt: skip
     return figure
@@ -80,8 +82,9 @@ def draw_penalties(penalties_SS: NDArray[np.float64], strategies: Sequence[str],
 
     In [i, j]: how often the row's strategy beats the column's, over `num_conditions` conditions.
     """
-    size = len(strategies)
-    figure = _figure(1.9 + 0.68 * size, 1.5 + 0.42 * (size + 1), layout="constrained")
+    size, names = len(strategies), [short(name) for name in strategies]
+    longest = max(map(len, names))  # labels at the left, and slanted below, take room from the matrix
+    figure = _figure(1.2 + 0.09 * longest + 0.68 * size, 1.0 + 0.07 * longest + 0.42 * (size + 1), layout="constrained")
     panel, below = figure.subplots(2, 1, height_ratios=[size, 1], sharex=True)
     most = max(1e-9, float(num_conditions))
     columns_S = penalties_SS.sum(axis=0) / max(1, size - 1)
@@ -96,13 +99,18 @@ def draw_penalties(penalties_SS: NDArray[np.float64], strategies: Sequence[str],
                 axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8.5, color=colour)
         axes.tick_params(length=0, labelsize=9)
         axes.spines[:].set_visible(False)
-        axes.set_xticks(range(size), strategies, rotation=40, ha="right", rotation_mode="anchor")
-    panel.set_yticks(range(size), strategies)
+        axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor")
+    panel.set_yticks(range(size), names)
     panel.tick_params(labelbottom=False)
     below.set_yticks([0], ["mean of column"])
     panel.set_ylabel("beats ...", fontsize=9)
     below.set_xlabel("... this strategy", fontsize=9)
     return figure
+
+
+def short(name: str) -> str:
+    """A strategy's name, cut where it is longer than a picture has room for."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
 def as_png(figure: Figure) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,16 +18,19 @@ ROOT = Path(__file__).parents[2]
 Found = TypeVar("Found")
 
 
-def start_grid(output: Path, words: Sequence[str], *, log: Path | None = None) -> subprocess.Popen[str]:
+def start_grid(
+    output: Path, words: Sequence[str], *, log: Path | None = None, cache: Path | None = None
+) -> subprocess.Popen[str]:
     """table4.py on a Ray of its own, in a process group of its own, as a terminal would start it.
 
-    What it prints goes to pipes, or all of it to the end of the file `log`.
+    What it prints goes to pipes, or all of it to the end of the file `log`. `cache` in place of $VLPURE_CACHE.
     """
     command = [sys.executable, "experiments/table4.py", "--preset", "demo", "--address", "local", *words]
     with nullcontext(subprocess.PIPE) if log is None else log.open("a") as where:
         return subprocess.Popen(
             [*command, "-o", str(output)],
             cwd=ROOT,
+            env=os.environ | ({} if cache is None else {"VLPURE_CACHE": str(cache)}),
             stdout=where,
             stderr=where,
             text=True,

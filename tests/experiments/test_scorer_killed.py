@@ -7,12 +7,9 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 import pytest
@@ -22,15 +19,13 @@ from orchestrator.grid import load_preset, parse_overrides
 from orchestrator.ledger import Ledger
 from orchestrator.local import compute_trial, local_scorer
 from orchestrator.plan import look_up, plan_trials
+from tests.experiments.running_grid import ROOT, actors_below, start_grid, wait_for, without_seconds
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = ["rounds=4", "recipe.steps=5", "recipe.width=2", "recipe.batch_size=8"]
 AXES = {"mismatch_ratios": [0.2], "ood_ratios": [0.6], "strategies": ["vlpure"], "seeds": [0, 1]}
 NUM_KILLS = 2
 FROZEN = 1.0
 """Seconds that trials wait for a frozen actor before it is killed."""
-
-Found = TypeVar("Found")
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -60,57 +55,13 @@ def calm_rounds(output: Path) -> pd.DataFrame:
 def start(output: Path) -> subprocess.Popen[str]:
     """The same trials by table4.py, on a Ray of its own."""
     axes = ["--mismatch-ratios", "0.2", "--ood-ratios", "0.6", "--strategies", "vlpure", "--seeds", "0,1"]
-    run = ["--address", "local", "--no-tracking"]
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    return subprocess.Popen(
-        [sys.executable, "experiments/table4.py", "--preset", "demo", *axes, *settings, *run, "-o", str(output)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(find: Callable[[], Found | None], driver: subprocess.Popen[str], what: str) -> Found:
-    """What `find` finds, while the grid runs."""
-    deadline = time.monotonic() + 150
-    while time.monotonic() < deadline:
-        assert driver.poll() is None, f"the grid ended before there was {what}: {driver.communicate()}"
-        found = find()
-        if found is not None:
-            return found
-        time.sleep(0.02)
-    driver.kill()
-    raise AssertionError(f"there was never {what}")
-
-
-def processes_below(pid: int) -> dict[int, str]:
-    """Command lines of all descendants of a process."""
-    parents, words = {}, {}
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal():
-            continue
-        try:
-            stat = (folder / "stat").read_text()
-            words[int(folder.name)] = (folder / "cmdline").read_text()
-        except OSError:  # it ended meanwhile
-            continue
-        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
-    found: dict[int, str] = {}
-    frontier = {pid}
-    while frontier:
-        frontier = {child for child, parent in parents.items() if parent in frontier}
-        found |= {child: words[child] for child in frontier}
-    return found
+    return start_grid(output, [*axes, *settings, "--no-tracking"])
 
 
 def scoring_actor(driver: subprocess.Popen[str], *, killed: set[int]) -> int | None:
     """The process that serves now."""
-    for pid, words in processes_below(driver.pid).items():
-        if words.startswith("ray::ScoringActor") and pid not in killed:
-            return pid
-    return None
+    return next((pid for pid in actors_below(driver.pid, "ScoringActor") if pid not in killed), None)
 
 
 def until_ready(driver: subprocess.Popen[str]) -> str:
@@ -128,11 +79,6 @@ def all_trials_ask(output: Path) -> bool | None:
     """True when every trial has finished its round 0, so that its purity step is next."""
     states = [json.loads(path.read_text()) for path in (output / "ledger").glob("*.json")]
     return True if len(states) == 2 and all(state["records"] for state in states) else None
-
-
-def without_seconds(frame: pd.DataFrame) -> pd.DataFrame:
-    frame = frame.sort_values(["fingerprint", "round"], ignore_index=True)
-    return frame.drop(columns=[name for name in frame.columns if name.startswith("seconds")])
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the actor's process through /proc (Linux)")
@@ -155,7 +101,7 @@ def test_killing_the_scoring_actor_while_trials_wait_changes_no_record(
 
     out, err = driver.communicate(timeout=200)
     assert (driver.returncode, err) == (0, ""), said + out
-    disturbed = pd.read_csv(output / "rounds.csv")
+    disturbed = pd.read_csv(output / "table4" / "rounds.csv")
     assert len(disturbed) == 8
     pd.testing.assert_frame_equal(without_seconds(disturbed), without_seconds(calm))
     assert disturbed["seconds_query"].max() > FROZEN, "no trial was waiting when the actor was killed"

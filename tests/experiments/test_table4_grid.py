@@ -13,32 +13,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.experiments.running_grid import ROOT, start_grid, without_seconds
+
 TINY = ["--set", "recipe.steps=5", "--set", "recipe.width=2", "--set", "recipe.batch_size=8"]
 GRID = ["--mismatch-ratios", "0.2", "--ood-ratios", "0.6", "--strategies", "random,vlpure", "--rounds", "3", *TINY]
-SECONDS = ["seconds_train", "seconds_evaluate", "seconds_query"]
 
 pytestmark = pytest.mark.timeout(400)
 
 
 def start(output: Path, cache: Path, *words: str) -> subprocess.Popen[str]:
-    """table4.py in a process group of its own, as a terminal would start it."""
-    command = [sys.executable, "experiments/table4.py", "--preset", "demo", "--address", "local", *GRID, *words]
-    return subprocess.Popen(
-        [*command, "-o", str(output)],
-        cwd=ROOT,
-        env=os.environ | {"VLPURE_CACHE": str(cache)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=_heed_ctrl_c,
-    )
-
-
-def _heed_ctrl_c() -> None:
-    """Undo what a shell does to the commands it starts in the background, so that the tests may run there."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """table4.py on a Ray of its own, with that cache."""
+    return start_grid(output, [*GRID, *words], cache=cache)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -51,8 +36,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def rounds(output: Path) -> pd.DataFrame:
     """rounds.csv without the columns that may differ, in a fixed order."""
-    frame = pd.read_csv(output / "table4" / "rounds.csv").drop(columns=SECONDS)
-    return frame.sort_values(["fingerprint", "round"], ignore_index=True)
+    return without_seconds(pd.read_csv(output / "table4" / "rounds.csv"))
 
 
 @pytest.fixture(scope="module")
