@@ -351,3 +351,5 @@ def _check_mlflow_starts(command: str, home: Path) -> None:
         assert (home / "mlflow" / "mlflow.db").exists()
     finally:
         run("tmux kill-server", home)
+        # The server's own children outlive its terminal. In brackets, so that the pattern is not found in itself.
+        subprocess.run(["pkill", "-f", f"[/]{str(home)[1:]}/vlpure/.venv/bin/"], check=False)
