@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -205,8 +205,3 @@ def seed_list(text: str) -> tuple[int, ...]:
             raise argparse.ArgumentTypeError(f"seeds {part.strip()} are more than {MOST_SEEDS:,}")
         seeds.extend(range(first, last + 1))
     return tuple(seeds)
-
-
-def program_name(script: str, argv: Sequence[str]) -> str:
-    """How the user called a script: as a file or as a module."""
-    return script if argv[0].endswith(".py") else f"python -m experiments.{Path(script).stem}"

@@ -114,11 +114,6 @@ class Mirror:
         self._versions.clear()
         self._counts = None
 
-    @property
-    def parent_id(self) -> str:
-        """The grid's run; empty before the first contact."""
-        return self._parent_id
-
     def _connected(self) -> MlflowClient:
         """The client, after the first call with the experiment, the parent run and all known children looked up."""
         if self._client is not None:

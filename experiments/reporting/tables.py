@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 
 from experiments.reporting.comparison import collect_scores, compare_with_best, not_separable
 from experiments.reporting.facts import result_facts
-from experiments.reporting.formats import DIGITS as DIGITS
-from experiments.reporting.formats import format_condition, percent
-from experiments.reporting.formats import format_estimate as format_estimate
-from experiments.reporting.formats import format_ratio as format_ratio
+from experiments.reporting.formats import DIGITS, format_condition, format_estimate, percent
 from experiments.reporting.layout import Cell, Row, Table, render_text
 from experiments.reporting.paper_values import PaperValues
 from experiments.reporting.statistics import (
