@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from orchestrator.config import TrialConfig
-from orchestrator.node_data import fetch_missing
+from orchestrator.node_data import enter_folder, fetch_missing
 from strategies.scorer import PurityRequest, PurityScores
 
 if TYPE_CHECKING:
@@ -74,10 +74,13 @@ class ScoringActor:
         cpus: int,
         gpus: float,
         *,
+        folder: str | None = None,
         fetch_data: bool = False,
         deterministic: bool = False,
         max_queue: int = MAX_QUEUE,
     ) -> None:
+        if folder is not None:
+            enter_folder(folder)
         self._trials = [TrialConfig.model_validate_json(trial) for trial in trials]
         self._cpus, self._gpus = cpus, gpus
         self._fetch_data, self._deterministic = fetch_data, deterministic

@@ -1,14 +1,27 @@
-"""Data sets on the machines of a cluster: what a machine lacks is downloaded there, once, where the user wants it."""
+"""Files on the machines of a cluster: relative paths mean the same everywhere, and a data set that a machine lacks is
+downloaded there, once, where the user wants it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 
 from data.fetch import fetch_data_set
 from data.progress import Progress
 from data.registry import DATA_SETS
 from data.storage import cache_root, file_lock
 from orchestrator.config import TrialConfig
+
+
+def enter_folder(folder: str) -> None:
+    """Go to the folder that the command was called in, so that relative paths mean what they meant there.
+
+    Ray starts its workers elsewhere, and Tune moves each into a folder of its trial. A machine without that folder stays
+    where it is: what is read by an absolute path, or not at all, may still be there.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        os.chdir(folder)
 
 
 def fetch_missing(trials: Iterable[TrialConfig], *, progress: Progress) -> None:

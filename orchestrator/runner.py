@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.errors import RunStopped
@@ -185,6 +186,7 @@ def _tune(
         writer=writer,
         scorers=tuple(scorers),
         run=run,
+        folder=str(Path.cwd()),
         output=str(output.path),
         grid_id=output.grid_id or "",
         compute=compute,

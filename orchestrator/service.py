@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestrator.grid import RunSettings
@@ -49,7 +50,14 @@ def start_scorers(
     actors = [
         ray.remote(ScoringActor)
         .options(name=f"scorer-{number}", **options)
-        .remote(trials, 1, run.gpus_per_scorer, fetch_data=run.fetch_data, deterministic=run.deterministic)
+        .remote(
+            trials,
+            1,
+            run.gpus_per_scorer,
+            folder=str(Path.cwd()),
+            fetch_data=run.fetch_data,
+            deterministic=run.deterministic,
+        )
         for number in range(run.scorers)
     ]
     _wait_until_ready(actors, timeout=AUTOSCALER_TIMEOUT if autoscaled else CONNECT_TIMEOUT, tell=tell)

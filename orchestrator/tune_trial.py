@@ -22,7 +22,7 @@ from orchestrator.config import TrialConfig
 from orchestrator.errors import RunStopped
 from orchestrator.grid import RunSettings
 from orchestrator.ledger import LedgerUnwritable
-from orchestrator.node_data import fetch_missing
+from orchestrator.node_data import enter_folder, fetch_missing
 from orchestrator.output import is_this_output
 from orchestrator.plan import PlannedTrial
 from orchestrator.records import RoundRecord
@@ -44,6 +44,8 @@ class TrialServices:
     scorers: tuple[Any, ...]
     """Actor handles."""
     run: RunSettings
+    folder: str
+    """Where the command was called: relative paths of the settings begin there."""
     output: str
     """Path of the output folder on the driver's machine."""
     grid_id: str
@@ -69,6 +71,7 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
         _ask(writer.append, planned.fingerprint, settings, placed)
         tune.report({"round": record.round, "accuracy": record.accuracy, "precision": record.precision})
 
+    enter_folder(services.folder)
     try:
         if run.fetch_data:
             fetch_missing([trial], progress=to_stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from data.drawings import write_drawings
 from tests.experiments.running_grid import ROOT, start_grid, without_seconds
 
 TINY = ["--set", "recipe.steps=5", "--set", "recipe.width=2", "--set", "recipe.batch_size=8"]
@@ -147,6 +148,14 @@ def test_interrupted_then_continued_then_grown(complete: Path, tmp_path: Path, s
     again = finish(start(output, shared_cache, "--seeds", "0-2"))
     assert "6 trials, 6 finished, 0 to run (0 rounds)" in again
     _check_mirrored_once(output)
+
+
+def test_relative_paths_are_those_of_the_folder_it_is_called_in(tmp_path: Path, shared_cache: Path) -> None:
+    write_drawings(tmp_path, num_train=2, num_test=1)
+    images = os.path.relpath(tmp_path / "drawings", ROOT)
+    words = ["--datasets", f"folder:{images}", "--strategies", "conf", "--seeds", "0", "--budget", "10"]
+    process = start(tmp_path / "out", shared_cache, *words, "--mismatch-ratios", "0.4", "--rounds", "2", "--no-tracking")
+    assert "[1/1]" in finish(process)
 
 
 def _check_mirrored_once(output: Path) -> None:

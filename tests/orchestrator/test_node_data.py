@@ -14,7 +14,7 @@ from data.sources.survey import Survey
 from orchestrator import node_data, tune_trial
 from orchestrator.config import TrialConfig, make_trial
 from orchestrator.grid import RunSettings
-from orchestrator.node_data import fetch_missing
+from orchestrator.node_data import enter_folder, fetch_missing
 from orchestrator.tune_trial import TrialServices
 
 
@@ -56,6 +56,15 @@ def test_what_is_missing_is_fetched_once_however_many_ask(fetched: list[str], tm
     assert fetched == ["cifar10"]
 
 
+def test_relative_paths_begin_where_the_command_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    enter_folder(str(tmp_path / "elsewhere"))
+    assert Path.cwd() == tmp_path / "elsewhere"
+    enter_folder(str(tmp_path / "not on this machine"))
+    assert Path.cwd() == tmp_path / "elsewhere"
+
+
 @pytest.mark.parametrize(
     ("marker", "expected"),
     [
@@ -71,5 +80,7 @@ def test_classifiers_lie_in_the_output_folder_only_where_that_is_here(
     if marker is not None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "vlpure.json").write_text(json.dumps(marker))
-    services = TrialServices(writer=None, scorers=(), run=RunSettings(), output=str(tmp_path / "out"), grid_id="g")
+    services = TrialServices(
+        writer=None, scorers=(), run=RunSettings(), folder=str(tmp_path), output=str(tmp_path / "out"), grid_id="g"
+    )
     assert tune_trial._classifiers_folder(services) == tmp_path / expected
