@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from experiments.arms import ARMS
 from experiments.flags import DONE, add_output_flags, run_command
-from orchestrator.plan import PlannedTrial
+from experiments.reporting.statistics import CellKey, unique
+from experiments.table4 import TABLE4
+from experiments.table5 import TABLE5
+from experiments.table6 import TABLE6
+from experiments.table7 import TABLE7
+from experiments.table8 import TABLE8
+
+if TYPE_CHECKING:
+    from experiments.reporting.from_ledgers import FoundTrials
+
+TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8)
+"""The commands whose tables a report has, where they ran some of its trials."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -79,11 +92,11 @@ def _report_folders(args: argparse.Namespace) -> int:
     """Of run folders."""
     from experiments.reporting.from_ledgers import trials_of_ledgers
 
-    planned, lines = trials_of_ledgers(args.run_dirs)
-    for line in lines:
+    found = trials_of_ledgers(args.run_dirs)
+    for line in found.lines:
         print(f"warning: {line}", file=sys.stderr)
     names = ", ".join(folder.resolve().name for folder in args.run_dirs)
-    return _write(planned, lines, args, default=args.run_dirs[0] / "report", title=f"Report of {names}")
+    return _write(found, args, default=args.run_dirs[0] / "report", title=f"Report of {names}")
 
 
 def _report_mlflow(args: argparse.Namespace) -> int:
@@ -94,38 +107,42 @@ def _report_mlflow(args: argparse.Namespace) -> int:
         raise ValueError("--from-mlflow needs --experiment NAME")
     from experiments.reporting.from_mlflow import trials_of_experiment
 
-    planned, lines = trials_of_experiment(args.from_mlflow, args.experiment)
-    return _write(planned, lines, args, default=Path("report"), title=f"Report of {args.experiment}")
+    found = trials_of_experiment(args.from_mlflow, args.experiment)
+    return _write(found, args, default=Path("report"), title=f"Report of {args.experiment}")
 
 
-def _write(
-    planned: list[PlannedTrial], lines: list[str], args: argparse.Namespace, *, default: Path, title: str
-) -> int:
+def _write(found: FoundTrials, args: argparse.Namespace, *, default: Path, title: str) -> int:
     """Write the report, print its tables, and say where it lies."""
     from experiments.reporting.details import details_of
     from experiments.reporting.files import write_report
     from experiments.reporting.frames import rounds_frame, trials_frame
-    from experiments.reporting.from_ledgers import with_missing_seeds
-    from experiments.reporting.paper_values import (
-        paper_table4,
-        paper_table5_last_accuracy,
-        paper_table7,
-        paper_table8,
-    )
+    from experiments.reporting.from_ledgers import cell_of, with_missing_seeds
+    from experiments.reporting.own_tables import own_tables
     from experiments.reporting.row_names import row_names
-    from experiments.reporting.tables import report_text, result_tables
+    from experiments.reporting.tables import report_text
 
-    planned, rows = with_missing_seeds(planned, row_names([each.trial for each in planned], ARMS))
-    names = dict(zip((each.fingerprint for each in planned), rows, strict=True))
+    named = [replace(each, arm=row) for each, row in zip(found.planned, row_names(found.planned, ARMS), strict=True)]
+    cells: dict[str, set[CellKey]] = {
+        command.title: {
+            cell_of(now)
+            for before, now in zip(found.planned, named, strict=True)
+            if (before.fingerprint, before.row) in found.by_command.get(command.name, ())
+        }
+        for command in TABLES
+    }
+    planned = with_missing_seeds(named)
     trials, rounds = trials_frame(planned), rounds_frame(planned)
-    for frame in (trials, rounds):
-        frame["strategy"] = frame["fingerprint"].map(names)
-    tables = result_tables(trials)
+    tables = list(own_tables(trials, rounds, cells, {command.title: command.tables for command in TABLES}))
     notes = [
-        *lines,
+        *found.lines,
+        *unique(note for command in TABLES if cells[command.title] for note in command.notes),
         "Made from records alone: a trial that never began is missing only where another row of its condition has the "
         "seed.",
     ]
+    paper: dict[str, dict[CellKey, float]] = {}
+    for command in reversed(TABLES):
+        for metric, values in command.paper().items():
+            paper.setdefault(metric, {}).update(values)
     files = write_report(
         args.output_dir or default,
         name="report",
@@ -135,10 +152,7 @@ def _write(
         rounds=rounds,
         notes=notes,
         details=details_of(planned),
-        paper={
-            "aubc_paper": paper_table8() | paper_table7() | paper_table4(),
-            "last_accuracy": paper_table5_last_accuracy(),
-        },
+        paper=paper,
     )
     print(report_text(tables, trials, notes=notes))
     if not args.quiet:

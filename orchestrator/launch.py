@@ -1,4 +1,8 @@
-"""What the last launch of a command was asked to run: kept in the output folder for those who watch it from outside."""
+"""What the last launch of a command was asked to run, kept in the output folder.
+
+It is read by those who watch the run from outside, and by reports made of records alone: records know a trial's
+settings, not the row of a table that it was run for.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from pathlib import Path
 
 from data.storage import write_text_atomically
 from orchestrator.output import OutputFolder
-from orchestrator.plan import PlannedTrial
+from orchestrator.plan import PlannedTrial, distinct
 
 VERSION = 1
 """Of the file."""
@@ -23,6 +27,8 @@ class LaunchedTrial:
     fingerprint: str
     label: str
     rounds: int
+    rows: tuple[str, ...] = ()
+    """The arms or strategies that it was planned for; none in files of before they were kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +44,16 @@ class Launch:
 
 def note_launch(output: OutputFolder, command: str, planned: Sequence[PlannedTrial]) -> None:
     """Keep what `command` is about to run, in place of its earlier launch; the folder is locked by the caller."""
-    trials = {
-        p.fingerprint: LaunchedTrial(fingerprint=p.fingerprint, label=p.trial.label, rounds=p.trial.rounds)
-        for p in planned
-    }
-    launch = Launch(command=command, time_ms=time.time_ns() // 1_000_000, trials=tuple(trials.values()))
+    rows: dict[str, list[str]] = {}
+    for p in planned:
+        rows.setdefault(p.fingerprint, []).append(p.row)
+    trials = tuple(
+        LaunchedTrial(
+            fingerprint=p.fingerprint, label=p.trial.label, rounds=p.trial.rounds, rows=tuple(rows[p.fingerprint])
+        )
+        for p in distinct(planned)
+    )
+    launch = Launch(command=command, time_ms=time.time_ns() // 1_000_000, trials=trials)
     write_text_atomically(_path(output.path, command), json.dumps({"version": VERSION, **asdict(launch)}) + "\n")
 
 
@@ -58,10 +69,15 @@ def last_launch(output: OutputFolder, command: str) -> Launch | None:
         content = json.loads(path.read_text())
         if content.pop("version") != VERSION:
             raise ValueError("it is of another version")
-        trials = tuple(LaunchedTrial(**trial) for trial in content.pop("trials"))
+        trials = tuple(LaunchedTrial(**{**each, "rows": tuple(each.get("rows", ()))}) for each in content.pop("trials"))
         return Launch(**content, trials=trials)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); the next run of {command}.py writes it anew") from None
+
+
+def launched_commands(output: OutputFolder) -> list[str]:
+    """Names of the commands that were launched in this folder, sorted."""
+    return sorted(path.stem.removeprefix("launch-") for path in output.path.glob("launch-*.json"))
 
 
 def _path(folder: Path, command: str) -> Path:

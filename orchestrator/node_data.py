@@ -17,8 +17,8 @@ from orchestrator.config import TrialConfig
 def enter_folder(folder: str) -> None:
     """Go to the folder that the command was called in, so that relative paths mean what they meant there.
 
-    Ray starts its workers elsewhere, and Tune moves each into a folder of its trial. A machine without that folder stays
-    where it is: what is read by an absolute path, or not at all, may still be there.
+    Ray starts its workers elsewhere, and Tune moves each into a folder of its trial. On a machine without that folder
+    they stay where they are: what is read by an absolute path, or not at all, may still be there.
     """
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         os.chdir(folder)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from experiments.reporting.from_ledgers import in_order
+from experiments.reporting.from_ledgers import FoundTrials, in_order
 from orchestrator.config import TrialConfig, make_trial
 from orchestrator.mirror import SETTINGS
 from orchestrator.plan import PlannedTrial
@@ -27,10 +27,10 @@ PHASES = ("query", "train", "evaluate")
 METRICS = ("accuracy", "precision", "num_id", "num_ood", "logit_scale", *(f"seconds/{phase}" for phase in PHASES))
 
 
-def trials_of_experiment(uri: str, experiment: str) -> tuple[list[PlannedTrial], list[str]]:
-    """The trials that an experiment holds, each once, and lines on what the server does not know.
+def trials_of_experiment(uri: str, experiment: str) -> FoundTrials:
+    """The trials that an experiment holds.
 
-    Of several runs of one trial (by fingerprint) the one with most rounds counts. What the queries picked, machines and
+    Of several runs of one trial (by fingerprint) and row the one with most rounds counts. Queries, machines and
     versions are not read: the server's metrics do not have them. Raises ValueError for a server that does not answer,
     an experiment that is not there or has no trial, and for a run whose settings are not this version's.
     """
@@ -42,14 +42,21 @@ def trials_of_experiment(uri: str, experiment: str) -> tuple[list[PlannedTrial],
     runs = [run for run in _runs(client, found.experiment_id) if "fingerprint" in run.data.tags]
     if not runs:
         raise ValueError(f"experiment '{experiment}' at {masked(uri)} has no trial yet")
-    chosen: dict[str, PlannedTrial] = {}
+    chosen: dict[tuple[str, str], PlannedTrial] = {}
+    by_command: dict[str, set[tuple[str, str]]] = {}
     with ThreadPoolExecutor(NUM_REQUESTS) as pool:
-        for planned in pool.map(lambda run: _as_planned(client, run), runs):
-            known_trial = chosen.setdefault(planned.fingerprint, planned)
-            if len(planned.records) > len(known_trial.records):
-                chosen[planned.fingerprint] = planned
+        for run, planned in zip(runs, pool.map(lambda run: _as_planned(client, run), runs), strict=True):
+            key = (planned.fingerprint, planned.row)
+            if len(planned.records) > len(chosen.setdefault(key, planned).records):
+                chosen[key] = planned
+            if "table" in run.data.tags:
+                by_command.setdefault(run.data.tags["table"], set()).add(key)
     line = f"Read from MLflow, experiment {experiment}; machines and versions are not among its metrics."
-    return in_order(list(chosen.values())), [line]
+    return FoundTrials(
+        planned=in_order(list(chosen.values())),
+        lines=[line],
+        by_command={command: frozenset(trials) for command, trials in by_command.items()},
+    )
 
 
 def _connect(uri: str) -> MlflowClient:
@@ -88,12 +95,13 @@ def _as_planned(client: MlflowClient, run: Run) -> PlannedTrial:
         data_fingerprint="",
         records=tuple(_records(client, run)),
         error=tags.get("error"),
+        arm=tags.get("arm", ""),
     )
 
 
 def _trial(run: Run) -> TrialConfig:
-    """The trial of a run, from its params: dotted names, values as Python writes them."""
-    settings: dict[str, Any] = {}
+    """The trial of a run, from its params (dotted names, values as JSON) and, of what may change later, its tags."""
+    settings: dict[str, Any] = {"rounds": int(run.data.tags["rounds"])} if "rounds" in run.data.tags else {}
     for name, text in run.data.params.items():
         *path, last = name.split(".")
         section = settings
@@ -112,10 +120,10 @@ def _known(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, 
 
 
 def _value(text: str) -> Any:
-    """What a param's text stands for: None, numbers, switches and lists as Python writes them, else the text."""
+    """What a param's text stands for (`orchestrator.mirror_content.as_text`): JSON, or else a text."""
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        return json.loads(text)
+    except ValueError:
         return text
 
 

@@ -1,4 +1,4 @@
-"""Names for the rows of a report made of records alone, which know settings but not what a table called them."""
+"""Names for the rows of a report made of records alone, which know settings, not always what a table called them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from models.recipes import named_recipe
 from orchestrator.config import TrialConfig
+from orchestrator.plan import PlannedTrial
 from strategies.registry import find_strategy
 
 Nested = Mapping[str, Any]
@@ -18,13 +19,15 @@ MOST_DIFFERENCES = 3
 """Settings that a name lists."""
 
 
-def row_names(trials: Sequence[TrialConfig], arms: Mapping[str, Nested]) -> list[str]:
-    """A name for each trial: an arm's that states its settings, else the strategy's.
+def row_names(planned: Sequence[PlannedTrial], arms: Mapping[str, Nested]) -> list[str]:
+    """A name for each trial: of the arm that it was planned for, else of one that states its settings, else the
+    strategy's.
 
-    Of several arms the one that states most. Trials of one data set and name whose settings differ all the same get
-    what differs from the most frequent settings behind the name: `vlpure (purity.fixed_scale=5.0)`.
+    Of several that state them the one that states most. Trials of one data set and name whose settings differ all the
+    same get what differs from the most frequent settings behind the name: `vlpure (purity.fixed_scale=5.0)`.
     """
-    names = [_arm_name(trial, arms) for trial in trials]
+    trials = [each.trial for each in planned]
+    names = [each.arm or _arm_name(each.trial, arms) for each in planned]
     variants = [json.dumps(dict(_settings_read(trial))) for trial in trials]
     counts: dict[tuple[str, str], Counter[str]] = {}
     for trial, name, variant in zip(trials, names, variants, strict=True):

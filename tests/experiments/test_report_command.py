@@ -14,8 +14,11 @@ import pytest
 from experiments.reporting.from_ledgers import trials_of_ledgers, with_missing_seeds
 from experiments.reporting.row_names import row_names
 from orchestrator.config import TrialConfig, make_trial
+from orchestrator.launch import note_launch
 from orchestrator.ledger import Ledger
-from orchestrator.output import open_output
+from orchestrator.mirror_content import GridCard
+from orchestrator.output import OutputFolder, open_output
+from orchestrator.plan import PlannedTrial
 from orchestrator.tracking import Mirror
 from tests.experiments import synthetic
 
@@ -60,17 +63,17 @@ def test_the_report_of_a_folder_has_its_values(tmp_path: Path) -> None:
 def test_folders_are_merged_and_a_trial_counts_once(tmp_path: Path) -> None:
     trials = synthetic.grid(seeds=range(3), **SMALL)
     first, second = write(tmp_path / "a", trials[:4]), write(tmp_path / "b", trials[2:])
-    planned, lines = trials_of_ledgers([first, second])
-    assert lines == []
-    assert [each.trial for each in planned] == sorted(trials, key=lambda each: (each.strategy, each.seed))
+    found = trials_of_ledgers([first, second])
+    assert (found.lines, found.by_command) == ([], {})
+    assert [each.trial for each in found.planned] == sorted(trials, key=lambda each: (each.strategy, each.seed))
 
 
 def test_of_two_the_longer_counts(tmp_path: Path) -> None:
     (trial,) = synthetic.grid(seeds=[0], **(SMALL | {"strategies": ("random",)}))
     ledger = Ledger(tmp_path / "a" / "ledger")
     ledger.append(synthetic.fingerprint(trial), trial.model_dump(mode="json"), synthetic.records_of(trial)[0])
-    (planned,), lines = trials_of_ledgers([tmp_path / "a", write(tmp_path / "b", [trial])])
-    assert (len(planned.records), lines) == (3, [])
+    found = trials_of_ledgers([tmp_path / "a", write(tmp_path / "b", [trial])])
+    assert ([len(each.records) for each in found.planned], found.lines) == ([3], [])
 
 
 def test_records_that_differ_are_named_and_the_first_count(tmp_path: Path) -> None:
@@ -80,9 +83,9 @@ def test_records_that_differ_are_named_and_the_first_count(tmp_path: Path) -> No
     for record in [records[0], replace(records[1], accuracy=0.5), records[2]]:
         other.append(synthetic.fingerprint(trial), trial.model_dump(mode="json"), record)
     first = write(tmp_path / "a", [trial])
-    (planned,), lines = trials_of_ledgers([first, tmp_path / "b"])
-    assert planned.records == tuple(records)
-    assert lines == [
+    found = trials_of_ledgers([first, tmp_path / "b"])
+    assert [each.records for each in found.planned] == [tuple(records)]
+    assert found.lines == [
         f"cifar10 mismatch 0.2 ood 0.2 random seed 0: round 1 in {tmp_path / 'b'} has other numbers than in {first}; "
         f"{first}'s count"
     ]
@@ -94,15 +97,14 @@ def test_more_rounds_than_the_first_settings_say_are_kept(tmp_path: Path) -> Non
     settings = trial.model_copy(update={"rounds": 2}).model_dump(mode="json")
     for record in synthetic.records_of(trial):
         ledger.append(synthetic.fingerprint(trial), settings, record)
-    (planned,), _ = trials_of_ledgers([tmp_path])
+    (planned,) = trials_of_ledgers([tmp_path]).planned
     assert (planned.trial.rounds, planned.is_finished) == (3, True)
 
 
 def test_a_seed_that_only_another_row_has_is_missing(tmp_path: Path) -> None:
     trials = synthetic.grid(seeds=range(2), **SMALL)
-    planned, _ = trials_of_ledgers([write(tmp_path, trials[:3])])
-    whole, rows = with_missing_seeds(planned, [each.trial.strategy for each in planned])
-    assert [(row, each.trial.seed, len(each.records)) for row, each in zip(rows, whole, strict=True)] == [
+    whole = with_missing_seeds(trials_of_ledgers([write(tmp_path, trials[:3])]).planned)
+    assert [(each.row, each.trial.seed, len(each.records)) for each in whole] == [
         ("random", 0, 3),
         ("random", 1, 3),
         ("vlpure", 0, 3),
@@ -114,6 +116,10 @@ def trial(strategy: str = "vlpure", **changes: Any) -> TrialConfig:
     """A trial with any setting changed."""
     axes = {"dataset": "cifar10", "mismatch_ratio": 0.2, "ood_ratio": 0.6, "strategy": strategy, "seed": 0}
     return make_trial(**(axes | changes))
+
+
+def planned_of(trial: TrialConfig, arm: str = "") -> PlannedTrial:
+    return PlannedTrial(trial=trial, fingerprint="", data_fingerprint="", arm=arm)
 
 
 ARMS = {
@@ -134,7 +140,14 @@ def test_rows_are_named_by_the_arm_that_states_most() -> None:
         trial("conf"),
         trial("conf", ood_ratio=0.1),
     ]
-    assert row_names(trials, ARMS) == ["vlpure", "vlpure-fixed-scale", "vlpure-bare", "vlpure-clip", "conf", "easy"]
+    assert row_names(list(map(planned_of, trials)), ARMS) == [
+        "vlpure",
+        "vlpure-fixed-scale",
+        "vlpure-bare",
+        "vlpure-clip",
+        "conf",
+        "easy",
+    ]
 
 
 def test_settings_that_no_arm_states_stand_behind_the_name() -> None:
@@ -147,7 +160,7 @@ def test_settings_that_no_arm_states_stand_behind_the_name() -> None:
         trial("conf", rounds=3),
         trial("conf", dataset="tiny-imagenet", budget=1000),  # another data set has settings of its own
     ]
-    assert row_names(trials, ARMS) == [
+    assert row_names(list(map(planned_of, trials)), ARMS) == [
         "vlpure",
         "vlpure",
         "vlpure (purity.fixed_scale=5.0)",
@@ -156,6 +169,46 @@ def test_settings_that_no_arm_states_stand_behind_the_name() -> None:
         "conf",
         "conf",
     ]
+
+
+def test_the_arm_that_a_trial_was_planned_for_names_its_row() -> None:
+    planned = [planned_of(trial(purity={"self_temperature": False}), arm="mine"), planned_of(trial("conf"))]
+    assert row_names(planned, ARMS) == ["mine", "conf"]
+
+
+def test_tables_and_rows_are_those_of_the_commands_that_ran_the_trials(tmp_path: Path) -> None:
+    condition = {"conditions": synthetic.CONDITIONS[:1], "recipe": {"name": "cpu"}, "rounds": 3, "seeds": range(2)}
+    plain = synthetic.grid(strategies=("random", "conf", "vlpure"), **condition)
+    bare = synthetic.grid(
+        strategies=("vlpure",), purity={"self_temperature": False, "visual_similarity": False}, **condition
+    )
+    ledger = synthetic.write_ledger(tmp_path / "run" / "ledger", [*plain, *bare])
+    output = OutputFolder(path=tmp_path / "run", grid_id=None)
+    without_random = [each for each in plain if each.strategy != "random"]
+    of_arms = [replace(each, arm="vlpure-bare") for each in synthetic.plan(bare, ledger)]
+    note_launch(output, "table7", [*synthetic.plan(without_random, ledger)[:2], *of_arms])
+    found = trials_of_ledgers([output.path])
+    assert [each.row for each in found.planned if each.trial.seed == 0] == ["random", "conf", "vlpure", "vlpure-bare"]
+    outcome = run(str(output.path))
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert "Table 7: AUBC" in outcome.stdout
+    assert "(conf)" in outcome.stdout  # the best baseline is one that was launched, in all its seeds
+    assert "fixed scale, no visual weights (vlpure-bare)" in outcome.stdout
+    assert "Without tuning the logit scale is 10" in outcome.stdout
+    assert "Others: cifar10: AUBC" in outcome.stdout
+    others = outcome.stdout.partition("Others:")[2]
+    assert "random" in others
+    assert "vlpure-bare" not in others.partition("Values:")[0]
+
+
+def test_a_launch_that_cannot_be_read_is_named_and_its_rows_guessed(tmp_path: Path) -> None:
+    write(tmp_path, synthetic.grid(seeds=range(1), **SMALL))
+    (tmp_path / "launch-table4.json").write_text("{")
+    found = trials_of_ledgers([tmp_path])
+    assert [each.row for each in found.planned] == ["random", "vlpure"]
+    (line,) = found.lines
+    assert "launch-table4.json cannot be read" in line
+    assert "guessed from the settings" in line
 
 
 BAD_INPUT = {
@@ -188,8 +241,7 @@ def test_an_empty_or_damaged_ledger_is_said(tmp_path: Path) -> None:
         trials_of_ledgers([tmp_path])
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_mlflow_alone_gives_the_same_tables(tmp_path: Path) -> None:
     trials = synthetic.grid(seeds=range(3), **SMALL)
     done, failed = trials[:-1], trials[-1]
@@ -199,7 +251,10 @@ def test_mlflow_alone_gives_the_same_tables(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     planned = synthetic.plan(trials, ledger)
     output = open_output(tmp_path / "run")
-    Mirror(planned, output, uri=uri, experiment="mine", title="Grid").catch_up(final=True)
+    note_launch(output, "table4", planned)
+    Mirror(planned, output, uri=uri, experiment="mine", card=GridCard(title="Grid", table="table4")).catch_up(
+        final=True
+    )
     from_folder = run(str(tmp_path / "run"), "-o", str(tmp_path / "one"), "-q")
     from_server = run("--from-mlflow", uri, "--experiment", "mine", "-o", str(tmp_path / "two"), "-q")
     assert (from_folder.returncode, from_server.returncode) == (0, 0), from_folder.stderr + from_server.stderr

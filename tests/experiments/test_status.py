@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from experiments.status import read_standing, show_status, status_lines
-from orchestrator.launch import last_launch, note_launch
+from orchestrator.launch import last_launch, launched_commands, note_launch
 from orchestrator.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial
 from orchestrator.records import RoundRecord
@@ -110,6 +112,26 @@ def test_it_is_quick_to_import_and_leaves_the_folder_alone(output: OutputFolder)
     assert done.returncode == 1, done.stderr  # two trials failed
     assert done.stdout.splitlines()[-1] == "[]"
     assert {path: path.stat().st_mtime_ns for path in [output.path, *output.path.rglob("*")]} == before
+
+
+def test_a_launch_knows_the_rows_of_a_trial(output: OutputFolder, planned_trial: Planned) -> None:
+    planned = [planned_trial(0), replace(planned_trial(0), arm="id-only"), planned_trial(1)]
+    note_launch(output, "table6", planned)
+    launched = last_launch(output, "table6")
+    assert launched is not None
+    assert [trial.rows for trial in launched.trials] == [("conf", "id-only"), ("conf",)]
+    assert launched_commands(output) == ["table4", "table6"]
+
+
+def test_a_launch_of_before_rows_were_kept_can_be_read(output: OutputFolder) -> None:
+    path = output.path / "launch-table4.json"
+    content = json.loads(path.read_text())
+    for trial in content["trials"]:
+        del trial["rows"]
+    path.write_text(json.dumps(content))
+    launched = last_launch(output, "table4")
+    assert launched is not None
+    assert [trial.rows for trial in launched.trials] == [()] * 5
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"version": 9}', '{"version": 1, "trials": [{}]}'])

@@ -154,7 +154,9 @@ def test_relative_paths_are_those_of_the_folder_it_is_called_in(tmp_path: Path, 
     write_drawings(tmp_path, num_train=2, num_test=1)
     images = os.path.relpath(tmp_path / "drawings", ROOT)
     words = ["--datasets", f"folder:{images}", "--strategies", "conf", "--seeds", "0", "--budget", "10"]
-    process = start(tmp_path / "out", shared_cache, *words, "--mismatch-ratios", "0.4", "--rounds", "2", "--no-tracking")
+    process = start(
+        tmp_path / "out", shared_cache, *words, "--mismatch-ratios", "0.4", "--rounds", "2", "--no-tracking"
+    )
     assert "[1/1]" in finish(process)
 
 
