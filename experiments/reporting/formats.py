@@ -27,12 +27,15 @@ def format_condition(condition: Condition) -> str:
 
 
 def format_estimate(value: Estimate | None, *, scale: float = 100.0, digits: int = DIGITS) -> str:
-    """`84.12 ± 1.03`, `84.12 ± ?` for one seed; says so where seeds are missing or no trial was planned.
+    """`84.12 ± 1.03`, `84.12 ± ?` for one seed; says so where seeds are missing, no trial was planned, or there is no
+    such value to be had (`none`).
 
     `scale` times the value is written: 100 makes shares percentages.
     """
     if value is None:
         return "not planned"
+    if value.num_planned == 0:
+        return "none"
     seeds = f"({value.num_seeds} of {value.num_planned} seeds)"
     if value.num_seeds == 0:
         return f"missing {seeds}"

@@ -48,6 +48,7 @@ class Estimate:
     num_seeds: int
     """Seeds that have a value."""
     num_planned: int
+    """Seeds that have one or are to have one; 0 where the trials have no such value: no query, no precision."""
     mean: float
     """NaN without a seed."""
     sd: float
@@ -93,14 +94,17 @@ def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
 def estimate_cells(trials: pd.DataFrame, metric: str) -> dict[CellKey, Estimate]:
     """The estimate of `metric` in each cell of `trials`, in order of first appearance.
 
-    Only trials with status "finished" count; the other rows of a cell are its missing seeds. Raises ValueError where a
+    Only trials with status "finished" count; the other rows of a cell are its missing seeds. Where trials are finished
+    and none has a value, as those of one round have no query, nothing is missing. Raises ValueError where a
     cell has a seed twice.
     """
     check_seeds(trials)
     estimates = {}
     for key, rows in trials.groupby(list(CellKey._fields), sort=False):
-        values = rows[metric].where(rows["status"] == "finished").astype(float)
-        estimates[cell_key(key)] = estimate(values)
+        is_finished = rows["status"] == "finished"
+        values = rows[metric].where(is_finished).astype(float)
+        has_such_values = values.notna().any() or not is_finished.any()
+        estimates[cell_key(key)] = estimate(values if has_such_values else [])
     return estimates
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from experiments.reporting.formats import format_estimate
 from experiments.reporting.paper_values import paper_table4
 from experiments.reporting.statistics import (
     CellKey,
@@ -83,6 +84,16 @@ def test_cells_come_in_order_of_first_appearance() -> None:
         Condition("digits", 0.2, 0.6),
         Condition("cifar10", 0.2, 0.6),
     ]
+
+
+def test_what_finished_trials_do_not_have_is_not_missing() -> None:
+    frame = pd.read_csv(GOLDEN / "trials.csv")
+    of_conf = (frame["dataset"] == "digits") & (frame["ood_ratio"] == 0.6) & (frame["strategy"] == "conf")
+    frame.loc[of_conf, "mean_precision"] = math.nan  # trials of one round query nothing
+    key = CellKey("digits", 0.2, 0.6, "conf")
+    assert format_estimate(estimate_cells(frame, "mean_precision")[key]) == "none"
+    frame.loc[of_conf, "status"] = "missing"
+    assert format_estimate(estimate_cells(frame, "mean_precision")[key]) == "missing (0 of 3 seeds)"
 
 
 def test_a_trial_listed_twice_is_refused() -> None:
