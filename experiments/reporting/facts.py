@@ -20,6 +20,8 @@ Environment = Mapping[str, Any]
 MOST_LISTED = 12
 """Cells with missing seeds that are named one by one."""
 MOST_VERSIONS = 4
+OF_MACHINE = ("device", "threads", "gpus", "host", "node")
+"""Keys of a record's environment that say on which machine it was made, and with how much of it."""
 CODE = ("version", "commit", "source")
 """Keys of a record's environment that say which code made it."""
 
@@ -124,8 +126,8 @@ def _device(environment: Environment) -> str:
 
 
 def _software(environment: Environment) -> str:
-    left_out = ("device", "threads", "gpus", *CODE)
-    return join(f"{name} {environment[name]}" for name in environment if name not in left_out) or "not recorded"
+    versions = [f"{name} {text}" for name, text in environment.items() if name not in (*OF_MACHINE, *CODE)]
+    return join(versions) or "not recorded"
 
 
 def _code(environment: Environment) -> str:

@@ -12,7 +12,15 @@ from experiments.reporting.facts import departure_facts, machine_facts, seed_fac
 from orchestrator.config import make_trial
 
 CPU = {"device": "Some CPU", "threads": 1, "torch": "2.11.0", "python": "3.11.9", "gpus": 0}
-GPU = CPU | {"device": "Some GPU", "threads": 2, "gpus": 0.25, "version": "0.1.0", "commit": "abc"}
+GPU = CPU | {
+    "device": "Some GPU",
+    "threads": 2,
+    "gpus": 0.25,
+    "version": "0.1.0",
+    "commit": "abc",
+    "host": "far-away",
+    "node": "6e0b3001",
+}
 
 
 def settings(dataset: str = "cifar10", strategy: str = "random", **changes: Any) -> dict[str, Any]:
