@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from data.progress import StepReporter
 from data.storage import write_atomically, write_text_atomically
 from experiments.figure_plan import PURITY_FIGURES, QUERY_MAP_FIGURE, FigurePlan
 from experiments.reporting.drawing import NothingToDraw, dataset_label, file_bytes
@@ -15,7 +17,9 @@ from orchestrator.config import TrialConfig
 from orchestrator.plan import PlannedTrial
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from orchestrator.scoring import LocalPurityScorer
 
@@ -86,19 +90,39 @@ class FigureMaker:
         from experiments.reporting.query_map import draw_map, map_caption, missing_notes
         from experiments.reporting.query_study import query_map
 
-        scorer = None
+        found = False
         for dataset in dict.fromkeys(each.trial.dataset for each in plan.trials):
             planned = [self._planned[each.arm, each.trial] for each in plan.trials if each.trial.dataset == dataset]
             if not any(record.queried_idx for p in planned for record in p.records):
                 continue
-            scorer = scorer or self._scorer(plan)
+            found = True
             self._tell(f"figure 12: embedding the pool of {planned[0].trial.dataset} in the plane")
-            drawn = query_map(planned, scorer)
+            if plan.studied:
+                features_AD = self._scorer(plan).bank(planned[0].data_fingerprint).features_AD.cpu().numpy()
+                drawn = query_map(planned, features_AD.__getitem__, embedded="CLIPN's image features")
+            else:
+                drawn = query_map(
+                    planned,
+                    partial(self._classifier_features, planned[0]),
+                    embedded="features of the classifier of round 0, which all strategies share,",
+                )
             name = f"figure12-{_file_name(dataset)}"
             caption, notes = map_caption(drawn, self._run), missing_notes(drawn)
             yield Picture(name=name, figure=draw_map(drawn), caption=caption, notes=notes)
-        if scorer is None:
+        if not found:
             raise NothingToDraw("figure 12: there is no query to draw yet")
+
+    def _classifier_features(self, planned: PlannedTrial, idx: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(N, D) what the classifier of round 0 sees in training images; trained here, since runs keep none."""
+        from orchestrator.local import initial_features
+
+        reporters: dict[int, StepReporter] = {}
+
+        def tell_steps(num_done: int, total: int) -> None:
+            what = "figure 12: training the classifier of round 0 (--embedding clipn needs none)"
+            reporters.setdefault(total, StepReporter(what, total, self._tell)).done(num_done)
+
+        return initial_features(planned, idx, classifiers=None, cpus=self._cpus, gpus=_num_gpus(), progress=tell_steps)
 
     def _scorer(self, plan: FigurePlan) -> LocalPurityScorer:
         """CLIPN's features of the data sets that the figure looks at."""
@@ -107,12 +131,9 @@ class FigureMaker:
             first.setdefault(each.trial.dataset, each.trial)
         trials = tuple(first.values())
         if trials not in self._scorers:
-            import torch  # only for figures that compute
-
             from orchestrator.local import local_scorer
 
-            gpus = 1 if torch.cuda.is_available() else 0
-            scorer = local_scorer(trials, cpus=self._cpus, gpus=gpus, progress=self._tell)
+            scorer = local_scorer(trials, cpus=self._cpus, gpus=_num_gpus(), progress=self._tell)
             assert scorer is not None, "the purity arm uses purity"
             self._scorers[trials] = scorer
         return self._scorers[trials]
@@ -148,3 +169,10 @@ def _writer(content: bytes) -> Callable[[BinaryIO], None]:
 def _file_name(dataset: str) -> str:
     """The data set's name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9]+", "-", dataset_label(dataset)).strip("-").lower()
+
+
+def _num_gpus() -> int:
+    """1 where there is a GPU to draw with."""
+    import torch  # only for figures that compute
+
+    return 1 if torch.cuda.is_available() else 0

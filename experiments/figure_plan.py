@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from data.naming import unknown_name
 from experiments.reporting.drawing import has_no_ratios
@@ -16,6 +17,8 @@ FIGURES = (5, 6, 7, 8, 9, 10, 11, 12)
 PURITY_FIGURES = (5, 6)
 """They need no trial to be run: initial labels, pool and CLIPN's features are enough."""
 QUERY_MAP_FIGURE = 12
+Embedding = Literal["classifier", "clipn"]
+"""Of what Figure 12 embeds the features."""
 PURITY_ARM, NO_VISUAL_ARM = "vlpure", "vlpure-no-visual"
 
 
@@ -42,7 +45,7 @@ def figure_numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
-def plan_figure(number: int, grid: GridConfig, overrides: Nested) -> FigurePlan:
+def plan_figure(number: int, grid: GridConfig, overrides: Nested, *, embedding: Embedding = "classifier") -> FigurePlan:
     """What a figure stands on, in the conditions of the grid.
 
     Figures 5, 6 and 12 look at one condition of each data set, that of the largest ratios, and 5 and 12 at its first
@@ -76,7 +79,7 @@ def plan_figure(number: int, grid: GridConfig, overrides: Nested) -> FigurePlan:
             return FigurePlan(
                 number=number,
                 trials=trials(strategies, **one_condition, **first_seed),
-                studied=trials([PURITY_ARM], **one_condition, **first_seed),
+                studied=trials([PURITY_ARM], **one_condition, **first_seed) if embedding == "clipn" else (),
             )
     return FigurePlan(number=number, trials=trials(arms), studied=())
 

@@ -40,6 +40,11 @@ def main() -> int:
         "accuracy over rounds by OOD and by mismatch ratio, 10 beside a pool without OOD images, 11 without visual "
         "weights, 12 queried images in the plane; or all (default: all)",
     )  # fmt: skip
+    figures.add_argument(
+        "--embedding", choices=("classifier", "clipn"), default="classifier",
+        help="what Figure 12 puts into the plane: features of the classifier of round 0, which is trained for it where "
+        "the figure is drawn (default), or CLIPN's, which are stored",
+    )  # fmt: skip
     figures.add_argument("--no-run", action="store_true", help="draw what is there; run no trial")
     return run_command(parser, _run)
 
@@ -48,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.status:
         return status_of(COMMAND, args)
     grid, overrides = grid_of(COMMAND, args), trial_overrides(args)
-    plans = [plan_figure(number, grid, overrides) for number in args.figure]
+    plans = [plan_figure(number, grid, overrides, embedding=args.embedding) for number in args.figure]
     # What is only looked at is checked like the rest: data, ratios and weights are there, or one line says what is not.
     studied = plan_trials([each for plan in plans for each in plan.studied], None)
     trials = list(dict.fromkeys(each for plan in plans for each in plan.trials))

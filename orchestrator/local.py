@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,10 +55,58 @@ def compute_trial(
     On a GPU: `deterministic` gives equal records for equal seeds, `plain_steps` launches each training step kernel by
     kernel. Raises ValueError where the data on this machine is not the data that the trial was planned with.
     """
-    trial = planned.trial
+    device = _device(cpus, gpus, deterministic=deterministic)
+    trajectory = _trajectory(
+        planned,
+        scorer=scorer,
+        classifiers=classifiers,
+        device=device,
+        progress=progress,
+        plain_steps=plain_steps,
+        gpus=gpus,
+    )
+    return trajectory.run(history, report)
+
+
+def initial_features(
+    planned: PlannedTrial,
+    idx: NDArray[np.int64],
+    *,
+    classifiers: Path | None,
+    cpus: int,
+    gpus: float,
+    progress: StepProgress | None = None,
+) -> NDArray[np.float32]:
+    """(N, D) features of the training images `idx` in the classifier of round 0, which the strategies of a seed share.
+
+    The one without a strategy's own head; trained where `classifiers` does not hold it. Raises as `compute_trial`.
+    """
+    plain = replace(planned, trial=planned.trial.model_copy(update={"strategy": "random"}))
+    device = _device(cpus, gpus)
+    trajectory = _trajectory(plain, scorer=None, classifiers=classifiers, device=device, progress=progress, gpus=gpus)
+    return trajectory.initial_outputs(idx).features_ND
+
+
+def _device(cpus: int, gpus: float, *, deterministic: bool = False) -> torch.device:
+    """What to compute on, set up for it."""
     use_threads(cpus)
     device = pick_device(gpus)
     use_arithmetic(device, deterministic=deterministic)
+    return device
+
+
+def _trajectory(
+    planned: PlannedTrial,
+    *,
+    scorer: PurityScorer | None,
+    classifiers: Path | None,
+    device: torch.device,
+    progress: StepProgress | None,
+    gpus: float,
+    plain_steps: bool = False,
+) -> Trajectory:
+    """The loop of a trial, with the data and the encoders that it needs."""
+    trial = planned.trial
     data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
     if data.fingerprint != planned.data_fingerprint:
         raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
@@ -70,7 +119,7 @@ def compute_trial(
             contrastive=lambda method: _encoder(trial, problem, method, device),
         )
     )
-    trajectory = Trajectory(
+    return Trajectory(
         trial,
         problem,
         strategy,
@@ -83,7 +132,6 @@ def compute_trial(
         plain_steps=plain_steps,
         gpus=gpus,
     )
-    return trajectory.run(history, report)
 
 
 def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[FeatureRows, FeatureRows] | None:
@@ -140,9 +188,7 @@ def local_scorer(
     needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn.source() for t in trials if t.uses_purity}
     if not needed:
         return None
-    use_threads(cpus)
-    device = pick_device(gpus)
-    use_arithmetic(device, deterministic=deterministic)
+    device = _device(cpus, gpus, deterministic=deterministic)
     vision_languages = {}
     for where, source in needed.items():
         data = cached_data_set(*where)

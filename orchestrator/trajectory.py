@@ -126,6 +126,10 @@ class Trajectory:
         self._classifiers.clear()
         return records
 
+    def initial_outputs(self, idx: IndexArray) -> ClassifierOutputs:
+        """What the classifier of round 0 says of training images `idx`; asked before `run`, of a trial as it begins."""
+        return self._predict(self._train(0), self._train_inputs, idx)
+
     def _replay(self, records: Sequence[RoundRecord]) -> None:
         """Buy again what the records say was bought, and check that the pool comes out the same."""
         for record in records:

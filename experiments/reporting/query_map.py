@@ -56,6 +56,8 @@ class QueryMap:
     """Strategy -> its queries; one or more."""
     missing: tuple[str, ...]
     """Strategies without a query so far."""
+    embedded: str
+    """What the plane is an embedding of."""
 
 
 def map_caption(query_map: QueryMap, run: str) -> str:
@@ -67,7 +69,7 @@ def map_caption(query_map: QueryMap, run: str) -> str:
     pool = "all" if drawn == query_map.num_pool else f"{drawn:,} drawn at random of"
     return (
         f"Figure 12. The images that each strategy asked for in all its queries{sample}, "
-        f"{condition_text(query_map.condition)}, seed {query_map.seed}. One t-SNE embedding of CLIPN's image features "
+        f"{condition_text(query_map.condition)}, seed {query_map.seed}. One t-SNE embedding of {query_map.embedded} "
         "for all panels; the truth comes from the oracle's side. Grey: the unlabelled pool at the start "
         f"({pool} {query_map.num_pool:,} images), ID images darker than OOD images. In the titles: ID images among all "
         "that were asked for." + "".join(f" {note}." for note in missing_notes(query_map)) + f" Run: {run}.\n"

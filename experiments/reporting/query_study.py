@@ -1,11 +1,11 @@
-"""The plane of Figure 12: a t-SNE embedding of a pool's CLIPN features, and where the queried images lie in it.
+"""The plane of Figure 12: a t-SNE embedding of the features of a pool, and where the queried images lie in it.
 
 Shapes: P points of the plane, D embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from experiments.reporting.statistics import Condition
 from orchestrator.local import cached_data_set
 from orchestrator.plan import PlannedTrial
 from orchestrator.problem import pose_problem
-from orchestrator.scoring import LocalPurityScorer
 
 IndexArray = NDArray[np.int64]
 
@@ -26,10 +25,13 @@ MOST_QUERIED = 300
 PERPLEXITY = 30.0
 
 
-def query_map(planned: Sequence[PlannedTrial], scorer: LocalPurityScorer) -> QueryMap:
+def query_map(
+    planned: Sequence[PlannedTrial], features_of: Callable[[IndexArray], NDArray[np.float32]], *, embedded: str
+) -> QueryMap:
     """The queries of trials of one condition and seed, strategy by strategy; one or more of them has a query.
 
-    The plane is the same for equal trials and records, whatever the machine's number of cores.
+    `features_of` gives a row a training image, and `embedded` says of what. The plane is the same for equal features
+    and records, whatever the machine's number of cores.
     """
     first = planned[0].trial
     data = cached_data_set(first.dataset, first.data_root, first.on_bad_image == "skip")
@@ -44,11 +46,10 @@ def query_map(planned: Sequence[PlannedTrial], scorer: LocalPurityScorer) -> Que
         pool_idx = np.random.default_rng(first.seed).choice(unlabelled_idx, MOST_POOL, replace=False)
     drawn = {strategy: evenly_spaced(idx, MOST_QUERIED) for strategy, idx in asked.items()}
     point_idx = np.unique(np.concatenate([pool_idx, *drawn.values()]))
-    features_PD = scorer.bank(data.fingerprint).features_AD.cpu().numpy()[point_idx]
     return QueryMap(
         condition=Condition(first.dataset, first.mismatch_ratio, first.ood_ratio),
         seed=first.seed,
-        points_P2=plane(features_PD, seed=first.seed),
+        points_P2=plane(features_of(point_idx), seed=first.seed),
         is_id_P=is_id_A[point_idx],
         pool=np.searchsorted(point_idx, np.sort(pool_idx)),
         num_pool=len(unlabelled_idx),
@@ -61,6 +62,7 @@ def query_map(planned: Sequence[PlannedTrial], scorer: LocalPurityScorer) -> Que
             for strategy, idx in asked.items()
         },
         missing=tuple(strategy for strategy in queried if strategy not in asked),
+        embedded=embedded,
     )
 
 
@@ -72,7 +74,7 @@ def evenly_spaced(idx: IndexArray, most: int) -> IndexArray:
 
 
 def plane(features_PD: NDArray[np.float32], *, seed: int) -> NDArray[np.float64]:
-    """(P, 2) t-SNE of unit features, started from their principal components; equal arguments give equal points."""
+    """(P, 2) t-SNE of features, started from their principal components; equal arguments give equal points."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 

@@ -156,14 +156,26 @@ def test_curves_are_drawn_without_torch_ray_or_mlflow(run_folder: Path) -> None:
     assert outcome.stdout.strip() == "[0, []]"
 
 
+def test_the_query_map_needs_no_clipn(command: Command, run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*WORDS, "--figure", "12", "--no-run", "-o", str(run_folder)) == 0
+    folder = run_folder / "figures"
+    assert {path.name for path in folder.iterdir()} == {f"figure12-digits.{suffix}" for suffix in ("png", "pdf", "txt")}
+    text = (folder / "figure12-digits.txt").read_text()
+    assert "Missing (no query yet): conf" in text
+    assert "embedding of features of the classifier of round 0, which all strategies share, for all panels" in text
+    assert "CLIPN" not in capsys.readouterr().out
+
+
 @pytest.mark.slow  # trains a stand-in CLIPN
 def test_the_figures_that_compute_are_drawn_on_the_demo(run_folder: Path, shared_cache: Path) -> None:
-    command = [sys.executable, "-m", "experiments.figures", *WORDS, "--figure", "5,6,12", "--no-run", "-o", run_folder]
+    words = ["--figure", "5,6,12", "--embedding", "clipn", "--no-run", "-o", str(run_folder)]
     outcome = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=True, timeout=230,
-        env=os.environ | {"VLPURE_CACHE": str(shared_cache)},
+        [sys.executable, "-m", "experiments.figures", *WORDS, *words], capture_output=True, text=True, check=True,
+        timeout=230, env=os.environ | {"VLPURE_CACHE": str(shared_cache)},
     )  # fmt: skip
     folder = run_folder / "figures"
     assert {path.name for path in folder.glob("*.png")} == {"figure5-digits.png", "figure6.png", "figure12-digits.png"}
     assert "figure 6: the purity step of digits" in outcome.stdout
-    assert "Missing (no query yet): conf" in (folder / "figure12-digits.txt").read_text()
+    text = (folder / "figure12-digits.txt").read_text()
+    assert "Missing (no query yet): conf" in text
+    assert "embedding of CLIPN's image features for all panels" in text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from numpy.typing import NDArray
 
+from data.imageset import DataSet
 from experiments.reporting import query_study
 from experiments.reporting.drawing import file_bytes
 from experiments.reporting.query_map import Queries, QueryMap, draw_map, map_caption, missing_notes
@@ -37,6 +39,11 @@ def planned(strategy: str, *queries: Sequence[int]) -> PlannedTrial:
     )  # fmt: skip
 
 
+def clipn_features(data: DataSet) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    """A row a training image."""
+    return scorer_of(data).bank(data.fingerprint).features_AD.numpy().__getitem__
+
+
 @pytest.fixture
 def pool() -> np.ndarray:
     """The unlabelled images of the trials."""
@@ -46,7 +53,7 @@ def pool() -> np.ndarray:
 def test_positions_are_those_of_the_queried_images(monkeypatch: pytest.MonkeyPatch, pool: np.ndarray) -> None:
     data = use_ten_classes(monkeypatch)
     trials = [planned("random", pool[:4], pool[10:14]), planned("vlpure", pool[5:9]), planned("conf")]
-    drawn = query_map(trials, scorer_of(data))
+    drawn = query_map(trials, clipn_features(data), embedded="features")
     assert drawn.num_pool == len(pool) == len(drawn.pool)
     np.testing.assert_array_equal(pool[drawn.queries["random"].shown], np.concatenate([pool[:4], pool[10:14]]))
     np.testing.assert_array_equal(pool[drawn.queries["vlpure"].shown], pool[5:9])
@@ -62,7 +69,7 @@ def test_a_large_pool_and_many_queries_are_drawn_in_part(monkeypatch: pytest.Mon
     data = use_ten_classes(monkeypatch)
     monkeypatch.setattr(query_study, "MOST_POOL", 20)
     monkeypatch.setattr(query_study, "MOST_QUERIED", 3)
-    drawn = query_map([planned("random", pool[:8])], scorer_of(data))
+    drawn = query_map([planned("random", pool[:8])], clipn_features(data), embedded="features")
     assert len(drawn.pool) == 20
     points = np.unique(np.concatenate([pool[[0, 4, 7]], np.random.default_rng(0).choice(pool, 20, replace=False)]))
     np.testing.assert_array_equal(points[drawn.queries["random"].shown], pool[[0, 4, 7]])
@@ -93,7 +100,7 @@ def hand_made(num_strategies: int = 2) -> QueryMap:
     return QueryMap(
         condition=Condition("digits", 0.4, 0.6), seed=0, points_P2=points, is_id_P=np.array([True, True, False, False]),
         pool=np.arange(4), num_pool=4, queries=dict.fromkeys(map("strategy-{}".format, range(num_strategies)), queries),
-        missing=("conf",),
+        missing=("conf",), embedded="features of something",
     )  # fmt: skip
 
 
@@ -123,6 +130,7 @@ def test_no_panel_is_cut(num_strategies: int) -> None:
 def test_the_caption_says_what_is_there_and_what_is_not() -> None:
     text = map_caption(hand_made(), "demo")
     assert "(all 4 images)" in text
+    assert "One t-SNE embedding of features of something for all panels" in text
     assert text.endswith("Missing (no query yet): conf. Run: demo.\n")
     assert missing_notes(hand_made()) == ("Missing (no query yet): conf",)
 

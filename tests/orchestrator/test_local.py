@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from data.registry import open_data_set
 from models.crops import CropBatches
+from models.outputs import ClassifierOutputs
 from orchestrator import local
 from orchestrator.config import make_trial
 from orchestrator.plan import PlannedTrial
@@ -18,14 +21,16 @@ from orchestrator.records import RoundRecord
 from orchestrator.trajectory import Trajectory
 
 
-def compute(recipe: dict[str, Any], *, strategy: str = "conf", rounds: int = 2, **how: Any) -> list[RoundRecord]:
+def planned_of(recipe: dict[str, Any], strategy: str = "conf", rounds: int = 2) -> PlannedTrial:
     trial = make_trial(
         dataset="digits", mismatch_ratio=0.2, ood_ratio=0.6, strategy=strategy, seed=0, rounds=rounds, budget=20,
         recipe=recipe,
     )  # fmt: skip
-    planned = PlannedTrial(
-        trial=trial, fingerprint="f" * 64, data_fingerprint=open_data_set("digits").fingerprint
-    )  # fmt: skip
+    return PlannedTrial(trial=trial, fingerprint="f" * 64, data_fingerprint=open_data_set("digits").fingerprint)
+
+
+def compute(recipe: dict[str, Any], *, strategy: str = "conf", rounds: int = 2, **how: Any) -> list[RoundRecord]:
+    planned = planned_of(recipe, strategy, rounds)
     return local.compute_trial(
         planned, scorer=None, history=[], report=lambda record: None, classifiers=None, cpus=1, gpus=0, **how
     )
@@ -58,6 +63,25 @@ def test_the_flags_reach_the_arithmetic_and_the_trainings(monkeypatch: pytest.Mo
     compute(TINY, rounds=1)
     assert told == [("cpu", True), ("cpu", False)]
     assert trained == [True, False]
+
+
+@pytest.mark.parametrize("strategy", ["conf", "ll"])
+def test_initial_features_are_those_that_a_plain_strategy_first_sees(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[NDArray[np.int64], ClassifierOutputs]] = []
+    predict = Trajectory._predict
+
+    def spy(self: Trajectory, network: nn.Module, images: Any, idx: NDArray[np.int64]) -> ClassifierOutputs:
+        outputs = predict(self, network, images, idx)
+        seen.append((idx, outputs))
+        return outputs
+
+    monkeypatch.setattr(Trajectory, "_predict", spy)
+    compute(TINY)  # CONF: the test images, then the pool, then the test images
+    idx, outputs = seen[1]
+    features = local.initial_features(planned_of(TINY, strategy), idx, classifiers=None, cpus=1, gpus=0)
+    np.testing.assert_array_equal(features, outputs.features_ND)
 
 
 @pytest.mark.slow
