@@ -69,7 +69,6 @@ def compiled(folder: Path, name: str) -> str:
     return log
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_it_compiles_by_itself_and_inside_a_document(tmp_path: Path) -> None:
     many = [table(30, label="x") for _ in range(20)]  # more floats than LaTeX holds back

@@ -185,7 +185,6 @@ def opened(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[bro
 needs_browser = pytest.mark.skipif(not browser.is_there(), reason="chromium and chromedriver are not installed")
 
 
-@pytest.mark.slow
 @needs_browser
 class TestInABrowser:
     """One browser for all, in the order of a reader."""
