@@ -128,7 +128,7 @@ def dress_panel(panel: Axes, *, tick_size: float, percent: bool = True) -> None:
     from matplotlib.ticker import PercentFormatter
 
     if percent:
-        panel.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+        panel.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     panel.tick_params(labelsize=tick_size)
     panel.grid(True, color="0.9", linewidth=0.6)
     panel.set_axisbelow(True)

@@ -7,9 +7,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
-from experiments.reporting.drawing import COLUMN_WIDTH, PAGE_WIDTH, FileFormat, file_bytes
+from experiments.reporting.drawing import COLUMN_WIDTH, PAGE_WIDTH, FileFormat, dress_panel, file_bytes, new_figure
 from experiments.reporting.round_figures import draw_page
 from experiments.reporting.round_pages import Page, round_pages
 from experiments.reporting.styles import STYLES, style_of
@@ -96,6 +98,25 @@ def test_axes_have_limits_that_can_be_compared() -> None:
     trials, rounds = frames(*GRID[:3])
     left, right = visible_panels(draw_page(round_pages(8, trials, rounds)[0]))
     assert left.get_ylim() == right.get_ylim()
+
+
+def test_labels_of_ticks_are_the_ticks_whatever_the_range() -> None:
+    figure, panel = panel_of([0.815, 0.98])
+    dress_panel(panel, tick_size=7)
+    figure.canvas.draw()
+    low, high = panel.get_ylim()
+    ticks = [value for value in panel.get_yticks() if low <= value <= high]
+    labels = [label.get_text() for label in panel.get_yticklabels()]
+    said = [float(text.removesuffix("%")) for text in labels if low <= float(text.removesuffix("%")) / 100 <= high]
+    np.testing.assert_allclose(said, 100 * np.array(ticks), atol=1e-9)
+
+
+def panel_of(heights: Sequence[float]) -> tuple[Figure, Axes]:
+    """A panel with a line through these heights."""
+    figure = new_figure(COLUMN_WIDTH, 2.5)
+    panel = figure.subplots()
+    panel.plot(heights)
+    return figure, panel
 
 
 @pytest.mark.parametrize("file_format", ["png", "pdf"])
