@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.addresses import check_tracking_uri, experiment_name, folder_path, ray_address
+from experiments.advice import slow_arithmetic
 from experiments.arms import ARMS
 from experiments.bill import bill_lines, this_machine
 from experiments.flags import (
@@ -179,7 +180,8 @@ def run_and_report(
         check_tracking_uri(uri, option=URI_VARIABLE if args.tracking_uri is None else "--tracking-uri")
     planned = plan_trials(trials, output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
-    for line in ignored_flags(args, [p.trial for p in planned]):
+    advice = slow_arithmetic((p.trial for p in planned), gpus=grid.run.gpus_per_trial)
+    for line in ignored_flags(args, [p.trial for p in planned]) + advice:
         progress.warn(line)
     progress.plan(command.title, output.path)
     if args.dry_run:

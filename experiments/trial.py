@@ -16,6 +16,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 from data.registry import split_protocol_of
 from experiments.addresses import folder_path
+from experiments.advice import slow_arithmetic
 from experiments.arms import ARMS
 from experiments.bill import this_machine
 from experiments.flags import (
@@ -85,7 +86,8 @@ def _run(args: argparse.Namespace) -> int:
     grid = _grid(args)
     (arm_trial,) = grid.arm_trials(trial_overrides(args))
     _check_machine(args)
-    for line in ignored_flags(args, [arm_trial.trial]):
+    advice = slow_arithmetic([arm_trial.trial], gpus=grid.run.gpus_per_trial)
+    for line in ignored_flags(args, [arm_trial.trial]) + advice:
         print(line, file=sys.stderr)
     kept = "nothing is kept without --output-dir"
     if args.output_dir is not None:
