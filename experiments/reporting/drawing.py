@@ -125,10 +125,8 @@ def reference_handle(label: str) -> Line2D:
 
 def dress_panel(panel: Axes, *, tick_size: float, percent: bool = True) -> None:
     """Faint grid behind the data, no frame above and to the right, shares in percent."""
-    from matplotlib.ticker import PercentFormatter
-
     if percent:
-        panel.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        panel.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")  # 97.5%, 100%: exact, and no longer
     panel.tick_params(labelsize=tick_size)
     panel.grid(True, color="0.9", linewidth=0.6)
     panel.set_axisbelow(True)
