@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from experiments.reporting.purity_study import (
     PLOTTED_SCALES,
     PurityStep,
+    _best_terms,
     example_sheet,
     first_purity_step,
     scale_sweep,
@@ -62,6 +64,16 @@ def test_all_terms_together_give_the_ood_score(step: PurityStep) -> None:
         joint = sum(term.prob * term.not_q for term in example.terms)
         assert example.ood_score * 4 <= 1 - joint + 1e-6
         assert len(example.terms) == 3
+
+
+def test_the_terms_shown_are_those_of_the_largest_products() -> None:
+    terms = _best_terms(
+        ["a", "b", "c", "d"],
+        torch.tensor([0.4, 0.3, 0.2, 0.1]),
+        torch.tensor([0.5, 0.5, 1.0, 1.0]),
+        torch.tensor([0.1, 1.0, 1.0, 1.0]),
+    )  # products 0.02, 0.15, 0.2, 0.1
+    assert [term.name for term in terms] == ["c", "b", "d"]
 
 
 def test_the_counts_are_of_the_whole_pool(step: PurityStep) -> None:
