@@ -94,10 +94,10 @@ def test_examples_are_neither_the_clearest_nor_the_closest(count: int, places: l
 def test_a_sweep_is_the_balanced_accuracy_of_the_scorers_own_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
     data = use_ten_classes(monkeypatch)
     scorer = scorer_of(data, noise=0.6)
-    sweep = scale_sweep(first_purity_step(trial_of(), scorer))
+    sweep = scale_sweep(first_purity_step(trial_of(ood_ratio=0.6), scorer))  # more OOD images than ID images
     assert tuple(sweep.scales_T) == PLOTTED_SCALES
     for scale in (0.5, 3.0, 25.0):
-        fixed = trial_of(purity=PurityOptions(self_temperature=False, fixed_scale=scale))
+        fixed = trial_of(ood_ratio=0.6, purity=PurityOptions(self_temperature=False, fixed_scale=scale))
         step = first_purity_step(fixed, scorer)
         right = step.scores.is_id == step.is_id_N
         expected = (right[step.is_id_N].mean() + right[~step.is_id_N].mean()) / 2
