@@ -71,7 +71,10 @@ def test_a_large_pool_and_many_queries_are_drawn_in_part(monkeypatch: pytest.Mon
     monkeypatch.setattr(query_study, "MOST_QUERIED", 3)
     drawn = query_map([planned("random", pool[:8])], clipn_features(data), embedded="features")
     assert len(drawn.pool) == 20
-    points = np.unique(np.concatenate([pool[[0, 4, 7]], np.random.default_rng(0).choice(pool, 20, replace=False)]))
+    behind = np.random.default_rng(0).choice(pool, 20, replace=False)
+    points = np.unique(np.concatenate([pool[[0, 4, 7]], behind]))
+    assert len(points) > 20  # some queried images are not among those behind
+    np.testing.assert_array_equal(points[drawn.pool], np.sort(behind))
     np.testing.assert_array_equal(points[drawn.queries["random"].shown], pool[[0, 4, 7]])
     assert drawn.queries["random"].num_queried == 8
     text = map_caption(drawn, "demo")
