@@ -62,6 +62,14 @@ def test_departures_name_setting_value_and_rows() -> None:
     ]
 
 
+def test_another_recipe_is_a_departure() -> None:
+    shorter = {"recipe": {"name": "paper-cifar", "precision": "fp32", "steps": 300}}
+    assert departures([("random", settings(**shorter))]) == [
+        "recipe.steps 300 (paper: 20000)",
+        "recipe.precision fp32 (paper: bf16)",
+    ]
+
+
 def test_options_that_a_strategy_does_not_read_are_no_departure() -> None:
     options = {"lfosa": {"epochs": 5}}
     assert departures([("random", settings(options=options, **PAPER))]) == []
