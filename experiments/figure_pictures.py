@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -113,16 +113,18 @@ class FigureMaker:
             raise NothingToDraw("figure 12: there is no query to draw yet")
 
     def _classifier_features(self, planned: PlannedTrial, idx: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(N, D) what the classifier of round 0 sees in training images; trained here, since runs keep none."""
+        """(N, D) what the classifier of round 0 sees in training images."""
         from orchestrator.local import initial_features
 
-        reporters: dict[int, StepReporter] = {}
-
-        def tell_steps(num_done: int, total: int) -> None:
-            what = "figure 12: training the classifier of round 0 (--embedding clipn needs none)"
-            reporters.setdefault(total, StepReporter(what, total, self._tell)).done(num_done)
-
-        return initial_features(planned, idx, classifiers=None, cpus=self._cpus, gpus=_num_gpus(), progress=tell_steps)
+        what = "figure 12: training the classifier of round 0 (--embedding clipn needs none)"
+        reporter = cache(lambda total: StepReporter(what, total, self._tell))
+        return initial_features(
+            planned,
+            idx,
+            cpus=self._cpus,
+            gpus=_num_gpus(),
+            progress=lambda num_done, total: reporter(total).done(num_done),
+        )
 
     def _scorer(self, plan: FigurePlan) -> LocalPurityScorer:
         """CLIPN's features of the data sets that the figure looks at."""

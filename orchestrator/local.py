@@ -72,18 +72,17 @@ def initial_features(
     planned: PlannedTrial,
     idx: NDArray[np.int64],
     *,
-    classifiers: Path | None,
     cpus: int,
     gpus: float,
     progress: StepProgress | None = None,
 ) -> NDArray[np.float32]:
     """(N, D) features of the training images `idx` in the classifier of round 0, which the strategies of a seed share.
 
-    The one without a strategy's own head; trained where `classifiers` does not hold it. Raises as `compute_trial`.
+    The one without a strategy's own head; it is trained here, since a run keeps none. Raises as `compute_trial`.
     """
     plain = replace(planned, trial=planned.trial.model_copy(update={"strategy": "random"}))
     device = _device(cpus, gpus)
-    trajectory = _trajectory(plain, scorer=None, classifiers=classifiers, device=device, progress=progress, gpus=gpus)
+    trajectory = _trajectory(plain, scorer=None, classifiers=None, device=device, progress=progress, gpus=gpus)
     return trajectory.initial_outputs(idx).features_ND
 
 

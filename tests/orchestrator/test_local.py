@@ -80,7 +80,7 @@ def test_initial_features_are_those_that_a_plain_strategy_first_sees(
     monkeypatch.setattr(Trajectory, "_predict", spy)
     compute(TINY)  # CONF: the test images, then the pool, then the test images
     idx, outputs = seen[1]
-    features = local.initial_features(planned_of(TINY, strategy), idx, classifiers=None, cpus=1, gpus=0)
+    features = local.initial_features(planned_of(TINY, strategy), idx, cpus=1, gpus=0)
     np.testing.assert_array_equal(features, outputs.features_ND)
 
 
