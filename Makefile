@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint type smoke docs clean
+.PHONY: help setup demo test lint type smoke same-numbers docs clean
 
 # Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -19,7 +19,7 @@ PACKAGES := $(VENV)/.packages-installed
 PROJECT := $(VENV)/.project-installed
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(PROJECT)  ## make .venv with the exact packages of constraints.txt and this project (editable)
 	@:
@@ -61,6 +61,11 @@ smoke: setup  ## the real commands, shortened, into build/smoke: a trial, tables
 	test -s $(SMOKE)/report/index.html && test -n "$$(ls $(SMOKE)/run/figures/*.png)"
 	for table in 4 5 6 7 8; do \
 		test -s $(SMOKE)/run/table$$table/table$$table.md && test -s $(SMOKE)/run/table$$table/trials.csv || exit 1; done
+
+# The guard of a change that must not move a number: the same seeded grid from the commit BASE and from the working tree.
+BASE ?= HEAD
+same-numbers: setup  ## compare a seeded run's fingerprints and records with those of the commit BASE (default: HEAD)
+	$(BIN)/python tests/same_numbers.py $(BASE) $(ARGS)
 
 docs: setup  ## write docs/strategies.md from the code
 	$(BIN)/python experiments/strategies_page.py
