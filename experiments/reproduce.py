@@ -10,9 +10,8 @@ from typing import Any
 
 from experiments.flags import PRESETS
 from models.recipes import RECIPES
-from orchestrator.config import TrialConfig
+from orchestrator.config import TrialConfig, flat
 from orchestrator.grid import GridConfig, Nested, load_preset, merge, parse_overrides, read_yaml
-from strategies.registry import find_strategy
 
 AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")
 FLAGS = {"rounds": "--rounds", "budget": "--budget", "data_root": "--data-root", "on_bad_image": "--on-bad-image"}
@@ -26,19 +25,14 @@ def trial_command(trial: TrialConfig) -> str:
     trial of that line has the same fingerprint. Raises ValueError for a trial that no preset can be turned into.
     """
     axes = [word for name in AXES for word in (f"--{name.replace('_', '-')}", str(getattr(trial, name)))]
-    words = _setting_words(trial.dataset, json.dumps(_settings_read(trial), sort_keys=True))
+    words = _setting_words(trial.dataset, json.dumps(_wanted(trial), sort_keys=True))
     return shlex.join(["python", "experiments/trial.py", *axes, *words])
 
 
-def _settings_read(trial: TrialConfig) -> Nested:
-    """The settings of a trial beside its axes, without those that only other strategies read."""
-    settings: Nested = trial.model_dump(mode="json", exclude=set(AXES))
-    sections = find_strategy(trial.strategy).sections
-    settings["options"] = {name: value for name, value in settings["options"].items() if name in sections}
-    for name, is_read in (("purity", trial.uses_purity), ("clipn", trial.uses_clipn)):
-        if not is_read:
-            del settings[name]
-    return settings
+def _wanted(trial: TrialConfig) -> Nested:
+    """The settings of a trial beside its axes: what its numbers depend on, and what trial.py has a flag for."""
+    read = {path: value for path, value in trial.settings_read().items() if path not in AXES}
+    return read | trial.model_dump(mode="json", include=set(FLAGS))
 
 
 @lru_cache(maxsize=256)
@@ -92,37 +86,21 @@ def _settings(grid: GridConfig, overrides: Nested) -> Nested | None:
         (trial,) = grid.trials(overrides)
     except ValueError:
         return None
-    settings: Nested = trial.model_dump(mode="json", exclude=set(AXES))
-    return settings
+    return flat(trial.model_dump(mode="json", exclude=set(AXES)))
 
 
 def _differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What has to be set for `base` to become `wanted`: by flag, and by --set."""
     flags: dict[str, Any] = {}
     assignments = []
-    for path, value in _leaves(wanted):
-        if _at(base, path) == value:
+    for path, value in wanted.items():
+        if base[path] == value:
             continue
-        if path[0] in FLAGS and value is not None:
-            flags[path[0]] = value
+        if path in FLAGS and value is not None:
+            flags[path] = value
         else:
-            assignments.append(f"{'.'.join(path)}={_yaml(value)}")
+            assignments.append(f"{path}={_yaml(value)}")
     return flags, assignments
-
-
-def _leaves(settings: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, (*path, name))
-        else:
-            yield (*path, name), value
-
-
-def _at(settings: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = settings
-    for name in path:
-        value = value[name]
-    return value
 
 
 def _yaml(value: Any) -> str:

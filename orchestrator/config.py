@@ -133,6 +133,20 @@ class TrialConfig(Settings):
             condition = f"{self.num_id_classes} ID classes"
         return f"{self.dataset} {condition} {arm} seed {self.seed}"
 
+    def settings_read(self) -> dict[str, Any]:
+        """Dotted name -> plain value of every setting that its numbers depend on, its axes included.
+
+        The one answer to that question: MLflow's params, the names of rows, departures from the paper and the command
+        that reruns a trial are made of it. Not in it: where files lie, the number of rounds, and what only other
+        strategies, detectors or split protocols read.
+        """
+        unread = {"rounds", "data_root", "on_bad_image", "options"}
+        unread |= set() if self.uses_purity else {"purity"}
+        unread |= set() if self.uses_clipn else {"clipn"}
+        unread |= set() if split_protocol_of(self.dataset) == "domain" else {"num_id_classes"}
+        settings = self.model_dump(mode="json", exclude=unread)
+        return flat(settings | {"options": self.options.read_by(find_strategy(self.strategy).sections)})
+
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
         """64 hex digits of all that changes the records, and of nothing else.
 
@@ -175,6 +189,14 @@ class TrialConfig(Settings):
         if self.recipe.encoder is not None:
             recipe["encoder"] = EncoderName.parse(self.recipe.encoder).identity(clipn=clipn_identity)
         return recipe
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level with dotted names."""
+    flattened: dict[str, Any] = {}
+    for name, value in settings.items():
+        flattened |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flattened
 
 
 def make_trial(**settings: Any) -> TrialConfig:

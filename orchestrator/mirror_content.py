@@ -10,14 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from data.code_version import code_version
-from orchestrator.config import TrialConfig
+from orchestrator.config import TrialConfig, flat
 from orchestrator.metrics import cumulative_precision, summarise
 from orchestrator.plan import PlannedTrial
 from orchestrator.records import RoundRecord
-from strategies.registry import find_strategy
 
 PACKAGES = ("mlflow", "numpy", "ray", "torch")
 """Whose versions are noted with a grid."""
+FILES = ("clipn.checkpoint", "clipn.templates")
+"""Settings that say where files lie."""
 TRIAL_AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "arm", "seed")
 """The tags by which trials are grouped."""
 
@@ -101,13 +102,7 @@ def trial_params(trial: TrialConfig) -> dict[str, str]:
     Not in it: the number of rounds and where files lie. Those may change while the trial stays the same, and MLflow's
     params may not.
     """
-    settings = trial.model_dump(mode="json", exclude={"rounds", "data_root", "options", "purity", "clipn"})
-    settings["options"] = trial.options.read_by(find_strategy(trial.strategy).sections)
-    if trial.uses_purity:
-        settings["purity"] = trial.purity.model_dump(mode="json")
-    if trial.uses_clipn:
-        settings["clipn"] = trial.clipn.model_dump(mode="json", exclude={"checkpoint", "templates"})
-    return {name: as_text(value)[:6000] for name, value in flat(settings).items()}
+    return {name: as_text(value)[:6000] for name, value in trial.settings_read().items() if name not in FILES}
 
 
 def trial_metrics(records: Sequence[RoundRecord], *, start: int, rounds: int) -> list[tuple[str, float, int, int]]:
@@ -156,17 +151,6 @@ def trial_files(trial: TrialConfig, records: Sequence[RoundRecord]) -> dict[str,
         "records.json": json.dumps([record.numbers() for record in records], indent=1),
         "queried_idx.csv": "\n".join(["round,rank,image", *queries, ""]),
     }
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level with dotted names."""
-    flattened: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flattened |= flat(value, f"{prefix}{name}.")
-        else:
-            flattened[f"{prefix}{name}"] = value
-    return flattened
 
 
 def as_text(value: Any) -> str:

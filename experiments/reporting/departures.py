@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,10 +11,10 @@ from data.registry import split_protocol_of
 from experiments.flags import PRESETS
 from experiments.reporting.formats import join
 from experiments.reporting.statistics import unique
+from orchestrator.config import TrialConfig, flat
 from orchestrator.grid import load_preset
-from strategies.registry import find_strategy
 
-OF_NO_NUMBER = ("data_root", "on_bad_image", "dataset", "seed", "mismatch_ratio", "ood_ratio", "strategy")
+OF_NO_NUMBER = ("dataset", "seed", "mismatch_ratio", "ood_ratio", "strategy", "recipe.eval_batch_size")
 """Settings that are axes, or change no number."""
 OF_WEIGHTS = ("clipn.checkpoint", "clipn.pretrained", "clipn.model", "clipn.templates")
 """Which CLIPN: said in words."""
@@ -42,18 +42,15 @@ def departures(trials: Sequence[tuple[str, Settings]]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _departures_of(settings_text: str) -> tuple[str, ...]:
-    settings = json.loads(settings_text)
-    paper = _paper_settings(str(settings["dataset"]))
-    lines = []
-    for path, value in _leaves(settings):
-        name = ".".join(path)
-        if path[0] in OF_NO_NUMBER or name in OF_WEIGHTS or not _is_read(path, settings):
-            continue
-        of_paper = _at(paper, path)
-        if value != of_paper:
-            lines.append(f"{name} {_text(value)} (paper: {_text(of_paper)})")
-    if _reads_clipn(settings):
-        lines += _weights_line(settings["clipn"])
+    trial = TrialConfig.model_validate_json(settings_text)
+    paper = _paper_settings(trial.dataset)
+    lines = [
+        f"{name} {_text(value)} (paper: {_text(paper.get(name))})"
+        for name, value in ({"rounds": trial.rounds} | trial.settings_read()).items()
+        if name not in OF_NO_NUMBER and name not in OF_WEIGHTS and value != paper.get(name)
+    ]
+    if trial.uses_clipn:
+        lines += _weights_line(json.loads(settings_text)["clipn"])
     return tuple(lines)
 
 
@@ -75,44 +72,11 @@ def _paper_settings(dataset: str) -> Settings:
         "datasets": (known,), "mismatch_ratios": (0.5,), "ood_ratios": (0.5,), "strategies": ("random",), "seeds": (0,),
     }  # fmt: skip
     (trial,) = load_preset(PRESETS, "domainnet" if is_domain else "paper", axes, {}).trials()
-    settings: Settings = trial.model_dump(mode="json")
-    return settings
+    return flat(trial.model_dump(mode="json"))
 
 
 def _is_in_paper(dataset: str) -> bool:
     return dataset in PAPER_DATASETS or split_protocol_of(dataset) == "domain"
-
-
-def _is_read(path: Sequence[str], settings: Settings) -> bool:
-    """Whether the trial reads a setting."""
-    if path[0] == "options":
-        return path[1] in find_strategy(settings["strategy"]).sections
-    if path[0] == "num_id_classes":
-        return split_protocol_of(settings["dataset"]) == "domain"
-    if path[0] == "purity":
-        return find_strategy(settings["strategy"]).uses_purity
-    if path[0] == "clipn":
-        return _reads_clipn(settings)
-    return path[-1] != "eval_batch_size"
-
-
-def _reads_clipn(settings: Settings) -> bool:
-    return find_strategy(settings["strategy"]).uses_purity or settings["recipe"]["encoder"] == "clipn"
-
-
-def _leaves(settings: Settings, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, (*path, name))
-        else:
-            yield (*path, name), value
-
-
-def _at(settings: Settings, path: Sequence[str]) -> Any:
-    value: Any = settings
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def _text(value: Any) -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.recipes import named_recipe
-from orchestrator.config import TrialConfig
+from orchestrator.config import TrialConfig, flat
+from orchestrator.mirror_content import as_text
 from orchestrator.plan import PlannedTrial
-from strategies.registry import find_strategy
 
 Nested = Mapping[str, Any]
 AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")
-OF_NO_NUMBER = ("rounds", "data_root", "on_bad_image")
 MOST_DIFFERENCES = 3
 """Settings that a name lists."""
 
@@ -28,7 +27,10 @@ def row_names(planned: Sequence[PlannedTrial], arms: Mapping[str, Nested]) -> li
     """
     trials = [each.trial for each in planned]
     names = [each.arm or _arm_name(each.trial, arms) for each in planned]
-    variants = [json.dumps(dict(_settings_read(trial))) for trial in trials]
+    variants = [
+        json.dumps({path: value for path, value in trial.settings_read().items() if path not in AXES})
+        for trial in trials
+    ]
     counts: dict[tuple[str, str], Counter[str]] = {}
     for trial, name, variant in zip(trials, names, variants, strict=True):
         counts.setdefault((trial.dataset, name), Counter())[variant] += 1
@@ -41,54 +43,24 @@ def row_names(planned: Sequence[PlannedTrial], arms: Mapping[str, Nested]) -> li
 
 
 def _arm_name(trial: TrialConfig, arms: Mapping[str, Nested]) -> str:
-    settings = trial.model_dump(mode="json")
-    stated = {name: dict(_leaves(_expanded(arm))) for name, arm in arms.items()}
+    settings = flat(trial.model_dump(mode="json"))
+    stated = {name: _stated(arm) for name, arm in arms.items()}
     fitting = [
         name
         for name, leaves in stated.items()
-        if leaves["strategy"] == trial.strategy and all(_at(settings, path) == value for path, value in leaves.items())
+        if leaves["strategy"] == trial.strategy and all(settings.get(path) == value for path, value in leaves.items())
     ]
     return max(fitting, key=lambda name: len(stated[name]), default=trial.strategy)
 
 
-def _expanded(arm: Nested) -> Nested:
-    """An arm's settings with its recipe's name replaced by what the recipe says."""
-    return {**arm, "recipe": named_recipe(arm["recipe"])} if "recipe" in arm else arm
-
-
-def _settings_read(trial: TrialConfig) -> Iterator[tuple[str, Any]]:
-    """The settings that change the trial's numbers, beside its axes."""
-    sections = find_strategy(trial.strategy).sections
-    for path, value in _leaves(trial.model_dump(mode="json", exclude=set(AXES) | set(OF_NO_NUMBER))):
-        section, _, rest = path.partition(".")
-        if section == "options" and rest.partition(".")[0] not in sections:
-            continue
-        if (section == "purity" and not trial.uses_purity) or (section == "clipn" and not trial.uses_clipn):
-            continue
-        yield path, value
+def _stated(arm: Nested) -> Nested:
+    """What an arm says, its recipe's name replaced by what the recipe says; lists, as in JSON."""
+    expanded = {**arm, "recipe": named_recipe(arm["recipe"])} if "recipe" in arm else arm
+    return {path: list(value) if isinstance(value, tuple) else value for path, value in flat(expanded).items()}
 
 
 def _difference(usual: Nested, settings: Nested) -> str:
     """What differs, as `--set` would say it."""
-    differing = [f"{path}={_text(value)}" for path, value in settings.items() if usual.get(path, ...) != value]
+    differing = [f"{path}={as_text(value)}" for path, value in settings.items() if usual.get(path, ...) != value]
     more = len(differing) - MOST_DIFFERENCES
     return ", ".join(differing[:MOST_DIFFERENCES] + ([f"and {more} more"] if more > 0 else []))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _leaves(settings: Nested, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value
-
-
-def _at(settings: Nested, path: str) -> Any:
-    value: Any = settings
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
