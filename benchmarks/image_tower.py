@@ -35,9 +35,9 @@ def main() -> int:
     args = _parser().parse_args()
     import torch
 
-    from models.clipn import Clipn
-    from models.clipn_source import clip_config
-    from models.devices import describe_environment
+    from models.clipn.model import Clipn
+    from models.clipn.source import clip_config
+    from models.device import describe_environment
 
     torch.set_num_threads(1)
     device = torch.device(args.device)

@@ -88,9 +88,9 @@ def _report_encoding(args: argparse.Namespace) -> float | None:
     import numpy as np
 
     from data.imageset import ArrayImages
-    from models.clipn import Clipn
-    from models.clipn_features import ImageRows
-    from models.clipn_source import clip_config
+    from models.clipn.encode import ImageRows
+    from models.clipn.model import Clipn
+    from models.clipn.source import clip_config
 
     pixels = np.random.default_rng(0).integers(0, 256, (args.images, 32, 32, 3), dtype=np.uint8)
     rows = ImageRows(Clipn(clip_config(args.model)).eval(), ArrayImages(pixels))
@@ -109,7 +109,7 @@ def _report_search(num_classes: int, num_labelled: int, args: argparse.Namespace
     import numpy as np
     import torch
 
-    from models.vision_language import VisionLanguage
+    from models.clipn.features import VisionLanguage
     from orchestrator.scoring import LocalPurityScorer
 
     given = _make_round(num_classes, num_labelled, args.pool)

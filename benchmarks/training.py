@@ -43,13 +43,13 @@ from data.imageset import ArrayImages
 from data.registry import open_data_set
 from data.splits import draw_split
 from experiments.reporting.statistics import estimate
-from models.batches import Normalise
-from models.classifiers import build_classifier
-from models.devices import autocast
-from models.inference import predict
-from models.recipe import Recipe
-from models.recipes import named_recipe
-from models.training import fit
+from models.classifier.fit import fit
+from models.classifier.inputs import Normalise
+from models.classifier.networks import build_classifier
+from models.classifier.predict import predict
+from models.classifier.recipe import Recipe
+from models.classifier.recipes import named_recipe
+from models.device import autocast
 
 NUM_CLASSES = 4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)

@@ -20,9 +20,9 @@ from data.imageset import DataSet, Images
 from data.naming import unknown_name
 from data.splits import draw_split
 from data.storage import content_hash, file_hash, file_lock, write_text_atomically
-from models.clipn_quality import DetectionQuality
-from models.clipn_recipe import SmallClipnRecipe
-from models.prompts import DEFAULT_TEMPLATES_HASH
+from models.clipn.prompts import DEFAULT_TEMPLATES_HASH
+from models.clipn.quality import DetectionQuality
+from models.clipn.recipe import SmallClipnRecipe
 
 _SEEDS = (0, 1)
 """Trials whose ID classes the report takes where none are given."""

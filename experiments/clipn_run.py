@@ -22,17 +22,17 @@ from data.imageset import DataSet, Images, IndexArray
 from data.progress import Progress
 from data.storage import write_text_atomically
 from experiments.clipn_job import ClassLabels, ClipnJob, OutputFiles, Report
-from models.clip_pretrained import load_pretrained_clip
-from models.clipn import Clipn
-from models.clipn_captions import Captions, ClassCaptions, PairCaptions
-from models.clipn_checkpoint import save_clipn
-from models.clipn_features import ImageRows
-from models.clipn_quality import measure_detection, zero_shot_accuracy
-from models.clipn_snapshots import FileSnapshots
-from models.clipn_training import CaptionedImages, new_clipn, train_clip, train_no_tower
-from models.devices import use_threads
-from models.prompts import class_phrases, default_templates
-from models.text_features import encode_classes, tokenize_classes
+from models.clipn.captions import Captions, ClassCaptions, PairCaptions
+from models.clipn.encode import ImageRows
+from models.clipn.model import Clipn
+from models.clipn.pretrained import load_pretrained_clip
+from models.clipn.prompts import class_phrases, default_templates
+from models.clipn.quality import measure_detection, zero_shot_accuracy
+from models.clipn.snapshots import FileSnapshots
+from models.clipn.text_features import encode_classes, tokenize_classes
+from models.clipn.training import CaptionedImages, new_clipn, train_clip, train_no_tower
+from models.clipn.weights import save_clipn
+from models.device import use_threads
 
 
 def train_and_report(

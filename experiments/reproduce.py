@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from experiments.flags import PRESETS
-from models.recipes import RECIPES
+from models.classifier.recipes import RECIPES
 from orchestrator.config import TrialConfig, flat
 from orchestrator.grid import GridConfig, Nested, load_preset, merge, parse_overrides, read_yaml
 

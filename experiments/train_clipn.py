@@ -21,15 +21,15 @@ from data.registry import open_data_set, split_protocol_of
 from data.sources.pairs import read_pairs
 from experiments.clipn_job import ClassLabels, ClipnJob, OutputFiles, choose_images, name_id_sets, trained_classes
 from experiments.flags import DONE, CommandParser, add_output_flags, comma_list, run_command
-from models.clipn_recipe import (
+from models.clipn.prompts import class_phrases
+from models.clipn.recipe import (
     ClipRecipe,
     NoTowerRecipe,
     SmallClipnRecipe,
     small_clip_config,
     small_resnet_config,
 )
-from models.clipn_source import DEFAULT_MODEL, clip_config
-from models.prompts import class_phrases
+from models.clipn.source import DEFAULT_MODEL, clip_config
 
 SMALLEST_RESNET = 32
 """Images of this size (pixels) and above get a ResNet by default; it halves them five times."""

@@ -107,7 +107,7 @@ def _check_machine(args: argparse.Namespace) -> None:
     if args.cpus_per_trial is not None and args.cpus_per_trial > cpus:
         raise ValueError(f"--cpus-per-trial is {args.cpus_per_trial}, but this machine has {cpus} CPU(s)")
     if args.gpus_per_trial:
-        from models.devices import pick_device  # torch: asked only where a GPU is wanted
+        from models.device import pick_device  # torch: asked only where a GPU is wanted
 
         pick_device(args.gpus_per_trial)
 

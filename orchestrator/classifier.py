@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data.storage import content_hash
-from models.classifiers import build_classifier, zero_shot_classifier
-from models.loss_prediction import LossPrediction, add_loss_prediction
-from models.recipe import Recipe
-from models.steps import Objective
+from models.classifier.loss_prediction import LossPrediction, add_loss_prediction
+from models.classifier.networks import build_classifier, zero_shot_classifier
+from models.classifier.recipe import Recipe
+from models.classifier.steps import Objective
 from orchestrator.config import NUMBERS_VERSION, TrialConfig
 from orchestrator.streams import stream_seed
 from strategies.registry import find_strategy

@@ -12,10 +12,10 @@ from data.domain_split import NUM_ID_CLASSES
 from data.protocols import Supervision
 from data.registry import split_protocol_of
 from data.storage import content_hash
-from models.clipn_source import ClipnSource
-from models.feature_rows import EncoderName
-from models.recipe import Fraction, Recipe
-from models.recipes import named_recipe
+from models.classifier.feature_rows import EncoderName
+from models.classifier.recipe import Fraction, Recipe
+from models.classifier.recipes import named_recipe
+from models.clipn.source import ClipnSource
 from strategies.options import StrategyOptions
 from strategies.registry import find_strategy
 from strategies.scorer import PurityOptions

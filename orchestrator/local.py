@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from data.imageset import DataSet
 from data.progress import to_stderr
 from data.registry import open_data_set
-from models.contrastive import ContrastiveFeatures
-from models.contrastive_recipe import Method
-from models.devices import pick_device, use_arithmetic, use_threads
-from models.feature_rows import FeatureRows
-from models.training import StepProgress
-from models.vision_language import VisionLanguageTowers, open_vision_language
+from models.classifier.feature_rows import FeatureRows
+from models.classifier.fit import StepProgress
+from models.clipn.features import VisionLanguageTowers, open_vision_language
+from models.contrastive.encoder import ContrastiveFeatures
+from models.contrastive.recipe import Method
+from models.device import pick_device, use_arithmetic, use_threads
 from orchestrator.classifier_store import ClassifierStore
 from orchestrator.config import TrialConfig
 from orchestrator.plan import PlannedTrial
@@ -137,7 +137,7 @@ def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[
     """What a linear head looks at; None for a classifier of pixels."""
     if trial.recipe.encoder is None:
         return None
-    from models.encoders import frozen_features  # open_clip and timm, only for those who have an encoder
+    from models.classifier.frozen import frozen_features  # open_clip and timm, only for those who have an encoder
 
     return frozen_features(
         data,

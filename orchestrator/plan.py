@@ -10,8 +10,8 @@ from data.imageset import DataSet
 from data.progress import duration
 from data.protocols import count_data_split
 from data.registry import open_data_set
-from models.clipn_source import clipn_identity
-from models.vision_language import FeatureBill, feature_bill
+from models.clipn.features import FeatureBill, feature_bill
+from models.clipn.source import clipn_identity
 from orchestrator.arms import ArmTrial
 from orchestrator.config import TrialConfig
 from orchestrator.ledger import Ledger

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.vision_language import VisionLanguage
+from models.clipn.features import VisionLanguage
 from strategies.detectors import Evidence, judge
 from strategies.purity import prototypes
 from strategies.scorer import IndexArray, PurityRequest, PurityScores, RequestFigures

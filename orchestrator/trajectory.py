@@ -19,13 +19,13 @@ from torch import nn
 
 from data.imageset import Images
 from data.pool import Pool
-from models.batches import Normalise, training_inputs
-from models.devices import describe_environment, peak_memory_mib
-from models.feature_rows import FeatureRows
-from models.inference import predict
-from models.outputs import ClassifierOutputs
-from models.training import StepProgress, fit
-from models.workshop import Workshop
+from models.classifier.feature_rows import FeatureRows
+from models.classifier.fit import StepProgress, fit
+from models.classifier.inputs import Normalise, training_inputs
+from models.classifier.outputs import ClassifierOutputs
+from models.classifier.predict import predict
+from models.classifier.workshop import Workshop
+from models.device import describe_environment, peak_memory_mib
 from orchestrator.classifier import ClassifierPlan
 from orchestrator.classifier_store import ClassifierStore, StateDict
 from orchestrator.config import TrialConfig
@@ -69,7 +69,7 @@ class Trajectory:
         plain_steps: bool = False,
         gpus: float = 0.0,
     ) -> None:
-        """Where to compute and what to keep; `plain_steps` as in `models.training.fit`.
+        """Where to compute and what to keep; `plain_steps` as in `models.classifier.fit.fit`.
 
         `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
         `class_features_KD` what it compares them with where nothing is trained (zero-shot);

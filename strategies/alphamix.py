@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from models.outputs import LinearHead
+from models.classifier.outputs import LinearHead
 from strategies.base import IndexArray, PoolView, Selection, Strategy, highest_first
 from strategies.confidence import least_confidence
 from strategies.options import AlphaMixOptions

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.imageset import Images
-from models.outputs import ClassifierOutputs
+from models.classifier.outputs import ClassifierOutputs
 
 if TYPE_CHECKING:
-    from models.workshop import Workshop  # torch, which planning does without
+    from models.classifier.workshop import Workshop  # torch, which planning does without
 
 IndexArray = NDArray[np.int64]
 Diagnostic = float | int | bool | None

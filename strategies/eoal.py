@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.detectors import OpenSetDetector, OpenSetObjective, build_detector
-from models.outputs import ClassifierOutputs
+from models.classifier.open_set import OpenSetDetector, OpenSetObjective, build_detector
+from models.classifier.outputs import ClassifierOutputs
 from strategies.base import IndexArray, PoolView, Selection, Strategy, checked_outputs
 from strategies.finch import cluster_means, clusters_of_number, finch
 from strategies.lfosa import labelled_with_ood

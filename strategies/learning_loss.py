@@ -12,8 +12,8 @@ class LearningLoss(Strategy):
     """The largest predicted loss, of a random subset of the pool.
 
     Costs one pass of the classifier over the pool; its training carries the loss-prediction head
-    (`models.loss_prediction`). Departures: the original study has its own training; here the protocol's is common to
-    all strategies, from new weights in each round. The official framework looks at the whole pool
+    (`models.classifier.loss_prediction`). Departures: the original study has its own training; here the protocol's is
+    common to all strategies, from new weights in each round. The official framework looks at the whole pool
     (`options.learning_loss.subset=null`). A subset smaller than the budget is as large as the budget (P14).
     """
 

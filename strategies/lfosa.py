@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.outputs import ClassifierOutputs
-from models.training import CrossEntropy
+from models.classifier.fit import CrossEntropy
+from models.classifier.outputs import ClassifierOutputs
 from strategies.base import IndexArray, PoolView, Selection, Strategy, checked_outputs, highest_first
 from strategies.gaussian_mixture import fit_mixtures
 from strategies.options import LfosaOptions

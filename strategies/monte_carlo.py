@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from models.outputs import ClassifierOutputs
+from models.classifier.outputs import ClassifierOutputs
 from strategies.base import PoolView, Selection, Strategy, highest_first
 from strategies.options import MonteCarloOptions
 from strategies.uncertainty import log_softmax

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.contrastive_recipe import ContrastiveRecipe
-from models.recipe import Fraction, Recipe
+from models.classifier.recipe import Fraction, Recipe
+from models.contrastive.recipe import ContrastiveRecipe
 
 
 class Section(BaseModel):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from data.naming import unknown_name
-from models.contrastive_recipe import Method
+from models.contrastive.recipe import Method
 from strategies.alphamix import AlphaMix
 from strategies.base import Strategy
 from strategies.ccal import Ccal
@@ -23,7 +23,7 @@ from strategies.uncertainty import Entropy, Margin
 from strategies.vlpure import VLPure
 
 if TYPE_CHECKING:
-    from models.contrastive import ContrastiveFeatures  # torch, which planning does without
+    from models.contrastive.encoder import ContrastiveFeatures  # torch, which planning does without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ def test_every_import_goes_with_the_direction() -> None:
 @pytest.mark.parametrize(
     ("name", "source", "reported"),
     [
-        ("data/a.py", "import models.training\n", "data/a.py:1 imports models.training"),
+        ("data/a.py", "import models.classifier.fit\n", "data/a.py:1 imports models.classifier.fit"),
         ("data/sources/b.py", "def f():\n    import torch.nn\n", "data/sources/b.py:2 imports torch.nn"),
         (
             "models/c.py",

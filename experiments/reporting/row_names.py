@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.recipes import named_recipe
+from models.classifier.recipes import named_recipe
 from orchestrator.config import TrialConfig, flat
 from orchestrator.mirror_content import as_text
 from orchestrator.plan import PlannedTrial

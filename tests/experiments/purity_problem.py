@@ -10,7 +10,7 @@ import torch
 
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
 from experiments.reporting import purity_study, query_study
-from models.vision_language import VisionLanguage
+from models.clipn.features import VisionLanguage
 from orchestrator.config import TrialConfig, make_trial
 from orchestrator.scoring import LocalPurityScorer
 

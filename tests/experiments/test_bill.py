@@ -114,7 +114,7 @@ def test_trials_at_a_time(
 
 
 def test_bytes_of_a_classifier_follow_its_width(planned_trial: Planned) -> None:
-    from models.classifiers import build_classifier
+    from models.classifier.networks import build_classifier
 
     for width in (8, 64):
         planned = planned_trial(recipe={"width": width})

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from experiments.flags import add_trial_flags, trial_overrides
 from experiments.trial import main, make_parser
-from models import clip_pretrained
-from models.clipn import Clipn
-from models.clipn_checkpoint import file_name, save_clipn
+from models.clipn import pretrained as clip_pretrained
+from models.clipn.model import Clipn
+from models.clipn.weights import file_name, save_clipn
 
 CONFIG = {
     "embed_dim": 8,

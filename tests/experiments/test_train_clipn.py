@@ -18,11 +18,11 @@ from PIL import Image
 from data.registry import open_data_set
 from experiments.clipn_job import choose_images, name_id_sets
 from experiments.train_clipn import main
-from models import clipn_training
-from models.clipn import Clipn
-from models.clipn_checkpoint import file_name, load_clipn
-from models.clipn_source import ClipnSource, clip_config
-from models.vision_language import open_vision_language
+from models.clipn import training as clipn_training
+from models.clipn.features import open_vision_language
+from models.clipn.model import Clipn
+from models.clipn.source import ClipnSource, clip_config
+from models.clipn.weights import file_name, load_clipn
 
 TINY = {
     "embed_dim": 16,

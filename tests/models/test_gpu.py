@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from data.imageset import ArrayImages
-from models.batches import Normalise
-from models.classifiers import build_classifier
-from models.crops import CropSource, Tower
-from models.devices import pick_device, use_arithmetic
-from models.inference import predict
-from models.loss_prediction import LossPrediction, add_loss_prediction
-from models.recipe import Recipe
-from models.steps import Objective, _Graphs
-from models.training import fit
+from models.classifier.crops import CropSource, Tower
+from models.classifier.fit import fit
+from models.classifier.inputs import Normalise
+from models.classifier.loss_prediction import LossPrediction, add_loss_prediction
+from models.classifier.networks import build_classifier
+from models.classifier.predict import predict
+from models.classifier.recipe import Recipe
+from models.classifier.steps import Objective, _Graphs
+from models.device import pick_device, use_arithmetic
 
 pytestmark = [
     pytest.mark.gpu,

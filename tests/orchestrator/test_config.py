@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.clipn_source import ClipnSource
+from models.clipn.source import ClipnSource
 from orchestrator.config import TrialConfig, make_trial
 
 GOOD: dict[str, Any] = {

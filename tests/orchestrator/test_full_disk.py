@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from data.storage import write_atomically
-from models.embeddings import FeatureKey, open_features
+from models.feature_store import FeatureKey, open_features
 from orchestrator.classifier_store import ClassifierStore, ClassifiersUnwritable
 from orchestrator.ledger import Ledger, LedgerUnwritable
 from orchestrator.records import RoundRecord

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data.registry import open_data_set
-from models.crops import CropBatches
-from models.outputs import ClassifierOutputs
+from models.classifier.crops import CropBatches
+from models.classifier.outputs import ClassifierOutputs
 from orchestrator import local
 from orchestrator.config import make_trial
 from orchestrator.plan import PlannedTrial

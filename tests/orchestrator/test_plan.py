@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.vision_language import FeatureBill
+from models.clipn.features import FeatureBill
 from orchestrator.arms import ArmTrial
 from orchestrator.config import TrialConfig, make_trial
 from orchestrator.plan import distinct, feature_state, plan_trials

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.vision_language import VisionLanguage
+from models.clipn.features import VisionLanguage
 from orchestrator.scoring import LocalPurityScorer
 from strategies.logit_scale import SCALES
 from strategies.scorer import PurityOptions, PurityRequest, PurityScores

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from data.registry import open_data_set
-from models.devices import use_threads
-from models.feature_rows import FeatureRows
+from models.classifier.feature_rows import FeatureRows
+from models.device import use_threads
 from orchestrator.classifier_store import ClassifierStore, forget_first
 from orchestrator.config import TrialConfig, make_trial
 from orchestrator.problem import pose_problem

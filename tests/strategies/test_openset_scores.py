@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.detectors import cluster_loss, known_loss, unknown_loss
+from models.classifier.open_set import cluster_loss, known_loss, unknown_loss
 from strategies.ccal import (
     distinctive_raw,
     joint_scores,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.imageset import ArrayImages
-from models.workshop import Workshop
+from models.classifier.workshop import Workshop
 from strategies.base import PoolView
 from strategies.eoal import Eoal
 from strategies.lfosa import FILL, Lfosa, known_log_odds

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.outputs import ClassifierOutputs, LinearHead
+from models.classifier.outputs import ClassifierOutputs, LinearHead
 from strategies import monte_carlo, probcover
 from strategies.alphamix import least_step, mixing_to_flip, nearest_to_centres
 from strategies.badge import gradient_factors, kmeans_plus_plus

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.imageset import ArrayImages
-from models.outputs import ClassifierOutputs
+from models.classifier.outputs import ClassifierOutputs
 from strategies.base import PoolView
 from strategies.confidence import LeastConfidence
 from strategies.scorer import PurityOptions, PurityRequest, PurityScores, RequestFigures

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from data.imageset import ArrayImages
-from models.batches import Normalise
-from models.classifiers import build_classifier
-from models.contrastive import ContrastiveFeatures
-from models.outputs import ClassifierOutputs, LinearHead
-from models.recipe import Recipe
-from models.workshop import Workshop
+from models.classifier.inputs import Normalise
+from models.classifier.networks import build_classifier
+from models.classifier.outputs import ClassifierOutputs, LinearHead
+from models.classifier.recipe import Recipe
+from models.classifier.workshop import Workshop
+from models.contrastive.encoder import ContrastiveFeatures
 from strategies.base import PoolView, Selection
 from strategies.options import StrategyOptions
 from strategies.purity import id_and_ood_scores, judged_id, prototypes

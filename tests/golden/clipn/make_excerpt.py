@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.clipn_checkpoint import read_tensors
-from models.prompts import default_templates
-from models.text_features import tokenize_classes
+from models.clipn.prompts import default_templates
+from models.clipn.text_features import tokenize_classes
+from models.clipn.weights import read_tensors
 
 _TOKEN_TABLES = ("token_embedding.weight", "token_embedding_no.weight")
 _NUM_NETWORK_INPUTS = 4  # of `images`, the largest array; the others follow from images_uint8 in the same way

@@ -1,0 +1,152 @@
+"""fit(): trains any classifier from scratch with SGD; what is minimised is a part of it.
+
+Shapes: N images, B batch, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.classifier.inputs import Inputs, Normalise, make_batches
+from models.classifier.recipe import Recipe
+from models.classifier.steps import Objective, ReplayedSteps, Step, recorder
+from models.device import clear_memory_errors
+
+PROGRESS_EVERY = 100
+"""Steps between two calls of `progress`."""
+StepProgress = Callable[[int, int], None]
+"""Hears, now and then, how many steps of a training are done, and of how many."""
+
+
+class CrossEntropy:
+    """Mean cross entropy of the logits divided by `temperature`."""
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        self._temperature = temperature
+
+    def prepare(self, network: nn.Module, done: float) -> None:
+        """Nothing."""
+
+    def phase(self) -> Hashable | None:
+        """Always the same."""
+        return "cross entropy"
+
+    def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
+        """The mean over the batch; the network's first output are the logits."""
+        logits_BK: Tensor = network(images_B3HW)[0].float()
+        return F.cross_entropy(logits_BK if self._temperature == 1.0 else logits_BK / self._temperature, labels_B)
+
+    def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
+        """None."""
+        return ()
+
+
+def fit(
+    network: nn.Module,
+    inputs: Inputs,
+    labels_N: NDArray[np.int64],
+    *,
+    recipe: Recipe,
+    normalise: Normalise,
+    batches_seed: int,
+    device: torch.device,
+    objective: Objective | None = None,
+    progress: StepProgress | None = None,
+    plain_steps: bool = False,
+) -> nn.Module:
+    """The network, trained as the recipe says on `device`; the last weights, no selection (P10, P12).
+
+    `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D) or images that it crops anew in each step.
+    Labels are 0..K-1; `objective` is the cross entropy by default. On CUDA steps are recorded and replayed
+    (`models.classifier.steps`), unless `plain_steps`: the numbers are the same. Equal seeds give equal weights, to the
+    bit on a CPU with the same number of threads. Raises ValueError without images, ArithmeticError when the weights are
+    no longer finite (a learning rate that is too high), and MemoryError where the device has too little memory.
+    """
+    if not len(inputs):
+        raise ValueError("no labelled ID image to train on: raise the budget or lower the OOD ratio")
+    objective = objective or CrossEntropy()
+    num_steps, pass_steps = recipe.num_steps(len(inputs)), _pass_steps(recipe, len(inputs))
+    generator = torch.Generator(device=device).manual_seed(batches_seed)
+    with (
+        clear_memory_errors("in training", "lower recipe.batch_size, which changes the numbers"),
+        _own_randomness(batches_seed, device),
+    ):
+        batches = make_batches(inputs, recipe, normalise, generator)
+        labels = torch.from_numpy(labels_N).to(device)
+        network = network.to(device).train()
+        with recorder(device, generator, wanted=not plain_steps) as record:
+            optimiser = _optimiser(network, recipe, objective, as_tensor=device.type == "cuda" or record is not None)
+            step = Step(network, batches, labels, objective=objective, optimiser=optimiser, recipe=recipe)
+            run = step if record is None else ReplayedSteps(step, objective, record)
+            rates = _learning_rates(recipe, num_steps, pass_steps)
+            for number, picked in enumerate(batches.positions()):
+                if number % pass_steps == 0:
+                    objective.prepare(network, number / num_steps)
+                if number in rates:
+                    _set_learning_rate(optimiser, rates[number])
+                run(picked)
+                if progress is not None and (number + 1) % PROGRESS_EVERY == 0:
+                    progress(number + 1, num_steps)
+            network.zero_grad(set_to_none=True)
+    _check_finite(network, recipe, num_steps)
+    return network.eval()
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's global generators, which dropout draws from, start at `seed` inside and are afterwards as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _pass_steps(recipe: Recipe, num_images: int) -> int:
+    """Steps of one pass over the images; 1 where batches are drawn with replacement."""
+    return 1 if recipe.epochs is None else recipe.batches_a_pass(num_images)
+
+
+def _optimiser(network: nn.Module, recipe: Recipe, objective: Objective, *, as_tensor: bool) -> torch.optim.SGD:
+    """SGD over all parameters, those of the objective's own with a constant rate and Nesterov's momentum.
+
+    `as_tensor`: the rate that changes lies on the parameters' device, where recorded steps read it.
+    """
+    others = list(objective.other_parameters(network))
+    own = {id(parameter) for parameter in others}
+    params = [parameter for parameter in network.parameters() if id(parameter) not in own]
+    rate = torch.tensor(recipe.learning_rate, device=params[0].device) if as_tensor else recipe.learning_rate
+    groups = [{"params": params, "lr": rate, "nesterov": recipe.nesterov}]
+    if others:
+        groups.append({"params": others, "nesterov": True})
+    return torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+    )
+
+
+def _learning_rates(recipe: Recipe, num_steps: int, pass_steps: int) -> dict[int, float]:
+    """The learning rate from each step on at which it changes; step 0 is one of them."""
+    ends = [int(share * (num_steps // pass_steps)) * pass_steps for share in recipe.milestones]
+    return {step: recipe.learning_rate * recipe.decay ** sum(step >= end for end in ends) for step in {0, *ends}}
+
+
+def _set_learning_rate(optimiser: torch.optim.SGD, rate: float) -> None:
+    """Of the first group: in place, where a recorded step reads it."""
+    group = optimiser.param_groups[0]
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def _check_finite(network: nn.Module, recipe: Recipe, num_steps: int) -> None:
+    if not bool(torch.stack([torch.isfinite(value).all() for value in network.state_dict().values()]).all()):
+        raise ArithmeticError(
+            f"training diverged: weights are not finite after {num_steps} steps "
+            f"at learning rate {recipe.learning_rate}; lower recipe.learning_rate"
+        )

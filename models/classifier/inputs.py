@@ -1,0 +1,158 @@
+"""Training batches, drawn and augmented on the device.
+
+Shapes: N images, B batch, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.imageset import Images
+from models.classifier.feature_rows import FeatureRows
+from models.classifier.recipe import Recipe
+
+
+class Normalise:
+    """Turns uint8 pixels into the network's input: ([0, 1] - mean) / std, a channel at a time."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        self.scale = 1.0 / (255.0 * torch.tensor(std, device=device))
+        self.shift = torch.tensor(mean, device=device) / torch.tensor(std, device=device)
+
+    def __call__(self, pixels_BHW3: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in channels-last layout, without a copy of the layout."""
+        return (pixels_BHW3.float() * self.scale - self.shift).permute(0, 3, 1, 2)
+
+
+class Batches(Protocol):
+    """Where a training's inputs come from."""
+
+    def positions(self) -> Iterator[Tensor]:
+        """Positions (B,) int64 of every batch of a training: with replacement (P11), or pass by pass."""
+        ...
+
+    def augment(self, picked_B: Tensor) -> Tensor:
+        """The inputs at those positions, as the network takes them."""
+        ...
+
+
+class BatchSource(Protocol):
+    """N inputs that make their own batches."""
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def batches(self, recipe: Recipe, generator: torch.Generator) -> Batches:
+        """Batches of them, on the generator's device."""
+        ...
+
+
+Inputs = NDArray[np.uint8] | NDArray[np.float32] | BatchSource
+"""What a classifier is trained on: pixels (N, H, W, 3), features (N, D), or what makes its own batches."""
+
+
+def training_inputs(images: Images | FeatureRows, idx: NDArray[np.int64]) -> Inputs:
+    """The images `idx` as a classifier is trained on them; what it looks at otherwise is `images.load(idx)`."""
+    if isinstance(images, FeatureRows) and images.crops is not None:
+        return images.crops(idx)
+    return images.load(idx)
+
+
+def make_batches(inputs: Inputs, recipe: Recipe, normalise: Normalise, generator: torch.Generator) -> Batches:
+    """Batches of pixels, augmented and normalised, of features, as they are, or of a source's own making."""
+    if not isinstance(inputs, np.ndarray):
+        return inputs.batches(recipe, generator)
+    if inputs.ndim == 2:
+        return FeatureBatches(inputs.astype(np.float32, copy=False), recipe, generator)
+    return PixelBatches(inputs.astype(np.uint8, copy=False), recipe, normalise, generator)
+
+
+def draw_positions(num_images: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
+    """Positions (B,) int64 of every batch of a training."""
+    num, device = recipe.batch_size, generator.device
+    if recipe.epochs is None:
+        for _ in range(recipe.steps):
+            yield torch.randint(num_images, (num,), generator=generator, device=device)
+        return
+    num_batches = recipe.batches_a_pass(num_images)
+    for _ in range(recipe.epochs):
+        order = torch.randperm(num_images, generator=generator, device=device)
+        for number in range(num_batches):
+            picked = order[number * num : (number + 1) * num if number + 1 < num_batches else None]
+            yield picked if len(picked) > 1 else picked.repeat(2)
+
+
+class FeatureBatches:
+    """Stored features, on the device once."""
+
+    def __init__(self, features_ND: NDArray[np.float32], recipe: Recipe, generator: torch.Generator) -> None:
+        self._features_ND = torch.from_numpy(features_ND).to(generator.device)
+        self._recipe, self._generator = recipe, generator
+
+    def positions(self) -> Iterator[Tensor]:
+        """As `Batches.positions`."""
+        return draw_positions(len(self._features_ND), self._recipe, self._generator)
+
+    def augment(self, picked_B: Tensor) -> Tensor:
+        """Features (B, D) float32."""
+        return self._features_ND[picked_B]
+
+
+class PixelBatches:
+    """The images lie on the device once, as uint8 with their black border, so that a batch is a single gather."""
+
+    def __init__(
+        self, pixels_NHW3: NDArray[np.uint8], recipe: Recipe, normalise: Normalise, generator: torch.Generator
+    ) -> None:
+        self._device = generator.device
+        self._generator = generator
+        self._recipe = recipe
+        self._normalise = normalise
+        self._size = pixels_NHW3.shape[1:3]
+        pad = recipe.crop_padding
+        pixels = torch.from_numpy(np.pad(pixels_NHW3, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
+        self._padded_NHW3 = pixels.to(self._device)
+
+    def positions(self) -> Iterator[Tensor]:
+        """As `Batches.positions`."""
+        return draw_positions(len(self._padded_NHW3), self._recipe, self._generator)
+
+    def augment(self, picked_B: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) of `pixels`."""
+        return self._normalise(self.pixels(picked_B))
+
+    def pixels(self, picked_B: Tensor) -> Tensor:
+        """Pixels (B, H, W, 3) uint8 of those images: flipped, cropped and turned at random, as the recipe says."""
+        (height, width), recipe, num = self._size, self._recipe, len(picked_B)
+        rows = torch.arange(height, device=self._device).expand(num, height)
+        cols = torch.arange(width, device=self._device).expand(num, width)
+        if recipe.flip:
+            mirrored = self._integers(2, num)[:, None].bool()
+            cols = torch.where(mirrored, cols.flip(1), cols)
+        if recipe.crop_padding:
+            rows = rows + self._integers(2 * recipe.crop_padding + 1, num)[:, None]
+            cols = cols + self._integers(2 * recipe.crop_padding + 1, num)[:, None]
+        pixels_BHW3 = self._padded_NHW3[picked_B[:, None, None], rows[:, :, None], cols[:, None, :]]
+        return self._turned(pixels_BHW3) if recipe.rotation else pixels_BHW3
+
+    def _turned(self, pixels_BHW3: Tensor) -> Tensor:
+        """Each picture turned by a random angle, bilinear, black where there was nothing."""
+        share = torch.rand(len(pixels_BHW3), generator=self._generator, device=self._device)
+        angle = torch.deg2rad(self._recipe.rotation * (2 * share - 1))
+        cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+        turn_B23 = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+        images_B3HW = pixels_BHW3.permute(0, 3, 1, 2).float()
+        grid = F.affine_grid(turn_B23, list(images_B3HW.shape), align_corners=False)
+        turned = F.grid_sample(images_B3HW, grid, align_corners=False)
+        return turned.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+    def _integers(self, high: int, num: int) -> Tensor:
+        return torch.randint(high, (num,), generator=self._generator, device=self._device)

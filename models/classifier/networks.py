@@ -1,0 +1,136 @@
+"""Classifiers: images in, class logits and penultimate features out.
+
+Shapes: B batch, K ID classes, D features, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock
+
+from models.classifier.recipe import Recipe
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 for small images: a 3x3 stem of stride 1 and no max-pooling (He et al. 2016; protocol 1.5).
+
+    The second normalisation of every block starts at zero, so that each block starts as the identity.
+    """
+
+    def __init__(self, num_classes: int, *, width: int = 64, head_dropout: float = 0.0) -> None:
+        """`head_dropout`: share of the features dropped before the last layer, in training."""
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        widths = (width, 2 * width, 4 * width, 8 * width)
+        inputs = (width, *widths[:-1])
+        self.stages = nn.ModuleList(
+            _stage(num_in, num_out, stride=1 if level == 0 else 2)
+            for level, (num_in, num_out) in enumerate(zip(inputs, widths, strict=True))
+        )
+        self.head = nn.Linear(widths[-1], num_classes)
+        self.stage_widths = widths
+        self._head_dropout = head_dropout
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) and average-pooled features (B, D = 8 x width) of normalised images (B, 3, H, W)."""
+        logits_BK, features_BD, _ = self.with_stages(images_B3HW)
+        return logits_BK, features_BD
+
+    def with_stages(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits, features, and the outputs of the four stages, each (B, channels, height, width)."""
+        hidden = self.stem(images_B3HW)
+        outputs = []
+        for stage in self.stages:
+            hidden = stage(hidden)
+            outputs.append(hidden)
+        features_BD = hidden.mean(dim=(2, 3))
+        kept_BD = F.dropout(features_BD, self._head_dropout, self.training) if self._head_dropout else features_BD
+        return self.head(kept_BD), features_BD, outputs
+
+
+class LinearClassifier(nn.Module):
+    """A linear layer on the features of a frozen encoder."""
+
+    def __init__(self, num_features: int, num_classes: int, *, head_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.head = nn.Linear(num_features, num_classes)
+        self.stage_widths = (num_features,)
+        self._head_dropout = head_dropout
+
+    def forward(self, features_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K), and the features (B, D) as they came."""
+        logits_BK, _, _ = self.with_stages(features_BD)
+        return logits_BK, features_BD
+
+    def with_stages(self, features_BD: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits, features, and the features as the outputs (B, D, 1, 1) of a single stage."""
+        kept_BD = F.dropout(features_BD, self._head_dropout, self.training) if self._head_dropout else features_BD
+        return self.head(kept_BD), features_BD, [features_BD[:, :, None, None]]
+
+
+Classifier = ResNet18 | LinearClassifier
+
+
+class Subsample(nn.Module):
+    """Every `step`-th pixel: what a strided 1x1 convolution looks at.
+
+    torch 2.15 on an AMD EPYC (AVX2) corrupts memory in the backward pass of a strided 1x1 convolution of few channels
+    in channels-last layout (4 -> 8 channels: the process aborts); subsampling first computes the same without it.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._step = step
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H / step), ceil(W / step))."""
+        return images_BCHW[:, :, :: self._step, :: self._step]
+
+
+def build_classifier(
+    recipe: Recipe, num_classes: int, *, weights_seed: int, num_features: int | None = None
+) -> Classifier:
+    """A classifier with initial weights that depend on `weights_seed` alone, on the CPU, in channels-last layout.
+
+    `num_features` is that of a linear head's encoder. torch's global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights_seed)
+        if recipe.network != "resnet18":
+            assert num_features is not None, "a linear head needs to know its encoder's features"
+            return LinearClassifier(num_features, num_classes, head_dropout=recipe.head_dropout)
+        network = ResNet18(num_classes, width=recipe.width, head_dropout=recipe.head_dropout)
+    return network.to(memory_format=torch.channels_last)
+
+
+def zero_shot_classifier(class_features_KD: Tensor) -> LinearClassifier:
+    """The classifier that takes the class whose text feature has the largest cosine with the image's feature.
+
+    `class_features_KD` are unit rows. Image features of any length do: the length of an image's feature is the same
+    factor in all its logits.
+    """
+    num_classes, num_features = class_features_KD.shape
+    network = LinearClassifier(num_features, num_classes)
+    with torch.no_grad():
+        network.head.weight.copy_(class_features_KD)
+        network.head.bias.zero_()
+    return network
+
+
+def _stage(num_in: int, num_out: int, *, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or num_in != num_out:
+        shortcut = nn.Sequential(
+            Subsample(stride), nn.Conv2d(num_in, num_out, kernel_size=1, bias=False), nn.BatchNorm2d(num_out)
+        )
+    blocks = nn.Sequential(BasicBlock(num_in, num_out, stride, shortcut), BasicBlock(num_out, num_out))
+    for module in blocks.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
+    return blocks

@@ -1,0 +1,134 @@
+"""What EOAL trains to tell ID from OOD: a classifier with one more class, and a yes-or-no head for each ID class.
+
+Source: Safaei, Vibashan, de Melo and Patel, Entropic Open-set Active Learning, AAAI 2024.
+
+Shapes: B batch, K ID classes, D features, C clusters of OOD images, N training images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.classifier.networks import Classifier
+
+TINY = 1e-8
+"""Added to probabilities before their logarithm."""
+
+
+class OpenSetDetector(nn.Module):
+    """A classifier over K + 1 classes, the last of them OOD, with K binary classifiers on its features."""
+
+    def __init__(self, network: Classifier, num_known: int) -> None:
+        super().__init__()
+        self.network = network
+        self.binary = nn.Linear(network.head.in_features, 2 * num_known, bias=False)
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K + 1) and features (B, D) of normalised images."""
+        logits_BK1, features_BD = self.network(images_B3HW)
+        return logits_BK1, features_BD
+
+
+def known_loss(binary_B2K: Tensor, labels_B: Tensor, factor: float) -> Tensor:
+    """Loss () of known images by the binary classifiers' logits (B, 2, K), row 1 "is class k"; 0 without an image.
+
+    Half of `factor` times the mean of -ln p("yes") of the true class plus that of the worst -ln p("no") of the others.
+    """
+    if not len(labels_B):
+        return binary_B2K.sum() * 0.0
+    probs_B2K = binary_B2K.softmax(dim=1)
+    is_true_BK = F.one_hot(labels_B, binary_B2K.shape[2]).bool()
+    yes_B = -(probs_B2K[:, 1] + TINY).log()[is_true_BK]
+    no_BK = -(probs_B2K[:, 0] + TINY).log()
+    worst_B = no_BK.masked_fill(is_true_BK, 0.0).amax(dim=1)
+    return factor / 2 * (yes_B.mean() + worst_B.mean())
+
+
+def unknown_loss(binary_B2K: Tensor, alpha: float) -> Tensor:
+    """Loss () of OOD images: all binary classifiers are to be undecided; 0 without an image."""
+    if not len(binary_B2K):
+        return binary_B2K.sum() * 0.0
+    logs_B2K = (binary_B2K.softmax(dim=1) + TINY).log()
+    return alpha / (2 * binary_B2K.shape[2]) * -logs_B2K.sum(dim=(1, 2)).mean()
+
+
+def cluster_loss(features_BD: Tensor, centres_CD: Tensor, clusters_B: Tensor) -> Tensor:
+    """Pull () of OOD features to the centre of their own cluster and away from the others; 0 without an image."""
+    if not len(features_BD):
+        return features_BD.sum() * 0.0
+    distances_BC = (features_BD[:, None] - centres_CD).square().sum(dim=2).clamp(min=1e-24).sqrt()
+    own_B1 = distances_BC.gather(1, clusters_B[:, None])
+    others_BC = (own_B1 - distances_BC).exp().scatter(1, clusters_B[:, None], 0.0)
+    return 0.1 * own_B1.mean() + (1.0 + others_BC.sum(dim=1)).log().mean()
+
+
+class OpenSetObjective:
+    """What EOAL's detector minimises; before each pass the features of the OOD images are clustered anew."""
+
+    def __init__(
+        self,
+        *,
+        num_known: int,
+        is_ood_N: Tensor,
+        ood_features: Callable[[nn.Module], Tensor],
+        cluster: Callable[[Tensor], tuple[Tensor, Tensor]],
+        temperature: float,
+        alpha: float,
+        regulariser: float,
+    ) -> None:
+        """`is_ood_N` tells which training images are OOD, `ood_features` computes theirs (in order), `cluster` gives
+        centres (C, D) and cluster numbers of features."""
+        self._num_known = num_known
+        self._is_ood_N = is_ood_N
+        self._rank_N = is_ood_N.long().cumsum(dim=0) - 1
+        self._ood_features = ood_features
+        self._cluster = cluster
+        self._temperature = temperature
+        self._alpha = alpha
+        self._has_ood = bool(is_ood_N.any())
+        self._factor = 1.0 - alpha if self._has_ood else 1.0
+        self._regulariser = regulariser
+        self._clusters: tuple[Tensor, Tensor] | None = None
+        """Centres (C, D), and the number of each OOD image's."""
+
+    def prepare(self, network: nn.Module, done: float) -> None:
+        """Cluster the OOD images' features as the network now sees them."""
+        if self._has_ood:
+            self._clusters = self._cluster(self._ood_features(network))
+            network.train()
+
+    def phase(self) -> Hashable | None:
+        """None: how many images of a batch are OOD, and their clusters, differ from step to step."""
+        return None
+
+    def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
+        """Cross entropy, the binary classifiers' losses, and the pull of the clusters."""
+        assert isinstance(network, OpenSetDetector)
+        logits_BK1, features_BD = network(images_B3HW)
+        binary_B2K = network.binary(features_BD).float().view(len(labels_B), 2, self._num_known)
+        is_ood_B = self._is_ood_N[picked_B]
+        known, unknown = (~is_ood_B).nonzero()[:, 0], is_ood_B.nonzero()[:, 0]
+        loss = F.cross_entropy(logits_BK1.float() / self._temperature, labels_B)
+        loss = loss + known_loss(binary_B2K[known], labels_B[known], self._factor)
+        loss = loss + unknown_loss(binary_B2K[unknown], self._alpha)
+        if self._clusters is not None:
+            centres_CD, clusters = self._clusters
+            pull = cluster_loss(features_BD[unknown].float(), centres_CD, clusters[self._rank_N[picked_B[unknown]]])
+            loss = loss + self._regulariser * pull
+        return loss
+
+    def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
+        """The binary classifiers', which learn at a constant rate."""
+        assert isinstance(network, OpenSetDetector)
+        return network.binary.parameters()
+
+
+def build_detector(network: Classifier, num_known: int, *, weights_seed: int) -> OpenSetDetector:
+    """The network with binary classifiers whose initial weights depend on `weights_seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights_seed)
+        return OpenSetDetector(network, num_known)

@@ -1,0 +1,92 @@
+"""A strategy's means to train and run networks: this round's classifier, the trial's images, its device and its seeds.
+
+Shapes: N images asked for, K classes, P passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from data.imageset import Images
+from models.classifier.feature_rows import FeatureRows
+from models.classifier.fit import StepProgress, fit
+from models.classifier.inputs import Normalise, make_batches, training_inputs
+from models.classifier.networks import Classifier, build_classifier
+from models.classifier.outputs import ClassifierOutputs
+from models.classifier.predict import predict
+from models.classifier.recipe import Recipe
+from models.classifier.steps import Objective
+from models.device import autocast
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """Made anew each round; equal trials and rounds give equal results."""
+
+    images: Images | FeatureRows
+    """Of training, by index: pixels, or the features that a linear head looks at."""
+    classifier: nn.Module
+    """This round's, in evaluation mode; not to be changed."""
+    recipe: Recipe
+    """How the classifier was trained."""
+    normalise: Normalise
+    device: torch.device
+    weights_seed: Callable[[str], int]
+    """A seed for the initial weights of the network of that name: the same in every round of the trial."""
+    batches_seed: Callable[[str], int]
+    """A seed for what is drawn while the network of that name is trained: another one in each round."""
+    progress: StepProgress | None = None
+    """Hears how far a training is."""
+    plain_steps: bool = False
+    """As in `models.classifier.fit.fit`."""
+
+    def new_network(self, num_classes: int, recipe: Recipe, name: str) -> Classifier:
+        """A classifier as this round's, but for its classes, with initial weights of that name."""
+        features = self.images.num_features if isinstance(self.images, FeatureRows) else None
+        return build_classifier(recipe, num_classes, weights_seed=self.weights_seed(name), num_features=features)
+
+    def train(
+        self,
+        idx: NDArray[np.int64],
+        labels_N: NDArray[np.int64],
+        *,
+        network: nn.Module,
+        recipe: Recipe,
+        name: str,
+        objective: Objective | None = None,
+    ) -> nn.Module:
+        """`network`, trained on the images `idx` with `labels_N`; errors and arguments as `fit`."""
+        return fit(
+            network,
+            training_inputs(self.images, idx),
+            labels_N,
+            recipe=recipe,
+            normalise=self.normalise,
+            batches_seed=self.batches_seed(name),
+            device=self.device,
+            progress=self.progress,
+            objective=objective,
+            plain_steps=self.plain_steps,
+        )
+
+    def predict(self, network: nn.Module, idx: NDArray[np.int64]) -> ClassifierOutputs:
+        """What a network, in evaluation mode and without augmentation, says of the images `idx`."""
+        return predict(network, self.images, idx, recipe=self.recipe, normalise=self.normalise, device=self.device)
+
+    @torch.inference_mode()
+    def augmented_logits(self, idx: NDArray[np.int64], passes: int, name: str) -> NDArray[np.float32]:
+        """Logits (P, N, K) of this round's classifier for the images `idx`, augmented anew in each pass."""
+        generator = torch.Generator(device=self.device).manual_seed(self.batches_seed(name))
+        batches = make_batches(training_inputs(self.images, idx), self.recipe, self.normalise, generator)
+        rows = torch.arange(len(idx), device=self.device).repeat(passes)
+        logits = []
+        for picked in torch.split(rows, self.recipe.eval_batch_size):
+            with autocast(self.recipe, self.device):
+                logits.append(self.classifier(batches.augment(picked))[0].float())
+        return torch.cat(logits).cpu().numpy().reshape(passes, len(idx), -1)

@@ -1,0 +1,267 @@
+"""CLIPN as purity scoring sees it: image features of one data set, and class features on request.
+
+Both come from the feature store, so weights are loaded only when something is not there yet. Importing this needs no
+torch.
+
+Shapes: N training images, C classes, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.imageset import DataSet
+from data.progress import Progress
+from data.storage import content_hash
+from models.clipn.cost import seconds_on_a_core
+from models.clipn.prompts import class_phrases, default_templates, read_templates
+from models.clipn.recipe import small_clip_config
+from models.clipn.source import ClipnSource, cached_file_hash, clip_config, used_templates_hash, weights_identity
+from models.clipn.stand_in import is_trained, stand_in_path, train_stand_in
+from models.feature_store import FeatureKey, RowSource, StoredFeatures, open_features, rows_present, seconds_a_row
+
+if TYPE_CHECKING:
+    from models.clipn.model import Clipn
+
+TextFeatures = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""("yes" (C, D), "no" (C, D)), unit rows."""
+
+
+class VisionLanguage:
+    """CLIPN with the frozen image features of one data set's training images."""
+
+    def __init__(
+        self,
+        *,
+        image_features_ND: NDArray[np.float32],
+        logit_scale: float,
+        encode_classes: Callable[[tuple[str, ...]], TextFeatures],
+    ) -> None:
+        """Put together what `open_vision_language` found; `encode_classes` gives class features for distinct names."""
+        self.image_features_ND = image_features_ND
+        """Unit rows, float32, read-only; row i is training image i."""
+        self.logit_scale = logit_scale
+        """The checkpoint's own: exp of its parameter."""
+        self._encode_classes = encode_classes
+        self._text_features: dict[tuple[str, ...], TextFeatures] = {}
+
+    def text_features(self, class_names: tuple[str, ...]) -> TextFeatures:
+        """Class features ("yes" (C, D), "no" (C, D)), float32, unit rows, in the order of `class_names`.
+
+        Raises ValueError for no names, empty or equal names, and names too long for the tokeniser.
+        """
+        if class_names not in self._text_features:
+            self._text_features[class_names] = self._encode_classes(class_names)
+        return self._text_features[class_names]
+
+
+def open_vision_language(
+    data_set: DataSet, source: ClipnSource, *, device: str = "cpu", progress: Progress | None = None
+) -> VisionLanguage:
+    """CLIPN over a data set's training images; what is in the cache is opened, the rest computed and kept.
+
+    Trains the stand-in if the source names no checkpoint, then computes image and class features, each once: other
+    processes that need the same wait. `device` is where networks compute ("cpu", "cuda"); `progress` gets lines of
+    text.
+
+    Raises ValueError for a source that cannot be used, a bad checkpoint, weights that cannot be downloaded, and a cache
+    that cannot be written.
+    """
+    features = _Features(data_set, source, device, progress or (lambda line: None))
+    image = features.of_images()
+    features.of_classes(data_set.class_names)
+    features.release()
+    return VisionLanguage(
+        image_features_ND=image.rows_ND, logit_scale=image.facts["logit_scale"], encode_classes=features.of_classes
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureBill:
+    """What has to be computed before a data set's images can be scored."""
+
+    num_images: int
+    num_missing: int
+    seconds: float | None
+    """Estimate for the missing ones; None where the weights are not known yet."""
+    is_measured: bool
+    """Whether the estimate stands on an earlier computation here; else it is for one CPU core, from the network's
+    operations."""
+    num_bytes: int = 0
+    """What the missing ones will take in the cache."""
+
+
+def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
+    """What is missing and how long it will take; loads and computes no features. Errors as `clipn_identity`."""
+    num_images = len(data_set.train.images)
+    uses_stand_in = source.checkpoint is None and source.pretrained is None
+    if uses_stand_in and not is_trained(stand_in_path(source, data_set)):
+        return FeatureBill(
+            num_images=num_images,
+            num_missing=num_images,
+            seconds=None,
+            is_measured=False,
+            num_bytes=_row_bytes(small_clip_config(data_set.image_size)) * num_images,
+        )
+    features = _Features(data_set, source, "cpu", lambda line: None)
+    missing = num_images - rows_present(features.image_key, num_images)
+    measured = seconds_a_row(features.image_key) if missing else 0.0
+    seconds = missing * measured if measured is not None else seconds_on_a_core(features.config, missing)
+    return FeatureBill(
+        num_images=num_images,
+        num_missing=missing,
+        seconds=seconds,
+        is_measured=measured is not None,
+        num_bytes=_row_bytes(features.config) * missing,
+    )
+
+
+def _row_bytes(config: dict[str, Any]) -> int:
+    """Of one image's features, float32."""
+    return 4 * int(config["embed_dim"])
+
+
+class VisionLanguageTowers:
+    """The networks of a CLIPN, for those who want other features than `open_vision_language` keeps."""
+
+    def __init__(self, data_set: DataSet, source: ClipnSource, progress: Progress, *, device: str = "cpu") -> None:
+        """Load nothing yet; `device` is where `yes_features` are computed. Errors as `clipn_identity`."""
+        self._features = _Features(data_set, source, device, progress)
+
+    @property
+    def weights(self) -> str:
+        """64 hex digits that identify architecture and weights; a stand-in is trained if need be."""
+        return self._features.weights
+
+    def yes_features(self, class_names: tuple[str, ...]) -> NDArray[np.float32]:
+        """Features (C, D) of the "yes" texts of distinct class names, unit rows, from the store or computed now."""
+        return self._features.of_classes(class_names)[0]
+
+    def load(self) -> Clipn:
+        """The towers, on the CPU."""
+        return self._features.load()
+
+
+class _Features:
+    """The store's entries for one data set and source."""
+
+    def __init__(self, data_set: DataSet, source: ClipnSource, device: str, progress: Progress) -> None:
+        """Check the class names; compute nothing yet."""
+        self._data_set = data_set
+        self._source = source
+        self._device = device
+        self._progress = progress
+        self._loaded: Clipn | None = None
+        self._class_phrases(data_set.class_names)
+
+    def of_images(self) -> StoredFeatures:
+        """Image features of the training images, with the checkpoint's logit scale."""
+        images = self._data_set.train.images
+
+        def open_source() -> RowSource:
+            from models.clipn.encode import ImageRows
+
+            return ImageRows(self._clipn(), images, precision=self._source.precision)
+
+        return open_features(self.image_key, len(images), open_source, progress=self._progress)
+
+    def of_classes(self, class_names: tuple[str, ...]) -> TextFeatures:
+        """Class features of any distinct names; those of the data set's own classes are made all at once."""
+        wanted = self._class_phrases(class_names)
+        own = self._class_phrases(self._data_set.class_names)
+        made = own if set(wanted) <= set(own) else wanted
+
+        def open_source() -> RowSource:
+            from models.clipn.encode import ClassRows
+
+            templates = (
+                default_templates() if self._source.templates is None else read_templates(self._source.templates)
+            )
+            return ClassRows(self._clipn(), made, templates)
+
+        rows_CE = open_features(
+            self._class_key(made), len(made), open_source, shard_rows=8, progress=self._progress
+        ).rows_ND
+        rows_CE = rows_CE[[made.index(phrase) for phrase in wanted]]
+        num_dims = rows_CE.shape[1] // 2
+        return np.ascontiguousarray(rows_CE[:, :num_dims]), np.ascontiguousarray(rows_CE[:, num_dims:])
+
+    @property
+    def image_key(self) -> FeatureKey:
+        """Identity of the image features."""
+        return FeatureKey(
+            kind="image features",
+            content=self._data_set.train.images.fingerprint,
+            weights=self.weights,
+            preprocessing="CLIP: bicubic, centre crop; unit rows",
+            precision="float32" if self._source.precision == "fp32" else "bfloat16",
+        )
+
+    def _class_key(self, phrases: tuple[str, ...]) -> FeatureKey:
+        """Identity of class features."""
+        return FeatureKey(
+            kind="class features",
+            content=content_hash({"phrases": list(phrases), "templates": used_templates_hash(self._source)}),
+            weights=self.weights,
+            preprocessing='unit sum of unit template features; "yes" then "no"',
+            precision="float32",
+        )
+
+    def _class_phrases(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
+        """What the templates are filled with."""
+        return class_phrases(class_names, clean_names=self._source.clean_names, domain=self._source.domain)
+
+    @cached_property
+    def _checkpoint(self) -> Path:
+        """The checkpoint file; the stand-in is trained if need be."""
+        return self._source.checkpoint or train_stand_in(self._source, self._data_set, self._progress)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Architecture of the checkpoint."""
+        own = self._source.checkpoint is None
+        return small_clip_config(self._data_set.image_size) if own else clip_config(self._source.model)
+
+    @cached_property
+    def weights(self) -> str:
+        """Identity of architecture and weights: by the file's bytes, or for a plain CLIP as `clipn_identity`."""
+        if self._source.pretrained is not None:
+            return weights_identity(self._source, self._data_set)
+        return content_hash({"checkpoint": cached_file_hash(self._checkpoint), "config": self.config})
+
+    def _clipn(self) -> Clipn:
+        """The towers on their device, loaded when they are first needed."""
+        if self._loaded is None:
+            self._loaded = self.load().to(self._device)
+        return self._loaded
+
+    def load(self) -> Clipn:
+        """The source's towers, on the CPU. Raises ValueError for weights that are not finite, naming the tensors."""
+        if self._source.pretrained is not None:
+            from models.clipn.pretrained import load_pretrained_clip
+
+            told = f"clipn.pretrained: {self._source.pretrained}"
+            self._progress(f"loading CLIP {self._source.model}, {self._source.pretrained}")
+            clipn = load_pretrained_clip(self._source.model, self._source.pretrained, progress=self._progress)
+        else:
+            from models.clipn.weights import load_clipn
+
+            told = f"clipn.checkpoint: {self._checkpoint}"
+            self._progress(f"loading CLIPN from {self._checkpoint}")
+            clipn = load_clipn(self._checkpoint, self.config)
+        damaged = [name for name, tensor in clipn.state_dict().items() if not tensor.isfinite().all()]
+        if damaged:
+            more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+            raise ValueError(f"{told} is damaged: {damaged[0]}{more} holds values that are not finite")
+        return clipn
+
+    def release(self) -> None:
+        """Let go of the weights; they are loaded again if something else is asked for."""
+        self._loaded = None

@@ -1,0 +1,102 @@
+"""Weights of a plain CLIP, by open_clip's architecture and tag or from a file.
+
+They are the towers on which a "no" tower can be trained, and enough for maximum concept matching, which needs none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+
+from data.naming import unknown_name
+from data.progress import Progress
+from data.storage import cache_root
+from models.clipn.model import Clipn
+from models.clipn.preprocessing import CLIP_MEAN, CLIP_STD
+from models.clipn.source import clip_config
+from models.clipn.weights import check_names_and_shapes, file_name, read_tensors
+
+_PREPROCESSING = {"mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+
+
+def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> Clipn:
+    """A CLIPN with the image and text tower of a plain CLIP, on the CPU, in evaluation mode.
+
+    Its "no" tower is a copy of the text tower and its prompts are zero: the state in which training it starts.
+
+    Args:
+        model: open_clip architecture, a name or a path to a config (`.json`).
+        pretrained: an open_clip tag of that architecture, downloaded once into the cache, or a path to a weights file.
+
+    Raises ValueError for unknown names, weights that do not fit, tags with another preprocessing than CLIP's, and where
+    the weights would have to be downloaded and cannot be: it then says which file to put where.
+    """
+    config, path = clip_config(model), Path(pretrained).expanduser()
+    if not path.is_file():
+        known = published_weights(model, pretrained)
+        config |= {"quick_gelu": True} if known.get("quick_gelu") else {}
+        path = _find_or_download(model, pretrained, known, progress)
+    clipn = Clipn(config)
+    own = {
+        name: tensor for name, tensor in clipn.state_dict().items() if not name.startswith(("text_no.", "prompt_no"))
+    }
+    try:
+        tensors = read_tensors(path)
+        check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in own.items()})
+    except ValueError as error:  # it names the setting that the same file would be for as a CLIPN checkpoint
+        raise ValueError("clipn.pretrained: " + str(error).removeprefix("clipn.checkpoint: ")) from error
+    clipn.load_state_dict({name: tensors[file_name(name)] for name in own}, strict=False)
+    clipn.copy_text_to_no()
+    return clipn.eval()
+
+
+def published_weights(model: str, pretrained: str) -> dict[str, Any]:
+    """What open_clip knows of a tag: where the weights are and how they want images prepared. Downloads nothing.
+
+    Raises ValueError for a tag that open_clip does not have, or whose weights want images prepared in another way.
+    """
+    known: dict[str, Any] = get_pretrained_cfg(model, pretrained)
+    if not known:
+        tags = list_pretrained_tags_by_model(model)
+        raise unknown_name(f"clipn.pretrained (neither a file nor a tag of {model})", pretrained, tags)
+    if any(known.get(name) != value for name, value in _PREPROCESSING.items()):
+        raise ValueError(
+            f"clipn.pretrained: {pretrained} of {model} was trained with another preprocessing than CLIP's"
+        )
+    return known
+
+
+def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progress: Progress) -> Path:
+    """The weights file of a tag: the one a user has put into the cache, or open_clip's download."""
+    folder = cache_root() / "open_clip"
+    by_hand = folder / f"{model}.{pretrained}.safetensors"
+    if by_hand.is_file():
+        return by_hand
+    origin = str(known.get("hf_hub") or known.get("url")).rstrip("/")
+    progress(f"fetching the weights {pretrained} of {model} ({origin}) into {folder}")
+    try:
+        with quiet_hub():
+            return Path(download_pretrained(known, cache_dir=str(folder)))
+    except Exception as error:  # network libraries raise many kinds; all mean that the file is not here
+        raise ValueError(
+            f"clipn.pretrained: the weights {pretrained} of {model} are not in the cache and cannot be downloaded "
+            f"({type(error).__name__}). On a machine with network get open_clip_model.safetensors of {origin} and put "
+            f"it at {by_hand}, or give the path of the file instead of the tag"
+        ) from error
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Hold back the hub library's warning at each of its retries (for up to a minute): one error says it all."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

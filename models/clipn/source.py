@@ -1,0 +1,185 @@
+"""Which CLIPN a run uses, and the identity of the features it gives. Importing this needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from data.imageset import DataSet, ImageSet
+from data.naming import unknown_name
+from data.storage import cache_root, content_hash, file_hash, write_text_atomically
+from models.cache_errors import clear_write_errors
+from models.clipn.prompts import DEFAULT_TEMPLATES_HASH, read_templates, templates_hash
+from models.clipn.recipe import SmallClipnRecipe, small_clip_config, training_identity
+
+DEFAULT_MODEL = "ViT-B-16"
+STAND_IN_RECIPE = SmallClipnRecipe()
+"""How the stand-in is trained where no checkpoint is given."""
+_CONFIG_FIELDS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipnSource:
+    """Which CLIPN a run uses, and in which words it reads the classes."""
+
+    checkpoint: Path | None = None
+    """A CLIPN checkpoint file. None, and no `pretrained`: a small stand-in is trained on the data set's own `pretrain`
+    images."""
+    pretrained: str | None = None
+    """In place of a checkpoint: a plain CLIP, by open_clip tag or path to a file; its "no" tower is untrained."""
+    model: str = DEFAULT_MODEL
+    """open_clip architecture of those weights: a name, or a path to an open_clip config (`.json`)."""
+    templates: Path | None = None
+    """A file with one template a line; None: the 128 of `models.clipn.prompts`."""
+    clean_names: bool = False
+    """Whether underscores in class names become spaces. Off: names are used as they are, as the paper's code does."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the image tower."""
+    domain: str | None = None
+    """A word put before each class name, for DomainNet ("real airplane"); None: nothing."""
+
+
+def clipn_identity(source: ClipnSource, data_set: DataSet) -> str:
+    """64 hex digits that identify all that decides this CLIPN's features of a data set's images and class names.
+
+    Nothing is trained or computed; a checkpoint's bytes are hashed (once for each size and time of change of the file).
+    Raises ValueError for a source that cannot be used with this data set.
+    """
+    return content_hash(
+        {
+            "weights": weights_identity(source, data_set),
+            "templates": used_templates_hash(source),
+            "clean_names": source.clean_names,
+            "domain": source.domain,
+            "precision": source.precision,
+        }
+    )
+
+
+def weights_identity(source: ClipnSource, data_set: DataSet) -> str:
+    """64 hex digits that identify weights and architecture. Errors as `clipn_identity`."""
+    if source.checkpoint is not None and source.pretrained is not None:
+        raise ValueError(
+            f"clipn.pretrained: {source.pretrained!r} and the checkpoint {source.checkpoint} are both given; give one: "
+            "a CLIPN checkpoint holds all its towers"
+        )
+    if source.pretrained is not None:
+        return pretrained_identity(source.model, source.pretrained)
+    if source.checkpoint is not None:
+        config = clip_config(source.model)
+        return content_hash({"checkpoint": cached_file_hash(source.checkpoint), "config": config})
+    pretrain = stand_in_images(source, data_set)
+    return training_identity(
+        STAND_IN_RECIPE,
+        config=small_clip_config(data_set.image_size),
+        images=_identity(pretrain),
+        class_names=data_set.class_names,
+    )
+
+
+def pretrained_identity(model: str, pretrained: str) -> str:
+    """64 hex digits that identify a plain CLIP: by a weights file's bytes, or by the tag, whose weights are published.
+
+    Nothing is downloaded. Raises ValueError for unknown names, and tags with another preprocessing than CLIP's.
+    """
+    config, path = clip_config(model), Path(pretrained).expanduser()
+    if path.is_file():
+        return content_hash({"clip": cached_file_hash(path), "config": config})
+    from models.clipn.pretrained import published_weights  # torch, but only for those who name a tag
+
+    published_weights(model, pretrained)
+    return content_hash({"clip": pretrained, "config": config, "model": model})
+
+
+def stand_in_images(source: ClipnSource, data_set: DataSet) -> ImageSet:
+    """The images a stand-in is trained on. Raises ValueError where the data set has none, or settings contradict."""
+    if data_set.pretrain is None:
+        raise ValueError(
+            f"clipn.checkpoint: {data_set.name} has no images set apart for training a stand-in CLIPN, so give a CLIPN "
+            "checkpoint file (the authors publish some; the README says where)"
+        )
+    if source.model != DEFAULT_MODEL:
+        raise ValueError(
+            f"clipn.model: {source.model!r} is used only with a checkpoint or with pretrained weights; give one, or "
+            "leave the model away"
+        )
+    return data_set.pretrain
+
+
+def used_templates_hash(source: ClipnSource) -> str:
+    """Identity of the templates the source names. Raises ValueError for a file that holds none."""
+    return DEFAULT_TEMPLATES_HASH if source.templates is None else templates_hash(read_templates(source.templates))
+
+
+def clip_config(model: str) -> dict[str, Any]:
+    """The open_clip config of an architecture, by its name or from the `.json` file at that path.
+
+    Raises ValueError for an unknown name (the nearest is suggested), a missing or bad file, and for an architecture
+    that is no plain CLIP.
+    """
+    path = Path(model)
+    if path.suffix != ".json":
+        known = {path.stem: path for path in _config_folder().glob("*.json")}
+        if model not in known:
+            raise unknown_name("clipn.model", model, sorted(known))
+        path = known[model]
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"clipn.model: there is no file {path}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"clipn.model: {path} is no open_clip config: {error}") from error
+    return _checked_config(config, model)
+
+
+def _checked_config(config: object, model: str) -> dict[str, Any]:
+    """The config, if it describes a plain CLIP with square images."""
+    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys() <= _CONFIG_FIELDS:
+        raise ValueError(
+            f"clipn.model: {model} is no plain CLIP; its config needs embed_dim, vision_cfg and text_cfg, may have "
+            "quick_gelu, and nothing else. Take for example ViT-B-16"
+        )
+    if not isinstance(config["vision_cfg"].get("image_size"), int):
+        raise ValueError(
+            f"clipn.model: {model} has no single image_size in its vision_cfg; only square images are read"
+        )
+    return config
+
+
+def _config_folder() -> Path:
+    """Where open_clip keeps its model configs; found without importing it, which would import torch."""
+    found = importlib.util.find_spec("open_clip")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("open_clip is not installed; install the project's dependencies")
+    return Path(found.origin).parent / "model_configs"
+
+
+def cached_file_hash(path: Path) -> str:
+    """SHA-256 of a file, remembered in the cache for its path, size and time of change: big files are hashed once.
+
+    Raises ValueError where there is no such file.
+    """
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise ValueError(f"clipn.checkpoint: there is no file {path}")
+    stat = path.stat()
+    state = {"path": str(path), "size": stat.st_size, "changed_ns": stat.st_mtime_ns}
+    remembered = cache_root() / "hashes" / f"{content_hash(state)[:32]}.txt"
+    if remembered.is_file():
+        return remembered.read_text(encoding="utf-8").strip()
+    digest = file_hash(path)
+    with clear_write_errors(remembered.parent):
+        write_text_atomically(remembered, digest + "\n")
+    return digest
+
+
+def _identity(image_set: ImageSet) -> str:
+    """Hash of images and labels."""
+    labels = np.ascontiguousarray(image_set.labels, dtype="<i8")
+    return content_hash({"images": image_set.images.fingerprint, "labels": hashlib.sha256(labels.data).hexdigest()})

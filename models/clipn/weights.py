@@ -1,0 +1,138 @@
+"""CLIPN checkpoints in the reference's file format, read strictly and as tensors only.
+
+A checkpoint is the whole model: image tower, text tower, "no" tower, prompts and logit scale. Its tensor names are
+open_clip's, with `_no` on those of the "no" tower, and `module.` before each one where training was distributed.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from data.storage import write_atomically
+from models.clipn.model import Clipn
+
+_TEXT_NAME = re.compile(r"(transformer|token_embedding|positional_embedding|ln_final|text_projection)(_no)?(\..+)?")
+_MOST_NAMED = 8
+"""Tensors that an error message names before it only counts."""
+
+
+def load_clipn(path: Path, config: Mapping[str, Any]) -> Clipn:
+    """The CLIPN of a checkpoint file, on the CPU, in evaluation mode.
+
+    `config` is the open_clip model config of its architecture. The file is a `.safetensors` file or one written by
+    torch.save: a dict of tensors, or one that holds such a dict as `state_dict`. No code of the file is run.
+
+    Raises ValueError, naming the file, where it is missing, truncated, of another kind, or where its tensors are not
+    exactly those of the architecture (missing, extra and misshaped ones are named).
+    """
+    clipn = Clipn(config)
+    tensors = read_tensors(path)
+    check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in clipn.state_dict().items()})
+    clipn.load_state_dict({name: tensors[file_name(name)] for name in clipn.state_dict()}, strict=True)
+    return clipn.eval()
+
+
+def save_clipn(clipn: Clipn, path: Path, *, epoch: int, name: str) -> None:
+    """Write a checkpoint as the reference's trainer does, without the optimiser's state. Whole or not at all."""
+    tensors = {"module." + file_name(key): value.detach().cpu() for key, value in clipn.state_dict().items()}
+    write_atomically(path, lambda file: torch.save({"epoch": epoch, "name": name, "state_dict": tensors}, file))
+
+
+def file_name(name: str) -> str:
+    """A tensor's name in checkpoints, without `module.`: the "no" tower's have `_no` after their first part."""
+    if name.startswith("text."):
+        return name.removeprefix("text.")
+    if name.startswith("text_no."):
+        first, dot, rest = name.removeprefix("text_no.").partition(".")
+        return f"{first}_no{dot}{rest}"
+    return name
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a weights file by name, without `module.`. Errors as `load_clipn`, for the file alone."""
+    if not path.is_file():
+        raise ValueError(f"clipn.checkpoint: there is no file {path}")
+    content = _read_file(path)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ValueError(f"clipn.checkpoint: {path} holds no state_dict of tensors, so it is no CLIPN checkpoint")
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _read_file(path: Path) -> object:
+    """What a weights file holds; ValueError where it cannot be read as tensors and plain values."""
+    with _readable(path) as file:
+        is_torch_file = file.read(2) == b"PK" and zipfile.is_zipfile(file)
+    if path.suffix != ".safetensors" and not is_torch_file:
+        raise ValueError(f"clipn.checkpoint: {path} is truncated or no weights file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals(_numpy_scalar_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds {found[1]}, and only tensors are loaded" if found else "it is damaged"
+        raise ValueError(f"clipn.checkpoint: {path} cannot be read: {reason}") from error
+    except Exception as error:  # damaged bytes make these parsers raise almost anything
+        raise ValueError(f"clipn.checkpoint: {path} cannot be read: it is damaged or no weights file") from error
+
+
+def _readable(path: Path) -> BinaryIO:
+    """The open file; ValueError where this user may not read it."""
+    try:
+        return path.open("rb")
+    except PermissionError as error:
+        raise ValueError(f"clipn.checkpoint: {path} may not be read by this user; change its permissions") from error
+
+
+def _numpy_scalar_globals() -> list[Any]:
+    """What torch.load must be allowed to build for NumPy floats, which the reference's optimiser state holds.
+
+    Building a NumPy scalar from bytes runs no code of the file. Files saved under NumPy 1 call the constructor by its
+    old name.
+    """
+    scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
+    return [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        np.dtypes.Float64DType,
+    ]
+
+
+def check_names_and_shapes(
+    path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise ValueError unless `tensors` has exactly the names and shapes of `expected`."""
+    if any("_no" in name for name in tensors) and "prompt_no" not in tensors:
+        raise ValueError(
+            f"clipn.checkpoint: {path} has a 'no' tower without learnt prompts ('prompt_no'): the hand-crafted CLIPN, "
+            "whose 'no' tower reads other sentences than its text tower. Only the learnable-prompt CLIPN is supported"
+        )
+    missing = [name for name in expected if name not in tensors]
+    extra = [name for name in tensors if name not in expected]
+    misshaped = [
+        f"{name} {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != expected[name].shape
+    ]
+    faults = [("missing", missing), ("extra", extra), ("of another shape", misshaped)]
+    told = "; ".join(f"{len(names)} {fault}: {_shorten(names)}" for fault, names in faults if names)
+    if told:
+        raise ValueError(f"clipn.checkpoint: {path} does not fit the architecture given as model ({told})")
+
+
+def _shorten(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

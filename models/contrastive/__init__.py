@@ -1,0 +1,1 @@
+"""Contrastive encoders (SimCLR and CSI): configuration, views, losses, training."""

@@ -1,0 +1,118 @@
+"""Which device and how many threads a process computes with."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+
+from data.code_version import code_version
+from models.classifier.recipe import Recipe
+
+
+def use_threads(num_threads: int) -> None:
+    """Let torch use `num_threads` threads in this process.
+
+    Set on purpose: torch's default is one thread a core in every process, and processes that share cores then wait
+    for each other's threads (two on two busy cores took up to 10 times the CPU time of one thread).
+    """
+    torch.set_num_threads(max(1, num_threads))
+
+
+CONTEXT_BYTES = 1 << 30
+"""GPU memory that CUDA itself takes in each process, beside what torch hands out; a round figure."""
+
+
+def pick_device(gpus: float) -> torch.device:
+    """`cuda` where part of a GPU was given, else `cpu`. Raises ValueError for a GPU where there is none.
+
+    Of the GPU this process then takes at most its part of the memory, so that trials which share a card cannot take
+    each other's.
+    """
+    if gpus <= 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("gpus_per_trial is above 0, but torch sees no GPU here; use --gpus-per-trial 0")
+    torch.cuda.set_per_process_memory_fraction(
+        memory_share(gpus, torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    )
+    return torch.device("cuda")
+
+
+def memory_share(gpus: float, total_bytes: int) -> float:
+    """Share, in (0, 1], of a card's memory for a process with that part of it: less what CUDA itself takes, if need be
+    half of it."""
+    return 1.0 if gpus >= 1 else max(gpus / 2, gpus - CONTEXT_BYTES / total_bytes)
+
+
+def use_arithmetic(device: torch.device, *, deterministic: bool) -> None:
+    """Let this process compute on a GPU either as fast as it can or, `deterministic`, the same each time to the bit.
+
+    A CPU does the latter anyway, so nothing is changed for it. All is set either way, because a process computes trial
+    after trial. Before any product on the GPU: cuBLAS reads its setting once. Deterministic also means without TF32,
+    and RuntimeError from torch for an operation that has no such form.
+    """
+    on_gpu = device.type == "cuda"
+    torch.use_deterministic_algorithms(deterministic and on_gpu)
+    if not on_gpu:
+        return
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic  # shapes hardly change: cuDNN may look for the fastest kernels
+    torch.backends.cudnn.allow_tf32 = not deterministic
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@contextmanager
+def clear_memory_errors(when: str, advice: str) -> Iterator[None]:
+    """Raises MemoryError, in one line with `advice`, where the GPU's memory does not suffice inside."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(
+            f"the GPU's memory does not suffice {when}: give a trial more of a card (--gpus-per-trial), or {advice}"
+        ) from error
+
+
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which a recipe's arithmetic runs."""
+    if recipe.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def describe_environment(device: torch.device) -> dict[str, str | int]:
+    """Hardware, code (`code_version`) and versions behind a record, for the record."""
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else _processor_name(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        **code_version(),
+        **({"deterministic": int(torch.are_deterministic_algorithms_enabled())} if on_gpu else {}),
+    }
+
+
+def _processor_name() -> str:
+    """The CPU's name; Linux keeps it where platform.processor() does not look."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory_mib(device: torch.device) -> int:
+    """Most memory this process has held so far, MiB: on the GPU, or resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    import resource  # not on Windows, where no trial runs
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

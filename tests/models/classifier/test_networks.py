@@ -1,0 +1,56 @@
+"""The ResNet-18 for small images: sizes, start, and that weights come from the seed alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.classifier.networks import ResNet18, build_classifier
+from models.classifier.recipe import Recipe
+
+
+def test_the_papers_size() -> None:
+    # Protocol 1.5: 11.17 million parameters for two classes.
+    network = ResNet18(2)
+    assert sum(p.numel() for p in network.parameters()) == 11_169_858
+
+
+@pytest.mark.parametrize("size", [8, 32, 64])
+def test_shapes(size: int) -> None:
+    logits, features = ResNet18(3, width=4)(torch.zeros(2, 3, size, size))
+    assert logits.shape == (2, 3)
+    assert features.shape == (2, 32)
+
+
+def test_each_block_starts_as_the_identity() -> None:
+    network = ResNet18(2, width=4).eval()
+    images = torch.rand(1, 3, 8, 8)
+    hidden = network.stem(images)
+    assert torch.equal(network.stages[0](hidden), hidden)  # hidden is not negative, so the last ReLU keeps it
+
+
+def test_features_feed_the_head() -> None:
+    network = ResNet18(3, width=4).eval()
+    logits, features = network(torch.rand(2, 3, 8, 8))
+    assert torch.allclose(network.head(features), logits)
+
+
+def test_weights_come_from_the_seed_alone() -> None:
+    recipe = Recipe(width=4)
+    first = build_classifier(recipe, 2, weights_seed=5).state_dict()
+    torch.manual_seed(123)
+    state = torch.get_rng_state()
+    again = build_classifier(recipe, 2, weights_seed=5).state_dict()
+    other = build_classifier(recipe, 2, weights_seed=6).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_narrow_networks_can_be_trained(width: int) -> None:
+    # A strided 1x1 convolution of few channels aborted the process in its backward pass (torch 2.15, AVX2).
+    network = build_classifier(Recipe(width=width), 2, weights_seed=0)
+    for _ in range(3):
+        network(torch.rand(8, 3, 8, 8))[0].sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

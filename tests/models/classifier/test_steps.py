@@ -1,0 +1,124 @@
+"""Recorded steps: the same numbers as plain ones, to the bit, recorded once a phase and batch size.
+
+On a CPU a recorder stands in that notes a function and calls it again: what is checked here is everything around the
+CUDA graph, which test_gpu.py checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.classifier.fit import CrossEntropy, fit
+from models.classifier.inputs import Normalise
+from models.classifier.loss_prediction import LossPrediction, add_loss_prediction
+from models.classifier.networks import build_classifier
+from models.classifier.recipe import Recipe
+from models.classifier.steps import WARM_UP, Objective, recorder
+from models.device import use_threads
+
+CPU = torch.device("cpu")
+PLAIN = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), CPU)
+PIXELS = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
+LABELS = np.arange(10, dtype=np.int64) % 3
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    use_threads(1)
+
+
+class Recorder:
+    """Counts what is recorded and how often each recording is replayed."""
+
+    def __init__(self) -> None:
+        self.replays: list[int] = []
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        number = len(self.replays)
+        self.replays.append(0)
+
+        def replay() -> None:
+            self.replays[number] += 1
+            work()
+
+        return replay
+
+    @contextmanager
+    def __call__(self, device: torch.device, generator: torch.Generator, *, wanted: bool) -> Iterator[object]:
+        yield self.record if wanted else None
+
+
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorded = Recorder()
+    monkeypatch.setattr("models.classifier.fit.recorder", recorded)
+    return recorded
+
+
+def trained(recipe: Recipe, objective: Objective | None, *, plain_steps: bool) -> dict[str, torch.Tensor]:
+    network: nn.Module = build_classifier(recipe, 3, weights_seed=0)
+    if isinstance(objective, LossPrediction):
+        network = add_loss_prediction(network, hidden=4, weights_seed=0)  # type: ignore[arg-type]
+    fit(
+        network, PIXELS, LABELS, recipe=recipe, normalise=PLAIN, batches_seed=1, device=CPU, objective=objective,
+        plain_steps=plain_steps,
+    )  # fmt: skip
+    return network.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("settings", "objective", "replays"),
+    [
+        # Steps before and after both milestones.
+        ({"steps": 16}, None, [16 - WARM_UP]),
+        # Two batches of 4 and one of 2 in each of 6 passes.
+        ({"epochs": 6}, None, [12 - WARM_UP, 6 - WARM_UP]),
+        ({"steps": 12, "head_dropout": 0.5, "rotation": 20.0}, None, [12 - WARM_UP]),
+        # The head is detached after step 10 of 20: another phase.
+        ({"steps": 20}, LossPrediction(weight=1.0, margin=1.0, detach_after=0.5), [11 - WARM_UP, 9 - WARM_UP]),
+    ],
+)
+def test_recorded_steps_give_the_same_weights(
+    settings: dict[str, object], objective: Objective | None, replays: list[int], recordings: Recorder
+) -> None:
+    recipe = Recipe(width=2, batch_size=4, **settings)  # type: ignore[arg-type]
+    plain = trained(recipe, objective, plain_steps=True)
+    assert recordings.replays == []
+    replayed = trained(recipe, objective, plain_steps=False)
+    assert recordings.replays == replays
+    assert all(torch.equal(plain[name], replayed[name]) for name in plain)
+
+
+def test_a_training_shorter_than_the_warm_up_records_nothing(recordings: Recorder) -> None:
+    trained(Recipe(width=2, batch_size=4, steps=WARM_UP), None, plain_steps=False)
+    assert recordings.replays == []
+
+
+def test_an_objective_without_a_phase_is_never_recorded(recordings: Recorder) -> None:
+    class Changing(CrossEntropy):
+        def phase(self) -> Hashable | None:
+            return None
+
+    recipe = Recipe(width=2, batch_size=4, steps=8)
+    plain = trained(recipe, None, plain_steps=True)
+    changing = trained(recipe, Changing(), plain_steps=False)
+    assert recordings.replays == []
+    assert all(torch.equal(plain[name], changing[name]) for name in plain)
+
+
+def test_nothing_is_recorded_on_a_cpu() -> None:
+    with recorder(CPU, torch.Generator(), wanted=True) as record:
+        assert record is None
+
+
+def test_no_gradient_is_left_behind() -> None:
+    network = build_classifier(Recipe(width=2), 3, weights_seed=0)
+    recipe = Recipe(width=2, batch_size=4, steps=2)
+    fit(network, PIXELS, LABELS, recipe=recipe, normalise=PLAIN, batches_seed=0, device=CPU)
+    assert all(parameter.grad is None for parameter in network.parameters())
