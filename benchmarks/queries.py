@@ -43,7 +43,7 @@ def kcenter_ours(num: int) -> Callable[[], Any]:
     """500 picks of N with 512 features, 500 labelled."""
     import torch
 
-    from strategies.kcenter import kcenter_greedy
+    from strategies.numeric.kcenter import kcenter_greedy
 
     labelled, pool = (torch.from_numpy(_features(count, 512, seed)) for count, seed in ((500, 0), (num, 1)))
     return lambda: kcenter_greedy(labelled, pool, 500)[0].numpy()
@@ -86,7 +86,7 @@ def kcenter_running(num: int) -> Callable[[], Any]:
 
 def mixtures_ours(num: int) -> Callable[[], Any]:
     """LfOSA: N activations of 40 classes."""
-    from strategies.gaussian_mixture import fit_mixtures
+    from strategies.numeric.gaussian_mixture import fit_mixtures
 
     values, groups = _activations(num)
     return lambda: fit_mixtures(values, groups, 40).log_odds_N
@@ -116,7 +116,7 @@ def _activations(num: int) -> tuple[np.ndarray, np.ndarray]:
 
 def meta_ours(num: int) -> Callable[[], Any]:
     """MQNet: 11,200 steps on 500 queried images, whatever N is."""
-    from strategies.query_network import QueryNetwork, train_query_network
+    from strategies.numeric.query_network import QueryNetwork, train_query_network
 
     rng = np.random.default_rng(0)
     inputs, targets = np.exp(rng.normal(size=(500, 2))), rng.exponential(size=500)
@@ -153,7 +153,7 @@ def meta_library(num: int) -> Callable[[], Any]:
 
 def finch_ours(num: int) -> Callable[[], Any]:
     """FINCH of N images with 128 features."""
-    from strategies.finch import finch
+    from strategies.numeric.finch import finch
 
     points = _features(num, 128, 0)
     return lambda: finch(points)

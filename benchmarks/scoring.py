@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from strategies.scorer import PurityRequest
+    from strategies.purity.contract import PurityRequest
 
 QUERIES = 9
 """Purity rounds of one trial of the paper: 10 trainings, 9 queries."""
@@ -148,7 +148,7 @@ def _make_round(num_classes: int, num_labelled: int, num_pool: int) -> Round:
     """Unit features that lean towards a class or away from all; half of the labelled images are ID."""
     import numpy as np
 
-    from strategies.scorer import PurityOptions, PurityRequest
+    from strategies.purity.contract import PurityOptions, PurityRequest
 
     rng = np.random.default_rng(num_classes)
     yes_KD, no_KD = _unit(rng.normal(size=(2, num_classes, DIMS)))

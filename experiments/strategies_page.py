@@ -12,8 +12,8 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from strategies.options import StrategyOptions
+from strategies.purity.contract import PurityOptions
 from strategies.registry import BEHIND_PURITY, STRATEGIES, Entry, Services
-from strategies.scorer import PurityOptions
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "strategies.md"
 HEAD = """# Strategies

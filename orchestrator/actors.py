@@ -17,7 +17,7 @@ import ray
 
 from orchestrator.config import TrialConfig
 from orchestrator.node_data import enter_folder, fetch_missing
-from strategies.scorer import PurityRequest, PurityScores
+from strategies.purity.contract import PurityRequest, PurityScores
 
 if TYPE_CHECKING:
     from orchestrator.scoring import LocalPurityScorer

@@ -17,8 +17,8 @@ from models.classifier.recipe import Fraction, Recipe
 from models.classifier.recipes import named_recipe
 from models.clipn.source import ClipnSource
 from strategies.options import StrategyOptions
+from strategies.purity.contract import PurityOptions
 from strategies.registry import find_strategy
-from strategies.scorer import PurityOptions
 
 NUMBERS_VERSION = 1
 """Raised when code changes the numbers of a trial whose settings are the same, so that old records are not reused."""

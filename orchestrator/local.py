@@ -27,8 +27,8 @@ from orchestrator.problem import OpenSetProblem, pose_problem
 from orchestrator.records import RoundRecord
 from orchestrator.scoring import LocalPurityScorer
 from orchestrator.trajectory import Report, Trajectory
+from strategies.purity.contract import PurityScorer
 from strategies.registry import Services, find_strategy
-from strategies.scorer import PurityScorer
 
 
 @lru_cache(maxsize=4)

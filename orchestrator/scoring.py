@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from models.clipn.features import VisionLanguage
-from strategies.detectors import Evidence, judge
-from strategies.purity import prototypes
-from strategies.scorer import IndexArray, PurityRequest, PurityScores, RequestFigures
+from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures
+from strategies.purity.judge import Evidence, judge
+from strategies.purity.scores import prototypes
 
 KEPT_CLASS_SETS = 8
 """Sets of classes whose cosines with all images are kept; a grid has one a data set, mismatch ratio and seed."""
@@ -70,7 +70,7 @@ class LocalPurityScorer:
 
     @torch.inference_mode()
     def score(self, request: PurityRequest) -> PurityScores:
-        """Scores of the unlabelled images by the detector of the options (`strategies.detectors`).
+        """Scores of the unlabelled images by the detector of the options (`strategies.purity.judge`).
 
         Raises ValueError for a data set that it does not hold.
         """

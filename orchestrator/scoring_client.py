@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.actors import Answer, Load
-from strategies.scorer import PurityRequest, PurityScores, RequestFigures
+from strategies.purity.contract import PurityRequest, PurityScores, RequestFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

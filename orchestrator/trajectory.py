@@ -34,7 +34,7 @@ from orchestrator.problem import OpenSetProblem
 from orchestrator.records import RoundRecord
 from orchestrator.streams import stream_generator, stream_seed
 from strategies.base import Diagnostic, IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
-from strategies.scorer import PurityScorer
+from strategies.purity.contract import PurityScorer
 
 Report = Callable[[RoundRecord], None]
 UNKNOWN = -1

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from strategies.base import PoolView, Selection, Strategy
-from strategies.kcenter import first_maximum
+from strategies.numeric.kcenter import first_maximum
 
 
 def gradient_factors(logits_NK: Tensor) -> Tensor:

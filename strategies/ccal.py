@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.base import IndexArray, PoolView, Selection, Strategy, highest_first
-from strategies.cosines import BLOCK, Floats, nearest_by_cosine, unit_rows
+from strategies.numeric.cosines import BLOCK, Floats, nearest_by_cosine, unit_rows
 from strategies.options import CcalOptions
 
 Views = Callable[[], NDArray[np.float32]]

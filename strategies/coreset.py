@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from strategies.base import IndexArray, PoolView, Selection, Strategy
-from strategies.kcenter import kcenter_greedy
+from strategies.numeric.kcenter import kcenter_greedy
 
 
 class Coreset(Strategy):

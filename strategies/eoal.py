@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from models.classifier.open_set import OpenSetDetector, OpenSetObjective, build_detector
 from models.classifier.outputs import ClassifierOutputs
 from strategies.base import IndexArray, PoolView, Selection, Strategy, checked_outputs
-from strategies.finch import cluster_means, clusters_of_number, finch
 from strategies.lfosa import labelled_with_ood
+from strategies.numeric.finch import cluster_means, clusters_of_number, finch
 from strategies.options import EoalOptions
 from strategies.uncertainty import entropies
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.classifier.fit import CrossEntropy
 from models.classifier.outputs import ClassifierOutputs
 from strategies.base import IndexArray, PoolView, Selection, Strategy, checked_outputs, highest_first
-from strategies.gaussian_mixture import fit_mixtures
+from strategies.numeric.gaussian_mixture import fit_mixtures
 from strategies.options import LfosaOptions
 
 

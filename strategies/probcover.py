@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies.base import PoolView, Selection, Strategy
-from strategies.kcenter import first_maximum
+from strategies.numeric.kcenter import first_maximum
 from strategies.options import ProbCoverOptions
 
 BLOCK = 1024

@@ -17,8 +17,8 @@ from strategies.monte_carlo import Measure, MonteCarlo, mean_deviation, mutual_i
 from strategies.mqnet import Mqnet
 from strategies.options import StrategyOptions
 from strategies.plugins import load_strategy, offered_strategies, source_identity
+from strategies.purity.contract import PurityOptions, PurityScorer
 from strategies.random import Random
-from strategies.scorer import PurityOptions, PurityScorer
 from strategies.uncertainty import Entropy, Margin
 from strategies.vlpure import VLPure
 

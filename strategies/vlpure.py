@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from strategies.base import PoolView, Selection, Strategy, highest_first
-from strategies.scorer import PurityOptions, PurityRequest, PurityScorer, PurityScores
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScorer, PurityScores
 
 
 class VLPure(Strategy):

@@ -21,10 +21,10 @@ from orchestrator.config import TrialConfig
 from orchestrator.local import cached_data_set
 from orchestrator.problem import OpenSetProblem, pose_problem
 from orchestrator.scoring import LocalPurityScorer
-from strategies.detectors import Evidence
-from strategies.logit_scale import SCALES, count_right, merit
-from strategies.purity import visual_weights
-from strategies.scorer import PurityRequest, PurityScores
+from strategies.purity.contract import PurityRequest, PurityScores
+from strategies.purity.judge import Evidence
+from strategies.purity.logit_scale import SCALES, count_right, merit
+from strategies.purity.scores import visual_weights
 
 KINDS = ((True, True), (False, False), (True, False), (False, True))
 """(is ID, judged ID)."""

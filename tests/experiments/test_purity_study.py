@@ -16,7 +16,7 @@ from experiments.reporting.purity_study import (
     typical_places,
 )
 from orchestrator.problem import pose_problem
-from strategies.scorer import PurityOptions
+from strategies.purity.contract import PurityOptions
 from tests.experiments.purity_problem import NAMES, scorer_of, ten_classes, trial_of, use_ten_classes
 
 

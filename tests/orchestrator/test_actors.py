@@ -18,7 +18,7 @@ from orchestrator.actors import Answer, Load, ScoringActor
 from orchestrator.records import RoundRecord
 from orchestrator.scoring_client import Patience, RemotePurityScorer, ScorerUnavailable
 from orchestrator.writer import LedgerWriter
-from strategies.scorer import PurityOptions, PurityRequest, PurityScores
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores
 
 HASTE = Patience(
     attempts=4,

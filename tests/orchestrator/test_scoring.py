@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from models.clipn.features import VisionLanguage
 from orchestrator.scoring import LocalPurityScorer
-from strategies.logit_scale import SCALES
-from strategies.scorer import PurityOptions, PurityRequest, PurityScores
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores
+from strategies.purity.logit_scale import SCALES
 
 Array = NDArray[np.float64]
 NAMES = ("a", "b", "c")

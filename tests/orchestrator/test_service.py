@@ -19,7 +19,7 @@ from orchestrator.actors import ScoringActor
 from orchestrator.runner import QUIET
 from orchestrator.scoring_client import Patience, RemotePurityScorer
 from orchestrator.service import service_line
-from strategies.scorer import PurityOptions, PurityRequest, PurityScores
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores
 
 pytestmark = pytest.mark.timeout(300)
 

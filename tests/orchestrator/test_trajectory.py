@@ -22,8 +22,8 @@ from orchestrator.records import RoundRecord
 from orchestrator.trajectory import Trajectory
 from strategies.base import IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
 from strategies.confidence import LeastConfidence
+from strategies.purity.contract import RequestFigures
 from strategies.random import Random
-from strategies.scorer import RequestFigures
 from tests.strategies.views import ArrayScorer
 
 TINY = {"width": 2, "steps": 8, "batch_size": 8, "flip": False, "crop_padding": 1}

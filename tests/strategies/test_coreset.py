@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from strategies import kcenter
 from strategies.coreset import balanced_quotas
-from strategies.kcenter import first_maximum, kcenter_greedy, nearest_squared
+from strategies.numeric import kcenter
+from strategies.numeric.kcenter import first_maximum, kcenter_greedy, nearest_squared
 from tests.strategies.views import make_view, select
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "strategies"

@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from strategies import finch as finch_module
-from strategies.finch import cluster_means, clusters_of_number, finch
-from strategies.gaussian_mixture import fit_mixtures, split_in_two
-from strategies.query_network import QueryNetwork, exponential_scores, ranking_gradients, train_query_network
+from strategies.numeric import finch as finch_module
+from strategies.numeric.finch import cluster_means, clusters_of_number, finch
+from strategies.numeric.gaussian_mixture import fit_mixtures, split_in_two
+from strategies.numeric.query_network import QueryNetwork, exponential_scores, ranking_gradients, train_query_network
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "strategies"
 

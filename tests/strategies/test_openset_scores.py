@@ -16,9 +16,9 @@ from strategies.ccal import (
     semantic_scores,
     share_out,
 )
-from strategies.cosines import nearest_by_cosine
 from strategies.eoal import known_entropies, lowest_known_first, query_scores, unknown_entropies
 from strategies.mqnet import highest_cosine, masked_losses
+from strategies.numeric.cosines import nearest_by_cosine
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "strategies"
 

@@ -11,7 +11,7 @@ from data.imageset import ArrayImages
 from models.classifier.outputs import ClassifierOutputs
 from strategies.base import PoolView
 from strategies.confidence import LeastConfidence
-from strategies.scorer import PurityOptions, PurityRequest, PurityScores, RequestFigures
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, RequestFigures
 from strategies.vlpure import VLPure
 from tests.strategies.views import make_workshop
 

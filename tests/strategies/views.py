@@ -16,9 +16,9 @@ from models.classifier.workshop import Workshop
 from models.contrastive.encoder import ContrastiveFeatures
 from strategies.base import PoolView, Selection
 from strategies.options import StrategyOptions
-from strategies.purity import id_and_ood_scores, judged_id, prototypes
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, RequestFigures
+from strategies.purity.scores import id_and_ood_scores, judged_id, prototypes
 from strategies.registry import Services, find_strategy
-from strategies.scorer import PurityOptions, PurityRequest, PurityScores, RequestFigures
 
 NUM_IMAGES, NUM_CLASSES, DIM = 60, 3, 8
 RECIPE = Recipe(width=1, steps=2, batch_size=4, crop_padding=1, learning_rate=0.01)

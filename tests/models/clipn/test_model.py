@@ -21,7 +21,7 @@ from models.clipn.preprocessing import network_input, resize_and_crop, resize_ba
 from models.clipn.source import clip_config
 from models.clipn.text_features import encode_classes, tokenize, tokenize_classes
 from models.clipn.weights import load_clipn
-from strategies.purity import id_and_ood_scores, judged_id
+from strategies.purity.scores import id_and_ood_scores, judged_id
 
 EXCERPT = Path(__file__).parents[2] / "golden" / "clipn"
 FEATURES, CLASS_FEATURES, LOGITS = 1e-5, 1e-6, 1e-3  # largest absolute differences allowed

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from strategies import logit_scale
-from strategies.logit_scale import SCALES
-from strategies.purity import mcm_scores
-from strategies.threshold import _between, choose_scale_and_threshold, threshold_from_id
+from strategies.purity import logit_scale
+from strategies.purity.logit_scale import SCALES
+from strategies.purity.scores import mcm_scores
+from strategies.purity.threshold import _between, choose_scale_and_threshold, threshold_from_id
 
 
 def cosines(*probs: float) -> torch.Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.purity import ctw_scores, id_and_ood_scores, judged_id, mcm_scores, prototypes, visual_weights
+from strategies.purity.scores import ctw_scores, id_and_ood_scores, judged_id, mcm_scores, prototypes, visual_weights
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "purity.npz"
+GOLDEN = Path(__file__).parents[2] / "golden" / "purity.npz"
 
 
 def sigmoid(x: float) -> float:

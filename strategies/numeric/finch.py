@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from strategies.cosines import Floats, unit_rows
+from strategies.numeric.cosines import Floats, unit_rows
 
 Labels = NDArray[np.int64]
 Version = Literal["0.1.9", "0.2.3"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from strategies import logit_scale
-from strategies.logit_scale import SCALES, Criterion, merit
-from strategies.purity import mcm_scores
+from strategies.purity import logit_scale
+from strategies.purity.logit_scale import SCALES, Criterion, merit
+from strategies.purity.scores import mcm_scores
 
 KEPT_ID = 20
 """Without labelled OOD images at most one of so many labelled ID images falls below the threshold (95 % are kept, as

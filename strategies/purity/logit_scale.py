@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from strategies.purity import id_and_ood_scores, judged_id
+from strategies.purity.scores import id_and_ood_scores, judged_id
 
 Criterion = Literal["balanced", "plain"]
 """What a choice maximises on the labelled images: the mean of the recalls of ID and OOD, or the share decided right."""

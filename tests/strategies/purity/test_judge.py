@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from strategies.detectors import Evidence, judge
-from strategies.logit_scale import choose_logit_scale
-from strategies.purity import ctw_scores, id_and_ood_scores, mcm_scores
-from strategies.scorer import PurityOptions
-from strategies.threshold import choose_scale_and_threshold
+from strategies.purity.contract import PurityOptions
+from strategies.purity.judge import Evidence, judge
+from strategies.purity.logit_scale import choose_logit_scale
+from strategies.purity.scores import ctw_scores, id_and_ood_scores, mcm_scores
+from strategies.purity.threshold import choose_scale_and_threshold
 
 DETECTORS = ("atd", "ctw", "mcm")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from strategies import logit_scale
-from strategies.logit_scale import SCALES, PairScores, choose_logit_scale
-from strategies.purity import ctw_scores, id_and_ood_scores, judged_id
+from strategies.purity import logit_scale
+from strategies.purity.logit_scale import SCALES, PairScores, choose_logit_scale
+from strategies.purity.scores import ctw_scores, id_and_ood_scores, judged_id
 
 
 def random_case(seed: int, num: int = 30, num_classes: int = 3) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ class PurityOptions(BaseModel):
 
     detector: Literal["atd", "ctw", "mcm"] = "atd"
     """CLIPN's agreeing-to-differ (the paper's), CLIPN's competing-to-win, or maximum concept matching, which needs no
-    "no" texts and learns a threshold on the labels bought so far (`strategies.detectors`)."""
+    "no" texts and learns a threshold on the labels bought so far (`strategies.purity.judge`)."""
     visual_similarity: bool = True
     """Weight each class by the similarity to the mean features of its labelled images (Eq. 5 to 7)."""
     self_temperature: bool = True

@@ -120,7 +120,7 @@ def mcm_scores(
     """ID scores of maximum concept matching, (N,), or (T, N) for `scale` of shape (T, 1, 1), in [0, 1].
 
     The largest p_k (Eq. 2), or with similarities the largest w_k p_k. There is no "no" text and so no OOD score: the
-    scores are compared with a threshold (`strategies.threshold`).
+    scores are compared with a threshold (`strategies.purity.threshold`).
 
     Source: Ming et al., "Delving into Out-of-Distribution Detection with Vision-Language Representations" (2022).
     """

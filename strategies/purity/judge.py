@@ -11,15 +11,15 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from strategies.logit_scale import SCALES, PairScores, choose_logit_scale
-from strategies.purity import ctw_scores, id_and_ood_scores, judged_id, mcm_scores
-from strategies.scorer import PurityOptions
-from strategies.threshold import choose_scale_and_threshold, threshold_from_id
+from strategies.purity.contract import PurityOptions
+from strategies.purity.logit_scale import SCALES, PairScores, choose_logit_scale
+from strategies.purity.scores import ctw_scores, id_and_ood_scores, judged_id, mcm_scores
+from strategies.purity.threshold import choose_scale_and_threshold, threshold_from_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a detector sees of N images; cosines and similarities are those of `strategies.purity`."""
+    """What a detector sees of N images; cosines and similarities are those of `strategies.purity.scores`."""
 
     yes_NK: Tensor
     no_NK: Tensor

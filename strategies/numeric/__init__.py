@@ -1,0 +1,1 @@
+"""Numerical methods that strategies share; none of them knows what a pool is."""
