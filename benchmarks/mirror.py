@@ -17,14 +17,14 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from orchestrator.config import make_trial
-from orchestrator.ledger import TrajectoryState
-from orchestrator.mirror import Mirror
-from orchestrator.mirror_content import GridCard
-from orchestrator.output import OutputFolder, open_output
+from orchestrator.ledger.ledger import TrajectoryState
+from orchestrator.ledger.output import OutputFolder, open_output
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial, look_up
-from orchestrator.records import RoundRecord
-from orchestrator.tracking_uri import masked
+from orchestrator.settings.trial import make_trial
+from orchestrator.tracking.content import GridCard
+from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.uri import masked
 
 
 def make_plan(trials: int, rounds: int) -> list[PlannedTrial]:

@@ -20,15 +20,15 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.storage import content_hash
-from orchestrator.config import make_trial
-from orchestrator.grid import RunSettings
-from orchestrator.mirror_content import GridCard
-from orchestrator.output import open_output
+from orchestrator.cluster.run_grid import run_grid
+from orchestrator.ledger.output import open_output
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.records import RoundRecord
-from orchestrator.runner import run_grid
-from orchestrator.tracking import Tracker
-from orchestrator.tracking_uri import default_tracking_uri
+from orchestrator.settings.grid import RunSettings
+from orchestrator.settings.trial import make_trial
+from orchestrator.tracking.content import GridCard
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.uri import default_tracking_uri
 
 BUDGET = 500
 

@@ -110,7 +110,7 @@ def _report_search(num_classes: int, num_labelled: int, args: argparse.Namespace
     import torch
 
     from models.clipn.features import VisionLanguage
-    from orchestrator.scoring import LocalPurityScorer
+    from orchestrator.trial.purity_scorer import LocalPurityScorer
 
     given = _make_round(num_classes, num_labelled, args.pool)
     language = VisionLanguage(

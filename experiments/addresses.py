@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.tracking_uri import masked
+from orchestrator.tracking.uri import masked
 
 SERVERS, DATABASES = ("http", "https"), ("sqlite", "postgresql", "mysql", "mssql")
 """Schemes of tracking URIs; a database's may name its driver, as in postgresql+psycopg."""

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from data.progress import duration
 from experiments.round_costs import Cost, RoundCosts
-from orchestrator.grid import RunSettings
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.plan import PlannedTrial, distinct, feature_lines
+from orchestrator.settings.grid import RunSettings
 
 RESNET18_BYTES = 44_700_000
 """Of a ResNet-18 of width 64 in 32-bit floats; it grows with the square of the width."""

@@ -13,15 +13,15 @@ from data.progress import StepReporter
 from data.storage import write_atomically, write_text_atomically
 from experiments.figure_plan import PURITY_FIGURES, QUERY_MAP_FIGURE, FigurePlan
 from experiments.reporting.drawing import NothingToDraw, dataset_label, file_bytes
-from orchestrator.config import TrialConfig
 from orchestrator.plan import PlannedTrial
+from orchestrator.settings.trial import TrialConfig
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from orchestrator.scoring import LocalPurityScorer
+    from orchestrator.trial.purity_scorer import LocalPurityScorer
 
 Tell = Callable[[str], None]
 
@@ -114,7 +114,7 @@ class FigureMaker:
 
     def _classifier_features(self, planned: PlannedTrial, idx: NDArray[np.int64]) -> NDArray[np.float32]:
         """(N, D) what the classifier of round 0 sees in training images."""
-        from orchestrator.local import initial_features
+        from orchestrator.trial.compute import initial_features
 
         what = "figure 12: training the classifier of round 0 (--embedding clipn needs none)"
         reporter = cache(lambda total: StepReporter(what, total, self._tell))
@@ -133,7 +133,7 @@ class FigureMaker:
             first.setdefault(each.trial.dataset, each.trial)
         trials = tuple(first.values())
         if trials not in self._scorers:
-            from orchestrator.local import local_scorer
+            from orchestrator.trial.compute import local_scorer
 
             scorer = local_scorer(trials, cpus=self._cpus, gpus=_num_gpus(), progress=self._tell)
             assert scorer is not None, "the purity arm uses purity"

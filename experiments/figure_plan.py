@@ -10,8 +10,8 @@ from typing import Literal
 from data.naming import unknown_name
 from experiments.reporting.drawing import has_no_ratios
 from experiments.reporting.round_pages import FULL_DATA, ID_ONLY
-from orchestrator.arms import ArmTrial
-from orchestrator.grid import GridConfig, Nested
+from orchestrator.settings.arms import ArmTrial
+from orchestrator.settings.grid import GridConfig, Nested
 
 FIGURES = (5, 6, 7, 8, 9, 10, 11, 12)
 PURITY_FIGURES = (5, 6)

@@ -18,9 +18,9 @@ from experiments.figure_plan import FIGURES, FigurePlan, figure_numbers, plan_fi
 from experiments.flags import DONE, SOME_FAILED, run_command, trial_overrides
 from experiments.grid_command import GridCommand, grid_of, make_parser, output_path, run_and_report, status_of
 from experiments.stopping import stoppable
-from orchestrator.grid import GridConfig, preset_name
-from orchestrator.output import OutputFolder, open_output
+from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, feature_lines, plan_trials
+from orchestrator.settings.grid import GridConfig, preset_name
 
 COMMAND = GridCommand(
     name="figures",

@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 from data.storage import CACHE_VARIABLE
 from experiments.addresses import folder_path
-from orchestrator.config import TrialConfig
 from orchestrator.errors import RunStopped
-from orchestrator.grid import Nested, merge, parse_overrides
+from orchestrator.settings.grid import Nested, merge, parse_overrides
+from orchestrator.settings.trial import TrialConfig
 
 PRESETS = Path(__file__).parent / "presets"
 

@@ -37,15 +37,15 @@ from experiments.reporting.paper_values import PaperValues
 from experiments.reproduce import trial_command
 from experiments.status import show_status
 from experiments.stopping import stoppable
-from orchestrator.arms import ArmTrial
-from orchestrator.grid import AXES, GridConfig, load_preset, preset_name
+from orchestrator.cluster.placement import parse_place
 from orchestrator.launch import note_launch
-from orchestrator.mirror_content import GridCard
-from orchestrator.output import OutputFolder, open_output
-from orchestrator.placement import parse_place
+from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
-from orchestrator.tracking import Tracker
-from orchestrator.tracking_uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
+from orchestrator.settings.arms import ArmTrial
+from orchestrator.settings.grid import AXES, GridConfig, load_preset, preset_name
+from orchestrator.tracking.content import GridCard
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -277,7 +277,7 @@ def _compute(
     interrupted = False
     try:
         if todo:
-            from orchestrator.runner import run_grid  # Ray, only now that the input is known to be good
+            from orchestrator.cluster.run_grid import run_grid  # Ray, only now that the input is known to be good
 
             with progress.live(on_begin=begin):
                 run_grid(todo, output, grid.run, address=args.address, listener=progress)

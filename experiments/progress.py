@@ -12,8 +12,8 @@ from pathlib import Path
 from data.progress import duration
 from experiments.gpu_use import GpuUse
 from experiments.live import LiveBlock, is_terminal
-from orchestrator.ledger import Ledger
-from orchestrator.metrics import summarise
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.metrics import summarise
 from orchestrator.plan import PlannedTrial, distinct
 
 REDRAW_EVERY = 1.0

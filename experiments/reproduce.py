@@ -10,8 +10,8 @@ from typing import Any
 
 from experiments.flags import PRESETS
 from models.classifier.recipes import RECIPES
-from orchestrator.config import TrialConfig, flat
-from orchestrator.grid import GridConfig, Nested, load_preset, merge, parse_overrides, read_yaml
+from orchestrator.settings.grid import GridConfig, Nested, load_preset, merge, parse_overrides, read_yaml
+from orchestrator.settings.trial import TrialConfig, flat
 
 AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")
 FLAGS = {"rounds": "--rounds", "budget": "--budget", "data_root": "--data-root", "on_bad_image": "--on-bad-image"}

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.records import RoundRecord
 
 Basis = Literal["measured", "other trials"]
 """Rounds of the same data set, strategy and recipe; or of the same recipe with another strategy or data set."""

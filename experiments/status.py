@@ -11,9 +11,9 @@ from pathlib import Path
 from data.progress import duration
 from experiments.flags import DONE, SOME_FAILED
 from orchestrator.launch import Launch, LaunchedTrial, last_launch
-from orchestrator.ledger import TrajectoryState
-from orchestrator.output import OutputFolder, find_output
-from orchestrator.trial_text import clock, describe_trial
+from orchestrator.ledger.ledger import TrajectoryState
+from orchestrator.ledger.output import OutputFolder, find_output
+from orchestrator.ledger.words import clock, describe_trial
 
 HOUR_MS = 3_600_000
 
@@ -151,7 +151,7 @@ def _ago(time_ms: int, now_ms: int) -> str:
 def _reproduction(state: TrajectoryState) -> str:
     """The command that runs a trial alone, in one process, to see what is wrong with it."""
     from experiments.reproduce import trial_command  # reads the presets: only where something failed
-    from orchestrator.config import TrialConfig
+    from orchestrator.settings.trial import TrialConfig
 
     try:
         return trial_command(TrialConfig.model_validate_json(json.dumps(state.trial)))

@@ -33,12 +33,12 @@ from experiments.flags import (
     trial_overrides,
 )
 from experiments.stopping import stoppable
-from orchestrator.arms import ArmTrial
-from orchestrator.grid import GridConfig, RunSettings, load_preset
-from orchestrator.metrics import summarise
-from orchestrator.output import OutputFolder, open_output
+from orchestrator.ledger.metrics import summarise
+from orchestrator.ledger.output import OutputFolder, open_output
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial, plan_trials
-from orchestrator.records import RoundRecord
+from orchestrator.settings.arms import ArmTrial
+from orchestrator.settings.grid import GridConfig, RunSettings, load_preset
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -139,7 +139,10 @@ def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *,
     (planned,) = plan_trials([arm_trial], output.ledger if output else None)
     trial = planned.trial
     show = _Printer(planned, quiet=args.quiet)
-    from orchestrator.local import compute_trial, local_scorer  # torch, only now that the input is known to be good
+    from orchestrator.trial.compute import (  # torch, only now that the input is known to be good
+        compute_trial,
+        local_scorer,
+    )
 
     for record in planned.records:
         show.line(record)

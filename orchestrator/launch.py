@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data.storage import write_text_atomically
-from orchestrator.output import OutputFolder
+from orchestrator.ledger.output import OutputFolder
 from orchestrator.plan import PlannedTrial, distinct
 
 VERSION = 1

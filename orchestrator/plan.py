@@ -12,11 +12,11 @@ from data.protocols import count_data_split
 from data.registry import open_data_set
 from models.clipn.features import FeatureBill, feature_bill
 from models.clipn.source import clipn_identity
-from orchestrator.arms import ArmTrial
-from orchestrator.config import TrialConfig
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.problem import check_budget
-from orchestrator.records import RoundRecord
+from orchestrator.settings.arms import ArmTrial
+from orchestrator.settings.trial import TrialConfig
 from strategies.registry import find_strategy
 
 

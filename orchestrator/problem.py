@@ -10,7 +10,7 @@ from data.imageset import DataSet
 from data.oracle import Oracle
 from data.protocols import draw_data_split, labels_bought
 from data.splits import OpenSetSplit, SplitCounts
-from orchestrator.config import TrialConfig
+from orchestrator.settings.trial import TrialConfig
 from strategies.base import IndexArray
 
 

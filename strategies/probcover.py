@@ -87,11 +87,11 @@ def radius_for_purity(points_ND: Tensor, num_clusters: int, purity: float, rng: 
 class ProbCover(Strategy):
     """Greedy maximum coverage on frozen self-supervised features of unit length.
 
-    Costs products of the pool's features with each other, twice at most, in blocks. The features are the projections
-    (D = 128) of the SimCLR encoder (`models.contrastive.encoder`), in which its loss compares images; the classifier
-    plays no part. Departures: the original takes that encoder's features before the projection (D = 512); here the radius is
-    estimated on a sample of the balls, over a grid of radii, with a cluster for each ID class although the pool has
-    OOD classes too; a ball holds its rim; nothing is picked twice once all is covered (there it can be); labelled OOD
+    Costs products of the pool's features with each other, twice at most, in blocks. The features are the projections (D
+    = 128) of the SimCLR encoder (`models.contrastive.encoder`), in which its loss compares images; the classifier plays
+    no part. Departures: the original takes that encoder's features before the projection (D = 512); here the radius is
+    estimated on a sample of the balls, over a grid of radii, with a cluster for each ID class although the pool has OOD
+    classes too; a ball holds its rim; nothing is picked twice once all is covered (there it can be); labelled OOD
     images cover nothing.
     """
 

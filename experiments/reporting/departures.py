@@ -11,8 +11,8 @@ from data.registry import split_protocol_of
 from experiments.flags import PRESETS
 from experiments.reporting.formats import join
 from experiments.reporting.statistics import unique
-from orchestrator.config import TrialConfig, flat
-from orchestrator.grid import load_preset
+from orchestrator.settings.grid import load_preset
+from orchestrator.settings.trial import TrialConfig, flat
 
 OF_NO_NUMBER = ("dataset", "seed", "mismatch_ratio", "ood_ratio", "strategy", "recipe.eval_batch_size")
 """Settings that are axes, or change no number."""

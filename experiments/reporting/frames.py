@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.metrics import cumulative_precision, summarise
+from orchestrator.ledger.metrics import cumulative_precision, summarise
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.records import RoundRecord
 
 if TYPE_CHECKING:
     import pandas as pd

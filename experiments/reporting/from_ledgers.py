@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from experiments.reporting.statistics import CellKey, Condition
-from orchestrator.config import make_trial
 from orchestrator.launch import last_launch, launched_commands
-from orchestrator.ledger import Ledger, TrajectoryState
-from orchestrator.output import OutputFolder
+from orchestrator.ledger.ledger import Ledger, TrajectoryState
+from orchestrator.ledger.output import OutputFolder
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.records import RoundRecord
+from orchestrator.settings.trial import make_trial
 from strategies.registry import STRATEGIES
 
 MOST_NAMED = 5

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from experiments.reporting.from_ledgers import FoundTrials, in_order
-from orchestrator.config import TrialConfig, make_trial
-from orchestrator.mirror import SETTINGS
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.records import RoundRecord
-from orchestrator.tracking_uri import NotReachable, check_reachable, masked
+from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.tracking.mirror import SETTINGS
+from orchestrator.tracking.uri import NotReachable, check_reachable, masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -120,7 +120,7 @@ def _known(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, 
 
 
 def _value(text: str) -> Any:
-    """What a param's text stands for (`orchestrator.mirror_content.as_text`): JSON, or else a text."""
+    """What a param's text stands for (`orchestrator.tracking.content.as_text`): JSON, or else a text."""
     try:
         return json.loads(text)
     except ValueError:

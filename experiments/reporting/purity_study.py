@@ -17,10 +17,10 @@ from torch import Tensor
 from experiments.reporting.purity_examples import ClassTerm, ExampleSheet, PurityExample
 from experiments.reporting.scale_sweep import ScaleSweep
 from experiments.reporting.statistics import Condition
-from orchestrator.config import TrialConfig
-from orchestrator.local import cached_data_set
 from orchestrator.problem import OpenSetProblem, pose_problem
-from orchestrator.scoring import LocalPurityScorer
+from orchestrator.settings.trial import TrialConfig
+from orchestrator.trial.compute import cached_data_set
+from orchestrator.trial.purity_scorer import LocalPurityScorer
 from strategies.purity.contract import PurityRequest, PurityScores
 from strategies.purity.judge import Evidence
 from strategies.purity.logit_scale import SCALES, count_right, merit

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from experiments.reporting.query_map import Queries, QueryMap
 from experiments.reporting.statistics import Condition
-from orchestrator.local import cached_data_set
 from orchestrator.plan import PlannedTrial
 from orchestrator.problem import pose_problem
+from orchestrator.trial.compute import cached_data_set
 
 IndexArray = NDArray[np.int64]
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.classifier.recipes import named_recipe
-from orchestrator.config import TrialConfig, flat
-from orchestrator.mirror_content import as_text
 from orchestrator.plan import PlannedTrial
+from orchestrator.settings.trial import TrialConfig, flat
+from orchestrator.tracking.content import as_text
 
 Nested = Mapping[str, Any]
 AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")

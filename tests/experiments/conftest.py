@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import TrialConfig, make_trial
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.records import RoundRecord
+from orchestrator.settings.trial import TrialConfig, make_trial
 
 
 def make_record(number: int, **changes: Any) -> RoundRecord:

@@ -11,8 +11,8 @@ import torch
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
 from experiments.reporting import purity_study, query_study
 from models.clipn.features import VisionLanguage
-from orchestrator.config import TrialConfig, make_trial
-from orchestrator.scoring import LocalPurityScorer
+from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.trial.purity_scorer import LocalPurityScorer
 
 NAMES = tuple(f"class {letter}" for letter in "abcdefghij")
 NUM_EACH, DIM = 12, 10

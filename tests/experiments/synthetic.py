@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.config import TrialConfig, make_trial
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial, look_up
-from orchestrator.records import RoundRecord
+from orchestrator.settings.trial import TrialConfig, make_trial
 
 STRATEGIES = ("random", "conf", "ll", "coreset", "mqnet", "lfosa", "eoal", "vlpure")
 CONDITIONS = (("cifar10", 0.2, 0.2), ("cifar10", 0.2, 0.6), ("cifar10", 0.4, 0.2), ("cifar10", 0.4, 0.6))

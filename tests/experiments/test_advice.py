@@ -8,7 +8,7 @@ import pytest
 
 from experiments import advice
 from experiments.advice import has_bf16, slow_arithmetic
-from orchestrator.config import TrialConfig, make_trial
+from orchestrator.settings.trial import TrialConfig, make_trial
 
 
 def trial(precision: str) -> TrialConfig:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import FORMAT
+from orchestrator.ledger.ledger import FORMAT
 
 ROOT = Path(__file__).parents[2]
 DEMO = ["table4.py", "--preset", "demo"]
@@ -216,7 +216,9 @@ def there(tmp_path: Path) -> Path:
 def put_newer_ledger_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger file of a newer version, of whatever trial is looked up first."""
     newer = json.dumps({"format": FORMAT + 1, "records": []})
-    monkeypatch.setattr("orchestrator.ledger.Ledger._path", lambda ledger, fingerprint: ledger.folder / "one.json")
+    monkeypatch.setattr(
+        "orchestrator.ledger.ledger.Ledger._path", lambda ledger, fingerprint: ledger.folder / "one.json"
+    )
     (folder / "newer-file" / "ledger" / "one.json").write_text(newer)
 
 
@@ -237,7 +239,7 @@ def call(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
         mains["trial.py"] = mains_trial
     else:
-        from orchestrator.ledger_check import main as mains_ledger
+        from orchestrator.ledger.__main__ import main as mains_ledger
 
         mains[words[0]] = mains_ledger
     monkeypatch.setattr(sys, "argv", words)

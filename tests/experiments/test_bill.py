@@ -9,10 +9,10 @@ import pytest
 
 from experiments.bill import Machine, bill_lines, classifier_bytes, concurrency, this_machine
 from experiments.round_costs import RoundCosts
-from orchestrator.grid import RunSettings
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.records import RoundRecord
+from orchestrator.settings.grid import RunSettings
 
 Planned = Callable[..., PlannedTrial]
 TWO = Machine(cpus=2, gpus=0)

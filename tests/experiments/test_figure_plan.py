@@ -8,7 +8,7 @@ import pytest
 
 from experiments.arms import ARMS
 from experiments.figure_plan import FIGURES, figure_numbers, plan_figure
-from orchestrator.grid import GridConfig
+from orchestrator.settings.grid import GridConfig
 
 GRID = GridConfig(
     datasets=("digits", "cifar10"), mismatch_ratios=(0.2, 0.4), ood_ratios=(0.2, 0.6), seeds=(3, 1),

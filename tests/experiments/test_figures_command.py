@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from experiments.figures import main
-from orchestrator.arms import ArmTrial
-from orchestrator.config import make_trial
-from orchestrator.output import open_output
+from orchestrator.ledger.output import open_output
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import plan_trials
-from orchestrator.records import RoundRecord
+from orchestrator.settings.arms import ArmTrial
+from orchestrator.settings.trial import make_trial
 
 Command = Callable[..., int]
 DEMO = {"recipe": {"name": "demo"}, "budget": 20, "rounds": 3}

@@ -10,7 +10,7 @@ import pytest
 from experiments import trial
 from experiments.flags import add_output_flags, run_command
 from experiments.grid_command import GridCommand, grid_of, make_parser
-from orchestrator.grid import GridConfig
+from orchestrator.settings.grid import GridConfig
 
 TABLE = GridCommand(name="table", title="a table", description="a table")
 FLAGS = {(): (False, False), ("--deterministic",): (True, False), ("--plain-steps",): (False, True)}

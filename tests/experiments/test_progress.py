@@ -14,9 +14,9 @@ from experiments import gpu_use, progress
 from experiments.gpu_use import GpuUse
 from experiments.live import LiveBlock
 from experiments.progress import Progress
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.records import RoundRecord
 
 Planned = Callable[..., PlannedTrial]
 

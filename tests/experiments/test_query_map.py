@@ -16,9 +16,9 @@ from experiments.reporting.query_map import Queries, QueryMap, draw_map, map_cap
 from experiments.reporting.query_study import evenly_spaced, plane, query_map
 from experiments.reporting.statistics import Condition
 from experiments.reporting.styles import ID_COLOUR, OOD_COLOUR
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.problem import pose_problem
-from orchestrator.records import RoundRecord
 from tests.experiments.pictures import assert_nothing_is_cut, visible_panels
 from tests.experiments.purity_problem import scorer_of, ten_classes, trial_of, use_ten_classes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments import table4, train_clipn, trial
-from orchestrator.grid import load_preset
+from orchestrator.settings.grid import load_preset
 from strategies.registry import BEHIND_PURITY, STRATEGIES
 
 ROOT = Path(__file__).parents[2]

@@ -13,13 +13,13 @@ import pytest
 
 from experiments.reporting.from_ledgers import trials_of_ledgers, with_missing_seeds
 from experiments.reporting.row_names import row_names
-from orchestrator.config import TrialConfig, make_trial
 from orchestrator.launch import note_launch
-from orchestrator.ledger import Ledger
-from orchestrator.mirror_content import GridCard
-from orchestrator.output import OutputFolder, open_output
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial
-from orchestrator.tracking import Mirror
+from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.tracking.content import GridCard
+from orchestrator.tracking.tracker import Mirror
 from tests.experiments import synthetic
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import pytest
 from experiments import trial as command
 from experiments.flags import PRESETS, trial_overrides
 from experiments.reproduce import trial_command
-from orchestrator.config import TrialConfig, make_trial
-from orchestrator.grid import load_preset
+from orchestrator.settings.grid import load_preset
+from orchestrator.settings.trial import TrialConfig, make_trial
 
 AXES: dict[str, Any] = {"mismatch_ratio": 0.2, "ood_ratio": 0.6, "seed": 3}
 

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 from experiments.reporting.frames import rounds_frame
-from orchestrator.grid import load_preset, parse_overrides
-from orchestrator.ledger import Ledger
-from orchestrator.local import compute_trial, local_scorer
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.plan import look_up, plan_trials
+from orchestrator.settings.grid import load_preset, parse_overrides
+from orchestrator.trial.compute import compute_trial, local_scorer
 from tests.experiments.running_grid import ROOT, actors_below, start_grid, wait_for, without_seconds
 
 SETTINGS = ["rounds=4", "recipe.steps=5", "recipe.width=2", "recipe.batch_size=8"]

@@ -13,9 +13,9 @@ import pytest
 
 from experiments.status import read_standing, show_status, status_lines
 from orchestrator.launch import last_launch, launched_commands, note_launch
-from orchestrator.output import OutputFolder, open_output
+from orchestrator.ledger.output import OutputFolder, open_output
+from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.records import RoundRecord
 
 ROOT = Path(__file__).parents[2]
 Planned = Callable[..., PlannedTrial]

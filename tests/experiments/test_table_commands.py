@@ -15,8 +15,8 @@ import pytest
 from experiments.arms import ARMS
 from experiments.flags import PRESETS
 from experiments.grid_command import GridCommand
-from orchestrator.config import TrialConfig
-from orchestrator.grid import load_preset, read_yaml
+from orchestrator.settings.grid import load_preset, read_yaml
+from orchestrator.settings.trial import TrialConfig
 
 ROOT = Path(__file__).parents[2]
 NAMES = tuple(f"table{number}" for number in range(4, 9))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records import RoundRecord
+from orchestrator.ledger.records import RoundRecord
 
 
 def _record(number: int, **changes: Any) -> RoundRecord:

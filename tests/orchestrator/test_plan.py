@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from models.clipn.features import FeatureBill
-from orchestrator.arms import ArmTrial
-from orchestrator.config import TrialConfig, make_trial
 from orchestrator.plan import distinct, feature_state, plan_trials
+from orchestrator.settings.arms import ArmTrial
+from orchestrator.settings.trial import TrialConfig, make_trial
 from tests.data.published_files import write_domainnet
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.config import make_trial
+from orchestrator.settings.trial import make_trial
 from strategies import plugins
 from strategies.plugins import load_strategy
 from strategies.registry import find_strategy

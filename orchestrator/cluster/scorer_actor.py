@@ -1,0 +1,157 @@
+"""What runs in the scoring actors.
+
+The class is plain; the runner makes actors of it, and `scoring_client` is how trials talk to them. Importing this needs
+no torch, which the driver does without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ray
+
+from orchestrator.cluster.node import enter_folder, fetch_missing
+from orchestrator.settings.trial import TrialConfig
+from strategies.purity.contract import PurityRequest, PurityScores
+
+if TYPE_CHECKING:
+    from orchestrator.trial.purity_scorer import LocalPurityScorer
+
+MAX_QUEUE = 8
+"""Requests a scoring actor takes at a time, the one at work included; further callers are told to come again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A scoring actor's reply to a request."""
+
+    scores: PurityScores | None
+    """None: the actor has its fill of requests, and this one is to be sent again later."""
+    queue: int
+    """Requests that were ahead of this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy a scoring actor is."""
+
+    queue: int
+    """Requests it has taken and not answered."""
+    progress: int
+    """Grows with each answer and each step of long work; stands still in an actor that is stuck."""
+    doing: str
+    """What it is busy with, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerMetrics:
+    """What a scoring actor did since its process started."""
+
+    requests: int
+    seconds: float
+    """Spent computing the answers, without the waiting in the queue."""
+    queue: int
+    longest_queue: int
+    restarted: bool
+    """Whether the process took the place of one that died, whose numbers are lost."""
+
+
+class ScoringActor:
+    """Holds CLIPN's features and answers purity requests, one at a time, in the order they came.
+
+    Stateless behind the feature store: whatever it holds is opened at the first request and again after a restart.
+    The methods are coroutines, so that it says how busy it is while its one thread computes.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[str],
+        cpus: int,
+        gpus: float,
+        *,
+        folder: str | None = None,
+        fetch_data: bool = False,
+        deterministic: bool = False,
+        max_queue: int = MAX_QUEUE,
+    ) -> None:
+        if folder is not None:
+            enter_folder(folder)
+        self._trials = [TrialConfig.model_validate_json(trial) for trial in trials]
+        self._cpus, self._gpus = cpus, gpus
+        self._fetch_data, self._deterministic = fetch_data, deterministic
+        self._max_queue = max_queue
+        self._restarted = ray.is_initialized() and ray.get_runtime_context().was_current_actor_reconstructed
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
+        self._scorer: LocalPurityScorer | None = None
+        self._doing = "starting"
+        self._progress = 0
+        self._queue = self._longest_queue = 0
+        self._requests = 0
+        self._seconds = 0.0
+
+    async def load(self) -> Load:
+        """How busy it is; answered at once."""
+        return Load(queue=self._queue, progress=self._progress, doing=self._doing)
+
+    async def metrics(self) -> ScorerMetrics:
+        """What it did; answered at once."""
+        return ScorerMetrics(
+            requests=self._requests,
+            seconds=self._seconds,
+            queue=self._queue,
+            longest_queue=self._longest_queue,
+            restarted=self._restarted,
+        )
+
+    async def prepare(self) -> None:
+        """Open, or train and compute, everything that requests will need."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._ready_scorer)
+
+    async def score(self, request: PurityRequest) -> Answer:
+        """The answer to a request, in its turn; without scores where the queue is full."""
+        ahead = self._queue
+        if ahead >= self._max_queue:
+            return Answer(scores=None, queue=ahead)
+        self._queue += 1
+        self._longest_queue = max(self._longest_queue, self._queue)
+        try:
+            scores = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, request)
+        finally:
+            self._queue -= 1
+        return Answer(scores=scores, queue=ahead)
+
+    def _compute(self, request: PurityRequest) -> PurityScores:
+        scorer = self._ready_scorer()
+        started = time.perf_counter()
+        try:
+            return scorer.score(request)
+        finally:
+            self._seconds += time.perf_counter() - started
+            self._requests += 1
+            self._progress += 1
+
+    def _ready_scorer(self) -> LocalPurityScorer:
+        if self._scorer is None:  # only ever asked in the one thread
+            from orchestrator.trial.compute import local_scorer
+
+            if self._fetch_data:
+                fetch_missing(self._trials, progress=self._tell)
+            self._scorer = local_scorer(
+                self._trials,
+                cpus=self._cpus,
+                gpus=self._gpus,
+                progress=self._tell,
+                deterministic=self._deterministic,
+            )
+            assert self._scorer is not None, "a scoring actor was started for trials that use no purity"
+            self._doing = "answering requests"
+        return self._scorer
+
+    def _tell(self, line: str) -> None:
+        self._doing = line
+        self._progress += 1

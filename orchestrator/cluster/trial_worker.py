@@ -1,0 +1,213 @@
+"""One trial as Ray Tune runs it, and what the driver makes of what Tune tells it.
+
+The records come from and go to the ledger writer, purity comes from scoring actors.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune.experiment import Trial
+
+from data.progress import to_stderr
+from data.storage import cache_root
+from orchestrator.cluster.node import enter_folder, fetch_missing
+from orchestrator.cluster.run_grid import Compute, Listener
+from orchestrator.cluster.scorer_client import RemotePurityScorer, ScorerUnavailable
+from orchestrator.errors import RunStopped
+from orchestrator.ledger.ledger import LedgerUnwritable
+from orchestrator.ledger.output import is_this_output
+from orchestrator.ledger.records import RoundRecord
+from orchestrator.plan import PlannedTrial
+from orchestrator.settings.grid import RunSettings
+from orchestrator.settings.trial import TrialConfig
+
+WRITER_TIMEOUT = 300.0
+"""Seconds to wait for the ledger writer; it restarts by itself when it dies."""
+LONGEST_REASON = 300
+"""Letters of an error that are told; the rest is in the ledger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialServices:
+    """What every trial of a grid is given."""
+
+    writer: Any
+    """Actor handle of the ledger writer."""
+    scorers: tuple[Any, ...]
+    """Actor handles."""
+    run: RunSettings
+    folder: str
+    """Where the command was called: relative paths of the settings begin there."""
+    output: str
+    """Path of the output folder on the driver's machine."""
+    grid_id: str
+    compute: Compute | None = None
+    """In place of `compute_trial`."""
+
+
+def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
+    """Compute one trial from its last record on, sending each new record to the writer before it counts.
+
+    Errors that would come again (bad settings, diverged training, too little memory), or that were waited out already
+    (no scorer answers), are noted in the ledger and not retried; anything else is left to Tune, which starts the trial
+    again.
+    """
+    spec, writer, run = config["spec"], services.writer, services.run
+    trial = TrialConfig.model_validate_json(spec["trial"])
+    planned = PlannedTrial(trial=trial, fingerprint=spec["fingerprint"], data_fingerprint=spec["data_fingerprint"])
+    settings = trial.model_dump(mode="json")
+    node = {"host": socket.gethostname(), "node": ray.get_runtime_context().get_node_id()[:8]}
+
+    def keep(record: RoundRecord) -> None:
+        placed = replace(record, environment={**record.environment, **node})
+        _ask(writer.append, planned.fingerprint, settings, placed)
+        tune.report({"round": record.round, "accuracy": record.accuracy, "precision": record.precision})
+
+    enter_folder(services.folder)
+    try:
+        if run.fetch_data:
+            fetch_missing([trial], progress=to_stderr)
+        compute = services.compute or _compute_trial()
+        compute(
+            planned,
+            scorer=RemotePurityScorer(services.scorers, first=spec["number"]) if trial.uses_purity else None,
+            history=_ask(writer.history, planned.fingerprint),
+            report=keep,
+            classifiers=_classifiers_folder(services),
+            cpus=run.cpus_per_trial,
+            gpus=run.gpus_per_trial,
+            deterministic=run.deterministic,
+            plain_steps=run.plain_steps,
+        )
+    except RunStopped as error:
+        tune.report({"fatal": str(error)})
+    except (ValueError, ArithmeticError, MemoryError, ScorerUnavailable) as error:
+        message = f"{type(error).__name__}: {error}"
+        try:
+            _ask(writer.fail, planned.fingerprint, settings, message)
+        except LedgerUnwritable as full:
+            tune.report({"fatal": str(full)})
+        else:
+            tune.report({"error": message})
+
+
+def _compute_trial() -> Compute:
+    """What computes trials; imported here, in the worker, since it brings torch, which the driver does without."""
+    from orchestrator.trial.compute import compute_trial
+
+    return compute_trial
+
+
+def _ask(method: Any, *arguments: Any) -> Any:
+    """What the writer answers. Raises its own errors as they are."""
+    try:
+        return ray.get(method.remote(*arguments), timeout=WRITER_TIMEOUT)
+    except RayTaskError as error:  # wrapped with a remote traceback
+        raise error.cause from None
+
+
+def _classifiers_folder(services: TrialServices) -> Path:
+    """Where this machine keeps classifiers of the grid: in the output folder if it is here, else in the cache."""
+    output = Path(services.output)
+    if is_this_output(output, services.grid_id):
+        return output / "classifiers"
+    return cache_root() / "classifiers" / services.grid_id
+
+
+class Follower(tune.Callback):
+    """Tells the listener what becomes of the trials, notes in the ledger those that are given up, and stops the run
+    where the ledger cannot be written.
+
+    A trial is given up when it was lost `max_failures` + 1 times without finishing a round in between: machines that
+    are taken away again and again do not end a trial that gets on.
+    """
+
+    def __init__(self, todo: Sequence[PlannedTrial], writer: Any, listener: Listener, *, max_failures: int) -> None:
+        self._todo = todo
+        self._writer = writer
+        self._listener = listener
+        self._max_failures = max_failures
+        self.fatal: str | None = None
+        """Why the whole run has to stop."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune saves its settings to be restored from, and we never restore from them."""
+        return {}
+
+    @property
+    def stopper(self) -> tune.Stopper:
+        """Stops the experiment as soon as there is a fatal error."""
+        return _FatalStopper(self)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial was given a worker process."""
+        self._listener.start(self._planned(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial reported a round, or that it failed, or that nothing can be kept any more."""
+        if "fatal" in result:
+            self.fatal = result["fatal"]
+        elif "error" not in result:
+            trial.max_failures = trial.num_failures + self._max_failures
+            self._listener.advance(self._planned(trial), result["round"], result["accuracy"])
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial's process died, or raised, and Tune starts it again."""
+        self._listener.stumble(self._planned(trial), reason(trial.get_error()))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial function returned; its last report says whether it failed."""
+        if self.fatal is None:
+            self._listener.end(self._planned(trial), (trial.last_result or {}).get("error"))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial was lost once more than is allowed."""
+        planned = self._planned(trial)
+        times = self._max_failures + 1
+        error = f"given up after {times} attempt(s) without a finished round; the last: {reason(trial.get_error())}"
+        try:
+            _ask(self._writer.fail, planned.fingerprint, planned.trial.model_dump(mode="json"), error)
+        except (LedgerUnwritable, RayError) as trouble:
+            self.fatal = str(trouble)
+            return
+        self._listener.end(planned, error)
+
+    def _planned(self, trial: Trial) -> PlannedTrial:
+        number: int = trial.config["spec"]["number"]
+        return self._todo[number]
+
+
+class _FatalStopper(tune.Stopper):
+    """Stops no trial by itself, and all of them once the follower knows a fatal error."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._follower.fatal is not None
+
+
+def reason(error: BaseException | str | None) -> str:
+    """Why a trial was lost, in one line, without the remote traceback; `error` as Tune remembers it."""
+    if error is None or isinstance(error, RayActorError):
+        return "its worker process died (killed, out of memory, or its machine went away)"
+    if isinstance(error, RayTaskError) and error.cause is not None:
+        error = error.cause
+    if isinstance(error, str):  # an error that could not be pickled: its traceback, which ends with the error
+        line = error.strip().rpartition("\n")[2]
+    else:
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

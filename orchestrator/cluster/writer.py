@@ -1,0 +1,28 @@
+"""The ledger's one writer, as a Ray actor: a module of its own, so that its process needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.records import RoundRecord
+
+
+class LedgerWriter:
+    """The one writer of a grid's ledger; lives on the driver's machine, so that trials need no shared file system."""
+
+    def __init__(self, folder: str) -> None:
+        self._ledger = Ledger(Path(folder))
+
+    def history(self, fingerprint: str) -> list[RoundRecord]:
+        """The finished rounds of a trial."""
+        return self._ledger.history(fingerprint)
+
+    def append(self, fingerprint: str, trial: dict[str, Any], record: RoundRecord) -> None:
+        """Keep a record, durably; harmless when repeated."""
+        self._ledger.append(fingerprint, trial, record)
+
+    def fail(self, fingerprint: str, trial: dict[str, Any], error: str) -> None:
+        """Note that a trial failed for good."""
+        self._ledger.fail(fingerprint, trial, error)

@@ -1,0 +1,230 @@
+"""`python -m orchestrator.ledger`: lists and checks the ledger of an output folder, and mends it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data.progress import duration
+from orchestrator.ledger.damaged import HASH, Examined, examine
+from orchestrator.ledger.ledger import Ledger, LedgerUnwritable, TrajectoryState
+from orchestrator.ledger.output import MARKER, OutputFolder, find_output, output_to_repair
+from orchestrator.ledger.words import clock, describe_trial
+
+SOUND, PROBLEMS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes."""
+DAMAGED = "damaged"
+"""Folder, in the ledger, of what was damaged."""
+TEMPORARY = re.compile(r"\..+\.(json|pt|csv|md|png)\.[a-z0-9_]{8}")
+"""Names of files that `write_atomically` had not finished when its process was killed."""
+
+Repair = Literal["none", "remove", "set aside"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something in an output folder that should not be so."""
+
+    path: Path
+    what: str
+    repair: Repair
+    """What mends it: removing the file, setting it aside (keeping its whole rounds), or nothing here."""
+    kept: TrajectoryState | None = None
+    """What of a file that is set aside goes on being used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What a look at an output folder found."""
+
+    states: tuple[TrajectoryState, ...]
+    """Of all trials, as far as they can be trusted."""
+    problems: tuple[Problem, ...]
+
+
+def check_output(output: OutputFolder) -> Checked:
+    """Read every file of the ledger and look for what a kill left behind; changes nothing.
+
+    While a run is writing, its unfinished files are no problem.
+    """
+    states, problems = [], []
+    for path in sorted(output.ledger.folder.iterdir()) if output.ledger.folder.is_dir() else []:
+        if path.name == DAMAGED or TEMPORARY.fullmatch(path.name):
+            continue
+        if path.suffix != ".json" or not HASH.fullmatch(path.stem):
+            problems.append(Problem(path=path, what="no file of the ledger", repair="none"))
+            continue
+        examined = examine(path)
+        if examined.state is not None and (examined.state.records or examined.problem is None):
+            states.append(examined.state)
+        if examined.problem is not None:
+            problems.append(_damage(path, examined))
+    if output.writer is None:
+        problems.extend(_left_behind(output))
+    return Checked(states=tuple(states), problems=tuple(problems))
+
+
+def _damage(path: Path, examined: Examined) -> Problem:
+    if not examined.is_ours:
+        return Problem(path=path, what=f"{examined.problem}", repair="none")
+    kept = examined.state if examined.state and examined.state.records else None
+    rounds = f"rounds 0 to {len(kept.records) - 1} of it are whole" if kept else "no round of it is whole"
+    return Problem(path=path, what=f"{examined.problem}; {rounds}", repair="set aside", kept=kept)
+
+
+def _left_behind(output: OutputFolder) -> Iterator[Problem]:
+    """What a process that was killed had not finished."""
+    for folder in (output.path, output.ledger.folder, output.classifiers, output.classifiers / "round0"):
+        for path in sorted(folder.glob(".*")):
+            if TEMPORARY.fullmatch(path.name):
+                yield Problem(path=path, what="left behind by a run that was killed", repair="remove")
+    if (output.path / "tune").is_dir():
+        yield Problem(path=output.path / "tune", what="left behind by a run that was killed", repair="remove")
+
+
+def repair_output(output: OutputFolder, problems: Sequence[Problem]) -> list[str]:
+    """Mend what can be mended, in an output folder that is locked; a line for each thing done."""
+    return [_repair(output.ledger, problem) for problem in problems if problem.repair != "none"]
+
+
+def _repair(ledger: Ledger, problem: Problem) -> str:
+    path = problem.path
+    if problem.repair == "remove":
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        return f"removed {path}"
+    aside = _free_name(ledger.folder / DAMAGED / path.name)
+    aside.parent.mkdir(exist_ok=True)
+    if problem.kept is None:
+        path.rename(aside)
+        return f"moved {path.name} to {aside}: its trial is run again"
+    shutil.copy2(path, aside)
+    ledger.replace(problem.kept)
+    return f"kept {len(problem.kept.records)} round(s) of {path.name}; what it was lies in {aside}"
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or with a number after it where that is taken: nothing set aside earlier is lost."""
+    candidate, number = path, 1
+    while candidate.exists():
+        candidate, number = path.with_name(f"{path.name}.{number}"), number + 1
+    return candidate
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.ledger",
+        description="List the trials in an output folder's ledger and check its files. Exit code 1: problems.",
+    )
+    parser.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="a grid's or trial's output folder")
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help=f"set damaged files aside (in ledger/{DAMAGED}), keeping their whole rounds, and remove what a killed run "
+        "left behind",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="list the finished trials too")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except ValueError as error:
+        if options.debug:
+            raise
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        if options.debug or error.filename is None:
+            raise
+        print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return BAD_INPUT
+    except LedgerUnwritable as error:
+        print(f"{parser.prog}: failed: {error}", file=sys.stderr)
+        return PROBLEMS
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    if not options.repair:
+        output = find_output(options.output_dir)
+        checked = check_output(output)
+        _print_trials(output, checked.states, every=options.verbose)
+        return _print_problems(output, checked.problems)
+    found = output_to_repair(options.output_dir)
+    with found.locked() as output:
+        done = [] if found.grid_id else [f"wrote a new {MARKER}, for a damaged or lost one"]
+        # Nobody else is at work now, so that what looks left behind is.
+        problems = [*check_output(output).problems, *_left_behind(output)]
+        done += repair_output(output, problems)
+    for line in done or ["nothing to mend"]:
+        print(line)
+    return _print_problems(output, check_output(output).problems)
+
+
+def _print_trials(output: OutputFolder, states: Sequence[TrajectoryState], *, every: bool) -> None:
+    """The trials by status, with their last record's time; the finished ones in number only, unless `every` is set."""
+    finished = [state for state in states if state.is_finished]
+    failed = [state for state in states if state.error is not None and not state.is_finished]
+    unfinished = [state for state in states if state.error is None and not state.is_finished]
+    records = [record for state in states for record in state.records]
+    print(
+        f"{output.path}: {len(states)} trial(s) in the ledger: {len(finished)} finished, {len(unfinished)} unfinished, "
+        f"{len(failed)} failed; {len(records)} record(s)"
+        + (f", the last {_ago(max(record.time_ms for record in records))}" if records else "")
+    )
+    for code in sorted({_code(record.environment) for record in records}):
+        print(f"  made by {code}")
+    if output.writer is not None:
+        print(f"  a run is writing to it now (process {output.writer})")
+    for word, group in (("finished", finished if every else []), ("unfinished", unfinished), ("failed", failed)):
+        for state in sorted(group, key=lambda state: describe_trial(state.trial)):
+            last = f", last {clock(state.records[-1].time_ms)}" if state.records else ""
+            error = f": {' '.join(state.error.split())}" if word == "failed" and state.error else ""
+            print(
+                f"{word:10} {state.fingerprint[:12]}  {describe_trial(state.trial)}: {len(state.records)} of "
+                f"{state.trial.get('rounds', '?')} rounds{last}{error}"
+            )
+
+
+def _print_problems(output: OutputFolder, problems: Sequence[Problem]) -> int:
+    """What is wrong, on the standard error stream; the exit code."""
+    for problem in problems:
+        print(f"{problem.path.relative_to(output.path)}: {problem.what}", file=sys.stderr)
+    if not problems:
+        print("every file is sound")
+        return SOUND
+    mendable = sum(problem.repair != "none" for problem in problems)
+    advice = "; mend with --repair" if mendable == len(problems) else f"; --repair mends {mendable} of them"
+    print(f"{len(problems)} problem(s){advice if mendable else '; move those files away yourself'}", file=sys.stderr)
+    return PROBLEMS
+
+
+def _code(environment: object) -> str:
+    """The code that made a record, in words."""
+    assert isinstance(environment, dict)
+    if "version" not in environment:
+        return "a version that did not say which"
+    commit = f" commit {environment['commit']}" if "commit" in environment else ""
+    return f"version {environment['version']}{commit} (source {environment.get('source', '?')})"
+
+
+def _ago(time_ms: int) -> str:
+    return f"{clock(time_ms)} ({duration(max(0.0, time.time() - time_ms / 1000))} ago)"

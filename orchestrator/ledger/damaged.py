@@ -1,0 +1,177 @@
+"""Reading a ledger file that may be torn or altered: what is wrong with it, and which of its rounds can be trusted.
+
+The ledger replaces its files as a whole, so a damaged one was damaged from outside: a dying disk, a copy that broke
+off, an editor.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.ledger.ledger import FORMAT, TrajectoryState
+from orchestrator.ledger.records import RoundRecord
+
+HASH = re.compile(r"[0-9a-f]{64}")
+RECORDS = '"records": ['
+"""What the ledger writes before the first record; the settings of the trial come earlier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What came of reading one file."""
+
+    state: TrajectoryState | None
+    """What can be trusted of it: everything, or the rounds before the first that is damaged; None where nothing is."""
+    problem: str | None
+    """The first thing that is wrong; None for a sound file."""
+    is_ours: bool = True
+    """False for a file of another version, which is for that version to read."""
+
+
+def examine(path: Path) -> Examined:
+    """One ledger file, read without trusting it. Raises OSError where it cannot be read at all."""
+    content, problem = _parse(path.read_bytes())
+    if content is None:
+        return Examined(state=None, problem=problem)
+    version = content.get("format")
+    if version != FORMAT:
+        return Examined(
+            state=None,
+            problem=f"it was written by another version of this software (format {version!r}, ours is {FORMAT})",
+            is_ours=False,
+        )
+    wrong = _wrong_header(content, path)
+    if wrong:
+        return Examined(state=None, problem=wrong)
+    records, wrong = _trusted(content["records"])
+    state = TrajectoryState(
+        fingerprint=content["fingerprint"],
+        trial=content["trial"],
+        records=records,
+        error=content.get("error") if problem is None and wrong is None else None,
+    )
+    # A tear comes after every record that was salvaged, so what is wrong within those is said first.
+    return Examined(state=state, problem=wrong or problem)
+
+
+def _parse(raw: bytes) -> tuple[dict[str, Any] | None, str | None]:
+    """The file's JSON object, or of a torn file its whole part; and what is wrong."""
+    problem = None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        text, problem = raw[: error.start].decode(), f"it is damaged at byte {error.start}"
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        where = "it is empty" if not raw.strip(b"\0 \n") else f"it is torn or damaged at character {error.pos}"
+        return _whole_part(text), problem or where
+    except ValueError as error:
+        return None, str(error)
+    return (content, problem) if isinstance(content, dict) else (None, "it holds no ledger entry")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no number")
+
+
+def _whole_part(text: str) -> dict[str, Any] | None:
+    """The header and the whole records of a text that breaks off, or turns to rubbish, among its records."""
+    start = text.find(RECORDS)
+    if start < 0:
+        return None
+    try:
+        content: dict[str, Any] = json.loads(text[:start] + RECORDS + "]}")
+    except ValueError:
+        return None
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    position = start + len(RECORDS)
+    while True:
+        try:
+            record, position = decoder.raw_decode(text, position)
+        except ValueError:
+            return content
+        content["records"].append(record)
+        if not text.startswith(", ", position):
+            return content
+        position += len(", ")
+
+
+def _wrong_header(content: dict[str, Any], path: Path) -> str | None:
+    """What is wrong with everything but the records."""
+    if content.get("fingerprint") != path.stem:
+        return f"it belongs to the trial {str(content.get('fingerprint'))[:12]}..., not to the one of its name"
+    if not isinstance(content.get("trial"), dict) or not isinstance(content.get("records"), list):
+        return "it holds no trial with records"
+    if not isinstance(content.get("error"), str | None) or len(content) != len(TrajectoryState.__slots__) + 1:
+        return "it has other fields than a ledger entry"
+    return None
+
+
+def _trusted(raw: Sequence[Any]) -> tuple[tuple[RoundRecord, ...], str | None]:
+    """The records before the first that is wrong, and what is wrong with that one."""
+    records: list[RoundRecord] = []
+    queried: set[int] = set()
+    for number, values in enumerate(raw):
+        try:
+            record = _checked(values)
+        except (TypeError, ValidationError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            return tuple(records), f"record {number} is damaged ({reason})"
+        wrong = _wrong_alone(record) or _wrong_after(record, records[-1] if records else None, queried)
+        if record.round != number:
+            wrong = f"it is of round {record.round}"
+        if wrong:
+            return tuple(records), f"record {number} does not fit: {wrong}"
+        records.append(record)
+        queried.update(record.queried_idx)
+    return tuple(records), None
+
+
+def _checked(values: Any) -> RoundRecord:
+    """A record of the right types. Raises TypeError for missing or unknown fields, ValidationError for other types."""
+    if not isinstance(values, dict):
+        raise TypeError("it is no record")
+    record = RoundRecord(**values)
+    _adapter().validate_json(json.dumps(values), strict=True)
+    return record
+
+
+@cache
+def _adapter() -> TypeAdapter[RoundRecord]:
+    return TypeAdapter(RoundRecord)
+
+
+def _wrong_alone(record: RoundRecord) -> str | None:
+    if not 0 <= record.accuracy <= 1:
+        return f"accuracy {record.accuracy} is not between 0 and 1"
+    if record.precision is not None and not 0 <= record.precision <= 1:
+        return f"precision {record.precision} is not between 0 and 1"
+    if not HASH.fullmatch(record.pool_checksum):
+        return "its pool checksum is none"
+    return None
+
+
+def _wrong_after(record: RoundRecord, before: RoundRecord | None, queried: set[int]) -> str | None:
+    """What contradicts the record before: labels bought must be images queried, and no image is bought twice."""
+    num_new = len(record.queried_idx)
+    if len(set(record.queried_idx)) < num_new or not queried.isdisjoint(record.queried_idx):
+        return "an image is queried twice"
+    if before is None:
+        return "the first round has a query" if num_new else None
+    bought = record.num_id + record.num_ood - before.num_id - before.num_ood
+    if bought != num_new or record.num_id < before.num_id or record.num_ood < before.num_ood:
+        return f"{bought} labels came with {num_new} queried images"
+    if record.precision is not None and round(record.precision * num_new) != record.num_id - before.num_id:
+        return f"precision {record.precision} is not that of its {num_new} queried images"
+    if (record.pool_checksum == before.pool_checksum) != (num_new == 0):
+        return "its pool checksum does not go with its query"
+    return None

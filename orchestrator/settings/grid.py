@@ -1,0 +1,230 @@
+"""A grid: the trials of a table, from a preset and what the user changed of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from data.naming import unknown_name
+from data.registry import DATA_SETS, FOLDER_PREFIX
+from orchestrator.settings.arms import ArmTrial, check_arm, settings_of
+from orchestrator.settings.trial import Settings, TrialConfig, make_trial, one_line
+
+Nested = dict[str, Any]
+AXES = {
+    "datasets": "dataset", "mismatch_ratios": "mismatch_ratio", "ood_ratios": "ood_ratio", "strategies": "strategy",
+    "seeds": "seed",
+}  # fmt: skip
+"""The axes of a grid, and the field of a trial that each gives."""
+LEAST_GPU = 0.01
+"""Smallest part of a card that can be asked for."""
+
+
+class RunSettings(Settings):
+    """How a grid is computed; changes no number."""
+
+    cpus_per_trial: Annotated[int, Field(ge=1)] = 1
+    """CPUs reserved for a trial, and its torch threads."""
+    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    """GPUs reserved for a trial; 0.25 puts four trials on a card."""
+    scorers: Annotated[int, Field(ge=1)] = 1
+    """Actors that answer purity requests."""
+    gpus_per_scorer: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    """GPUs reserved for a scoring actor."""
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Most trials at a time; none: as many as the resources allow."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often a trial whose process dies is started again without having finished a round in between."""
+    scorers_on: str | None = None
+    """Where scoring actors run: a node label `key=value`, or a custom resource of which each takes 1. None: on nodes
+    with the resource `clip_scorer` where there are any, else anywhere."""
+    trials_on: str | None = None
+    """Where trials run, likewise. None: on nodes with the resource `trainer` where there are any, else anywhere."""
+    fetch_data: bool = False
+    """Whether a node that lacks a data set downloads it, once."""
+    deterministic: bool = False
+    """On a GPU: equal seeds give equal records, to the bit and more slowly. On a CPU they always do."""
+    plain_steps: bool = False
+    """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
+
+    @field_validator("gpus_per_trial", "gpus_per_scorer")
+    @classmethod
+    def _gpus(cls, gpus: float) -> float:
+        """Ray shares out a part of a card, or whole cards."""
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("above 1 it must be a whole number: parts of a card come from one card")
+        if 0 < gpus < LEAST_GPU:
+            raise ValueError(f"a part of a card below {LEAST_GPU:g} is none; 0 is no GPU")
+        return gpus
+
+
+class GridConfig(Settings):
+    """The axes of a grid and the settings that all its trials share."""
+
+    datasets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    mismatch_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
+    ood_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
+    strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    """Names of strategies, or of `arms`."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]
+    trial: Nested = Field(default_factory=dict)
+    """Settings of every trial (fields of TrialConfig)."""
+    per_dataset: dict[str, Nested] = Field(default_factory=dict)
+    """Settings of the trials of one data set, on top of `trial`."""
+    arms: dict[str, Nested] = Field(default_factory=dict)
+    """By name: a strategy with settings of its trials beside it, which go on top of everything."""
+    run: RunSettings = RunSettings()
+    """How it is computed."""
+
+    def arm_trials(self, overrides: Nested | None = None) -> list[ArmTrial]:
+        """All trials with their arms, seed by seed, so that a grid stopped early has every cell with some seeds.
+
+        `overrides` go on top of everything but the arms' own settings. A trial that an arm has at several points of the
+        grid (one without OOD images, whatever the OOD ratio) is there once. Raises ValueError for settings that are no
+        trial's, and for a repeated value on an axis.
+        """
+        for axis in AXES:
+            values = getattr(self, axis)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{axis} = {', '.join(map(str, values))}: a value is repeated")
+        for name in self.per_dataset:
+            if name not in DATA_SETS and not name.startswith(FOLDER_PREFIX):
+                raise unknown_name("data set", name, DATA_SETS)
+        for name, settings in self.arms.items():
+            check_arm(name, settings)
+        points = product(self.seeds, self.datasets, self.mismatch_ratios, self.ood_ratios, self.strategies)
+        return list(dict.fromkeys(self._arm_trial(*point, overrides or {}) for point in points))
+
+    def trials(self, overrides: Nested | None = None) -> list[TrialConfig]:
+        """The trials of `arm_trials`, each once."""
+        return list(dict.fromkeys(each.trial for each in self.arm_trials(overrides)))
+
+    def _arm_trial(
+        self, seed: int, dataset: str, mismatch_ratio: float, ood_ratio: float, arm: str, overrides: Nested
+    ) -> ArmTrial:
+        shared = merge(self.trial, self.per_dataset.get(dataset, {}), overrides)
+        for axis, field in AXES.items():
+            if field in shared:
+                raise ValueError(f"{field} = {shared[field]}: it is an axis of the grid; set {axis} instead")
+        point = {"dataset": dataset, "mismatch_ratio": mismatch_ratio, "ood_ratio": ood_ratio, "seed": seed}
+        return ArmTrial(arm=arm, trial=make_trial(**merge(shared, point, settings_of(arm, self.arms))))
+
+
+def load_preset(
+    folder: Path,
+    name: str,
+    axes: Mapping[str, Any],
+    run: Mapping[str, Any],
+    *,
+    table: str | None = None,
+    arms: Mapping[str, Nested] | None = None,
+) -> GridConfig:
+    """The preset `<folder>/<name>.yaml`, or the YAML file `name`, with some axes and run settings replaced.
+
+    What it says under `tables: {<table>: ...}` goes on top of the rest of it, and what it says of `arms` on top of the
+    given ones.
+
+    Raises ValueError, in one line, for an unknown preset (the nearest is suggested) and for a file that does not fit.
+    """
+    path = preset_path(folder, name)
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"), origin=path.name)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: no text") from None
+    for section in ("run", "trial", "arms"):
+        if content.get(section) is None:
+            content.pop(section, None)  # a heading with nothing under it
+        elif not isinstance(content[section], dict):
+            raise ValueError(f"preset {name}: {section} = {content[section]!r}: expected settings, 'key: value'")
+    of_tables = content.pop("tables", {})
+    if not isinstance(of_tables, dict) or not all(isinstance(each, dict) for each in of_tables.values()):
+        raise ValueError(f"preset {name}: tables = {of_tables}: expected settings under the name of each table")
+    content = merge(content, of_tables.get(table, {}))
+    content["run"] = merge(content.get("run", {}), dict(run))
+    content["arms"] = merge(arms or {}, content.get("arms", {}))
+    try:
+        return GridConfig(**{**content, **axes})
+    except ValidationError as error:
+        raise ValueError(f"preset {name}: {one_line(error)}") from None
+
+
+def preset_path(folder: Path, name: str) -> Path:
+    """The file of a preset: of that name in the folder, or anywhere for a name that ends as a YAML file's does.
+
+    Raises ValueError for one that is not there.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ValueError(f"preset {name}: there is no such file")
+        return path
+    known = sorted(preset.stem for preset in folder.glob("*.yaml"))
+    if name not in known:
+        raise unknown_name("preset", name, [*known, "<path>.yaml"])
+    return folder / f"{name}.yaml"
+
+
+def preset_name(name: str) -> str:
+    """What a preset is called: a file's name without folder and ending."""
+    return Path(name).stem if name.endswith((".yaml", ".yml")) else name
+
+
+def read_yaml(text: str, *, origin: str) -> Nested:
+    """A YAML mapping. Raises ValueError for text that is none, or that has a key twice."""
+    import yaml  # only commands that read a preset need it
+
+    class UniqueKeyLoader(yaml.SafeLoader):
+        """SafeLoader that refuses a key given twice, where YAML itself would let the last one win."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key) for key, _ in node.value]
+            repeated = [key for key in keys if keys.count(key) > 1]
+            if repeated:
+                raise ValueError(f"{origin}: key '{repeated[0]}' is given twice")
+            return super().construct_mapping(node, deep)
+
+    # YAML 1.1 takes 1e-3 for a word.
+    UniqueKeyLoader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+    )
+    try:
+        content = yaml.load(text, UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin}: no valid YAML ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise ValueError(f"{origin}: nested too deeply") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ValueError(f"{origin}: expected 'key: value' pairs, each key a word")
+    return content
+
+
+def parse_overrides(assignments: Sequence[str]) -> Nested:
+    """`["recipe.steps=300", "purity.visual_similarity=false"]` as nested settings; values are read as YAML.
+
+    Raises ValueError for an assignment without '='.
+    """
+    overrides: Nested = {}
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        if not equals or not all(name.strip() for name in path.split(".")):
+            raise ValueError(f"--set {assignment}: expected key=value, for example recipe.steps=300")
+        content: Any = read_yaml(f"value: {value}", origin=f"--set {assignment}")["value"]
+        for name in reversed(path.strip().split(".")):
+            content = {name: content}
+        overrides = merge(overrides, content)
+    return overrides
+
+
+def merge(*layers: Mapping[str, Any]) -> Nested:
+    """Nested settings, later layers on top of earlier ones, key by key."""
+    merged: Nested = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = merge(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,1 @@
+"""The ledger mirrored to MLflow; beside the reader of its results the only folder that imports it."""

@@ -1,0 +1,163 @@
+"""What a grid and a trial look like in MLflow: tags, params, metrics and files, as plain values."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from data.code_version import code_version
+from orchestrator.ledger.metrics import cumulative_precision, summarise
+from orchestrator.ledger.records import RoundRecord
+from orchestrator.plan import PlannedTrial
+from orchestrator.settings.trial import TrialConfig, flat
+
+PACKAGES = ("mlflow", "numpy", "ray", "torch")
+"""Whose versions are noted with a grid."""
+FILES = ("clipn.checkpoint", "clipn.templates")
+"""Settings that say where files lie."""
+TRIAL_AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "arm", "seed")
+"""The tags by which trials are grouped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridCard:
+    """How a grid is shown in MLflow."""
+
+    title: str
+    """The name of its run."""
+    table: str = ""
+    """Grids of one output folder that are to have runs of their own differ in this."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Further tags, such as the preset and the command. No secrets: nothing is masked here."""
+
+    def identity(self, grid_id: str) -> str:
+        """The tag by which the grid's run is found again."""
+        return f"{grid_id}/{self.table}" if self.table else grid_id
+
+
+def grid_tags(card: GridCard, planned: Sequence[PlannedTrial]) -> dict[str, str]:
+    """The tags of a grid's run: its axes, the code and the machine. Tags, not params, since grids grow."""
+    axes = [trial_axes(p) for p in planned]
+    values = {name: ", ".join(dict.fromkeys(a[name] for a in axes)) for name in TRIAL_AXES}
+    return {
+        **({"table": card.table} if card.table else {}),
+        **card.facts,
+        **{f"grid.{name}": text for name, text in values.items()},
+        "grid.trials": str(len(planned)),
+        **{f"code.{name}": text for name, text in code_version().items()},
+        "environment.python": platform.python_version(),
+        "environment.machine": f"{platform.system()} {platform.machine()}",
+        **{f"environment.{package}": found for package in PACKAGES if (found := _version(package))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def grid_settings(planned: Sequence[PlannedTrial]) -> str:
+    """JSON text of a grid: the settings that all its trials share, and the values of those that differ."""
+    values: dict[str, list[Any]] = {}
+    for p in planned:
+        for name, value in flat(p.trial.model_dump(mode="json")).items():
+            seen = values.setdefault(name, [])
+            if value not in seen:
+                seen.append(value)
+    shared = {name: seen[0] for name, seen in values.items() if len(seen) == 1}
+    differing = {name: seen for name, seen in values.items() if len(seen) > 1}
+    return json.dumps({"trials": len(planned), "shared": shared, "differing": differing}, indent=1)
+
+
+def trial_axes(planned: PlannedTrial) -> dict[str, str]:
+    """The place of a trial in its grid, by `TRIAL_AXES`."""
+    trial = planned.trial
+    return {
+        "dataset": trial.dataset,
+        "mismatch_ratio": f"{trial.mismatch_ratio:g}",
+        "ood_ratio": f"{trial.ood_ratio:g}",
+        "strategy": trial.strategy,
+        "arm": planned.row,
+        "seed": str(trial.seed),
+    }
+
+
+def trial_name(planned: PlannedTrial) -> str:
+    """The name of a trial's run."""
+    axes = trial_axes(planned)
+    if axes["arm"] == axes["strategy"]:
+        del axes["arm"]
+    return " ".join(axes.values())
+
+
+def trial_params(trial: TrialConfig) -> dict[str, str]:
+    """The settings behind a trial's numbers, flat, as text: those that its strategy reads.
+
+    Not in it: the number of rounds and where files lie. Those may change while the trial stays the same, and MLflow's
+    params may not.
+    """
+    return {name: as_text(value)[:6000] for name, value in trial.settings_read().items() if name not in FILES}
+
+
+def trial_metrics(records: Sequence[RoundRecord], *, start: int, rounds: int) -> list[tuple[str, float, int, int]]:
+    """(name, value, time in ms, round) of what MLflow charts of a trial, from round `start` on, in order.
+
+    With the last of its rounds come the figures of the whole trial (`TrialSummary`).
+    """
+    metrics = [
+        (name, value, record.time_ms, record.round)
+        for record in records[start:]
+        for name, value in round_metrics(records[0], record).items()
+    ]
+    if len(records) >= rounds:
+        summary = summarise(records)
+        values = {name: getattr(summary, name) for name in summary.__slots__}
+        last = records[-1]
+        metrics += [(name, value, last.time_ms, last.round) for name, value in values.items() if value is not None]
+    return metrics
+
+
+def round_metrics(first: RoundRecord, record: RoundRecord) -> dict[str, float]:
+    """What MLflow charts of a round of a trial whose round 0 is `first`.
+
+    Its figures, seconds a phase as `seconds/<phase>`, what the purity request took as `service/<figure>`, and the
+    strategy's diagnostics.
+    """
+    metrics: dict[str, float | int | bool | None] = {
+        "accuracy": record.accuracy,
+        "precision": record.precision,
+        "cumulative_precision": cumulative_precision(first, record),
+        "num_id": record.num_id,
+        "num_ood": record.num_ood,
+        **record.diagnostics,
+        **{f"seconds/{phase}": value for phase, value in record.seconds.items()},
+        **{f"service/{name}": value for name, value in record.service.items()},
+    }
+    return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def trial_files(trial: TrialConfig, records: Sequence[RoundRecord]) -> dict[str, str]:
+    """The files of a finished trial, text by name: its configuration, its records, and what it queried."""
+    config = {"trial": trial.model_dump(mode="json"), "environment": dict(records[-1].environment)}
+    queries = [f"{record.round},{rank},{image}" for record in records for rank, image in enumerate(record.queried_idx)]
+    return {
+        "config.json": json.dumps(config, indent=1),
+        "records.json": json.dumps([record.numbers() for record in records], indent=1),
+        "queried_idx.csv": "\n".join(["round,rank,image", *queries, ""]),
+    }
+
+
+def as_text(value: Any) -> str:
+    """A setting as MLflow keeps it: text as it is, all else as JSON (20000, 0.1, true, null), which keeps the type."""
+    return value if isinstance(value, str) else as_json(value)
+
+
+def as_json(value: Any) -> str:
+    """JSON text of a value."""
+    return json.dumps(value, allow_nan=False)

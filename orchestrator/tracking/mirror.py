@@ -1,0 +1,302 @@
+"""Makes MLflow hold what the ledger holds: one parent run a grid, one child a trial, metrics with step = round.
+
+Every write can be repeated: runs are found again by their tags, metrics carry the time stamps of the records, and a
+trial that is there as a whole is marked, so that it is neither read nor sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.ledger.output import OutputFolder
+from orchestrator.ledger.records import RoundRecord
+from orchestrator.plan import PlannedTrial
+from orchestrator.tracking.content import (
+    GridCard,
+    grid_settings,
+    grid_tags,
+    trial_axes,
+    trial_files,
+    trial_metrics,
+    trial_name,
+    trial_params,
+)
+from orchestrator.tracking.sqlite_store import make_store
+from orchestrator.tracking.uri import check_reachable, is_server
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}
+"""MLflow through its environment: by default a server that is away is tried for four minutes."""
+
+GRID, PARENT, FINGERPRINT, ARM, MARK = "vlpure.grid", "mlflow.parentRunId", "fingerprint", "arm", "vlpure.mirrored"
+"""Tags by which runs are found again, and the one that says that a trial is there as a whole."""
+MOST_METRICS, MOST_PARAMS = 800, 100
+"""What MLflow takes at a time, of 1,000 things in all."""
+
+Key = tuple[str, str]
+"""A trial of a grid: fingerprint and arm. Two arms may have a trial in common; each then has a run of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Child:
+    """What MLflow holds of one trial."""
+
+    run_id: str
+    status: str = "RUNNING"
+    params: frozenset[str] = frozenset()
+    has_error: bool = False
+    mark: str = ""
+    """Of the records that are there as a whole (`_mark`); empty for a trial that was not finished."""
+    num_sent: int = 0
+    """Rounds that this process has sent; those of an earlier launch are sent again, which changes nothing."""
+
+    def holds(self, records: Sequence[RoundRecord]) -> bool:
+        """Whether these records, those of a finished trial, are there as a whole."""
+        return self.status == "FINISHED" and self.mark == _mark(records)
+
+
+class Mirror:
+    """Follows one grid's ledger into MLflow."""
+
+    def __init__(
+        self, planned: Sequence[PlannedTrial], output: OutputFolder, *, uri: str, experiment: str, card: GridCard
+    ) -> None:
+        for name, value in SETTINGS.items():  # at once: MLflow reads them when it is imported, by whomever
+            os.environ.setdefault(name, value)
+        self._planned = {_key(p): p for p in planned}
+        self._output = output
+        self._uri = uri
+        self._experiment = experiment
+        self._card = card
+        self._client: MlflowClient | None = None
+        self._experiment_id = ""
+        self._parent_id = ""
+        self._children: dict[Key, _Child] = {}
+        self._versions: dict[Key, int] = {}
+        self._counts: tuple[int, int] | None = None
+
+    def catch_up(self, *, final: bool) -> None:
+        """Send what is new since the last call. Raises what MLflow raises; the next call sends it again."""
+        client = self._connected()
+        for key, planned in self._planned.items():
+            version = self._output.ledger.version(planned.fingerprint)
+            if version is not None and version != self._versions.get(key):
+                self._update(client, key, planned)
+                self._versions[key] = version
+        finished = self._count(client)
+        if final:
+            self._close(client, is_complete=finished == len(self._planned))
+
+    def publish(self, files: Sequence[Path]) -> None:
+        """Attach files, such as a report's, to the grid's run; those of the same names are replaced."""
+        client = self._connected()
+        for file in files:
+            client.log_artifact(self._parent_id, str(file), artifact_path="report")
+
+    def disconnect(self) -> None:
+        """Forget what is known of MLflow, so that the next call connects anew and looks again at what it holds."""
+        self._client = None
+        self._versions.clear()
+        self._counts = None
+
+    def _connected(self) -> MlflowClient:
+        """The client, after the first call with the experiment, the parent run and all known children looked up."""
+        if self._client is not None:
+            return self._client
+        check_reachable(self._uri)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        from mlflow import MlflowClient
+
+        make_store(self._uri)
+        client = MlflowClient(tracking_uri=self._uri)
+        self._experiment_id = self._ensure_experiment(client)
+        self._parent_id = self._ensure_parent(client)
+        self._children = self._known_children(client)
+        self._client = client
+        return client
+
+    def _ensure_experiment(self, client: MlflowClient) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = client.get_experiment_by_name(self._experiment)
+        if found is None:
+            # A database would put artefacts below the current directory.
+            folder = None if is_server(self._uri) else (self._output.path / "mlflow-artifacts").as_uri()
+            try:
+                return str(client.create_experiment(self._experiment, artifact_location=folder))
+            except MlflowException:  # another grid was first
+                found = client.get_experiment_by_name(self._experiment)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def _ensure_parent(self, client: MlflowClient) -> str:
+        from mlflow.entities import RunTag
+
+        grid_id = self._output.grid_id
+        assert grid_id is not None, "a grid is mirrored from a folder that was made"
+        identity = self._card.identity(grid_id)
+        tags = {GRID: identity, "output_dir": str(self._output.path)}
+        tags |= grid_tags(self._card, list(self._planned.values()))
+        found = list(self._search(client, f"tags.`{GRID}` = '{identity}'"))
+        if found:
+            run_id = str(found[0].info.run_id)
+            for ghost in found[1:]:
+                client.delete_run(ghost.info.run_id)
+            client.log_batch(run_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
+            client.update_run(run_id, status="RUNNING")
+        else:
+            run = client.create_run(self._experiment_id, tags=tags, run_name=self._card.title)
+            run_id = str(run.info.run_id)
+        client.log_text(run_id, grid_settings(list(self._planned.values())), "grid.json")
+        return run_id
+
+    def _known_children(self, client: MlflowClient) -> dict[Key, _Child]:
+        """What is there; of several runs of one trial (a retried request can leave two) the oldest counts."""
+        known: dict[Key, _Child] = {}
+        for run in self._search(client, f"tags.`{PARENT}` = '{self._parent_id}'"):
+            tags = run.data.tags
+            key = (tags.get(FINGERPRINT, ""), tags.get(ARM, tags.get("strategy", "")))
+            if key in known:
+                client.delete_run(run.info.run_id)
+                continue
+            known[key] = _Child(
+                run_id=str(run.info.run_id),
+                status=str(run.info.status),
+                params=frozenset(run.data.params),
+                has_error="error" in tags,
+                mark=tags.get(MARK, ""),
+            )
+        return known
+
+    def _search(self, client: MlflowClient, condition: str) -> Iterator[Run]:
+        """The runs of the experiment with a tag, oldest first, all pages."""
+        token = None
+        while True:
+            page = client.search_runs(
+                [self._experiment_id], condition, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _update(self, client: MlflowClient, key: Key, planned: PlannedTrial) -> None:
+        """Make one trial as the ledger has it."""
+        child = self._children.get(key)
+        if child is not None and planned.is_finished and child.holds(planned.records):
+            return  # as it was when it was planned
+        state = self._output.ledger.state(planned.fingerprint)
+        assert state is not None, "a state file went away"
+        records = state.records[: planned.trial.rounds]
+        is_finished = len(records) >= planned.trial.rounds
+        if child is not None and is_finished and child.holds(records):
+            return
+        if child is None:
+            child = self._create_child(client, planned, records)
+        # Kept step by step, so that after an error only what is missing is sent.
+        self._children[key] = child = self._send_records(client, child, planned, records)
+        error = None if is_finished else state.error
+        self._children[key] = _end(client, child, records, error=error, is_finished=is_finished)
+
+    def _create_child(self, client: MlflowClient, planned: PlannedTrial, records: Sequence[RoundRecord]) -> _Child:
+        tags = trial_axes(planned) | {PARENT: self._parent_id, FINGERPRINT: planned.fingerprint}
+        if self._card.table:
+            tags["table"] = self._card.table
+        run = client.create_run(
+            self._experiment_id,
+            start_time=records[0].time_ms if records else None,
+            tags=tags,
+            run_name=trial_name(planned),
+        )
+        return _Child(run_id=str(run.info.run_id))
+
+    def _send_records(
+        self, client: MlflowClient, child: _Child, planned: PlannedTrial, records: Sequence[RoundRecord]
+    ) -> _Child:
+        """Send the rounds that are new, and whatever params are missing; of a finished trial its files before."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        rounds = planned.trial.rounds
+        missing = {name: text for name, text in trial_params(planned.trial).items() if name not in child.params}
+        metrics = [Metric(*values) for values in trial_metrics(records, start=child.num_sent, rounds=rounds)]
+        params = [Param(name, text) for name, text in missing.items()]
+        tags = [RunTag("rounds", str(rounds))] if child.num_sent == 0 else []
+        mark = ""
+        if len(records) >= rounds:
+            _log_files(client, child.run_id, trial_files(planned.trial, records))
+            mark = _mark(records)
+        while len(metrics) > MOST_METRICS or len(params) > MOST_PARAMS:
+            client.log_batch(child.run_id, metrics=metrics[:MOST_METRICS], params=params[:MOST_PARAMS])
+            metrics, params = metrics[MOST_METRICS:], params[MOST_PARAMS:]
+        tags += [RunTag(MARK, mark)] if mark else []  # with the last batch: MLflow writes tags after metrics
+        if metrics or params or tags:
+            client.log_batch(child.run_id, metrics=metrics, params=params, tags=tags)
+        return replace(child, num_sent=len(records), params=child.params | missing.keys(), mark=mark)
+
+    def _count(self, client: MlflowClient) -> int:
+        """Note how many trials are finished and how many failed, when that changes; the number of finished ones."""
+        states = [child.status for key, child in self._children.items() if key in self._planned]
+        counts = states.count("FINISHED"), states.count("FAILED")
+        if counts != self._counts:
+            client.log_metric(self._parent_id, "trials_finished", counts[0], step=counts[0])
+            client.log_metric(self._parent_id, "trials_failed", counts[1], step=counts[0])
+            self._counts = counts
+        return counts[0]
+
+    def _close(self, client: MlflowClient, *, is_complete: bool) -> None:
+        """Nothing runs any more."""
+        for key, child in self._children.items():
+            if child.status == "RUNNING" and key in self._planned:
+                client.set_terminated(child.run_id, "KILLED")
+                self._children[key] = replace(child, status="KILLED")
+        assert self._counts is not None, "counted before"
+        status = "FINISHED" if is_complete else "FAILED" if self._counts[1] else "KILLED"
+        client.set_terminated(self._parent_id, status)
+
+
+def _key(planned: PlannedTrial) -> Key:
+    return planned.fingerprint, planned.row
+
+
+def _end(
+    client: MlflowClient, child: _Child, records: Sequence[RoundRecord], *, error: str | None, is_finished: bool
+) -> _Child:
+    """Say how a trial stands, after its records are there."""
+    if error is not None:
+        client.set_tag(child.run_id, "error", error[:5000])
+    elif child.has_error:
+        client.delete_tag(child.run_id, "error")
+    status = "FINISHED" if is_finished else "RUNNING" if error is None else "FAILED"
+    if status == "FINISHED":
+        client.set_terminated(child.run_id, status, end_time=records[-1].time_ms)
+    elif status != child.status:
+        client.update_run(child.run_id, status=status)
+    return replace(child, status=status, has_error=error is not None)
+
+
+def _mark(records: Sequence[RoundRecord]) -> str:
+    """Identifies the records of a finished trial: how many there are, and when the last one was made."""
+    return f"{len(records)} rounds, {records[-1].time_ms}"
+
+
+def _log_files(client: MlflowClient, run_id: str, files: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        client.log_artifacts(run_id, folder)

@@ -1,0 +1,82 @@
+"""Mirrors the ledger to MLflow from a thread of the driver.
+
+The mirror only ever reads the ledger, beside the trials: a tracking server that is slow or away delays nothing and
+loses nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from orchestrator.ledger.output import OutputFolder
+from orchestrator.plan import PlannedTrial
+from orchestrator.tracking.content import GridCard
+from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.uri import masked, without_secrets
+
+Tell = Callable[[str], None]
+
+EVERY = 3.0
+"""Seconds between two looks at the ledger."""
+
+
+class Tracker:
+    """Follows a ledger from a thread of its own, between `start` and `finish`."""
+
+    def __init__(
+        self,
+        planned: Sequence[PlannedTrial],
+        output: OutputFolder,
+        *,
+        uri: str,
+        experiment: str,
+        card: GridCard,
+        tell: Tell,
+    ) -> None:
+        self._mirror = Mirror(planned, output, uri=uri, experiment=experiment, card=card)
+        self._uri = uri
+        self._tell = tell
+        self._warned = False
+        self._one_at_a_time = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="mlflow-mirror", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow the ledger."""
+        self._thread.start()
+
+    def finish(self) -> bool:
+        """Mirror what is left and stop; whether MLflow now holds all that the ledger holds."""
+        self._stop.set()
+        self._thread.join()
+        return self._tried(lambda: self._mirror.catch_up(final=True))
+
+    def publish(self, files: Sequence[Path]) -> bool:
+        """Attach a report's files to the grid's run, after `finish`; whether they are there. May be repeated."""
+        return self._tried(lambda: self._mirror.publish(files))
+
+    def _follow(self) -> None:
+        while not self._stop.wait(EVERY):
+            self._tried(lambda: self._mirror.catch_up(final=False))
+
+    def _tried(self, step: Callable[[], None]) -> bool:
+        """Whether it went well; what it raises is told, once until MLflow answers again."""
+        try:
+            with self._one_at_a_time:
+                step()
+        except Exception as error:  # whatever MLflow raises, the trials go on and the ledger keeps all
+            self._mirror.disconnect()
+            if not self._warned:
+                reason = without_secrets(" ".join(str(error).split()), self._uri)[:300]
+                self._tell(
+                    f"warning: MLflow at {masked(self._uri)} does not take the results ({reason}); they are safe in "
+                    "the ledger, and running the same command again sends them"
+                )
+            self._warned = True
+            return False
+        if self._warned:
+            self._tell(f"MLflow at {masked(self._uri)} takes the results again; nothing is missing there")
+            self._warned = False
+        return True

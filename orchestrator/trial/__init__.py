@@ -1,0 +1,1 @@
+"""What one process does for one trial; imports neither Ray nor MLflow."""

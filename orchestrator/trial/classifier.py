@@ -1,0 +1,85 @@
+"""How a trial's classifier is made: its recipe, its network, what its training minimises, and who may share it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from data.storage import content_hash
+from models.classifier.loss_prediction import LossPrediction, add_loss_prediction
+from models.classifier.networks import build_classifier, zero_shot_classifier
+from models.classifier.recipe import Recipe
+from models.classifier.steps import Objective
+from orchestrator.settings.trial import NUMBERS_VERSION, TrialConfig
+from orchestrator.trial.streams import stream_seed
+from strategies.registry import find_strategy
+
+
+class ClassifierPlan:
+    """The classifier of one trial, the same in every round (P10); strategies may ask for a head or for dropout."""
+
+    def __init__(
+        self,
+        trial: TrialConfig,
+        num_classes: int,
+        *,
+        num_features: int | None = None,
+        class_features_KD: NDArray[np.float32] | None = None,
+    ) -> None:
+        """`num_features` is that of a linear head's encoder; zero-shot compares images with `class_features_KD`."""
+        self._trial = trial
+        self._num_features = num_features
+        self._class_features_KD = class_features_KD
+        self._num_classes = num_classes
+        self._entry = find_strategy(trial.strategy)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The trial's, with the strategy's dropout."""
+        if not self._entry.head_dropout:
+            return self._trial.recipe
+        return self._trial.recipe.model_copy(update={"head_dropout": self._trial.options.monte_carlo.rate})
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the network learns at all; zero-shot is as it is."""
+        return self._class_features_KD is None
+
+    def new_network(self) -> nn.Module:
+        """With initial weights that depend on the seed alone, so that strategies of a seed start equal."""
+        if self._class_features_KD is not None:
+            return zero_shot_classifier(torch.from_numpy(self._class_features_KD))
+        seed = stream_seed(self._trial.seed, "weights")
+        network = build_classifier(self.recipe, self._num_classes, weights_seed=seed, num_features=self._num_features)
+        if not self._entry.loss_prediction:
+            return network
+        options = self._trial.options.learning_loss
+        return add_loss_prediction(network, hidden=options.hidden, weights_seed=seed)
+
+    def objective(self) -> Objective | None:
+        """What its training minimises; None: the cross entropy."""
+        if not self._entry.loss_prediction:
+            return None
+        options = self._trial.options.learning_loss
+        return LossPrediction(weight=options.weight, margin=options.margin, detach_after=options.detach_after)
+
+    def identity(self, *, data_fingerprint: str, inputs: str | None, device: str) -> str:
+        """64 hex digits of all that decides the classifier of round 0: trials that agree in it may share it.
+
+        `inputs` identifies the features that a linear head looks at: the encoder's name does not tell its weights.
+        """
+        trial = self._trial
+        return content_hash(
+            {
+                "numbers_version": NUMBERS_VERSION,
+                "data": data_fingerprint,
+                "inputs": inputs,
+                **trial.split_identity(),
+                "seed": trial.seed,
+                "recipe": self.recipe.identity(),
+                "head": trial.options.learning_loss.model_dump(mode="json") if self._entry.loss_prediction else None,
+                "device": device,
+            }
+        )

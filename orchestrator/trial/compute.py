@@ -1,0 +1,195 @@
+"""Runs one trial in this process: what `trial.py` does, and what each Ray worker does with the trials it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.imageset import DataSet
+from data.progress import to_stderr
+from data.registry import open_data_set
+from models.classifier.feature_rows import FeatureRows
+from models.classifier.fit import StepProgress
+from models.clipn.features import VisionLanguageTowers, open_vision_language
+from models.contrastive.encoder import ContrastiveFeatures
+from models.contrastive.recipe import Method
+from models.device import pick_device, use_arithmetic, use_threads
+from orchestrator.ledger.classifiers import ClassifierStore
+from orchestrator.ledger.records import RoundRecord
+from orchestrator.plan import PlannedTrial
+from orchestrator.problem import OpenSetProblem, pose_problem
+from orchestrator.settings.trial import TrialConfig
+from orchestrator.trial.purity_scorer import LocalPurityScorer
+from orchestrator.trial.trajectory import Report, Trajectory
+from strategies.purity.contract import PurityScorer
+from strategies.registry import Services, find_strategy
+
+
+@lru_cache(maxsize=4)
+def cached_data_set(name: str, root: Path | None, skip_bad_images: bool) -> DataSet:
+    """The data set, opened once a process: workers are reused for many trials of the same data."""
+    return open_data_set(name, root=root, skip_bad_images=skip_bad_images)
+
+
+def compute_trial(
+    planned: PlannedTrial,
+    *,
+    scorer: PurityScorer | None,
+    history: Sequence[RoundRecord],
+    report: Report,
+    classifiers: Path | None,
+    cpus: int,
+    gpus: float,
+    progress: StepProgress | None = None,
+    deterministic: bool = False,
+    plain_steps: bool = False,
+) -> list[RoundRecord]:
+    """All records of a trial, computed here from where `history` ends; `report` gets each new one.
+
+    On a GPU: `deterministic` gives equal records for equal seeds, `plain_steps` launches each training step kernel by
+    kernel. Raises ValueError where the data on this machine is not the data that the trial was planned with.
+    """
+    device = _device(cpus, gpus, deterministic=deterministic)
+    trajectory = _trajectory(
+        planned,
+        scorer=scorer,
+        classifiers=classifiers,
+        device=device,
+        progress=progress,
+        plain_steps=plain_steps,
+        gpus=gpus,
+    )
+    return trajectory.run(history, report)
+
+
+def initial_features(
+    planned: PlannedTrial,
+    idx: NDArray[np.int64],
+    *,
+    cpus: int,
+    gpus: float,
+    progress: StepProgress | None = None,
+) -> NDArray[np.float32]:
+    """(N, D) features of the training images `idx` in the classifier of round 0, which the strategies of a seed share.
+
+    The one without a strategy's own head; it is trained here, since a run keeps none. Raises as `compute_trial`.
+    """
+    plain = replace(planned, trial=planned.trial.model_copy(update={"strategy": "random"}))
+    device = _device(cpus, gpus)
+    trajectory = _trajectory(plain, scorer=None, classifiers=None, device=device, progress=progress, gpus=gpus)
+    return trajectory.initial_outputs(idx).features_ND
+
+
+def _device(cpus: int, gpus: float, *, deterministic: bool = False) -> torch.device:
+    """What to compute on, set up for it."""
+    use_threads(cpus)
+    device = pick_device(gpus)
+    use_arithmetic(device, deterministic=deterministic)
+    return device
+
+
+def _trajectory(
+    planned: PlannedTrial,
+    *,
+    scorer: PurityScorer | None,
+    classifiers: Path | None,
+    device: torch.device,
+    progress: StepProgress | None,
+    gpus: float,
+    plain_steps: bool = False,
+) -> Trajectory:
+    """The loop of a trial, with the data and the encoders that it needs."""
+    trial = planned.trial
+    data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
+    if data.fingerprint != planned.data_fingerprint:
+        raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
+    problem = pose_problem(trial, data)
+    strategy = find_strategy(trial.strategy).build(
+        Services(
+            scorer=scorer,
+            purity=trial.purity,
+            options=trial.options,
+            contrastive=lambda method: _encoder(trial, problem, method, device),
+        )
+    )
+    return Trajectory(
+        trial,
+        problem,
+        strategy,
+        device=device,
+        classifiers=ClassifierStore(classifiers, planned.fingerprint),
+        features=_features(trial, data, device),
+        class_features_KD=_class_features(trial, problem, device),
+        scorer=scorer if trial.uses_purity else None,
+        progress=progress,
+        plain_steps=plain_steps,
+        gpus=gpus,
+    )
+
+
+def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[FeatureRows, FeatureRows] | None:
+    """What a linear head looks at; None for a classifier of pixels."""
+    if trial.recipe.encoder is None:
+        return None
+    from models.classifier.frozen import frozen_features  # open_clip and timm, only for those who have an encoder
+
+    return frozen_features(
+        data,
+        trial.recipe.encoder,
+        clipn=trial.clipn.source(),
+        device=device,
+        progress=to_stderr,
+        crops=trial.recipe.smallest_crop is not None,
+    )
+
+
+def _class_features(trial: TrialConfig, problem: OpenSetProblem, device: torch.device) -> NDArray[np.float32] | None:
+    """What zero-shot compares image features with; None for a classifier that is trained."""
+    if trial.recipe.network != "zero-shot":
+        return None
+    towers = VisionLanguageTowers(problem.data, trial.clipn.source(), to_stderr, device=str(device))
+    return towers.yes_features(problem.class_names)
+
+
+def _encoder(trial: TrialConfig, problem: OpenSetProblem, method: Method, device: torch.device) -> ContrastiveFeatures:
+    """The frozen encoder of the trial's data set, or of its pool."""
+    recipe, split = trial.options.contrastive, problem.split
+    pool_idx = np.concatenate([split.initial_id_idx, split.initial_ood_idx, split.unlabelled_idx])
+    return ContrastiveFeatures(
+        problem.data.train.images,
+        method,
+        recipe,
+        device=device,
+        progress=to_stderr,
+        pool_idx=pool_idx if recipe.pool_only else None,
+    )
+
+
+def local_scorer(
+    trials: Sequence[TrialConfig],
+    *,
+    cpus: int,
+    gpus: float,
+    progress: Callable[[str], None] | None = None,
+    deterministic: bool = False,
+) -> LocalPurityScorer | None:
+    """A scorer in this process for the data sets of those trials that use purity; None if there are none.
+
+    Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
+    `deterministic` as in `compute_trial`.
+    """
+    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn.source() for t in trials if t.uses_purity}
+    if not needed:
+        return None
+    device = _device(cpus, gpus, deterministic=deterministic)
+    vision_languages = {}
+    for where, source in needed.items():
+        data = cached_data_set(*where)
+        vision_languages[data.fingerprint] = open_vision_language(data, source, device=str(device), progress=progress)
+    return LocalPurityScorer(vision_languages, device)

@@ -1,0 +1,286 @@
+"""The loop of one trial: train, measure, record, query; knows neither Ray nor MLflow.
+
+A trajectory is continued from its records alone: the pool is rebuilt from the queried indices, and every random stream
+from (seed, name, round).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from data.imageset import Images
+from data.pool import Pool
+from models.classifier.feature_rows import FeatureRows
+from models.classifier.fit import StepProgress, fit
+from models.classifier.inputs import Normalise, training_inputs
+from models.classifier.outputs import ClassifierOutputs
+from models.classifier.predict import predict
+from models.classifier.workshop import Workshop
+from models.device import describe_environment, peak_memory_mib
+from orchestrator.ledger.classifiers import ClassifierStore, StateDict
+from orchestrator.ledger.metrics import query_precision
+from orchestrator.ledger.records import RoundRecord
+from orchestrator.problem import OpenSetProblem
+from orchestrator.settings.trial import TrialConfig
+from orchestrator.trial.classifier import ClassifierPlan
+from orchestrator.trial.streams import stream_generator, stream_seed
+from strategies.base import Diagnostic, IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
+from strategies.purity.contract import PurityScorer
+
+Report = Callable[[RoundRecord], None]
+UNKNOWN = -1
+"""Stands for a label that has not been bought."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A query with its answers: what the next record tells of how its training set came about."""
+
+    selection: Selection
+    num_id: int
+    diagnostics: dict[str, Diagnostic]
+    memory: Memory
+
+
+class Trajectory:
+    """One trial on one device."""
+
+    def __init__(
+        self,
+        trial: TrialConfig,
+        problem: OpenSetProblem,
+        strategy: Strategy,
+        *,
+        device: torch.device,
+        classifiers: ClassifierStore,
+        features: tuple[FeatureRows, FeatureRows] | None = None,
+        class_features_KD: NDArray[np.float32] | None = None,
+        scorer: PurityScorer | None = None,
+        progress: StepProgress | None = None,
+        plain_steps: bool = False,
+        gpus: float = 0.0,
+    ) -> None:
+        """Where to compute and what to keep; `plain_steps` as in `models.classifier.fit.fit`.
+
+        `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
+        `class_features_KD` what it compares them with where nothing is trained (zero-shot);
+        `scorer` is the one that the strategy asks, if it does, for what its requests took. `gpus` is the share of a GPU
+        that it was given, for the records.
+        """
+        self._trial = trial
+        self._problem = problem
+        self._strategy = strategy
+        self._device = device
+        self._classifiers = classifiers
+        self._scorer = scorer
+        self._progress = progress
+        self._plain_steps = plain_steps
+        self._gpus = gpus
+        data = problem.data
+        self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
+        self._test_inputs: Images | FeatureRows = features[1] if features else data.test.images
+        num_features = features[0].num_features if features else None
+        self._plan = ClassifierPlan(
+            trial, problem.num_id_classes, num_features=num_features, class_features_KD=class_features_KD
+        )
+        self._inputs_identity = features[0].identity if features else None
+        self._normalise = Normalise(problem.data.mean, problem.data.std, device)
+        self._oracle = problem.oracle()
+        self._labels = np.full(len(problem.data.train.labels), UNKNOWN, dtype=np.int64)
+        self._pool = Pool.from_split(problem.split)
+        for idx in (self._pool.labelled_id_idx, self._pool.labelled_ood_idx):
+            self._labels[idx] = self._oracle.answer(idx)
+
+    def run(self, history: Sequence[RoundRecord], report: Report) -> list[RoundRecord]:
+        """All records of the trial: those of `history`, then the new ones, each given to `report` as it is made.
+
+        Raises ValueError where the history does not belong to the trial.
+        """
+        records = list(history[: self._trial.rounds])
+        self._replay(records)
+        network = self._last_network(records) if 0 < len(records) < self._trial.rounds else None
+        while len(records) < self._trial.rounds:
+            seconds: dict[str, float] = {"query": 0.0}
+            query = None
+            if network is not None:
+                with _timed(seconds, "query"):
+                    query = self._query(network, records[-1])
+            with _timed(seconds, "train"):
+                network = self._train(round_number=len(records))
+            with _timed(seconds, "evaluate"):
+                accuracy = self._accuracy(network)
+            record = self._record(len(records), accuracy, query, seconds)
+            if len(records) + 1 < self._trial.rounds:
+                self._classifiers.save(record.round, network.state_dict())
+            report(record)
+            records.append(record)
+        self._classifiers.clear()
+        return records
+
+    def initial_outputs(self, idx: IndexArray) -> ClassifierOutputs:
+        """What the classifier of round 0 says of training images `idx`; asked before `run`, of a trial as it begins."""
+        return self._predict(self._train(0), self._train_inputs, idx)
+
+    def _replay(self, records: Sequence[RoundRecord]) -> None:
+        """Buy again what the records say was bought, and check that the pool comes out the same."""
+        for record in records:
+            if record.queried_idx:
+                self._buy(np.array(record.queried_idx, dtype=np.int64))
+            if record.pool_checksum != self._pool.checksum():
+                raise ValueError(f"the record of round {record.round} does not belong to {self._trial.label}")
+
+    def _last_network(self, records: Sequence[RoundRecord]) -> nn.Module:
+        """The classifier of the last finished round: as it was kept, or trained again."""
+        last = records[-1].round
+        weights = self._classifiers.load(last)
+        return self._train(last) if weights is None else self._with_weights(weights)
+
+    def _buy(self, idx: IndexArray) -> int:
+        """Ask the oracle about unlabelled images and move them; the number of ID images among them."""
+        answers = self._oracle.answer(idx)
+        self._labels[idx] = answers
+        is_id = answers < self._problem.num_id_classes
+        self._pool = self._pool.move(idx, is_id)
+        return int(is_id.sum())
+
+    def _query(self, network: nn.Module, last: RoundRecord) -> Query:
+        """Let the strategy pick, buy what it picked, and let it learn from the answers."""
+        view = self._view(network, last)
+        selection = self._strategy.select(view, self._trial.budget, self._generator("query", last.round))
+        diagnostics = dict(selection.diagnostics)
+        if selection.judged_id_idx is not None:
+            quality = self._oracle.judge(
+                judged_id_idx=selection.judged_id_idx, unlabelled_idx=self._pool.unlabelled_idx
+            )
+            diagnostics |= {"purity_precision": quality.precision, "purity_recall": quality.recall}
+        num_id = self._buy(selection.idx)
+        memory: Memory = {}
+        if isinstance(self._strategy, LearningStrategy):
+            answers = self._labels[selection.idx]
+            memory = self._strategy.learn(view, selection, answers, self._generator("learn", last.round))
+        return Query(selection=selection, num_id=num_id, diagnostics=diagnostics, memory=memory)
+
+    def _generator(self, stream: str, round_number: int) -> np.random.Generator:
+        return stream_generator(self._trial.seed, stream, round_number)
+
+    def _view(self, network: nn.Module, last: RoundRecord) -> PoolView:
+        pool, data = self._pool, self._problem.data
+
+        @cache
+        def outputs() -> ClassifierOutputs:
+            return self._predict(network, self._train_inputs, pool.unlabelled_idx)
+
+        @cache
+        def labelled_outputs() -> ClassifierOutputs:
+            return self._predict(network, self._train_inputs, pool.labelled_id_idx)
+
+        return PoolView(
+            images=data.train.images,
+            data_fingerprint=data.fingerprint,
+            class_names=self._problem.class_names,
+            domain=data.domain,
+            labelled_id_idx=pool.labelled_id_idx,
+            labelled_id_labels=self._labels[pool.labelled_id_idx],
+            labelled_ood_idx=pool.labelled_ood_idx,
+            unlabelled_idx=pool.unlabelled_idx,
+            compute_outputs=outputs,
+            compute_labelled_outputs=labelled_outputs,
+            workshop=self._workshop(network, last.round),
+            memory=last.memory,
+        )
+
+    def _workshop(self, network: nn.Module, round_number: int) -> Workshop:
+        seed = self._trial.seed
+        return Workshop(
+            images=self._train_inputs,
+            classifier=network,
+            recipe=self._plan.recipe,
+            normalise=self._normalise,
+            device=self._device,
+            weights_seed=lambda name: stream_seed(seed, f"weights of {name}"),
+            batches_seed=lambda name: stream_seed(seed, f"batches of {name}", round_number),
+            progress=self._progress,
+            plain_steps=self._plain_steps,
+        )
+
+    def _train(self, round_number: int) -> nn.Module:
+        """The classifier trained from scratch on the labelled ID images; that of round 0 may be shared."""
+        if not self._plan.is_trained:
+            return self._plan.new_network().to(self._device).eval()
+        if round_number:
+            return self._fit(round_number)
+        identity = self._plan.identity(
+            data_fingerprint=self._problem.data.fingerprint, inputs=self._inputs_identity, device=self._device.type
+        )
+        return self._with_weights(self._classifiers.first(identity, lambda: self._fit(0).state_dict()))
+
+    def _with_weights(self, weights: StateDict) -> nn.Module:
+        """The classifier with weights that were trained before."""
+        network = self._plan.new_network()
+        network.load_state_dict(weights)
+        return network.to(self._device).eval()
+
+    def _fit(self, round_number: int) -> nn.Module:
+        idx = self._pool.labelled_id_idx
+        return fit(
+            self._plan.new_network(),
+            training_inputs(self._train_inputs, idx),
+            self._labels[idx],
+            recipe=self._plan.recipe,
+            objective=self._plan.objective(),
+            normalise=self._normalise,
+            batches_seed=stream_seed(self._trial.seed, "batches", round_number),
+            device=self._device,
+            progress=self._progress,
+            plain_steps=self._plain_steps,
+        )
+
+    def _accuracy(self, network: nn.Module) -> float:
+        """On the test images of the ID classes, in [0, 1]."""
+        given = self._predict(network, self._test_inputs, self._problem.test_idx)
+        return float((given.logits_NK.argmax(axis=1) == self._problem.test_labels).mean())
+
+    def _predict(self, network: nn.Module, images: Images | FeatureRows, idx: IndexArray) -> ClassifierOutputs:
+        return predict(network, images, idx, recipe=self._plan.recipe, normalise=self._normalise, device=self._device)
+
+    def _record(
+        self, round_number: int, accuracy: float, query: Query | None, seconds: dict[str, float]
+    ) -> RoundRecord:
+        return RoundRecord(
+            round=round_number,
+            accuracy=accuracy,
+            precision=query_precision(query.num_id, len(query.selection.idx)) if query else None,
+            num_id=len(self._pool.labelled_id_idx),
+            num_ood=len(self._pool.labelled_ood_idx),
+            queried_idx=query.selection.idx.tolist() if query else [],
+            diagnostics=query.diagnostics if query else {},
+            pool_checksum=self._pool.checksum(),
+            seconds=seconds,
+            peak_memory_mib=peak_memory_mib(self._device),
+            environment=describe_environment(self._device) | {"gpus": self._gpus},
+            time_ms=time.time_ns() // 1_000_000,
+            memory={name: [float(value) for value in values] for name, values in query.memory.items()} if query else {},
+            service=self._service() if query else {},
+        )
+
+    def _service(self) -> dict[str, float]:
+        """What the last purity request took."""
+        figures = self._scorer.last_request if self._scorer else None
+        return asdict(figures) if figures else {}
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Puts the wall seconds spent inside under `phase`; device work is waited for by the phases themselves."""
+    start = time.perf_counter()
+    yield
+    seconds[phase] = round(time.perf_counter() - start, 4)

@@ -1,0 +1,192 @@
+"""Trials are checked strictly, and the fingerprint holds what changes numbers and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.clipn.source import ClipnSource
+from orchestrator.settings.trial import TrialConfig, make_trial
+
+GOOD: dict[str, Any] = {
+    "dataset": "digits", "mismatch_ratio": 0.2, "ood_ratio": 0.6, "strategy": "vlpure", "seed": 0,
+}  # fmt: skip
+
+
+def fingerprint(**changes: Any) -> str:
+    return make_trial(**(GOOD | changes)).fingerprint(data_fingerprint="d", clipn_identity="c")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mismatch_ratio": 0.0}, r"mismatch_ratio = 0\.0: .*greater than 0"),
+        ({"mismatch_ratio": 1.0}, r"mismatch_ratio = 1\.0: .*less than 1"),
+        ({"ood_ratio": -0.1}, r"ood_ratio = -0\.1: .*greater than or equal to 0"),
+        ({"ood_ratio": float("nan")}, r"ood_ratio = nan"),
+        ({"seed": -1}, r"seed = -1: .*greater than or equal to 0"),
+        ({"seed": 1.5}, r"seed = 1\.5: .*integer"),
+        ({"seed": True}, r"seed = True: .*integer"),
+        ({"rounds": 0}, r"rounds = 0"),
+        ({"budget": "20"}, r"budget = '20': .*integer"),
+        ({"strategy": "vlpur"}, r"unknown strategy 'vlpur' \(did you mean 'vlpure'\?\)"),
+        ({"rouns": 5}, r"rouns: extra inputs are not permitted"),
+        ({"recipe": {"steps": 0}}, r"recipe\.steps = 0"),
+        ({"recipe": {"learning_rate": float("inf")}}, r"recipe\.learning_rate = inf"),
+        ({"recipe": {"milestones": [1.5]}}, r"recipe\.milestones\.0 = 1\.5"),
+        ({"recipe": {"precision": "fp16"}}, r"recipe\.precision = 'fp16'"),
+        ({"purity": {"fixed_scale": 0}}, r"purity\.fixed_scale = 0"),
+        ({"purity": {"visual": True}}, r"purity\.visual: extra inputs"),
+        ({"purity": {"detector": "adt"}}, r"purity\.detector = 'adt': .*'atd', 'ctw' or 'mcm'"),
+        ({"clipn": {"domain": " "}}, r"clipn\.domain = ' '"),
+        ({"clipn": {"pretrained": ""}}, r"clipn\.pretrained = ''"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        make_trial(**(GOOD | changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mismatch_ratio": 0.3}, {"ood_ratio": 0.2}, {"strategy": "conf"}, {"seed": 1}, {"budget": 499},
+        {"recipe": {"steps": 19_999}}, {"recipe": {"precision": "bf16"}}, {"purity": {"visual_similarity": False}},
+        {"purity": {"detector": "ctw"}}, {"purity": {"detector": "mcm"}},
+    ],
+)  # fmt: skip
+def test_what_changes_numbers_changes_the_fingerprint(changes: dict[str, Any]) -> None:
+    assert fingerprint(**changes) != fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, "76aa8477b6250481a9dd3235e75e9ebc4b1fd84bc0683e53510961b8eb386c47"),
+        (
+            {"strategy": "conf", "budget": 20, "recipe": {"name": "demo"}},
+            "721bfb87e572e64f51d225677f99201e3efd6227c895e81c4b199a7f3142a78f",
+        ),
+        ({"strategy": "mqnet"}, "81ad1e4a3ab50eb50ea0f28b9c0b9ec621714e99d1d59312b2f570dfb5c75a68"),
+        (
+            {"dataset": "domainnet-sketch", "strategy": "vlpure-domain", "recipe": {"name": "paper-domainnet"}},
+            "ddbc296317d0cacbad2045ef94ff0e7d6427c0a598b39ff8f202cc73f79c4efd",
+        ),
+        (
+            {"recipe": {"name": "paper-clip-linear"}, "purity": {"self_temperature": False}},
+            "d276a31a7e37217f74ffbf5827446049d05e4f1a980c5169bf6d4a04cd1fe1ff",
+        ),
+    ],
+)
+def test_a_fingerprint_stays_what_it_was(changes: dict[str, Any], known: str) -> None:
+    """Else every ledger there is would be computed again; if numbers change, raise NUMBERS_VERSION and these."""
+    assert fingerprint(**changes) == known
+
+
+REFERENCE = {"strategy": "random", "rounds": 1}
+ZERO_SHOT = REFERENCE | {"recipe": {"name": "zero-shot"}}
+
+
+@pytest.mark.parametrize("reference", [REFERENCE | {"full_data": True}, ZERO_SHOT])
+def test_without_a_pool_neither_budget_nor_ood_ratio_counts(reference: dict[str, Any]) -> None:
+    first = fingerprint(**reference)
+    assert fingerprint(**reference, ood_ratio=0.0, budget=7) == first
+    assert fingerprint(**reference, mismatch_ratio=0.3) != first
+    assert fingerprint(**reference, seed=1) != first
+    assert first != fingerprint(**REFERENCE)
+
+
+def test_zero_shot_counts_clipn_and_no_training() -> None:
+    first = fingerprint(**ZERO_SHOT)
+    assert fingerprint(**(ZERO_SHOT | {"recipe": {"name": "zero-shot", "steps": 3, "learning_rate": 0.5}})) == first
+    other = make_trial(**(GOOD | ZERO_SHOT)).fingerprint(data_fingerprint="d", clipn_identity="other")
+    assert other != first
+
+
+def test_no_ood_images_is_one_ratio_however_it_is_written() -> None:
+    assert fingerprint(ood_ratio=-0.0) == fingerprint(ood_ratio=0.0) != fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"full_data": True}, r"full_data = True leaves no pool to query, so rounds = 10 cannot be; take rounds = 1"),
+        ({"recipe": {"name": "zero-shot"}, "rounds": 2}, r"recipe\.network = 'zero-shot' leaves no pool .* rounds = 2"),
+        ({"recipe": {"network": "zero-shot", "encoder": "timm:resnet10t"}, "rounds": 1}, r"encoder=clipn"),
+        ({"recipe": {"network": "zero-shot"}, "rounds": 1}, r"needs an encoder"),
+    ],
+)
+def test_what_a_reference_run_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_trial(**(GOOD | changes))
+
+
+@pytest.mark.parametrize("changes", [{"dataset": "folder:/elsewhere"}, {"rounds": 3}, {"data_root": "/elsewhere"}])
+def test_what_changes_no_numbers_does_not(changes: dict[str, Any]) -> None:
+    assert fingerprint(**changes) == fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ({}, "c511ba22b6d95b75a6222853ae7b0e6fcf027411c1bdd594cec5b6d7d8ccaf48"),
+        ({"name": "paper-clip-linear"}, "c2a53e37370a5ee8f5d9bdcd2b33f4bdab60552336285cf0089f5d60091a4000"),
+    ],
+)
+def test_the_first_records_keep_their_fingerprints(recipe: dict[str, Any], expected: str) -> None:
+    """A setting that came later and is not used is not in them."""
+    trial = make_trial(dataset="digits", mismatch_ratio=0.2, ood_ratio=0.6, strategy="conf", seed=0, recipe=recipe)
+    assert trial.fingerprint(data_fingerprint="d" * 64, clipn_identity="c" * 64) == expected
+
+
+def test_a_head_on_crops_is_another_trial() -> None:
+    prints = {fingerprint(recipe={"name": f"paper-clip-linear{kind}"}) for kind in ("", "-tiny", "-crops")}
+    prints.add(fingerprint(recipe={"name": "paper-clip-linear-crops", "smallest_crop": 0.8}))
+    assert len(prints) == 4
+
+
+def test_purity_counts_only_for_strategies_that_use_it() -> None:
+    def random_trial(clipn: str | None, **purity: Any) -> str:
+        trial = make_trial(**(GOOD | {"strategy": "random", "purity": purity}))
+        return trial.fingerprint(data_fingerprint="d", clipn_identity=clipn)
+
+    assert random_trial("c", self_temperature=False) == random_trial(None)
+
+
+def test_weights_and_data_count() -> None:
+    trial = make_trial(**GOOD)
+    prints = {trial.fingerprint(data_fingerprint=d, clipn_identity=c) for d in "de" for c in "cf"}
+    assert len(prints) == 4
+
+
+def test_a_trial_survives_json() -> None:
+    trial = make_trial(**(GOOD | {"clipn": {"checkpoint": "weights.pt"}, "data_root": "somewhere"}))
+    assert TrialConfig.model_validate_json(trial.model_dump_json()) == trial
+
+
+@pytest.mark.parametrize("detector", ["atd", "ctw"])
+def test_a_plain_clip_serves_only_mcm(detector: str) -> None:
+    settings = GOOD | {"clipn": {"pretrained": "openai"}}
+    with pytest.raises(ValueError, match=rf"purity\.detector = '{detector}' .*'openai'.*--purity mcm") as caught:
+        make_trial(**settings, purity={"detector": detector})
+    assert "\n" not in str(caught.value)
+    make_trial(**settings, purity={"detector": "mcm"})
+    make_trial(**(settings | {"strategy": "random"}), purity={"detector": detector})  # it asks no detector
+
+
+def test_all_that_is_said_of_clipn_reaches_the_models() -> None:
+    clipn = {
+        "checkpoint": "weights.pt", "pretrained": "openai", "model": "ViT-B-32", "templates": "templates.txt",
+        "clean_names": True, "domain": " real ",
+    }  # fmt: skip
+    assert make_trial(**(GOOD | {"clipn": clipn, "purity": {"detector": "mcm"}})).clipn.source() == ClipnSource(
+        checkpoint=Path("weights.pt"),
+        pretrained="openai",
+        model="ViT-B-32",
+        templates=Path("templates.txt"),
+        clean_names=True,
+        domain="real",
+    )

@@ -1,0 +1,51 @@
+"""The SQLite store of MLflow is whole or absent."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from orchestrator.tracking.sqlite_store import make_store
+
+
+def half_made(path: Path) -> None:
+    """What a process leaves that was killed while it made MLflow's tables."""
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE secrets (secret_id VARCHAR(36))")
+    connection.close()
+
+
+def test_what_a_killed_process_left_is_made_anew(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    path = tmp_path / "mlflow.db"
+    half_made(tmp_path / ".mlflow.db.making")
+    make_store(f"sqlite:///{path}")
+    assert MlflowClient(f"sqlite:///{path}").create_experiment("trials")
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
+
+
+def test_a_death_in_the_middle_leaves_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(tracking_uri: str) -> None:
+        half_made(Path(tracking_uri.removeprefix("sqlite:///")))
+        raise SystemExit
+
+    monkeypatch.setattr("mlflow.MlflowClient", die)
+    with pytest.raises(SystemExit):
+        make_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///:memory:", "http://127.0.0.1:1", "postgresql://nobody@localhost/none"])
+def test_other_stores_are_left_alone(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_store(uri)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_is_there_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"somebody's")
+    make_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert (tmp_path / "mlflow.db").read_bytes() == b"somebody's"

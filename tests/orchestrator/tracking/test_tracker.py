@@ -1,0 +1,308 @@
+"""The MLflow mirror: everything once, in order, after any outage, for grids that grow; no password on the screen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.output import OutputFolder, open_output
+from orchestrator.ledger.records import RoundRecord
+from orchestrator.plan import PlannedTrial, look_up
+from orchestrator.settings.trial import make_trial
+from orchestrator.tracking.content import GridCard
+from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.tracker import Tracker
+
+MakeRecord = Callable[..., RoundRecord]
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store without runs; making one takes MLflow seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Iterator[OutputFolder]:
+    monkeypatch.chdir(tmp_path)
+    with open_output(tmp_path / "out").locked() as folder:
+        shutil.copy(empty_store, folder.path / "mlflow.db")
+        yield folder
+
+
+def uri_of(output: OutputFolder) -> str:
+    return f"sqlite:///{output.path / 'mlflow.db'}"
+
+
+def planned(seed: int, *, rounds: int = 3, arm: str = "") -> PlannedTrial:
+    trial = make_trial(
+        dataset="digits", mismatch_ratio=0.2, ood_ratio=0.6, strategy="conf", seed=seed, rounds=rounds, budget=20
+    )
+    return PlannedTrial(trial=trial, fingerprint=f"{seed:064d}", data_fingerprint="d", arm=arm)
+
+
+PLAN = [planned(0), planned(1)]
+
+
+def mirror(output: OutputFolder, plan: Sequence[PlannedTrial] = PLAN, *, table: str = "") -> Mirror:
+    """A new mirror, as a new launch makes one: the plan knows what the ledger has."""
+    plan = [look_up(output.ledger, p.trial, p.fingerprint, p.data_fingerprint) for p in plan] if plan is PLAN else plan
+    return Mirror(plan, output, uri=uri_of(output), experiment="e", card=GridCard(title="t", table=table))
+
+
+def tracker(output: OutputFolder, said: list[str], *, uri: str | None = None) -> Tracker:
+    card = GridCard(title="t")
+    return Tracker(PLAN, output, uri=uri or uri_of(output), experiment="e", card=card, tell=said.append)
+
+
+def append(output: OutputFolder, seed: int, *records: RoundRecord) -> None:
+    for record in records:
+        output.ledger.append(planned(seed).fingerprint, {"seed": seed}, record)
+
+
+def all_runs(output: OutputFolder) -> list[Run]:
+    client = MlflowClient(uri_of(output))
+    return list(client.search_runs([client.get_experiment_by_name("e").experiment_id]))
+
+
+def runs(output: OutputFolder) -> tuple[Run, dict[str, Run]]:
+    """The parent, and the children by fingerprint; each child once."""
+    found = all_runs(output)
+    (parent,) = (run for run in found if "mlflow.parentRunId" not in run.data.tags)
+    children = [run for run in found if run.info.run_id != parent.info.run_id]
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
+    by_fingerprint = {run.data.tags["fingerprint"]: run for run in children}
+    assert len(by_fingerprint) == len(children)
+    return parent, by_fingerprint
+
+
+def history(output: OutputFolder, run: Run, name: str) -> list[tuple[int, float, int]]:
+    found = MlflowClient(uri_of(output)).get_metric_history(run.info.run_id, name)
+    return [(metric.step, metric.value, metric.timestamp) for metric in found]
+
+
+def test_rounds_arrive_once_however_often_they_are_sent(output: OutputFolder, make_record: MakeRecord) -> None:
+    records = [make_record(number) for number in range(3)]
+    append(output, 0, records[0])
+    first = mirror(output)
+    first.catch_up(final=False)
+    append(output, 0, records[1])
+    mirror(output).catch_up(final=False)  # another launch sends all again
+    append(output, 0, records[2])
+    first.catch_up(final=False)
+    first.disconnect()
+    first.catch_up(final=False)
+    _, children = runs(output)
+    (run,) = children.values()
+    assert history(output, run, "accuracy") == [(r.round, r.accuracy, r.time_ms) for r in records]
+    assert [step for step, _, _ in history(output, run, "precision")] == [1, 2]
+    assert [step for step, _, _ in history(output, run, "aubc")] == [2]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["aubc"] == pytest.approx(0.6)
+    assert run.data.metrics["aubc_paper"] == pytest.approx(0.4)
+    assert run.data.params["budget"] == "20"
+    assert (run.data.tags["strategy"], run.data.tags["arm"], run.data.tags["rounds"]) == ("conf", "conf", "3")
+
+
+def test_states_of_runs(output: OutputFolder, make_record: MakeRecord) -> None:
+    append(output, 0, make_record(0))
+    append(output, 1, make_record(0))
+    output.ledger.fail(planned(1).fingerprint, {}, "ArithmeticError: diverged")
+    grid = mirror(output)
+    grid.catch_up(final=False)
+    parent, children = runs(output)
+    assert (parent.info.status, children[planned(0).fingerprint].info.status) == ("RUNNING", "RUNNING")
+    failed = children[planned(1).fingerprint]
+    assert (failed.info.status, failed.data.tags["error"]) == ("FAILED", "ArithmeticError: diverged")
+    grid.catch_up(final=True)
+    parent, children = runs(output)
+    assert (parent.info.status, children[planned(0).fingerprint].info.status) == ("FAILED", "KILLED")
+    assert (parent.data.metrics["trials_finished"], parent.data.metrics["trials_failed"]) == (0, 1)
+
+    append(output, 1, make_record(1))
+    again = mirror(output)
+    again.catch_up(final=False)
+    parent, children = runs(output)
+    assert {run.info.status for run in (parent, *children.values())} == {"RUNNING"}
+    assert "error" not in children[planned(1).fingerprint].data.tags
+    append(output, 1, make_record(2))
+    append(output, 0, make_record(1), make_record(2))
+    again.catch_up(final=True)
+    parent, children = runs(output)
+    assert {run.info.status for run in (parent, *children.values())} == {"FINISHED"}
+    assert (parent.data.metrics["trials_finished"], parent.data.metrics["trials_failed"]) == (2, 0)
+
+
+def test_a_grid_that_is_not_complete_is_marked(output: OutputFolder, make_record: MakeRecord) -> None:
+    append(output, 0, make_record(0))
+    mirror(output).catch_up(final=True)
+    assert runs(output)[0].info.status == "KILLED"
+
+
+def test_more_rounds_of_finished_trials_go_on_in_the_same_runs(output: OutputFolder, make_record: MakeRecord) -> None:
+    append(output, 0, *(make_record(number) for number in range(3)))
+    mirror(output).catch_up(final=True)
+    append(output, 0, make_record(3))
+    longer = mirror(output, [planned(0, rounds=5)])
+    longer.catch_up(final=False)
+    run = runs(output)[1][planned(0).fingerprint]
+    assert (run.info.status, run.data.tags["rounds"]) == ("RUNNING", "5")
+    append(output, 0, make_record(4))
+    longer.catch_up(final=True)
+    run = runs(output)[1][planned(0).fingerprint]
+    assert [step for step, _, _ in history(output, run, "accuracy")] == [0, 1, 2, 3, 4]
+    assert [step for step, _, _ in history(output, run, "aubc")] == [2, 4]
+    assert run.info.status == "FINISHED"
+
+
+def test_what_is_there_is_neither_read_nor_sent_again(
+    output: OutputFolder, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        append(output, seed, *(make_record(number) for number in range(3)))
+    mirror(output).catch_up(final=True)
+    again = mirror(output)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("not again")
+
+    monkeypatch.setattr(Ledger, "state", refuse)
+    monkeypatch.setattr(MlflowClient, "log_artifacts", refuse)
+    monkeypatch.setattr(MlflowClient, "create_run", refuse)
+    again.catch_up(final=True)
+
+
+def test_a_round_is_sent_alone(output: OutputFolder, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(output, 0, make_record(0))
+    grid = mirror(output)
+    grid.catch_up(final=False)
+    sent: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        MlflowClient, "log_batch", lambda *_, metrics, **__: sent.extend((m.key, m.step) for m in metrics)
+    )
+    append(output, 0, make_record(1))
+    grid.catch_up(final=False)
+    grid.catch_up(final=False)
+    assert {step for _, step in sent} == {1}
+    assert len(sent) == len(set(sent)) > 5
+
+
+def test_a_ghost_run_of_a_retried_request_is_removed(output: OutputFolder, make_record: MakeRecord) -> None:
+    append(output, 0, make_record(0))
+    mirror(output).catch_up(final=False)
+    parent, children = runs(output)
+    (run,) = children.values()
+    client = MlflowClient(uri_of(output))
+    for there in (run, parent):
+        client.create_run(there.info.experiment_id, tags=there.data.tags, start_time=there.info.start_time + 1)
+    mirror(output).catch_up(final=False)
+    parent_now, children = runs(output)
+    assert parent_now.info.run_id == parent.info.run_id
+    assert children[planned(0).fingerprint].info.run_id == run.info.run_id
+
+
+def test_an_outage_in_the_middle_of_a_trial_leaves_nothing_out(
+    output: OutputFolder, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(output, 0, *(make_record(number) for number in range(3)))
+    calls = ["log_artifacts", "log_batch", "set_terminated"]
+    said: list[str] = []
+    grid = tracker(output, said)
+    grid.start()
+    for name in calls:  # the first attempt of each fails, after the ones before it went through
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise ConnectionError("gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, name, fail)
+            assert grid._tried(lambda: grid._mirror.catch_up(final=False)) is False
+    assert grid.finish() is True
+    (run,) = runs(output)[1].values()
+    assert [step for step, _, _ in history(output, run, "accuracy")] == [0, 1, 2]
+    assert (run.info.status, run.data.params["budget"]) == ("FINISHED", "20")
+    assert len(said) == 2
+    assert "does not take the results (gone)" in said[0]
+    assert said[1].endswith("takes the results again; nothing is missing there")
+
+
+def test_artefacts_stay_in_the_output_folder(output: OutputFolder, make_record: MakeRecord, tmp_path: Path) -> None:
+    append(output, 0, *(make_record(number) for number in range(3)))
+    mirror(output).catch_up(final=False)
+    folder = output.path / "mlflow-artifacts"
+    assert sorted(path.name for path in folder.rglob("*.*")) == [
+        "config.json", "grid.json", "queried_idx.csv", "records.json",
+    ]  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def test_a_trial_of_two_arms_and_of_two_tables_has_a_run_in_each(output: OutputFolder, make_record: MakeRecord) -> None:
+    append(output, 0, *(make_record(number) for number in range(3)))
+    arms = [planned(0), planned(0, arm="other name")]
+    for table in ("table4", "table5"):
+        for _ in range(2):
+            mirror(output, arms, table=table).catch_up(final=True)
+    found = all_runs(output)
+    parents = {run.info.run_id: run.data.tags["table"] for run in found if "mlflow.parentRunId" not in run.data.tags}
+    assert sorted(parents.values()) == ["table4", "table5"]
+    children = [run.data.tags for run in found if run.info.run_id not in parents]
+    assert sorted((parents[tags["mlflow.parentRunId"]], tags["table"], tags["arm"]) for tags in children) == [
+        ("table4", "table4", "conf"),
+        ("table4", "table4", "other name"),
+        ("table5", "table5", "conf"),
+        ("table5", "table5", "other name"),
+    ]
+
+
+def test_report_files_are_attached_to_the_grids_run(output: OutputFolder, make_record: MakeRecord) -> None:
+    append(output, 0, make_record(0))
+    table = output.path / "table4.md"
+    said: list[str] = []
+    for text in ("old", "new"):
+        table.write_text(text)
+        grid = tracker(output, said)
+        grid.start()
+        grid.finish()
+        assert grid.publish([table]) is True
+    client = MlflowClient(uri_of(output))
+    parent = runs(output)[0]
+    assert [file.path for file in client.list_artifacts(parent.info.run_id, "report")] == ["report/table4.md"]
+    assert next((output.path / "mlflow-artifacts").rglob("table4.md")).read_text() == "new"
+    assert said == []
+
+
+def test_a_server_that_is_away_is_said_once_and_caught_up_with(
+    output: OutputFolder, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.tracking.tracker.EVERY", 0.05)
+    said: list[str] = []
+    append(output, 0, *(make_record(number) for number in range(3)))
+    away = tracker(output, said, uri="http://someone:secret@127.0.0.1:9")
+    away.start()
+    assert away.finish() is False
+    assert away.publish([]) is False
+    assert len(said) == 1
+    assert said[0].startswith("warning: MLflow at http://someone:***@127.0.0.1:9 does not take the results")
+    assert "secret" not in said[0]
+
+    back = tracker(output, said)
+    back.start()
+    assert back.finish() is True
+    assert len(said) == 1
+    assert len(history(output, runs(output)[1][planned(0).fingerprint], "accuracy")) == 3
+
+
+def test_mlflow_is_told_to_be_quick_to_give_up(output: OutputFolder, make_record: MakeRecord) -> None:
+    append(output, 0, make_record(0))
+    mirror(output).catch_up(final=False)
+    assert int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) <= 1

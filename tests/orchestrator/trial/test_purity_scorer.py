@@ -1,0 +1,152 @@
+"""The scorer in this process: requests of indices against a plain loop over images, for every detector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models.clipn.features import VisionLanguage
+from orchestrator.trial.purity_scorer import LocalPurityScorer
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores
+from strategies.purity.logit_scale import SCALES
+
+Array = NDArray[np.float64]
+NAMES = ("a", "b", "c")
+
+
+def unit(rows: Array) -> NDArray[np.float32]:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+GENERATOR = np.random.default_rng(0)
+IMAGES = unit(GENERATOR.normal(size=(60, 8)) + 0.3)
+YES, NO = (unit(GENERATOR.normal(size=(3, 8)) + 0.3) for _ in range(2))
+
+
+def scorer() -> LocalPurityScorer:
+    vision_language = VisionLanguage(
+        image_features_ND=IMAGES, logit_scale=20.0, encode_classes=lambda names: (YES[: len(names)], NO[: len(names)])
+    )
+    return LocalPurityScorer({"here": vision_language}, torch.device("cpu"))
+
+
+def request(options: PurityOptions, **changes: Any) -> PurityRequest:
+    values: dict[str, Any] = {
+        "data_fingerprint": "here",
+        "class_names": NAMES,
+        "labelled_id_idx": np.array([3, 0, 7, 9, 12]),
+        "labelled_id_labels": np.array([0, 2, 0, 2, 2]),  # class 1 has no labelled image
+        "labelled_ood_idx": np.array([5, 1, 20]),
+        "unlabelled_idx": np.arange(30, 60)[::-1].copy(),
+        "options": options,
+    }
+    return PurityRequest(**(values | changes))
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x - x.max())
+    return np.asarray(e / e.sum())
+
+
+def plain_scores(image: int, asked: PurityRequest, scale: float) -> tuple[float, float]:
+    """ID and OOD score of one image, written out in float64; MCM's OOD score is NaN."""
+    f = IMAGES[image].astype(np.float64)
+    p = softmax(scale * YES @ f)
+    kept = 1 / (1 + np.exp(-scale * (YES @ f - NO @ f)))
+    weights = np.ones(3)
+    divisor = 1
+    if asked.options.visual_similarity:
+        divisor = 3
+        similarity = [
+            IMAGES[asked.labelled_id_idx[asked.labelled_id_labels == c]].astype(np.float64).mean(axis=0) @ f
+            for c in (0, 2)
+        ]
+        weights = np.insert(softmax(scale * np.array(similarity)) * 2 / 3, 1, 1 / 3)
+    if asked.options.detector == "atd":
+        return float((weights * p * kept).max()), float((1 - (p * kept).sum()) / divisor)
+    if asked.options.detector == "ctw":
+        top = int((weights * p).argmax())
+        return float(weights[top] * kept[top]), float((1 - kept[top]) / divisor)
+    return float((weights * p).max()), float("nan")
+
+
+def balanced(asked: PurityRequest, scale: float, threshold: float | None) -> float:
+    """Mean recall on the labelled images at a scale."""
+    shares = []
+    for images, is_id in ((asked.labelled_id_idx, True), (asked.labelled_ood_idx, False)):
+        scores = [plain_scores(image, asked, scale) for image in images]
+        shares.append(np.mean([(i > (o if threshold is None else threshold)) == is_id for i, o in scores]))
+    return float(np.mean(shares))
+
+
+def check(answer: PurityScores, asked: PurityRequest, threshold: float | None) -> None:
+    """The answer's scores are those of the plain loop at the answer's scale."""
+    expected = np.array([plain_scores(image, asked, answer.logit_scale) for image in asked.unlabelled_idx])
+    if threshold is not None:
+        expected[:, 1] = threshold
+    np.testing.assert_allclose(answer.id_scores, expected[:, 0], atol=1e-5)
+    np.testing.assert_allclose(answer.ood_scores, expected[:, 1], atol=1e-5)
+    np.testing.assert_array_equal(answer.is_id, answer.id_scores > answer.ood_scores)
+    assert (answer.id_scores.dtype, answer.ood_scores.dtype, answer.is_id.dtype) == (np.float32, np.float32, np.bool_)
+
+
+@pytest.mark.parametrize("visual_similarity", [False, True])
+@pytest.mark.parametrize("detector", ["atd", "ctw"])
+def test_a_tuned_scale_against_a_plain_loop(detector: str, visual_similarity: bool) -> None:
+    asked = request(PurityOptions(detector=detector, visual_similarity=visual_similarity))
+    answer = scorer().score(asked)
+    check(answer, asked, None)
+    if detector == "ctw" and not visual_similarity:  # every scale decides the same
+        assert (answer.logit_scale, answer.is_tuned, answer.labelled_accuracy) == (10.0, False, None)
+        return
+    reached = [balanced(asked, scale, None) for scale in SCALES]
+    assert answer.is_tuned
+    assert answer.labelled_accuracy == pytest.approx(max(reached), abs=1e-12)
+    assert answer.logit_scale == SCALES[int(np.argmax(reached))]
+
+
+@pytest.mark.parametrize("visual_similarity", [False, True])
+@pytest.mark.parametrize("self_temperature", [False, True])
+def test_mcm_against_a_plain_loop(self_temperature: bool, visual_similarity: bool) -> None:
+    asked = request(
+        PurityOptions(detector="mcm", visual_similarity=visual_similarity, self_temperature=self_temperature)
+    )
+    answer = scorer().score(asked)
+    (threshold,) = np.unique(answer.ood_scores)
+    check(answer, asked, float(threshold))
+    labelled = [*asked.labelled_id_idx, *asked.labelled_ood_idx]
+    scales = SCALES[::5] if self_temperature else (10.0,)
+    best = max(
+        balanced(asked, scale, t)
+        for scale in scales
+        for t in [0.0, *(plain_scores(i, asked, scale)[0] for i in labelled)]
+    )
+    assert answer.labelled_accuracy is not None
+    assert answer.labelled_accuracy == balanced(asked, answer.logit_scale, float(threshold))
+    assert answer.labelled_accuracy >= best
+    if not self_temperature:
+        assert (answer.logit_scale, answer.labelled_accuracy) == (10.0, best)
+    assert answer.is_tuned is self_temperature
+
+
+@pytest.mark.parametrize("detector", ["atd", "ctw", "mcm"])
+def test_before_any_ood_image_is_labelled(detector: str) -> None:
+    asked = request(PurityOptions(detector=detector, fixed_scale=4.0), labelled_ood_idx=np.empty(0, dtype=np.int64))
+    answer = scorer().score(asked)
+    assert (answer.logit_scale, answer.is_tuned, answer.labelled_accuracy) == (4.0, False, None)
+    lowest = min(plain_scores(image, asked, 4.0)[0] for image in asked.labelled_id_idx)
+    check(answer, asked, lowest if detector == "mcm" else None)
+
+
+def test_the_detectors_answer_differently() -> None:
+    answers = [scorer().score(request(PurityOptions(detector=d))) for d in ("atd", "ctw", "mcm")]
+    assert len({answer.id_scores.tobytes() for answer in answers}) == 3
+
+
+def test_an_unknown_data_set_is_told() -> None:
+    with pytest.raises(ValueError, match="the scorer holds no features of data set elsewhere"):
+        scorer().score(request(PurityOptions(), data_fingerprint="elsewhere"))
