@@ -68,7 +68,7 @@ same-numbers: setup  ## compare a seeded run's fingerprints and records with tho
 	$(BIN)/python tests/same_numbers.py $(BASE) $(ARGS)
 
 docs: setup  ## write docs/strategies.md from the code
-	$(BIN)/python experiments/strategies_page.py
+	$(BIN)/python experiments/commands/strategies_page.py
 
 clean:  ## remove build output and tool caches; .venv, runs and results stay
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

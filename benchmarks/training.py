@@ -42,7 +42,7 @@ from benchmarks.image_tower import matrix_peak
 from data.imageset import ArrayImages
 from data.registry import open_data_set
 from data.splits import draw_split
-from experiments.reporting.statistics import estimate
+from experiments.results.statistics import estimate
 from models.classifier.fit import fit
 from models.classifier.inputs import Normalise
 from models.classifier.networks import build_classifier

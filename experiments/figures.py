@@ -14,10 +14,10 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.figure_plan import FIGURES, FigurePlan, figure_numbers, plan_figure
-from experiments.flags import DONE, SOME_FAILED, run_command, trial_overrides
-from experiments.grid_command import GridCommand, grid_of, make_parser, output_path, run_and_report, status_of
-from experiments.stopping import stoppable
+from experiments.commands.flags import DONE, SOME_FAILED, run_command, trial_overrides
+from experiments.commands.grid import GridCommand, grid_of, make_parser, output_path, run_and_report, status_of
+from experiments.commands.stopping import stoppable
+from experiments.plots.plan import FIGURES, FigurePlan, figure_numbers, plan_figure
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, feature_lines, plan_trials
 from orchestrator.settings.grid import GridConfig, preset_name
@@ -87,8 +87,8 @@ def _draw(
     undrawn: list[int],
 ) -> list[Path]:
     """The files of the figures, after drawing them; the numbers of those of which nothing is there go to `undrawn`."""
-    from experiments.figure_pictures import FigureMaker, write_pictures
-    from experiments.reporting.drawing import NothingToDraw
+    from experiments.plots.canvas import NothingToDraw
+    from experiments.plots.make import FigureMaker, write_pictures
 
     def tell(line: str) -> None:
         if not args.quiet:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.arms import ARMS
-from experiments.flags import DONE, add_output_flags, run_command
-from experiments.reporting.statistics import CellKey, unique
+from experiments.commands.flags import DONE, add_output_flags, run_command
+from experiments.presets.arms import ARMS
+from experiments.results.statistics import CellKey, unique
 from experiments.table4 import TABLE4
 from experiments.table5 import TABLE5
 from experiments.table6 import TABLE6
@@ -25,7 +25,7 @@ from experiments.table7 import TABLE7
 from experiments.table8 import TABLE8
 
 if TYPE_CHECKING:
-    from experiments.reporting.from_ledgers import FoundTrials
+    from experiments.results.from_ledgers import FoundTrials
 
 TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8)
 """The commands whose tables a report has, where they ran some of its trials."""
@@ -81,8 +81,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _print_data(args: argparse.Namespace) -> int:
     """Tables 1 to 3."""
-    from experiments.reporting.data_tables import data_tables
-    from experiments.reporting.layout import render_text
+    from experiments.tables.table import render_text
+    from experiments.tables.tables1to3 import data_tables
 
     print("\n".join(render_text(table, width=160) for table in data_tables(args.data_root)))
     return DONE
@@ -90,7 +90,7 @@ def _print_data(args: argparse.Namespace) -> int:
 
 def _report_folders(args: argparse.Namespace) -> int:
     """Of run folders."""
-    from experiments.reporting.from_ledgers import trials_of_ledgers
+    from experiments.results.from_ledgers import trials_of_ledgers
 
     found = trials_of_ledgers(args.run_dirs)
     for line in found.lines:
@@ -105,7 +105,7 @@ def _report_mlflow(args: argparse.Namespace) -> int:
         raise ValueError("give RUN_DIRs or --from-mlflow, not both")
     if args.experiment is None:
         raise ValueError("--from-mlflow needs --experiment NAME")
-    from experiments.reporting.from_mlflow import trials_of_experiment
+    from experiments.results.from_mlflow import trials_of_experiment
 
     found = trials_of_experiment(args.from_mlflow, args.experiment)
     return _write(found, args, default=Path("report"), title=f"Report of {args.experiment}")
@@ -113,13 +113,13 @@ def _report_mlflow(args: argparse.Namespace) -> int:
 
 def _write(found: FoundTrials, args: argparse.Namespace, *, default: Path, title: str) -> int:
     """Write the report, print its tables, and say where it lies."""
-    from experiments.reporting.details import details_of
-    from experiments.reporting.files import write_report
-    from experiments.reporting.frames import rounds_frame, trials_frame
-    from experiments.reporting.from_ledgers import cell_of, with_missing_seeds
-    from experiments.reporting.own_tables import own_tables
-    from experiments.reporting.row_names import row_names
-    from experiments.reporting.tables import report_text
+    from experiments.pages.files import write_report
+    from experiments.results.details import details_of
+    from experiments.results.frames import rounds_frame, trials_frame
+    from experiments.results.from_ledgers import cell_of, with_missing_seeds
+    from experiments.results.row_names import row_names
+    from experiments.tables.own import own_tables
+    from experiments.tables.table4 import report_text
 
     named = [replace(each, arm=row) for each, row in zip(found.planned, row_names(found.planned, ARMS), strict=True)]
     cells: dict[str, set[CellKey]] = {

@@ -11,9 +11,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.grid_command import GridCommand, main_of
-from experiments.reporting.paper_values import paper_table4
-from experiments.reporting.tables import table4_tables
+from experiments.commands.grid import GridCommand, main_of
+from experiments.results.paper import paper_table4
+from experiments.tables.table4 import table4_tables
 
 TABLE4 = GridCommand(
     name="table4",

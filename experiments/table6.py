@@ -11,8 +11,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.grid_command import GridCommand, main_of
-from experiments.reporting.clip_tables import FULL_SHOT, ROUNDS, ZERO_SHOT, table6_tables
+from experiments.commands.grid import GridCommand, main_of
+from experiments.tables.table6 import FULL_SHOT, ROUNDS, ZERO_SHOT, table6_tables
 
 TABLE6 = GridCommand(
     name="table6",

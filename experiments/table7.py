@@ -11,9 +11,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.grid_command import GridCommand, main_of
-from experiments.reporting.ablation_tables import BEST_OF_SEVERAL, PARTS, baselines, table7_tables
-from experiments.reporting.paper_values import paper_table4, paper_table7
+from experiments.commands.grid import GridCommand, main_of
+from experiments.results.paper import paper_table4, paper_table7
+from experiments.tables.tables7and8 import BEST_OF_SEVERAL, PARTS, baselines, table7_tables
 
 TABLE7 = GridCommand(
     name="table7",

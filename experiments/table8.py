@@ -11,10 +11,10 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.grid_command import GridCommand, main_of
-from experiments.reporting.ablation_tables import BEHIND, BEST_OF_SEVERAL, baselines, table8_tables
-from experiments.reporting.paper_values import paper_table4, paper_table8
-from experiments.reporting.statistics import unique
+from experiments.commands.grid import GridCommand, main_of
+from experiments.results.paper import paper_table4, paper_table8
+from experiments.results.statistics import unique
+from experiments.tables.tables7and8 import BEHIND, BEST_OF_SEVERAL, baselines, table8_tables
 
 TABLE8 = GridCommand(
     name="table8",

@@ -19,8 +19,15 @@ from data.imageset import DataSet
 from data.progress import Progress, to_stderr
 from data.registry import open_data_set, split_protocol_of
 from data.sources.pairs import read_pairs
-from experiments.clipn_job import ClassLabels, ClipnJob, OutputFiles, choose_images, name_id_sets, trained_classes
-from experiments.flags import DONE, CommandParser, add_output_flags, comma_list, run_command
+from experiments.commands.clipn_job import (
+    ClassLabels,
+    ClipnJob,
+    OutputFiles,
+    choose_images,
+    name_id_sets,
+    trained_classes,
+)
+from experiments.commands.flags import DONE, CommandParser, add_output_flags, comma_list, run_command
 from models.clipn.prompts import class_phrases
 from models.clipn.recipe import (
     ClipRecipe,
@@ -113,7 +120,9 @@ def _run(args: argparse.Namespace) -> int:
     with files.locked():
         done = files.report_of(job.identity)
         if done is None:
-            from experiments.clipn_run import train_and_report  # torch, only now that the input is known to be good
+            from experiments.commands.clipn_run import (
+                train_and_report,  # torch, only now that the input is known to be good
+            )
 
             done = train_and_report(
                 job,

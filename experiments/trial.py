@@ -15,11 +15,10 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.registry import split_protocol_of
-from experiments.addresses import folder_path
-from experiments.advice import slow_arithmetic
-from experiments.arms import ARMS
-from experiments.bill import this_machine
-from experiments.flags import (
+from experiments.commands.addresses import folder_path
+from experiments.commands.advice import slow_arithmetic
+from experiments.commands.bill import this_machine
+from experiments.commands.flags import (
     DONE,
     INTERRUPTED,
     PRESETS,
@@ -32,7 +31,8 @@ from experiments.flags import (
     run_command,
     trial_overrides,
 )
-from experiments.stopping import stoppable
+from experiments.commands.stopping import stoppable
+from experiments.presets.arms import ARMS
 from orchestrator.ledger.metrics import summarise
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord

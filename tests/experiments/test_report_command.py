@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from experiments.reporting.from_ledgers import trials_of_ledgers, with_missing_seeds
-from experiments.reporting.row_names import row_names
+from experiments.results.from_ledgers import trials_of_ledgers, with_missing_seeds
+from experiments.results.row_names import row_names
 from orchestrator.launch import note_launch
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.output import OutputFolder, open_output

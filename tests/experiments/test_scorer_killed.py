@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.reporting.frames import rounds_frame
+from experiments.results.frames import rounds_frame
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.plan import look_up, plan_trials
 from orchestrator.settings.grid import load_preset, parse_overrides

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.arms import ARMS
-from experiments.flags import PRESETS
-from experiments.grid_command import GridCommand
+from experiments.commands.flags import PRESETS
+from experiments.commands.grid import GridCommand
+from experiments.presets.arms import ARMS
 from orchestrator.settings.grid import load_preset, read_yaml
 from orchestrator.settings.trial import TrialConfig
 

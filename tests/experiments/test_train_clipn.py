@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from data.registry import open_data_set
-from experiments.clipn_job import choose_images, name_id_sets
+from experiments.commands.clipn_job import choose_images, name_id_sets
 from experiments.train_clipn import main
 from models.clipn import training as clipn_training
 from models.clipn.features import open_vision_language

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.arms import ARMS
-from experiments.flags import PRESETS
+from experiments.commands.flags import PRESETS
+from experiments.presets.arms import ARMS
 from orchestrator.settings.grid import GridConfig, load_preset, merge, parse_overrides, read_yaml
 
 SMALL = {

@@ -1,0 +1,220 @@
+"""`--dry-run`: what a grid costs before it is run: trials, rounds, time, disk, features, and what its seeds can show.
+
+Times are measured ones: of the rounds that the output folder's ledger holds. Where it holds none, none are made up.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.progress import duration
+from experiments.commands.round_costs import Cost, RoundCosts
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.plan import PlannedTrial, distinct, feature_lines
+from orchestrator.settings.grid import RunSettings
+
+RESNET18_BYTES = 44_700_000
+"""Of a ResNet-18 of width 64 in 32-bit floats; it grows with the square of the width."""
+LINEAR_HEAD_BYTES = 1_000_000
+"""More than any linear head here has."""
+RECORD_BYTES, QUERY_BYTES = 1_200, 7
+"""Of a record without its query, and of each queried image in it: about what the demo's records have."""
+LOCAL_ADDRESSES = ("auto", "local")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What trials are shared out over."""
+
+    cpus: int
+    gpus: int
+
+
+def this_machine() -> Machine:
+    """CPUs that this process may use, and GPUs that the driver shows or the environment leaves; needs no torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    else:
+        gpus = len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
+    return Machine(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
+
+
+def bill_lines(
+    planned: Sequence[PlannedTrial], run: RunSettings, ledger: Ledger, *, address: str, machine: Machine
+) -> Iterator[str]:
+    """The grid in detail, and what is left of it in trials, steps, hours and bytes."""
+    costs = measured_costs(planned, ledger)
+    todo = [p for p in distinct(planned) if not p.is_finished]
+    yield from _cell_lines(planned, costs)
+    lengths = " or ".join(sorted({p.trial.recipe.length for p in planned}))
+    rounds = " or ".join(str(number) for number in sorted({p.trial.rounds for p in planned}))
+    yield (
+        f"each trial: {rounds} rounds of {lengths}, {run.cpus_per_trial} CPU(s), "
+        f"{run.gpus_per_trial:g} GPU; {run.scorers} scoring actor(s) with {run.gpus_per_scorer:g} GPU"
+    )
+    if todo:
+        yield from _work_lines(todo, run, costs, address=address, machine=machine)
+        yield from _disk_lines(planned, todo, ledger, concurrency=concurrency(todo, run, machine) or 1)
+    yield from feature_lines(planned)
+    yield from _seed_lines(planned)
+
+
+def measured_costs(planned: Sequence[PlannedTrial], ledger: Ledger) -> RoundCosts:
+    """What the rounds in a ledger took: of the planned trials, and of all others that lie there."""
+    costs = RoundCosts()
+    for p in planned:
+        costs.add(p.trial.model_dump(mode="json"), p.records)
+    known = {p.fingerprint for p in planned}
+    for path in ledger.folder.glob("*.json"):
+        if path.stem in known:
+            continue
+        try:
+            state = ledger.state(path.stem)
+        except ValueError:
+            continue  # of another trial, for which a run of this grid has no use either
+        if state is not None:
+            costs.add(state.trial, state.records)
+    return costs
+
+
+def _cell_lines(planned: Sequence[PlannedTrial], costs: RoundCosts) -> Iterator[str]:
+    """A table: each condition and strategy with its seeds, and the seconds of a round."""
+    cells: dict[tuple[str, ...], list[PlannedTrial]] = {}
+    for p in planned:
+        trial = p.trial
+        key = (trial.dataset, f"{trial.mismatch_ratio:g}", f"{trial.ood_ratio:g}", p.row)
+        cells.setdefault(key, []).append(p)
+    rows: list[tuple[str, ...]] = [("dataset", "mismatch", "ood", "strategy", "seeds done", "seeds left", "s a round")]
+    for point, cell in cells.items():
+        cost = costs.of_round(cell[0].trial.model_dump(mode="json"), 1)
+        rows.append((*point, _seeds(cell, done=True), _seeds(cell, done=False), _cost_words(cost)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if any("~" in row[-1] for row in rows):
+        yield "~: measured with other strategies or data sets, at the same recipe"
+
+
+def _seeds(cell: Sequence[PlannedTrial], *, done: bool) -> str:
+    seeds = [str(p.trial.seed) for p in cell if p.is_finished == done]
+    return ",".join(seeds) or "-"
+
+
+def _cost_words(cost: Cost | None) -> str:
+    if cost is None:
+        return "not known yet"
+    return f"{'~' if cost.basis == 'other trials' else ''}{cost.seconds:.3g}"
+
+
+def _work_lines(
+    todo: Sequence[PlannedTrial], run: RunSettings, costs: RoundCosts, *, address: str, machine: Machine
+) -> Iterator[str]:
+    """What is left to compute, and how long it takes as far as that is known."""
+    left = [cost for p in todo for cost in costs.left(p)]
+    steps = [p.trial.recipe.steps * (p.trial.rounds - len(p.records)) for p in todo if p.trial.recipe.epochs is None]
+    passes = sum(
+        p.trial.recipe.epochs * (p.trial.rounds - len(p.records)) for p in todo if p.trial.recipe.epochs is not None
+    )
+    lengths = [f"{sum(steps):,} training steps"] * bool(steps) + [f"{passes:,} training passes"] * bool(passes)
+    yield f"left: {len(todo):,} trials, {len(left):,} rounds, {' and '.join(lengths)}"
+    known = [cost for cost in left if cost is not None]
+    if not known:
+        yield "time: not known yet; after the first trial, --dry-run and --status tell"
+        return
+    seconds = sum(cost.seconds for cost in known)
+    unknown = f" (without {len(left) - len(known):,} rounds, of which nothing is known yet)" * (len(known) < len(left))
+    yield (
+        f"time: {duration(seconds)} of trials{unknown}: {_hours(seconds * run.cpus_per_trial)} CPU-hours, "
+        f"{_hours(seconds * run.gpus_per_trial)} GPU-hours, as measured on {' and '.join(sorted(costs.devices))}"
+    )
+    yield _wall_line(todo, run, seconds, address=address, machine=machine)
+
+
+def _wall_line(
+    todo: Sequence[PlannedTrial], run: RunSettings, seconds: float, *, address: str, machine: Machine
+) -> str:
+    """How long it takes on the clock."""
+    if address not in LOCAL_ADDRESSES:
+        return (
+            f"on the clock: not known for the cluster at {address}: {duration(seconds)} divided by its trials at a time"
+        )
+    at_once = concurrency(todo, run, machine)
+    if at_once is None:
+        return (
+            f"on the clock: this machine ({machine.cpus} CPU(s), {machine.gpus} GPU(s)) cannot hold a trial and the "
+            f"scoring actors; {duration(seconds)} divided by the trials at a time elsewhere"
+        )
+    line = f"on the clock: about {duration(seconds / at_once)}, {at_once} trial(s) at a time on this machine"
+    if run.gpus_per_scorer and _num_scorers(todo, run):
+        hours = _hours(seconds / at_once * run.gpus_per_scorer * _num_scorers(todo, run))
+        line += f"; the scoring actors hold their GPUs for {hours} GPU-hours"
+    return line
+
+
+def concurrency(todo: Sequence[PlannedTrial], run: RunSettings, machine: Machine) -> int | None:
+    """How many trials a machine runs at a time beside the scoring actors; None where not even one fits."""
+    scorers = _num_scorers(todo, run)
+    fits = (machine.cpus - (scorers if run.gpus_per_scorer else 0)) / run.cpus_per_trial
+    if run.gpus_per_trial:
+        fits = min(fits, (machine.gpus - scorers * run.gpus_per_scorer) / run.gpus_per_trial)
+    elif scorers * run.gpus_per_scorer > machine.gpus:
+        return None
+    # 1e-9: a third of a card fits three times
+    at_once = min(math.floor(fits + 1e-9), run.max_concurrent or len(todo), len(todo))
+    return at_once if at_once >= 1 else None
+
+
+def _num_scorers(todo: Sequence[PlannedTrial], run: RunSettings) -> int:
+    return run.scorers if any(p.trial.uses_purity for p in todo) else 0
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2g}" if seconds < 36_000 else f"{seconds / 3600:,.0f}"
+
+
+def _disk_lines(
+    planned: Sequence[PlannedTrial], todo: Sequence[PlannedTrial], ledger: Ledger, *, concurrency: int
+) -> Iterator[str]:
+    """Bytes that the run adds in the output folder, and what is free there."""
+    records = sum((p.trial.rounds - len(p.records)) * (RECORD_BYTES + QUERY_BYTES * p.trial.budget) for p in todo)
+    # Kept until the run ends: that of round 0 of each condition and seed. Until its trial ends: that of the last round.
+    firsts = {(p.data_fingerprint, str(p.trial.split_identity()), p.trial.budget, p.trial.seed): p for p in todo}
+    sizes = [classifier_bytes(p) for p in firsts.values()]
+    classifiers = sum(sizes) + concurrency * max(sizes)
+    line = (
+        f"disk: about {_bytes(records)} of records, and for the time of the run {_bytes(classifiers)} of classifiers "
+        f"({len(firsts):,} shared ones and {concurrency} of trials)"
+    )
+    existing = next(folder for folder in (ledger.folder, *ledger.folder.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    yield f"{line}; {_bytes(free)} free" + (": NOT ENOUGH" if records + classifiers > free else "")
+
+
+def classifier_bytes(planned: PlannedTrial) -> int:
+    """About what a trial's classifier takes on disk."""
+    recipe = planned.trial.recipe
+    return LINEAR_HEAD_BYTES if recipe.network != "resnet18" else RESNET18_BYTES * recipe.width**2 // 64**2
+
+
+def _bytes(number: float) -> str:
+    """Bytes as people say them: 3.5 kB, 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def _seed_lines(planned: Sequence[PlannedTrial]) -> Iterator[str]:
+    """What the number of seeds can show."""
+    from experiments.results.seeds import what_seeds_can_show
+
+    num_strategies = len({p.trial.strategy for p in planned})
+    num_seeds = len({p.trial.seed for p in planned})
+    yield from what_seeds_can_show(num_seeds, num_rivals=max(1, num_strategies - 1))

@@ -1,0 +1,338 @@
+"""What every command that runs a grid shares: its flags, its run, its report."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.commands.addresses import check_tracking_uri, experiment_name, folder_path, ray_address
+from experiments.commands.advice import slow_arithmetic
+from experiments.commands.bill import bill_lines, this_machine
+from experiments.commands.flags import (
+    DONE,
+    INTERRUPTED,
+    PRESETS,
+    SOME_FAILED,
+    CommandParser,
+    add_gpu_flags,
+    add_output_flags,
+    add_trial_flags,
+    comma_list,
+    given,
+    ignored_flags,
+    run_command,
+    seed_list,
+    trial_overrides,
+)
+from experiments.commands.progress import Progress
+from experiments.commands.status import show_status
+from experiments.commands.stopping import stoppable
+from experiments.presets.arms import ARMS
+from experiments.results.paper import PaperValues
+from experiments.results.reproduce import trial_command
+from experiments.tables.table import Table
+from orchestrator.cluster.placement import parse_place
+from orchestrator.launch import note_launch
+from orchestrator.ledger.output import OutputFolder, open_output
+from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
+from orchestrator.settings.arms import ArmTrial
+from orchestrator.settings.grid import AXES, GridConfig, load_preset, preset_name
+from orchestrator.tracking.content import GridCard
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridCommand:
+    """A table's command: what it runs, and how its tables are made of the results.
+
+    Its data sets, ratios and settings are the preset's, with what the preset says under `tables: {<name>: ...}` on top.
+    """
+
+    name: str
+    """Of the files it writes, of their folder in the output folder, and of its section in presets."""
+    title: str
+    description: str
+    tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]] = lambda trials, rounds: []
+    """The tables of the frames `trials` and `rounds` (`experiments.results.frames`); none for who draws only."""
+    rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
+    """Names of its strategies and arms, where the command line names none, from those of the preset."""
+    paper: Callable[[], PaperValues] = dict
+    """The paper's values."""
+    notes: tuple[str, ...] = ()
+    """Lines for the reader of the report."""
+
+
+def make_parser(command: GridCommand) -> argparse.ArgumentParser:
+    """The command line of a grid command."""
+    parser = CommandParser(
+        prog=f"{command.name}.py",
+        description=command.description,
+        epilog=f"Example: {command.name}.py --preset demo --seeds 0-4 --dry-run",
+    )
+    grid = parser.add_argument_group("the grid (default: the preset's)")
+    presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+    grid.add_argument(
+        "--preset", default="paper", metavar="NAME", help=f"settings to start from: {presets} (default: paper)"
+    )
+    grid.add_argument("--datasets", type=comma_list(str), metavar="A,B", help="data sets, or folder:<path>")
+    grid.add_argument("--mismatch-ratios", type=comma_list(float), metavar="R,R", help="shares of ID classes")
+    grid.add_argument("--ood-ratios", type=comma_list(float), metavar="R,R", help="shares of OOD images in the pool")
+    grid.add_argument(
+        "--strategies", type=comma_list(str), metavar="A,B", help=f"query strategies, or {', '.join(ARMS)}"
+    )
+    grid.add_argument("--seeds", type=seed_list, metavar="N-N", help="seeds, for example 0-4 or 0,2")
+    add_trial_flags(parser)
+    _add_run_flags(parser, command)
+    add_output_flags(parser)
+    return parser
+
+
+def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> None:
+    run = parser.add_argument_group("how it is run")
+    run.add_argument(
+        "-o", "--output-dir", type=folder_path, metavar="DIR",
+        help=f"records, shared by all tables, and the report in its folder {command.name} (default: runs/<preset>)",
+    )  # fmt: skip
+    only = run.add_mutually_exclusive_group()
+    only.add_argument("--dry-run", action="store_true", help="print what is left and what it costs; compute nothing")
+    only.add_argument("--status", action="store_true", help="print how the last launch is getting on; only read")
+    run.add_argument(
+        "--address", default="auto", type=ray_address, metavar="ADDRESS",
+        help="Ray cluster: auto (a running one, else a local one), local, or an address (default: auto)",
+    )  # fmt: skip
+    run.add_argument("--max-concurrent", type=int, metavar="N", help="most trials at a time (default: what fits)")
+    run.add_argument("--cpus-per-trial", type=int, metavar="N", help="CPUs and torch threads of a trial")
+    run.add_argument("--gpus-per-trial", type=float, metavar="X", help="GPUs of a trial; 0.25: four trials a card")
+    run.add_argument("--scorers", type=int, metavar="N", help="scoring actors")
+    run.add_argument("--gpus-per-scorer", type=float, metavar="X", help="GPUs of a scoring actor")
+    run.add_argument("--max-failures", type=int, metavar="N", help="restarts of a trial without a finished round (3)")
+    run.add_argument(
+        "--scorers-on", metavar="WHERE",
+        help="nodes for scoring actors: a label such as role=scorer, or a custom resource (default: clip_scorer)",
+    )  # fmt: skip
+    run.add_argument("--trials-on", metavar="WHERE", help="nodes for trials, likewise (default: trainer)")
+    run.add_argument("--fetch-data", action="store_true", default=None, help="nodes download data sets they lack, once")
+    add_gpu_flags(run)
+    where = run.add_mutually_exclusive_group()
+    where.add_argument(
+        "--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)"
+    )
+    where.add_argument("--no-tracking", action="store_true", help="keep MLflow out of it")
+    run.add_argument(
+        "--experiment-name", default=f"vlpure-{command.name}", type=experiment_name, metavar="NAME",
+        help=f"experiment in MLflow (default: vlpure-{command.name})",
+    )  # fmt: skip
+
+
+def main_of(command: GridCommand) -> int:
+    """Run a grid command; its exit code."""
+    return run_command(make_parser(command), lambda args: _run(command, args))
+
+
+def _run(command: GridCommand, args: argparse.Namespace) -> int:
+    if args.status:
+        return status_of(command, args)
+    grid = grid_of(command, args)
+    trials = grid.arm_trials(trial_overrides(args))
+    return run_and_report(command, grid, trials, args, partial(_report, command=command, args=args))
+
+
+def output_path(args: argparse.Namespace) -> Path:
+    """The output folder that the flags name."""
+    path: Path = args.output_dir or Path("runs") / preset_name(args.preset)
+    return path
+
+
+def status_of(command: GridCommand, args: argparse.Namespace) -> int:
+    """Print how the last launch of the command is getting on; the exit code."""
+    _check_status_alone(args)
+    return show_status(output_path(args), command.name)
+
+
+def run_and_report(
+    command: GridCommand,
+    grid: GridConfig,
+    trials: Sequence[ArmTrial],
+    args: argparse.Namespace,
+    report: Callable[[Sequence[PlannedTrial], OutputFolder], list[Path]],
+) -> int:
+    """Run what the output folder lacks of the trials, then `report` on all of them; the exit code.
+
+    `report` gives the files that it wrote, which go to MLflow. With --dry-run the plan is printed and nothing else is
+    done.
+    """
+    for option, place in (("--scorers-on", grid.run.scorers_on), ("--trials-on", grid.run.trials_on)):
+        if place is not None:
+            parse_place(place, option=option, share=1.0)
+    output = open_output(output_path(args))
+    if not args.no_tracking:
+        uri = args.tracking_uri if args.tracking_uri is not None else default_tracking_uri(output.path)
+        check_tracking_uri(uri, option=URI_VARIABLE if args.tracking_uri is None else "--tracking-uri")
+    planned = plan_trials(trials, output.ledger)
+    progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
+    advice = slow_arithmetic((p.trial for p in planned), gpus=grid.run.gpus_per_trial)
+    for line in ignored_flags(args, [p.trial for p in planned]) + advice:
+        progress.warn(line)
+    progress.plan(command.title, output.path)
+    if args.dry_run:
+        for line in bill_lines(planned, grid.run, output.ledger, address=args.address, machine=this_machine()):
+            print(line)
+        return DONE
+    with stoppable(), output.locked() as locked:
+        # Another launch may have finished trials between the plan and the lock.
+        planned = refreshed(planned, locked)
+        tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
+        interrupted = _compute(planned, grid, locked, command, args, progress, tracker)
+        planned = refreshed(planned, locked)
+        files = report(planned, locked)
+        if tracker is not None:
+            tracker.publish(files)
+    if interrupted:
+        return INTERRUPTED
+    return DONE if all(p.is_finished for p in planned) else SOME_FAILED
+
+
+def _check_status_alone(args: argparse.Namespace) -> None:
+    """Raises ValueError for flags that choose trials: the status is of those that the last launch chose."""
+    chosen = [name for name in (*AXES, "rounds", "budget", "assignments") if getattr(args, name)]
+    if chosen:
+        flag = "--set" if chosen[0] == "assignments" else f"--{chosen[0].replace('_', '-')}"
+        raise ValueError(
+            f"{flag} says nothing to --status, which tells of all trials of the last launch; leave it away"
+        )
+
+
+def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[PlannedTrial]:
+    """The plan with what the ledger holds now."""
+    return [look_up(output.ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm) for p in planned]
+
+
+def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
+    """The preset as the command wants it, with what the command line changes."""
+    axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
+    run = (
+        "cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent", "max_failures",
+        "scorers_on", "trials_on", "fetch_data", "deterministic", "plain_steps",
+    )  # fmt: skip
+    changed = given({name: getattr(args, name) for name in run})
+    grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)
+    return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
+
+
+def _tracker(
+    planned: Sequence[PlannedTrial],
+    output: OutputFolder,
+    command: GridCommand,
+    args: argparse.Namespace,
+    progress: Progress,
+) -> Tracker:
+    """What mirrors the grid to MLflow."""
+    uri = args.tracking_uri or default_tracking_uri(output.path)
+    line = without_secrets(shlex.join([f"{command.name}.py", *sys.argv[1:]]), uri)
+    return Tracker(
+        planned,
+        output,
+        uri=uri,
+        experiment=args.experiment_name,
+        card=GridCard(
+            title=f"{command.title} ({args.preset})",
+            table=command.name,
+            facts={"preset": args.preset, "command": line},
+        ),
+        tell=progress.warn,
+    )
+
+
+def _compute(
+    planned: Sequence[PlannedTrial],
+    grid: GridConfig,
+    output: OutputFolder,
+    command: GridCommand,
+    args: argparse.Namespace,
+    progress: Progress,
+    tracker: Tracker | None,
+) -> bool:
+    """Run what is left, with MLflow following; whether the user interrupted it."""
+    todo = [p for p in distinct(planned) if not p.is_finished]
+    begun = False
+
+    def begin() -> None:
+        """Only now is everything known to be good, the cluster too: from here on there is something to keep."""
+        nonlocal begun
+        begun = True
+        note_launch(output, command.name, planned)
+        if tracker is not None:
+            tracker.start()
+
+    interrupted = False
+    try:
+        if todo:
+            from orchestrator.cluster.run_grid import run_grid  # Ray, only now that the input is known to be good
+
+            with progress.live(on_begin=begin):
+                run_grid(todo, output, grid.run, address=args.address, listener=progress)
+        else:
+            begin()
+    except KeyboardInterrupt:
+        interrupted = True
+        progress.warn(
+            "interrupted: every finished round is saved; the same command goes on from there (Ctrl-C again: no report)"
+        )
+    finally:
+        if tracker is not None and begun:
+            progress.tell("MLflow: sending what is left")
+            tracker.finish()
+    return interrupted
+
+
+def _report(
+    planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCommand, args: argparse.Namespace
+) -> list[Path]:
+    """Write the tables and the picture, print the tables, and say where everything lies; the files."""
+    from experiments.pages.files import write_report
+    from experiments.results.details import details_of
+    from experiments.results.frames import rounds_frame, trials_frame
+    from experiments.tables.table4 import report_text
+
+    trials, rounds = trials_frame(planned), rounds_frame(planned)
+    tables, folder = command.tables(trials, rounds), output.path / command.name
+    files = write_report(
+        folder,
+        name=command.name,
+        title=command.title,
+        tables=tables,
+        trials=trials,
+        rounds=rounds,
+        notes=command.notes,
+        details=details_of(planned),
+        paper=command.paper(),
+    )
+    print()
+    print(report_text(tables, trials, notes=command.notes))
+    for p in distinct(planned):
+        if p.error is not None and not p.is_finished:
+            print(f"failed: {p.label}: {p.error}\n  alone: {trial_command(p.trial)}", file=sys.stderr)
+    if not args.quiet:
+        print(f"\nresults in {folder}:")
+        print("  " + "  ".join(file.name for file in files.all))
+        if not args.no_tracking:
+            uri = args.tracking_uri or default_tracking_uri(output.path)
+            print("compare runs in the MLflow UI: " + ui_command(uri))
+    return list(files.all)
+
+
+def ui_command(uri: str) -> str:
+    """How to look at a tracking store."""
+    if uri.startswith(("http://", "https://")):
+        return masked(uri)
+    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {shlex.quote(masked(uri))}"

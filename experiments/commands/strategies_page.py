@@ -1,0 +1,89 @@
+"""Writes docs/strategies.md from the registry and the strategies' own docstrings: `make docs`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from strategies.options import StrategyOptions
+from strategies.purity.contract import PurityOptions
+from strategies.registry import BEHIND_PURITY, STRATEGIES, Entry, Services
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "strategies.md"
+HEAD = """# Strategies
+
+Made from the code by `make docs`; not written by hand. Names are those of `--strategies`. Settings are changed with
+`--set options.<section>.<field>=<value>`; the fields stand in `strategies/options.py`. A strategy's numeric core is
+compared with numbers of the original code in `tests/strategies` (`tests/golden/strategies/README.md` says which).
+
+K: ID classes. Every strategy shares the round's classifier, its pass over the pool, and the tie rule: to the lowest
+index.
+"""
+
+
+class Nobody:
+    """Stands for services that building a strategy keeps but does not ask."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"building a strategy asked for {name}")
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for name, entry in STRATEGIES.items():
+        if name.removeprefix("vlpure-") not in BEHIND_PURITY or name in BEHIND_PURITY:
+            parts.append(_section(name, entry))
+    behind = ", ".join(f"`vlpure-{name}`" for name in BEHIND_PURITY)
+    parts.append(
+        "## VLPure in front of other strategies\n\n"
+        f"{behind}: the purity step as in `vlpure`, then that strategy on the "
+        "images judged ID. Table 8 of the paper is `vlpure`, `vlpure-ll` and `vlpure-coreset`.\n"
+    )
+    return "\n".join(parts)
+
+
+def _section(name: str, entry: Entry) -> str:
+    """What the page says of one strategy."""
+    what, departures = _told(entry)
+    options = ", ".join(f"`{section}`" for section in entry.sections) or "none"
+    rows = [
+        ("in the paper", entry.paper_name),
+        ("reference", entry.reference),
+        ("networks of its own", entry.extra_networks),
+        ("a query costs", entry.cost),
+        ("settings", options),
+        ("departures", departures),
+    ]
+    table = "\n".join(f"| {left} | {right} |" for left, right in rows)
+    return f"## `{name}`\n\n{what}\n\n| | |\n|---|---|\n{table}\n"
+
+
+def _told(entry: Entry) -> tuple[str, str]:
+    """From the class's docstring: its first sentence, and where it departs from the original."""
+    nobody = cast(Any, Nobody())
+    services = Services(
+        scorer=nobody, purity=PurityOptions(), options=StrategyOptions(), contrastive=lambda method: nobody
+    )
+    text = " ".join((inspect.getdoc(type(entry.build(services))) or "").split())
+    found = re.search(r"Departures?( from [^:]*)?: (.*)", text)
+    departures = ": ".join(part.strip() for part in found.groups() if part) if found else "none"
+    return text.split(". ")[0].rstrip(".") + ".", departures[0].upper() + departures[1:]
+
+
+def main() -> int:
+    """Write the page; the exit code."""
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page())
+    print(f"written: {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

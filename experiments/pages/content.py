@@ -1,0 +1,145 @@
+"""What a report says, before it is written as a page, Markdown or LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.plots.rank_pictures import as_png, draw_penalties, draw_ranks
+from experiments.results.comparison import collect_scores
+from experiments.results.details import Details
+from experiments.results.paper import PaperValues
+from experiments.tables.beside_paper import paper_section
+from experiments.tables.comparisons import (
+    Overall,
+    compare_overall,
+    compared_strategies,
+    difference_tables,
+    overall_table,
+    penalty_table,
+)
+from experiments.tables.cost_tables import cost_lines, cost_tables
+from experiments.tables.facts import departure_facts, machine_facts, result_facts, seed_facts
+from experiments.tables.formats import format_condition, format_p, join
+from experiments.tables.table import Fact, Picture, Section, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A report's title, sections and honesty box."""
+
+    title: str
+    sections: tuple[Section, ...]
+    facts: tuple[Fact, ...]
+    drawn: tuple[tuple[Path, bytes], ...]
+    """Pictures of its own that its sections show: where they are to lie, and what is in them."""
+
+
+def make_report(
+    folder: Path,
+    *,
+    title: str,
+    tables: Sequence[Table],
+    trials: pd.DataFrame,
+    rounds: pd.DataFrame,
+    notes: Sequence[str],
+    details: Details,
+    paper: PaperValues,
+    pictures: Sequence[Picture],
+    compared: Sequence[str] | None,
+) -> Report:
+    """The whole report; arguments as for `write_report`. Pictures of its own are to lie in `folder`."""
+    strategies = [name for name in compared_strategies(trials) if compared is None or name in compared]
+    overall = compare_overall(trials, rounds, strategies)
+    drawn = [] if overall is None else _draw(folder, overall)
+    sections = [Section(title="Results", tables=tuple(tables), pictures=tuple(pictures))]
+    sections += _difference_sections(trials, strategies)
+    if overall is not None:
+        sections.append(_overall_section(overall, drawn))
+    beside = paper_section(trials, paper)
+    if beside is not None:
+        sections.append(beside)
+    costs = tuple(cost_tables(trials, rounds, details))
+    if costs:
+        sections.append(Section(title="What it costs", lines=tuple(cost_lines(trials)), tables=costs))
+    facts = [
+        *result_facts(trials, marks="best in bold, second underlined"),
+        *seed_facts(trials),
+        *machine_facts(details),
+        *departure_facts(trials, details),
+        *(Fact(name="Note", text=note) for note in notes),
+    ]
+    return Report(
+        title=title,
+        sections=tuple(sections),
+        facts=tuple(facts),
+        drawn=tuple((picture.path, content) for picture, content in drawn),
+    )
+
+
+def _difference_sections(trials: pd.DataFrame, strategies: Sequence[str]) -> list[Section]:
+    chosen = trials[trials["strategy"].isin(list(strategies)) & (trials["ood_ratio"] > 0)]
+    tables = difference_tables(collect_scores(chosen, "aubc"))
+    if not tables:
+        return []
+    line = (
+        "Difference of AUBC in percentage points, taken seed by seed: all strategies of a seed share split, first "
+        "labels and first weights. Mean ± half the width of the 95 % t-interval; then p by the paired t-test / by the "
+        "exact sign-flip test, both adjusted by Holm over the rivals of a column. The best rival is chosen after the "
+        "values were seen, so its p-values are no fair test of one pair."
+    )
+    return [Section(title="Differences paired by seed", lines=(line,), tables=tuple(tables))]
+
+
+def _overall_section(overall: Overall, drawn: Sequence[tuple[Picture, bytes]]) -> Section:
+    ranking = overall.ranking
+    lines = [
+        f"Over the {_conditions(len(overall.conditions))} that every strategy "
+        "finished with the same seeds. Average rank: 1 is best. IQM: mean of the middle half of all AUBC values, in "
+        "percent. P(better than random): how probable it is that a run has a higher AUBC than a run of random. "
+        "Brackets: 95 % interval of a bootstrap over data sets, conditions and seeds. Win and loss against random: the "
+        "95 % interval of the paired difference leaves out 0. Mean penalty: how often the other strategies beat it "
+        "(paired t-test at 0.05 in a round), summed over conditions; low is good.",
+        f"Friedman's test that all strategies are alike: chi-squared {ranking.friedman:.2f}, p {format_p(ranking.p)}. "
+        "Conditions of one data set are not independent, so that it promises more than it holds."
+        if ranking.friedman == ranking.friedman
+        else "Friedman's test needs three strategies and two conditions.",
+    ]
+    if overall.left_out:
+        names = join(f"{condition.dataset} {format_condition(condition)}" for condition in overall.left_out)
+        lines.append(f"Left out, as a seed is missing: {names}.")
+    if overall.strategies_left_out:
+        lines.append(f"Left out, as they are not in every condition: {join(overall.strategies_left_out)}.")
+    return Section(
+        title="All conditions together",
+        lines=tuple(lines),
+        tables=(overall_table(overall), penalty_table(overall)),
+        pictures=tuple(picture for picture, _ in drawn),
+    )
+
+
+def _draw(folder: Path, overall: Overall) -> list[tuple[Picture, bytes]]:
+    """The critical-difference diagram and the penalty matrix."""
+    ranks = Picture(
+        path=folder / "ranks.png",
+        title="Average ranks",
+        caption="Average rank of AUBC over conditions, best on the left. Strategies joined by a bar differ by less "
+        "than Nemenyi's critical difference at 0.05.",
+    )
+    penalties = Picture(
+        path=folder / "penalties.png",
+        title="Penalty matrix",
+        caption=f"How often the row's strategy beats the column's (paired t-test over seeds at 0.05, share of rounds), "
+        f"summed over {_conditions(len(overall.conditions))}. A low mean of a column is good.",
+    )
+    matrix = draw_penalties(overall.penalties_SS, overall.strategies, len(overall.conditions))
+    return [(ranks, as_png(draw_ranks(overall.ranking))), (penalties, as_png(matrix))]
+
+
+def _conditions(number: int) -> str:
+    return f"{number} condition{'s' * (number != 1)}"

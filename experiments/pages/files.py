@@ -1,0 +1,125 @@
+"""The files of a report, each written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from data.storage import write_atomically, write_text_atomically
+from experiments.pages.content import make_report
+from experiments.pages.html import report_page
+from experiments.pages.latex import report_latex
+from experiments.pages.markdown import report_markdown
+from experiments.plots.curves import curves_png
+from experiments.results.comparison import collect_scores
+from experiments.results.details import Details
+from experiments.results.paper import PaperValues
+from experiments.tables.comparisons import compared_strategies, comparisons_frame
+from experiments.tables.facts import box_columns
+from experiments.tables.table import Picture as Picture
+from experiments.tables.table import Table
+from experiments.tables.table4 import cells_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHARES = dict.fromkeys(("mean", "sd", "interval_low", "interval_high", "paper"), 6)
+"""Decimals of the CSV files of cells and comparisons."""
+P_VALUES = dict.fromkeys(("p_t", "p_t_holm", "p_sign_flip", "p_sign_flip_holm"), 6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFiles:
+    """Where a report lies."""
+
+    page: Path
+    """The HTML page that has all of it in one file."""
+    all: tuple[Path, ...]
+    """Every file, the page first."""
+
+
+def write_report(
+    folder: Path,
+    *,
+    name: str,
+    title: str,
+    tables: Sequence[Table],
+    trials: pd.DataFrame,
+    rounds: pd.DataFrame,
+    notes: Sequence[str] = (),
+    details: Details | None = None,
+    paper: PaperValues | None = None,
+    pictures: Sequence[Picture] = (),
+    compared: Sequence[str] | None = None,
+) -> ReportFiles:
+    """Write the report of a grid into `folder`, which is created if needed.
+
+    `name` names the files (`table4.md`), `title` heads them. `tables` are shown first, as they are. `trials` and
+    `rounds` are the frames of `reporting.frames`: everything else is computed from them. `notes` are lines for the
+    honesty box. `details` are of the single trials, by fingerprint. `paper` holds the paper's values, shares in [0, 1],
+    a metric (`aubc_paper`, `last_accuracy`) a mapping; None: there are none to stand beside ours. `pictures` (PNG or
+    SVG files that are there) are shown after the tables. `compared` are the strategies that the statistics compare;
+    None: all that have a rival in their condition.
+
+    Written are index.html, <name>.md, <name>.tex, <name>.csv (a row a cell and metric), <name>-comparisons.csv (a row a
+    paired comparison), trials.csv, rounds.csv, and the pictures curves.png, ranks.png and penalties.png as far as there
+    is something to draw. trials.csv and rounds.csv keep every digit, the other CSV files six decimals. Raises OSError
+    where the folder cannot be written.
+    """
+    details = details or {}
+    drawn: dict[Path, bytes] = {picture.path: picture.path.read_bytes() for picture in pictures}
+    shown = list(pictures)
+    own: dict[Path, bytes] = {}
+    if not rounds.empty:
+        curves = Picture(
+            path=folder / "curves.png",
+            title="Curves",
+            caption="Precision of the queries and test accuracy over rounds.",
+        )
+        own[curves.path] = curves_png(rounds)
+        shown.insert(0, curves)
+    report = make_report(
+        folder,
+        title=title,
+        tables=tables,
+        trials=trials,
+        rounds=rounds,
+        notes=notes,
+        details=details,
+        paper=paper or {},
+        pictures=shown,
+        compared=compared,
+    )
+    own |= dict(report.drawn)
+    page = report_page(report, trials=trials, rounds=rounds, details=details, pictures=drawn | own)
+    frames = {
+        folder / f"{name}.csv": cells_frame(trials, paper).round(SHARES).assign(**box_columns(trials, details)),
+        folder / f"{name}-comparisons.csv": _comparisons(trials, compared),
+        folder / "trials.csv": trials,
+        folder / "rounds.csv": rounds,
+    }
+    texts = {
+        folder / "index.html": page,
+        folder / f"{name}.md": report_markdown(report),
+        folder / f"{name}.tex": report_latex(report),
+    } | {path: frame.to_csv(index=False) for path, frame in frames.items()}
+    for path, text in texts.items():
+        write_text_atomically(path, text)
+    for path, picture in own.items():
+        _write_bytes(path, picture)
+    return ReportFiles(page=folder / "index.html", all=(*texts, *own))
+
+
+def _comparisons(trials: pd.DataFrame, compared: Sequence[str] | None) -> pd.DataFrame:
+    strategies = [name for name in compared_strategies(trials) if compared is None or name in compared]
+    chosen = trials[trials["strategy"].isin(strategies) & (trials["ood_ratio"] > 0)]
+    return comparisons_frame(collect_scores(chosen, "aubc")).round(SHARES | P_VALUES)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    write_atomically(path, write)

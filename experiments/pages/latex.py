@@ -1,0 +1,128 @@
+"""A report's tables as LaTeX with booktabs: a file that compiles by itself, and that another document can \\input."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from experiments.pages.content import Report
+from experiments.tables.table import Cell, Row, Section, Table
+
+MOST_CHARACTERS = 170
+"""Of a row; the columns of a wider table are continued in another one."""
+
+HEAD = r"""% Compiles by itself; in another document: \usepackage{booktabs}, then \input this file.
+\makeatletter
+\ifx\documentclass\@notprerr
+  \let\finishreport\relax
+\else
+  \documentclass[10pt]{article}
+  \usepackage{booktabs}
+  \usepackage[a3paper,landscape,margin=15mm]{geometry}
+  \begin{document}
+  \def\finishreport{\end{document}}
+\fi
+\makeatother
+"""
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\ensuremath{<}",
+    ">": r"\ensuremath{>}",
+    "|": r"\ensuremath{|}",
+    "[": "{[}",  # else an optional argument after \\
+    "*": "{*}",
+    "±": r"\ensuremath{\pm}",
+    "†": r"\ensuremath{^\dagger}",
+}
+"""Characters that TeX reads otherwise, and our own that are not ASCII."""
+
+
+def report_latex(report: Report) -> str:
+    """All tables with what is said of them, then the honesty box; pure ASCII."""
+    parts = [HEAD, f"\\section*{{{escape_latex(report.title)}}}"]
+    for section in report.sections:
+        parts += _section(section)
+    facts = [f"  \\item[{escape_latex(fact.name)}] {escape_latex(fact.text)}" for fact in report.facts]
+    parts += [r"\subsection*{What these numbers are}", r"\begin{description}", *facts, r"\end{description}"]
+    return "\n".join([*parts, r"\finishreport"]) + "\n"
+
+
+def render_latex(table: Table) -> str:
+    """A table with booktabs: best bold, second underlined, a dagger for not separable."""
+    columns = "l" + "r" * len(table.columns)
+    lines = [
+        r"\begin{table}[htbp]",
+        r"  \centering",
+        f"  \\caption{{{escape_latex(table.title)}}}",
+        f"  \\begin{{tabular}}{{{columns}}}",
+        r"    \toprule",
+        _line([table.corner, *table.columns]),
+        r"    \midrule",
+        *("    " + " & ".join([escape_latex(row.label), *map(_cell, row.cells)]) + r" \\" for row in table.rows),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """A text that LaTeX prints as it is; other than ASCII and `SPECIAL` loses its accents or becomes `?`."""
+    return "".join(SPECIAL.get(character) or _ascii(character) for character in text)
+
+
+def _section(section: Section) -> list[str]:
+    if not section.tables:
+        return []
+    parts = [f"\\subsection*{{{escape_latex(section.title)}}}"]
+    parts += [escape_latex(line) + "\n" for line in section.lines]
+    tables = [render_latex(part) for table in section.tables for part in _split(table)]
+    return [*parts, *tables, r"\clearpage"]  # LaTeX holds only so many floats back
+
+
+def _line(texts: Sequence[str]) -> str:
+    return "    " + " & ".join(map(escape_latex, texts)) + r" \\"
+
+
+def _cell(cell: Cell) -> str:
+    text = escape_latex(cell.text)
+    marked = {"best": f"\\textbf{{{text}}}", "second": f"\\underline{{{text}}}"}.get(cell.mark, text)
+    return marked + SPECIAL["†"] if cell.dagger else marked
+
+
+def _ascii(character: str) -> str:
+    if character.isascii():
+        return character
+    return unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
+
+
+def _split(table: Table) -> list[Table]:
+    """The table in as many parts as are needed for each row to keep to `MOST_CHARACTERS`."""
+    label_width = max(len(text) for text in (table.corner, *(row.label for row in table.rows)))
+    parts: list[list[int]] = [[]]
+    used = label_width
+    for position, header in enumerate(table.columns):
+        needed = max(len(text) for text in (header, *(row.cells[position].text for row in table.rows))) + 3
+        if parts[-1] and used + needed > MOST_CHARACTERS:
+            parts.append([])
+            used = label_width
+        parts[-1].append(position)
+        used += needed
+    return [
+        Table(
+            title=table.title if number == 0 else f"{table.title} (continued)",
+            corner=table.corner,
+            columns=tuple(table.columns[position] for position in part),
+            rows=tuple(Row(label=row.label, cells=tuple(row.cells[p] for p in part)) for row in table.rows),
+        )
+        for number, part in enumerate(parts)
+    ]

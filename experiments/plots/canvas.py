@@ -1,0 +1,164 @@
+"""What all pictures share: a canvas without pyplot, curves with bands, the look of a panel, files of equal bytes.
+
+Everything is drawn without pyplot: no window, no global state.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from data.registry import FOLDER_PREFIX, split_protocol_of
+from experiments.plots.styles import REFERENCE_COLOUR, StrategyStyle
+from experiments.results.statistics import Condition, Estimate
+from experiments.tables.formats import format_ratio
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+FileFormat = Literal["png", "pdf"]
+
+COLUMN_WIDTH, PAGE_WIDTH = 3.4, 6.9
+"""Inches: one column, and both columns, of a printed page."""
+PRINT_DPI = 300
+PRINT_FONT, PRINT_SMALL = 8.0, 7.0
+"""Points, of titles and labels, and of ticks and notes, in a figure for print."""
+FEWEST_FOR_BAND = 3
+"""Seeds from which on an interval is drawn: with two, t is 12.7 and the band fills the panel and says nothing."""
+REFERENCE_DASHES = (0, (4, 3))
+
+
+class NothingToDraw(ValueError):
+    """A figure of which a run holds nothing yet."""
+
+
+def new_figure(width: float, height: float, *, arranged: bool = True) -> Figure:
+    """An empty figure of that size in inches; `arranged`: its parts are moved so that they keep clear of each other."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained" if arranged else None)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def file_bytes(figure: Figure, file_format: FileFormat, *, dpi: int = PRINT_DPI) -> bytes:
+    """The figure as a file; equal figures give equal bytes. Text in a PDF stays text."""
+    from matplotlib import rc_context
+
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[file_format]
+    buffer = io.BytesIO()
+    with rc_context({"pdf.fonttype": 42}):
+        figure.savefig(buffer, format=file_format, dpi=dpi, metadata=metadata)
+    return buffer.getvalue()
+
+
+def draw_curve(
+    panel: Axes,
+    rounds: Sequence[float],
+    estimates: Sequence[Estimate],
+    style: StrategyStyle,
+    *,
+    line_width: float,
+    marker_size: float,
+    band_alpha: float,
+    order: int = 0,
+) -> None:
+    """A line through the means, with a band of their intervals cut at 0 and 1 from `FEWEST_FOR_BAND` seeds up.
+
+    `order` puts later curves above earlier ones.
+    """
+    panel.plot(
+        rounds,
+        [value.mean for value in estimates],
+        color=style.colour,
+        marker=style.marker,
+        linestyle=style.dashes,
+        linewidth=line_width,
+        markersize=marker_size * style.size,
+        markeredgecolor="white",
+        markeredgewidth=0.4,
+        zorder=3 + order / 100,
+    )
+    if estimates and min(value.num_seeds for value in estimates) >= FEWEST_FOR_BAND:
+        low = [max(0.0, value.mean - value.half_width) for value in estimates]
+        high = [min(1.0, value.mean + value.half_width) for value in estimates]
+        panel.fill_between(rounds, low, high, color=style.colour, alpha=band_alpha, linewidth=0, zorder=2)
+
+
+def band_alpha(num_curves: int) -> float:
+    """So faint that the bands of so many curves over each other do not hide the lines."""
+    return max(0.09, min(0.14, 0.6 / max(1, num_curves)))
+
+
+def curve_handle(label: str, style: StrategyStyle, *, line_width: float, marker_size: float) -> Line2D:
+    """A curve's entry in a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D(
+        [],
+        [],
+        color=style.colour,
+        marker=style.marker,
+        markersize=marker_size * style.size,
+        linestyle=style.dashes,
+        linewidth=line_width,
+        label=label,
+    )
+
+
+def draw_reference(panel: Axes, value: float) -> None:
+    """A dashed horizontal line that belongs to no strategy."""
+    panel.axhline(value, color=REFERENCE_COLOUR, linestyle=REFERENCE_DASHES, linewidth=1.0, zorder=1)
+
+
+def reference_handle(label: str) -> Line2D:
+    """Its entry in a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=REFERENCE_COLOUR, linestyle=REFERENCE_DASHES, linewidth=1.0, label=label)
+
+
+def dress_panel(panel: Axes, *, tick_size: float, percent: bool = True) -> None:
+    """Faint grid behind the data, no frame above and to the right, shares in percent."""
+    if percent:
+        panel.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")  # 97.5%, 100%: exact, and no longer
+    panel.tick_params(labelsize=tick_size)
+    panel.grid(True, color="0.9", linewidth=0.6)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def seeds_line(num_seeds: Iterable[int]) -> str:
+    """What a line and a band are, given over how many seeds each curve is."""
+    counts = sorted(set(num_seeds))
+    seeds = f"{counts[0]} seed{'s' * (counts[0] != 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    if counts[-1] == 1:
+        return "lines: one seed, no interval"
+    if counts[-1] < FEWEST_FOR_BAND:
+        return f"lines: mean over {seeds}; no bands: drawn from {FEWEST_FOR_BAND} seeds up"
+    fewer = f", from {FEWEST_FOR_BAND} seeds up" if counts[0] < FEWEST_FOR_BAND else ""
+    return f"lines: mean over {seeds}; bands: 95 % t-interval of the mean{fewer}"
+
+
+def has_no_ratios(dataset: str) -> bool:
+    """Whether the data set is split by domains, so that the ratios of a condition say nothing of it."""
+    return split_protocol_of(dataset) == "domain"
+
+
+def dataset_label(dataset: str) -> str:
+    """A data set's name for people: of a folder its last part."""
+    return Path(dataset.removeprefix(FOLDER_PREFIX)).name if dataset.startswith(FOLDER_PREFIX) else dataset
+
+
+def condition_text(condition: Condition) -> str:
+    """A condition in words."""
+    dataset = dataset_label(condition.dataset)
+    if has_no_ratios(condition.dataset):
+        return f"{dataset} (one domain against all others)"
+    ratios = f"mismatch {format_ratio(condition.mismatch_ratio)}, OOD {format_ratio(condition.ood_ratio)}"
+    return f"{dataset} {ratios}"

@@ -1,0 +1,182 @@
+"""Precision and accuracy over rounds as one picture: a column a condition, a line a strategy, a band an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from experiments.plots.canvas import (
+    band_alpha,
+    curve_handle,
+    draw_curve,
+    draw_reference,
+    dress_panel,
+    file_bytes,
+    new_figure,
+    reference_handle,
+    seeds_line,
+)
+from experiments.plots.styles import style_of
+from experiments.results.statistics import (
+    CellKey,
+    Condition,
+    Estimate,
+    cell_key,
+    estimate,
+    sorted_conditions,
+    unique,
+)
+from experiments.tables.formats import format_ratio
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+Quantity = Literal["precision", "accuracy"]
+QUANTITIES: tuple[Quantity, ...] = ("precision", "accuracy")
+
+MOST_COLUMNS = 5
+"""Conditions that stand side by side; more of them are put into bands, one a data set and mismatch ratio."""
+PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.3
+"""Inches."""
+DPI = 150
+LINE_WIDTH, MARKER_SIZE = 1.6, 5.5
+LEGEND_ENTRY_WIDTH = 1.5
+"""Inches, for the longest name of the paper's strategies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One quantity of one cell over rounds; the estimates have as many seeds as `num_seeds` at every round."""
+
+    rounds: tuple[int, ...]
+    estimates: tuple[Estimate, ...]
+    num_seeds: int
+
+
+def cell_curves(rounds: pd.DataFrame, quantity: Quantity) -> dict[CellKey, Curve]:
+    """The mean of `quantity` over seeds, round by round, in each cell of the frame `rounds`.
+
+    A seed that has not reached the last round of its condition is left out as long as another seed of the cell has;
+    where none has, the curve ends with the first seed that ends. So every point of a curve is over the same seeds.
+    """
+    last_round = rounds.groupby(list(Condition._fields))["round"].max()
+    curves = {}
+    for group, rows in rounds.groupby(list(CellKey._fields), sort=False):
+        key = cell_key(group)
+        seeds_reach = rows.groupby("seed")["round"].max()
+        goal = last_round.loc[tuple(key.condition)]
+        whole = seeds_reach[seeds_reach == goal]
+        kept = whole if len(whole) else seeds_reach
+        chosen = rows[rows["seed"].isin(kept.index) & (rows["round"] <= kept.min())].dropna(subset=[quantity])
+        by_round = [(int(str(number)), estimate(values[quantity])) for number, values in chosen.groupby("round")]
+        curves[key] = Curve(
+            rounds=tuple(number for number, _ in by_round),
+            estimates=tuple(value for _, value in by_round),
+            num_seeds=len(kept),
+        )
+    return curves
+
+
+def draw_curves(rounds: pd.DataFrame) -> Figure:
+    """Precision of the queries and test accuracy over rounds, for every cell of the frame `rounds`.
+
+    Bands are 95 % t-intervals over seeds (from three seeds up), cut at 0 and 1; the dashed line is 1 - OOD ratio, what
+    uniform draws give on average. Raises ValueError for a frame without rows.
+    """
+    if rounds.empty:
+        raise ValueError("there is no round to draw yet")
+    curves = {quantity: cell_curves(rounds, quantity) for quantity in QUANTITIES}
+    cells = curves["accuracy"]
+    bands = _bands(sorted_conditions(cells))
+    num_columns = max(map(len, bands))
+    figure = new_figure(PANEL_WIDTH * num_columns + 0.6, 2 * PANEL_HEIGHT * len(bands) + 1.1)
+    subfigures = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
+    for band, subfigure in zip(bands, subfigures, strict=True):
+        _draw_band(subfigure, band, num_columns, curves)
+    _add_legend(figure, unique(key.strategy for key in cells), cells)
+    return figure
+
+
+def curves_png(rounds: pd.DataFrame) -> bytes:
+    """`draw_curves` as a PNG; equal frames give equal bytes."""
+    return file_bytes(draw_curves(rounds), "png", dpi=DPI)
+
+
+def _bands(conditions: Sequence[Condition]) -> list[list[Condition]]:
+    """The conditions in rows of panels: one row if they are few, else one a data set and mismatch ratio."""
+    if len(conditions) <= MOST_COLUMNS:
+        return [list(conditions)]
+    bands: dict[tuple[str, float], list[Condition]] = {}
+    for condition in conditions:
+        bands.setdefault((condition.dataset, condition.mismatch_ratio), []).append(condition)
+    return [
+        band[start : start + MOST_COLUMNS] for band in bands.values() for start in range(0, len(band), MOST_COLUMNS)
+    ]
+
+
+def _draw_band(
+    subfigure: SubFigure,
+    band: Sequence[Condition],
+    num_columns: int,
+    curves: Mapping[Quantity, Mapping[CellKey, Curve]],
+) -> None:
+    """Two rows of panels, precision above accuracy, a column a condition."""
+    panels = subfigure.subplots(2, num_columns, sharex=True, sharey="row", squeeze=False)
+    for row, quantity in zip(panels, QUANTITIES, strict=True):
+        for panel, condition in zip(row, band, strict=False):
+            _draw_panel(panel, {key: curve for key, curve in curves[quantity].items() if key.condition == condition})
+        for panel in row[len(band) :]:
+            panel.set_visible(False)
+    for panel, condition in zip(panels[0], band, strict=False):
+        draw_reference(panel, 1 - condition.ood_ratio)
+        panel.set_ylim(-0.02, 1.04)
+        panel.set_title(_condition_title(condition), fontsize=9)
+    panels[0, 0].set_ylabel("precision of the query", fontsize=9)
+    panels[1, 0].set_ylabel("test accuracy", fontsize=9)
+    for panel in panels[1, : len(band)]:
+        panel.set_xlabel("round", fontsize=9)
+
+
+def _draw_panel(panel: Axes, curves: Mapping[CellKey, Curve]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for order, (key, curve) in enumerate(curves.items()):
+        draw_curve(
+            panel,
+            curve.rounds,
+            curve.estimates,
+            style_of(key.strategy),
+            line_width=LINE_WIDTH,
+            marker_size=MARKER_SIZE,
+            band_alpha=band_alpha(len(curves)),
+            order=order,
+        )
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    dress_panel(panel, tick_size=8)
+
+
+def _condition_title(condition: Condition) -> str:
+    ratios = f"mismatch {format_ratio(condition.mismatch_ratio)}, OOD {format_ratio(condition.ood_ratio)}"
+    return f"{condition.dataset}\n{ratios}"
+
+
+def _add_legend(figure: Figure, strategies: Sequence[str], cells: Mapping[CellKey, Curve]) -> None:
+    """The legend below all panels, and over it what the bands are."""
+    handles = [
+        curve_handle(strategy, style_of(strategy), line_width=LINE_WIDTH, marker_size=MARKER_SIZE)
+        for strategy in strategies
+    ]
+    handles.append(reference_handle("1 - OOD ratio"))
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(len(handles), max(1, int(figure.get_figwidth() / LEGEND_ENTRY_WIDTH))),
+        frameon=False,
+        fontsize=9,
+        handlelength=3.2,
+        title=seeds_line(curve.num_seeds for curve in cells.values()),
+        title_fontsize=8,
+    )

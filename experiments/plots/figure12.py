@@ -1,0 +1,140 @@
+"""Figure 12: which images each strategy asked for, in one plane for all of them; values and picture.
+
+The values come from `query_study`. Shapes: P points of the plane.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.plots.canvas import PAGE_WIDTH, PRINT_FONT, condition_text, new_figure
+from experiments.plots.styles import ID_COLOUR, ID_MARKER, OOD_COLOUR, OOD_MARKER
+from experiments.results.statistics import Condition
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_COLUMNS = 4
+POOL_ID_COLOUR, POOL_OOD_COLOUR = "0.72", "0.88"
+"""Of the pool behind: its ID images a little darker, so that a reader sees where they lie."""
+POOL_SIZE, QUERY_SIZE = 3.0, 9.0
+"""Of markers, square points."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Queries:
+    """What one strategy asked for."""
+
+    shown: NDArray[np.int64]
+    """Positions, among the points, of the images drawn: all that were queried, or some, evenly spaced in the order
+    asked."""
+    num_id: int
+    num_queried: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QueryMap:
+    """One condition and seed: the pool in the plane, and the queries of each strategy."""
+
+    condition: Condition
+    seed: int
+    points_P2: NDArray[np.float64]
+    is_id_P: NDArray[np.bool_]
+    """The truth, from the oracle's side."""
+    pool: NDArray[np.int64]
+    """Positions, among the points, of the unlabelled images drawn behind: all of them at the start, or a sample."""
+    num_pool: int
+    """Unlabelled images at the start."""
+    queries: Mapping[str, Queries]
+    """Strategy -> its queries; one or more."""
+    missing: tuple[str, ...]
+    """Strategies without a query so far."""
+    embedded: str
+    """What the plane is an embedding of."""
+
+
+def map_caption(query_map: QueryMap, run: str) -> str:
+    """What the picture shows, in one paragraph."""
+    sampled = any(len(each.shown) < each.num_queried for each in query_map.queries.values())
+    most = max(len(each.shown) for each in query_map.queries.values())
+    sample = f" (at most {most} a strategy are drawn, evenly spaced in the order asked)" if sampled else ""
+    drawn = len(query_map.pool)
+    pool = "all" if drawn == query_map.num_pool else f"{drawn:,} drawn at random of"
+    return (
+        f"Figure 12. The images that each strategy asked for in all its queries{sample}, "
+        f"{condition_text(query_map.condition)}, seed {query_map.seed}. One t-SNE embedding of {query_map.embedded} "
+        "for all panels; the truth comes from the oracle's side. Grey: the unlabelled pool at the start "
+        f"({pool} {query_map.num_pool:,} images), ID images darker than OOD images. In the titles: ID images among all "
+        "that were asked for." + "".join(f" {note}." for note in missing_notes(query_map)) + f" Run: {run}.\n"
+    )
+
+
+def missing_notes(query_map: QueryMap) -> tuple[str, ...]:
+    """Which strategies are not in the picture, in a sentence."""
+    return (f"Missing (no query yet): {', '.join(query_map.missing)}",) if query_map.missing else ()
+
+
+def draw_map(query_map: QueryMap) -> Figure:
+    """A panel a strategy, all with the same points behind."""
+    num_panels = len(query_map.queries)
+    num_rows = math.ceil(num_panels / MOST_COLUMNS)
+    num_columns = math.ceil(num_panels / num_rows)
+    side = PAGE_WIDTH / max(num_columns, 2)
+    figure = new_figure(side * num_columns, (side + 0.25) * num_rows + (0.35 if num_columns > 1 else 0.5))
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for axes in panels[num_panels:]:
+        axes.set_visible(False)
+    for axes, (strategy, queries) in zip(panels, query_map.queries.items(), strict=False):
+        _draw_panel(axes, query_map, queries)
+        axes.set_title(f"{strategy}: {queries.num_id} of {queries.num_queried} ID", fontsize=PRINT_FONT)
+    _add_legend(figure, num_entries_a_row=4 if num_columns > 1 else 2)
+    return figure
+
+
+def _draw_panel(axes: Axes, query_map: QueryMap, queries: Queries) -> None:
+    """The pool in grey, the queried images over it, ID circles and OOD crosses."""
+    points_P2, is_id_P = query_map.points_P2, query_map.is_id_P
+
+    def scatter(
+        places: NDArray[np.int64], colour: str, marker: str, size: float, line_width: float, order: int
+    ) -> None:
+        x, y = points_P2[places].T
+        axes.scatter(x, y, s=size, color=colour, marker=marker, linewidths=line_width, zorder=order)
+
+    pool, shown = query_map.pool, queries.shown
+    scatter(pool[~is_id_P[pool]], POOL_OOD_COLOUR, "o", POOL_SIZE, 0.0, 1)
+    scatter(pool[is_id_P[pool]], POOL_ID_COLOUR, "o", POOL_SIZE, 0.0, 1)
+    scatter(shown[is_id_P[shown]], ID_COLOUR, ID_MARKER, QUERY_SIZE, 0.0, 2)
+    scatter(shown[~is_id_P[shown]], OOD_COLOUR, OOD_MARKER, QUERY_SIZE, 0.9, 3)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_box_aspect(1)
+    axes.spines[:].set_color("0.7")
+
+
+def _add_legend(figure: Figure, num_entries_a_row: int) -> None:
+    from matplotlib.lines import Line2D
+
+    def dots(label: str, colour: str, marker: str, size: float) -> Line2D:
+        return Line2D([], [], linestyle="none", color=colour, marker=marker, markersize=size, label=label)
+
+    figure.legend(
+        handles=[
+            dots("queried, ID", ID_COLOUR, ID_MARKER, 4),
+            dots("queried, OOD", OOD_COLOUR, OOD_MARKER, 4),
+            dots("pool, ID", POOL_ID_COLOUR, "o", 3),
+            dots("pool, OOD", POOL_OOD_COLOUR, "o", 3),
+        ],
+        loc="outside lower center",
+        ncols=num_entries_a_row,
+        frameon=False,
+        fontsize=PRINT_FONT,
+        handletextpad=0.1,
+    )

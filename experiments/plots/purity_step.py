@@ -1,0 +1,203 @@
+"""The purity step of a trial before its first query, looked at from the oracle's side: for Figures 5 and 6.
+
+Nothing of a trial need have been run: the initial labels and the pool come from its problem, the scores from CLIPN's
+features. Shapes: A all training images, N unlabelled images, L labelled images, K ID classes, T logit scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from experiments.plots.figure5 import ClassTerm, ExampleSheet, PurityExample
+from experiments.plots.figure6 import ScaleSweep
+from experiments.results.statistics import Condition
+from orchestrator.problem import OpenSetProblem, pose_problem
+from orchestrator.settings.trial import TrialConfig
+from orchestrator.trial.compute import cached_data_set
+from orchestrator.trial.purity_scorer import LocalPurityScorer
+from strategies.purity.contract import PurityRequest, PurityScores
+from strategies.purity.judge import Evidence
+from strategies.purity.logit_scale import SCALES, count_right, merit
+from strategies.purity.scores import visual_weights
+
+KINDS = ((True, True), (False, False), (True, False), (False, True))
+"""(is ID, judged ID)."""
+SHOWN_CLASSES = 3
+PLOTTED_SCALES = (*SCALES[:100], *SCALES[109::10])
+"""0.1, 0.2, ..., 10.0, 11.0, 12.0, ..., 100.0: what a curve over the scales is drawn through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurityStep:
+    """A trial's first purity request with its answer and the truth."""
+
+    trial: TrialConfig
+    problem: OpenSetProblem
+    request: PurityRequest
+    scores: PurityScores
+    evidence: Evidence
+    """Of all A training images."""
+    is_id_N: NDArray[np.bool_]
+    """The truth of the unlabelled images."""
+
+    @property
+    def condition(self) -> Condition:
+        """The trial's."""
+        return Condition(self.trial.dataset, self.trial.mismatch_ratio, self.trial.ood_ratio)
+
+
+def first_purity_step(trial: TrialConfig, scorer: LocalPurityScorer) -> PurityStep:
+    """The purity step of the trial's first query, answered by a scorer that holds the features of its data set.
+
+    Raises ValueError for a detector other than ATD: Figures 5 and 6 show what ATD compares.
+    """
+    if trial.purity.detector != "atd":
+        raise ValueError(
+            f"purity.detector = {trial.purity.detector!r}: figures 5 and 6 show p_k and 1 - q_k as the detector atd "
+            "compares them; leave out --purity"
+        )
+    data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
+    problem = pose_problem(trial, data)
+    split = problem.split
+    labels = split.relabel(data.train.labels)
+    request = PurityRequest(
+        data_fingerprint=data.fingerprint,
+        class_names=problem.class_names,
+        labelled_id_idx=split.initial_id_idx,
+        labelled_id_labels=labels[split.initial_id_idx],
+        labelled_ood_idx=split.initial_ood_idx,
+        unlabelled_idx=split.unlabelled_idx,
+        options=trial.purity,
+    )
+    return PurityStep(
+        trial=trial,
+        problem=problem,
+        request=request,
+        scores=scorer.score(request),
+        evidence=scorer.bank(data.fingerprint).evidence(request),
+        is_id_N=labels[split.unlabelled_idx] < problem.num_id_classes,
+    )
+
+
+def example_sheet(step: PurityStep) -> ExampleSheet:
+    """Two examples of each kind of decision: the images at one and two thirds of the order by ID minus OOD score."""
+    judged_N, margin_N = step.scores.is_id, step.scores.id_scores - step.scores.ood_scores
+    counts, shown = {}, []
+    for is_id, judged_id in KINDS:
+        of_kind = np.flatnonzero((step.is_id_N == is_id) & (judged_N == judged_id))
+        counts[is_id, judged_id] = len(of_kind)
+        ordered = of_kind[np.argsort(margin_N[of_kind], kind="stable")]
+        shown += [int(ordered[place]) for place in typical_places(len(ordered))]
+    return ExampleSheet(
+        condition=step.condition,
+        seed=step.trial.seed,
+        logit_scale=step.scores.logit_scale,
+        is_tuned=step.scores.is_tuned,
+        num_classes=step.problem.num_id_classes,
+        counts=counts,
+        examples=_examples(step, shown),
+    )
+
+
+def typical_places(count: int) -> list[int]:
+    """Positions at one and two thirds of an ordered list of `count`; fewer where it has fewer than two."""
+    return sorted({count // 3, 2 * count // 3}) if count else []
+
+
+@torch.inference_mode()
+def _examples(step: PurityStep, positions: Sequence[int]) -> list[PurityExample]:
+    """The unlabelled images at these positions with their terms."""
+    data, scale = step.problem.data, step.scores.logit_scale
+    idx = step.request.unlabelled_idx[positions]
+    evidence = step.evidence.of(torch.from_numpy(idx).to(step.evidence.yes_NK.device))
+    probs_NK = torch.softmax(scale * evidence.yes_NK, dim=-1)  # Eq. 2
+    not_q_NK = torch.sigmoid(scale * (evidence.yes_NK - evidence.no_NK))  # 1 - q_k, Eq. 3
+    weights_NK = None
+    if evidence.similarity_NK is not None and evidence.has_prototype_K is not None:
+        weights_NK = visual_weights(evidence.similarity_NK, evidence.has_prototype_K, scale)  # Eq. 6
+    names, labels, pixels = data.class_names, data.train.labels[idx], data.train.images.load(idx)
+    return [
+        PurityExample(
+            pixels_HW3=pixels[row],
+            class_name=names[labels[row]] if labels[row] < len(names) else "of another domain",
+            is_id=bool(step.is_id_N[position]),
+            judged_id=bool(step.scores.is_id[position]),
+            id_score=float(step.scores.id_scores[position]),
+            ood_score=float(step.scores.ood_scores[position]),
+            terms=_best_terms(
+                step.request.class_names,
+                probs_NK[row],
+                not_q_NK[row],
+                None if weights_NK is None else weights_NK[row],
+            ),
+        )
+        for row, position in enumerate(positions)
+    ]
+
+
+def _best_terms(
+    names: Sequence[str], probs_K: Tensor, not_q_K: Tensor, weights_K: Tensor | None
+) -> tuple[ClassTerm, ...]:
+    """The terms of the classes with the largest products; ties go to the first class."""
+    terms = [
+        ClassTerm(
+            name=name,
+            prob=float(probs_K[k]),
+            not_q=float(not_q_K[k]),
+            weight=None if weights_K is None else float(weights_K[k]),
+        )
+        for k, name in enumerate(names)
+    ]
+    return tuple(sorted(terms, key=lambda term: -term.product)[:SHOWN_CLASSES])
+
+
+def scale_sweep(step: PurityStep) -> ScaleSweep:
+    """The balanced accuracy at every plotted scale, on the labelled images and on the pool, and the tuned scale's."""
+    request = step.request
+    labelled_idx = np.concatenate([request.labelled_id_idx, request.labelled_ood_idx])
+    is_id_L = np.arange(len(labelled_idx)) < len(request.labelled_id_idx)
+    can_tune = bool(is_id_L.any() and not is_id_L.all())
+    tuned = None
+    if step.scores.is_tuned:
+        scale = step.scores.logit_scale
+        (on_labels,), (on_pool,) = (
+            _balanced_accuracy(step, idx, is_id, (scale,))
+            for idx, is_id in ((labelled_idx, is_id_L), (request.unlabelled_idx, step.is_id_N))
+        )
+        tuned = (scale, float(on_labels), float(on_pool))
+    return ScaleSweep(
+        condition=step.condition,
+        seed=step.trial.seed,
+        scales_T=np.array(PLOTTED_SCALES),
+        labelled_T=_balanced_accuracy(step, labelled_idx, is_id_L, PLOTTED_SCALES) if can_tune else None,
+        pool_T=_balanced_accuracy(step, request.unlabelled_idx, step.is_id_N, PLOTTED_SCALES),
+        tuned=tuned,
+        fixed_scale=request.options.fixed_scale,
+    )
+
+
+@torch.inference_mode()
+def _balanced_accuracy(
+    step: PurityStep, idx: NDArray[np.int64], is_id_N: NDArray[np.bool_], scales: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """(T,) mean of the recalls of ID and OOD on the images `idx`, in [0, 1]; both kinds are among them."""
+    device = step.evidence.yes_NK.device
+    evidence = step.evidence.of(torch.from_numpy(idx).to(device))
+    num_id = int(is_id_N.sum())
+    num_ood = len(is_id_N) - num_id
+    right_id_T, right_ood_T = count_right(
+        evidence.yes_NK,
+        evidence.no_NK,
+        torch.from_numpy(is_id_N).to(device),
+        similarity_LK=evidence.similarity_NK,
+        has_prototype_K=evidence.has_prototype_K,
+        scales=scales,
+    )
+    merit_T, most = merit(right_id_T, right_ood_T, num_id, num_ood, "balanced")
+    return np.asarray(merit_T.cpu().numpy() / most, dtype=np.float64)

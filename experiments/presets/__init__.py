@@ -1,0 +1,1 @@
+"""Presets (YAML) and the arms that tables add to the strategies."""

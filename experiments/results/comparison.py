@@ -1,0 +1,232 @@
+"""Strategies compared within a condition, paired by seed.
+
+The trials of a seed share split, initial labels and initial weights whatever their strategy, so differences are taken
+seed by seed: what a seed does to all strategies alike cancels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from experiments.results.statistics import (
+    LEVEL,
+    CellKey,
+    Condition,
+    Estimate,
+    cell_key,
+    check_seeds,
+    estimate,
+    sorted_conditions,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SeedScores = Mapping[int, float]
+"""Seed -> value of one cell."""
+Scores = Mapping[Condition, Mapping[str, SeedScores]]
+"""Condition -> strategy -> seed -> value; what is not finished is not there."""
+
+MOST_EXACT_PAIRS = 20
+"""Pairs whose 2^n signs are all gone through."""
+Outcome = Literal["win", "tie", "loss"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A strategy against a reference in one condition, over the seeds that both have."""
+
+    condition: Condition
+    strategy: str
+    reference: str
+    difference: Estimate
+    """Strategy minus reference, seed by seed; `num_planned` counts the seeds that either has."""
+    p_t: float
+    """Two-sided paired t-test; NaN with fewer than two pairs."""
+    p_sign_flip: float
+    """Two-sided exact sign-flip test; NaN without a pair."""
+    p_t_holm: float
+    """`p_t`, adjusted by Holm over all strategies compared with the reference in this condition."""
+    p_sign_flip_holm: float
+
+    @property
+    def outcome(self) -> Outcome:
+        """win or loss where the interval of the difference leaves out 0, else tie."""
+        if self.difference.mean > self.difference.half_width:
+            return "win"
+        return "loss" if self.difference.mean < -self.difference.half_width else "tie"
+
+
+def collect_scores(trials: pd.DataFrame, metric: str) -> dict[Condition, dict[str, dict[int, float]]]:
+    """The values of `metric` of finished trials by condition, strategy and seed.
+
+    Raises ValueError where a trial is listed twice.
+    """
+    check_seeds(trials)
+    planned = [cell_key(key) for key, _ in trials.groupby(list(CellKey._fields), sort=False)]
+    scores: dict[Condition, dict[str, dict[int, float]]] = {each: {} for each in sorted_conditions(planned)}
+    for key in planned:
+        scores[key.condition][key.strategy] = {}
+    finished = trials[trials["status"] == "finished"].dropna(subset=[metric])
+    for group, rows in finished.groupby(list(CellKey._fields), sort=False):
+        key = cell_key(group)
+        pairs = zip(rows["seed"].tolist(), rows[metric].tolist(), strict=True)
+        scores[key.condition][key.strategy] = {int(seed): float(value) for seed, value in pairs}
+    return scores
+
+
+def compare(scores: Scores, reference: str) -> list[Comparison]:
+    """Every other strategy against `reference`, in each condition that has it."""
+    return [
+        comparison
+        for condition, by_strategy in scores.items()
+        if reference in by_strategy
+        for comparison in _compare_in(condition, by_strategy, reference)
+    ]
+
+
+def compare_with_best(scores: Scores) -> list[Comparison]:
+    """In each condition, every strategy against the one with the highest mean (`best_strategy`).
+
+    Testing against the best of several after having looked is no fair test of any one pair; it serves to mark what
+    cannot be told from the best.
+    """
+    comparisons = []
+    for condition, by_strategy in scores.items():
+        best = best_strategy(by_strategy)
+        if best is not None:
+            comparisons += _compare_in(condition, by_strategy, best)
+    return comparisons
+
+
+def compare_with_best_rival(scores: Scores) -> list[Comparison]:
+    """In each condition, every strategy against the best of the others: the best itself against the second.
+
+    Each is one comparison with a rival of its own; Holm adjusts over all of a condition.
+    """
+    comparisons = []
+    for condition, by_strategy in scores.items():
+        pairs = [
+            (name, best_strategy({other: by_strategy[other] for other in by_strategy if other != name}))
+            for name in by_strategy
+        ]
+        comparisons += _compare_pairs(condition, by_strategy, [(name, rival) for name, rival in pairs if rival])
+    return comparisons
+
+
+def best_strategy(by_strategy: Mapping[str, SeedScores]) -> str | None:
+    """The strategy with the highest mean among those that have every seed that any has; None where none has."""
+    seeds = {seed for values in by_strategy.values() for seed in values}
+    means = {name: estimate(values.values()).mean for name, values in by_strategy.items() if values.keys() == seeds}
+    return max(means, key=means.__getitem__) if seeds and means else None
+
+
+def not_separable(comparisons: Sequence[Comparison], *, alpha: float = 1 - LEVEL) -> set[CellKey]:
+    """The cells whose difference from the reference is not shown at `alpha` by the t-test adjusted by Holm."""
+    return {
+        CellKey(*each.condition, each.strategy)
+        for each in comparisons
+        if math.isnan(each.p_t_holm) or each.p_t_holm > alpha
+    }
+
+
+def paired_t_p(differences: Sequence[float]) -> float:
+    """Two-sided p of the paired t-test that the mean difference is 0; NaN with fewer than two pairs.
+
+    Differences that are all equal have no spread: p is 1 where they are 0, else 0.
+    """
+    from scipy.special import stdtr
+
+    value = estimate(differences)
+    if value.num_seeds < 2:
+        return math.nan
+    if value.sd == 0:
+        return 1.0 if value.mean == 0 else 0.0
+    t = abs(value.mean) / (value.sd / math.sqrt(value.num_seeds))
+    return float(2 * stdtr(value.num_seeds - 1, -t))
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Two-sided p of the exact sign-flip test: the share of all 2^n signs whose sum is as far from 0 as the data's.
+
+    Assumes only that each difference is as likely with either sign. NaN without a pair. Raises ValueError for more
+    than `MOST_EXACT_PAIRS` pairs.
+    """
+    import numpy as np
+
+    if len(differences) > MOST_EXACT_PAIRS:
+        raise ValueError(f"{len(differences)} pairs: the exact sign-flip test takes at most {MOST_EXACT_PAIRS}")
+    if not differences:
+        return math.nan
+    sums = np.zeros(1)
+    for difference in differences:
+        sums = np.concatenate([sums + difference, sums - difference])
+    observed = abs(math.fsum(differences))
+    slack = 1e-12 * math.fsum(map(abs, differences))  # sums of the same numbers in another order are the same sum
+    return float(np.mean(np.abs(sums) >= observed - slack))
+
+
+def smallest_sign_flip_p(num_pairs: int) -> float:
+    """The least p that the two-sided sign-flip test can give with so many pairs: 5 pairs cannot go below 0.0625."""
+    return min(1.0, 2.0 ** (1 - num_pairs))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment: with p <= alpha taken for a finding, a false one comes with probability <= alpha.
+
+    NaN stays NaN and does not count as a test.
+    """
+    order = sorted((position for position, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    adjusted = [math.nan] * len(p_values)
+    highest = 0.0
+    for rank, position in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[position]))
+        adjusted[position] = highest
+    return adjusted
+
+
+def count_outcomes(comparisons: Sequence[Comparison]) -> dict[str, dict[Outcome, int]]:
+    """Strategy -> how often it wins, ties and loses against the reference, over conditions with two pairs or more."""
+    counts: dict[str, dict[Outcome, int]] = {}
+    for each in comparisons:
+        if each.difference.num_seeds >= 2:
+            counts.setdefault(each.strategy, {"win": 0, "tie": 0, "loss": 0})[each.outcome] += 1
+    return counts
+
+
+def _compare_in(condition: Condition, by_strategy: Mapping[str, SeedScores], reference: str) -> list[Comparison]:
+    """All other strategies against one."""
+    return _compare_pairs(condition, by_strategy, [(name, reference) for name in by_strategy if name != reference])
+
+
+def _compare_pairs(
+    condition: Condition, by_strategy: Mapping[str, SeedScores], pairs: Sequence[tuple[str, str]]
+) -> list[Comparison]:
+    """The first of each pair against the second, over the seeds that both have."""
+    differences = [
+        [
+            by_strategy[name][seed] - by_strategy[reference][seed]
+            for seed in sorted(by_strategy[name].keys() & by_strategy[reference].keys())
+        ]
+        for name, reference in pairs
+    ]
+    p_t, p_sign_flip = [paired_t_p(each) for each in differences], [sign_flip_p(each) for each in differences]
+    p_t_holm, p_sign_flip_holm = holm(p_t), holm(p_sign_flip)
+    return [
+        Comparison(
+            condition=condition,
+            strategy=name,
+            reference=reference,
+            difference=estimate(
+                differences[position], num_planned=len(by_strategy[name].keys() | by_strategy[reference].keys())
+            ),
+            p_t=p_t[position],
+            p_sign_flip=p_sign_flip[position],
+            p_t_holm=p_t_holm[position],
+            p_sign_flip_holm=p_sign_flip_holm[position],
+        )
+        for position, (name, reference) in enumerate(pairs)
+    ]

@@ -1,0 +1,158 @@
+"""The trials of run folders, read from their ledgers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from experiments.results.statistics import CellKey, Condition
+from orchestrator.launch import last_launch, launched_commands
+from orchestrator.ledger.ledger import Ledger, TrajectoryState
+from orchestrator.ledger.output import OutputFolder
+from orchestrator.ledger.records import RoundRecord
+from orchestrator.plan import PlannedTrial
+from orchestrator.settings.trial import make_trial
+from strategies.registry import STRATEGIES
+
+MOST_NAMED = 5
+"""Conflicting trials that are named one by one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundTrials:
+    """What records say of the trials that somebody ran."""
+
+    planned: list[PlannedTrial]
+    """Each trial once, or once for each row of a table that it is known to have been run for."""
+    lines: list[str]
+    """What does not agree, or is not known."""
+    by_command: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    """Command (table7) -> fingerprint and row of the trials that it was last asked to run."""
+
+
+def trials_of_ledgers(folders: Sequence[Path]) -> FoundTrials:
+    """The trials that the ledgers of run folders hold.
+
+    A trial (by fingerprint) that several folders have is taken from the one with most rounds. Where their common rounds
+    differ, the first folder's is taken and a line names it. Trials that never began are in no ledger. Raises ValueError
+    for a folder without a ledger, for one without a trial, and for a state file that cannot be read.
+    """
+    chosen: dict[str, tuple[Path, PlannedTrial]] = {}
+    conflicts = []
+    for folder in folders:
+        for planned in _trials_of(folder):
+            first, known = chosen.setdefault(planned.fingerprint, (folder, planned))
+            if known is planned:
+                continue
+            differing = _first_difference(known.records, planned.records)
+            if differing is not None:
+                conflicts.append(
+                    f"{planned.trial.label}: round {differing} in {folder} has other numbers than in {first}; "
+                    f"{first}'s count"
+                )
+            elif len(planned.records) > len(known.records):
+                chosen[planned.fingerprint] = (folder, planned)
+    more = len(conflicts) - MOST_NAMED
+    lines = conflicts[:MOST_NAMED] + ([f"and {more} more trials whose records differ"] if more > 0 else [])
+    by_command: dict[str, frozenset[tuple[str, str]]] = {}
+    for folder in folders:
+        try:
+            launched = _launched(folder)
+        except ValueError as error:
+            lines.append(f"{error}; its tables and the names of their rows are guessed from the settings")
+            continue
+        for command, trials in launched.items():
+            by_command[command] = by_command.get(command, frozenset()) | trials
+    rows: dict[str, set[str]] = {}
+    for fingerprint, row in (trial for command in by_command.values() for trial in command):
+        rows.setdefault(fingerprint, set()).add(row)
+    by_row = [replace(each, arm=row) for _, each in chosen.values() for row in rows.get(each.fingerprint, ("",))]
+    return FoundTrials(planned=in_order(by_row), lines=lines, by_command=by_command)
+
+
+def _launched(folder: Path) -> dict[str, frozenset[tuple[str, str]]]:
+    """Fingerprint and row of what each command was last asked to run in a folder, as far as it was kept."""
+    output = OutputFolder(path=folder, grid_id=None)
+    launched = {}
+    for command in launched_commands(output):
+        launch = last_launch(output, command)
+        assert launch is not None, "a launch file went away"
+        launched[command] = frozenset((trial.fingerprint, row) for trial in launch.trials for row in trial.rows)
+    return launched
+
+
+def in_order(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+    """By data set, ratios, strategy (as the registry has them), row and seed: equal trials give equal reports."""
+    places = {name: place for place, name in enumerate(STRATEGIES)}
+
+    def key(each: PlannedTrial) -> tuple[str, float, float, int, str, str, int, str]:
+        trial = each.trial
+        place = places.get(trial.strategy, len(places))
+        condition = (trial.dataset, float(trial.mismatch_ratio), float(trial.ood_ratio))
+        return (*condition, place, trial.strategy, each.row, trial.seed, each.fingerprint)
+
+    return sorted(planned, key=key)
+
+
+def with_missing_seeds(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+    """The trials, and one without rounds for each seed that only other rows of a condition have: those are what a
+    reader would miss. `planned` have the names of their rows."""
+    seeds: dict[Condition, set[int]] = {}
+    cells: dict[CellKey, dict[int, PlannedTrial]] = {}
+    for each in planned:
+        key = cell_of(each)
+        seeds.setdefault(key.condition, set()).add(each.trial.seed)
+        cells.setdefault(key, {})[each.trial.seed] = each
+    return [
+        by_seed.get(seed) or _missing(next(iter(by_seed.values())), seed)
+        for key, by_seed in cells.items()
+        for seed in sorted(seeds[key.condition])
+    ]
+
+
+def cell_of(planned: PlannedTrial) -> CellKey:
+    """Where a trial stands in tables."""
+    trial = planned.trial
+    return CellKey(trial.dataset, float(trial.mismatch_ratio), float(trial.ood_ratio), planned.row)
+
+
+def _missing(some: PlannedTrial, seed: int) -> PlannedTrial:
+    trial = some.trial.model_copy(update={"seed": seed})
+    return replace(some, trial=trial, fingerprint=f"not begun: {some.row}, {trial.label}", records=(), error=None)
+
+
+def _trials_of(folder: Path) -> list[PlannedTrial]:
+    ledger = Ledger(folder / "ledger")
+    if not ledger.folder.is_dir():
+        raise ValueError(f"{folder} has no ledger; give the output folder of a grid (--output-dir of its command)")
+    planned = [_as_planned(folder, state) for state in ledger.states()]
+    if not planned:
+        raise ValueError(f"{folder} has no trial in its ledger yet")
+    return planned
+
+
+def _as_planned(folder: Path, state: TrajectoryState) -> PlannedTrial:
+    try:
+        trial = make_trial(**state.trial)
+    except ValueError as error:
+        raise ValueError(
+            f"{folder / 'ledger' / state.fingerprint}.json: its settings are not this version's ({error})"
+        ) from None
+    # A trial that was given more rounds later keeps the settings of its first.
+    rounds = max(trial.rounds, len(state.records))
+    return PlannedTrial(
+        trial=trial.model_copy(update={"rounds": rounds}),
+        fingerprint=state.fingerprint,
+        data_fingerprint="",
+        records=state.records,
+        error=state.error,
+    )
+
+
+def _first_difference(first: Sequence[RoundRecord], second: Sequence[RoundRecord]) -> int | None:
+    """The first common round whose numbers differ."""
+    for one, other in zip(first, second, strict=False):
+        if one.numbers() != other.numbers():
+            return one.round
+    return None

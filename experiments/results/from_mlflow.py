@@ -1,0 +1,157 @@
+"""The trials of an experiment, read from an MLflow tracking server alone: tags, params and metrics, no file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from experiments.results.from_ledgers import FoundTrials, in_order
+from orchestrator.ledger.records import RoundRecord
+from orchestrator.plan import PlannedTrial
+from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.tracking.mirror import SETTINGS
+from orchestrator.tracking.uri import NotReachable, check_reachable, masked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PAGE = 1000
+"""Runs a request."""
+NUM_REQUESTS = 8
+"""Metric histories asked for at a time."""
+PHASES = ("query", "train", "evaluate")
+METRICS = ("accuracy", "precision", "num_id", "num_ood", "logit_scale", *(f"seconds/{phase}" for phase in PHASES))
+
+
+def trials_of_experiment(uri: str, experiment: str) -> FoundTrials:
+    """The trials that an experiment holds.
+
+    Of several runs of one trial (by fingerprint) and row the one with most rounds counts. Queries, machines and
+    versions are not read: the server's metrics do not have them. Raises ValueError for a server that does not answer,
+    an experiment that is not there or has no trial, and for a run whose settings are not this version's.
+    """
+    client = _connect(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        known = ", ".join(sorted(each.name for each in client.search_experiments())) or "none"
+        raise ValueError(f"no experiment '{experiment}' at {masked(uri)}; there are: {known}")
+    runs = [run for run in _runs(client, found.experiment_id) if "fingerprint" in run.data.tags]
+    if not runs:
+        raise ValueError(f"experiment '{experiment}' at {masked(uri)} has no trial yet")
+    chosen: dict[tuple[str, str], PlannedTrial] = {}
+    by_command: dict[str, set[tuple[str, str]]] = {}
+    with ThreadPoolExecutor(NUM_REQUESTS) as pool:
+        for run, planned in zip(runs, pool.map(lambda run: _as_planned(client, run), runs), strict=True):
+            key = (planned.fingerprint, planned.row)
+            if len(planned.records) > len(chosen.setdefault(key, planned).records):
+                chosen[key] = planned
+            if "table" in run.data.tags:
+                by_command.setdefault(run.data.tags["table"], set()).add(key)
+    line = f"Read from MLflow, experiment {experiment}; machines and versions are not among its metrics."
+    return FoundTrials(
+        planned=in_order(list(chosen.values())),
+        lines=[line],
+        by_command={command: frozenset(trials) for command, trials in by_command.items()},
+    )
+
+
+def _connect(uri: str) -> MlflowClient:
+    import logging
+
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        check_reachable(uri)
+    except NotReachable as error:
+        raise ValueError(f"MLflow at {masked(uri)}: {error}") from None
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    """All runs of an experiment, page by page."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _as_planned(client: MlflowClient, run: Run) -> PlannedTrial:
+    tags = run.data.tags
+    return PlannedTrial(
+        trial=_trial(run),
+        fingerprint=tags["fingerprint"],
+        data_fingerprint="",
+        records=tuple(_records(client, run)),
+        error=tags.get("error"),
+        arm=tags.get("arm", ""),
+    )
+
+
+def _trial(run: Run) -> TrialConfig:
+    """The trial of a run, from its params (dotted names, values as JSON) and, of what may change later, its tags."""
+    settings: dict[str, Any] = {"rounds": int(run.data.tags["rounds"])} if "rounds" in run.data.tags else {}
+    for name, text in run.data.params.items():
+        *path, last = name.split(".")
+        section = settings
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = _value(text)
+    try:
+        return make_trial(**_known(settings, TrialConfig.model_fields))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"MLflow run {run.info.run_id}: its settings are not this version's ({error})") from None
+
+
+def _known(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Params that are settings: others may have been added by hand."""
+    return {name: value for name, value in settings.items() if name in fields}
+
+
+def _value(text: str) -> Any:
+    """What a param's text stands for (`orchestrator.tracking.content.as_text`): JSON, or else a text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _records(client: MlflowClient, run: Run) -> Iterator[RoundRecord]:
+    """The rounds, as far as metrics know them; a round without accuracy is none."""
+    histories = {
+        name: {metric.step: metric for metric in client.get_metric_history(run.info.run_id, name)}
+        for name in METRICS
+        if name in run.data.metrics
+    }
+
+    def value(name: str, step: int) -> float | None:
+        metric = histories.get(name, {}).get(step)
+        return None if metric is None else float(metric.value)
+
+    for step, metric in sorted(histories.get("accuracy", {}).items()):
+        scale = value("logit_scale", step)
+        yield RoundRecord(
+            round=step,
+            accuracy=float(metric.value),
+            precision=value("precision", step),
+            num_id=int(value("num_id", step) or 0),
+            num_ood=int(value("num_ood", step) or 0),
+            queried_idx=[],
+            diagnostics={} if scale is None else {"logit_scale": scale},
+            pool_checksum="",
+            seconds={phase: value(f"seconds/{phase}", step) or 0.0 for phase in PHASES},
+            peak_memory_mib=0,
+            environment={},
+            time_ms=int(metric.timestamp),
+        )

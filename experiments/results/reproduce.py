@@ -1,0 +1,115 @@
+"""The command line that runs one trial again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from experiments.commands.flags import PRESETS
+from models.classifier.recipes import RECIPES
+from orchestrator.settings.grid import GridConfig, Nested, load_preset, merge, parse_overrides, read_yaml
+from orchestrator.settings.trial import TrialConfig, flat
+
+AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")
+FLAGS = {"rounds": "--rounds", "budget": "--budget", "data_root": "--data-root", "on_bad_image": "--on-bad-image"}
+"""Settings that trial.py has a flag for; the others go through --set."""
+
+
+def trial_command(trial: TrialConfig) -> str:
+    """The `python experiments/trial.py ...` that runs `trial` in this process, as a shell reads it.
+
+    Names the axes, the preset that is nearest, and every setting that differs from it and that the trial reads: the
+    trial of that line has the same fingerprint. Raises ValueError for a trial that no preset can be turned into.
+    """
+    axes = [word for name in AXES for word in (f"--{name.replace('_', '-')}", str(getattr(trial, name)))]
+    words = _setting_words(trial.dataset, json.dumps(_wanted(trial), sort_keys=True))
+    return shlex.join(["python", "experiments/trial.py", *axes, *words])
+
+
+def _wanted(trial: TrialConfig) -> Nested:
+    """The settings of a trial beside its axes: what its numbers depend on, and what trial.py has a flag for."""
+    read = {path: value for path, value in trial.settings_read().items() if path not in AXES}
+    return read | trial.model_dump(mode="json", include=set(FLAGS))
+
+
+@lru_cache(maxsize=256)
+def _setting_words(dataset: str, settings_text: str) -> tuple[str, ...]:
+    """--preset and what differs from it, in as few words as can be. Kept: a grid's trials differ in little but axes."""
+    candidates = []
+    for words in _candidates(dataset, json.loads(settings_text)):
+        if len(words) == 2:  # nothing differs
+            return words
+        candidates.append(words)
+    if not candidates:
+        raise ValueError(f"no preset can be turned into these settings: {settings_text}")
+    return min(candidates, key=len)
+
+
+def _candidates(dataset: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The words that lead to `settings`, from each preset with its own recipe, each recipe by name, and none.
+
+    Presets made for the data set come first.
+    """
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    for preset in sorted(names, key=lambda name: dataset not in load_preset(PRESETS, name, {}, {}).datasets):
+        grid = _narrowed(dataset, preset)
+        for recipe in (None, *RECIPES, "null"):  # null: no recipe, so that steps and passes can both be given
+            start = [] if recipe is None else [f"recipe.name={recipe}"]
+            base = _settings(grid, parse_overrides(start))
+            if base is None:
+                continue
+            flags, assignments = _differences(base, settings)
+            reached = _settings(grid, merge(parse_overrides([*start, *assignments]), flags))
+            if reached is None or any(_differences(reached, settings)):
+                continue
+            sets = [word for assignment in (*start, *assignments) for word in ("--set", assignment)]
+            given = [word for name, value in flags.items() for word in (FLAGS[name], str(value))]
+            yield ("--preset", preset, *given, *sets)
+
+
+@lru_cache(maxsize=64)
+def _narrowed(dataset: str, preset: str) -> GridConfig:
+    """A preset with a single trial; its ratios, strategy and seed are not looked at."""
+    axes = {
+        "datasets": (dataset,), "mismatch_ratios": (0.5,), "ood_ratios": (0.5,), "strategies": ("random",),
+        "seeds": (0,),
+    }  # fmt: skip
+    return load_preset(PRESETS, preset, axes, {})
+
+
+def _settings(grid: GridConfig, overrides: Nested) -> Nested | None:
+    """The settings that trial.py makes of a preset and what is changed of it; None where it refuses them."""
+    try:
+        (trial,) = grid.trials(overrides)
+    except ValueError:
+        return None
+    return flat(trial.model_dump(mode="json", exclude=set(AXES)))
+
+
+def _differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What has to be set for `base` to become `wanted`: by flag, and by --set."""
+    flags: dict[str, Any] = {}
+    assignments = []
+    for path, value in wanted.items():
+        if base[path] == value:
+            continue
+        if path in FLAGS and value is not None:
+            flags[path] = value
+        else:
+            assignments.append(f"{path}={_yaml(value)}")
+    return flags, assignments
+
+
+def _yaml(value: Any) -> str:
+    """A value as --set reads it back: texts bare where YAML takes them for texts."""
+    if isinstance(value, str):
+        try:
+            bare = read_yaml(f"value: {value}", origin="")["value"]
+        except ValueError:
+            bare = None
+        if bare == value:
+            return value
+    return json.dumps(value)

@@ -1,0 +1,177 @@
+"""Our values next to the paper's: differences, agreement of the order of strategies, and where the order differs.
+
+The paper's AUBC divides by n; it stands beside `aubc_paper` and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from experiments.results.comparison import collect_scores, paired_t_p
+from experiments.results.paper import PaperValues
+from experiments.results.statistics import (
+    CellKey,
+    Condition,
+    Estimate,
+    estimate,
+    estimate_cells,
+    sorted_conditions,
+    unique,
+)
+from experiments.tables.formats import DIGITS, format_condition, format_estimate, format_p, percent
+from experiments.tables.table import Cell, Row, Section, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRIC_NAMES = {"aubc_paper": "AUBC divided by n", "last_accuracy": "last accuracy"}
+"""Metrics that the paper has, and what they are called."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swap:
+    """Two strategies that we find in another order than the paper, in one condition."""
+
+    condition: Condition
+    above: str
+    """The better of the two in the paper."""
+    below: str
+    paper: float
+    """Paper's `above` minus `below`, above 0."""
+    ours: float
+    """Our mean difference of the same, paired by seed where possible, below 0."""
+    p_t: float
+    """Of our difference, by the paired t-test, not adjusted; NaN with fewer than two common seeds."""
+
+
+def paper_section(trials: pd.DataFrame, paper: PaperValues) -> Section | None:
+    """Tables next to the paper's, the rank agreement, and the list of swaps; None without a common cell.
+
+    Raises ValueError for a metric that the paper does not have by that rule.
+    """
+    tables: list[Table] = []
+    for metric, values in paper.items():
+        if metric not in METRIC_NAMES:
+            raise ValueError(f"the paper has no {metric}; it has {' and '.join(METRIC_NAMES)}")
+        ours = estimate_cells(trials, metric)
+        common = sorted_conditions(key for key in ours if any(each.condition == key.condition for each in values))
+        if not common:
+            continue
+        name = METRIC_NAMES[metric]
+        for dataset in unique(condition.dataset for condition in common):
+            conditions = [each for each in common if each.dataset == dataset]
+            tables.append(_beside_table(f"{dataset}: {name}, ours next to the paper's", conditions, ours, values))
+        tables.append(_agreement_table(f"Agreement with the paper's order, by {name}", common, ours, values))
+        swaps = find_swaps(trials, metric, values)
+        if swaps:
+            tables.append(_swap_table(f"Pairs in another order than in the paper, by {name}", swaps))
+    if not tables:
+        return None
+    lines = (
+        "The paper's AUBC is divided by n and stands beside ours by the same rule only. Its figures are of its full "
+        "recipe; with another recipe (see the departures) the differences are no test of it. The paper's CORESET comes "
+        "from code that returns near-random images, ours does not.",
+        "Pairs in another order: our difference is the mean over common seeds, p by the paired t-test, not adjusted.",
+    )
+    return Section(title="Next to the paper", lines=lines, tables=tuple(tables))
+
+
+def spearman(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Spearman's rank correlation; NaN with fewer than three strategies, or where one side ties them all."""
+    if len(ours) < 3 or len(set(ours)) == 1 or len(set(theirs)) == 1:
+        return math.nan
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(ours, theirs).statistic)
+
+
+def find_swaps(trials: pd.DataFrame, metric: str, paper: Mapping[CellKey, float]) -> list[Swap]:
+    """Every pair of strategies whose order differs from the paper's; the largest difference in the paper first.
+
+    Pairs that tie on either side are no swap. Differences are over the seeds that both have finished.
+    """
+    swaps = []
+    for condition, by_strategy in collect_scores(trials, metric).items():
+        known = [name for name in by_strategy if CellKey(*condition, name) in paper and by_strategy[name]]
+        for pair in combinations(known, 2):
+            gap = paper[CellKey(*condition, pair[0])] - paper[CellKey(*condition, pair[1])]
+            above, below = pair if gap > 0 else pair[::-1]
+            seeds = sorted(by_strategy[above].keys() & by_strategy[below].keys())
+            differences = [by_strategy[above][seed] - by_strategy[below][seed] for seed in seeds]
+            ours = estimate(differences).mean
+            if gap and ours < 0:
+                swaps.append(
+                    Swap(
+                        condition=condition,
+                        above=above,
+                        below=below,
+                        paper=abs(gap),
+                        ours=ours,
+                        p_t=paired_t_p(differences),
+                    )
+                )
+    return sorted(swaps, key=lambda swap: -swap.paper)
+
+
+def _beside_table(
+    title: str, conditions: Sequence[Condition], ours: Mapping[CellKey, Estimate], paper: Mapping[CellKey, float]
+) -> Table:
+    strategies = unique(key.strategy for key in ours if key.condition in conditions)
+    rows = []
+    for strategy in strategies:
+        keys = [CellKey(*condition, strategy) for condition in conditions]
+        cells = tuple(Cell(text=_beside_text(ours.get(key), paper.get(key)), key=key) for key in keys)
+        rows.append(Row(label=strategy, cells=cells))
+    columns = tuple(map(format_condition, conditions))
+    return Table(title=title, corner="mismatch / OOD", columns=columns, rows=tuple(rows))
+
+
+def _beside_text(ours: Estimate | None, paper: float | None) -> str:
+    if paper is None:
+        return f"{format_estimate(ours)} (not in the paper)"
+    if ours is None or not ours.num_seeds:
+        return f"{format_estimate(ours)}; paper {percent(paper)}"
+    return f"{format_estimate(ours)}; paper {percent(paper)}, {100 * (ours.mean - paper):+.{DIGITS}f}"
+
+
+def _agreement_table(
+    title: str, conditions: Sequence[Condition], ours: Mapping[CellKey, Estimate], paper: Mapping[CellKey, float]
+) -> Table:
+    """One row a condition: Spearman's correlation of the strategies' order, and over how many of them."""
+    rows = []
+    for condition in conditions:
+        keys = [key for key, value in ours.items() if key.condition == condition and key in paper and value.num_seeds]
+        rho = spearman([ours[key].mean for key in keys], [paper[key] for key in keys])
+        best = max(keys, key=lambda key: ours[key].mean).strategy if keys else "-"
+        in_paper = [key for key in paper if key.condition == condition]
+        texts = (
+            "-" if math.isnan(rho) else f"{rho:+.2f}",
+            f"{len(keys)} of {len(in_paper)}",
+            best,
+            max(in_paper, key=lambda key: paper[key]).strategy,
+        )
+        label = f"{condition.dataset} {format_condition(condition)}"
+        rows.append(Row(label=label, cells=tuple(Cell(text=text) for text in texts)))
+    columns = ("Spearman", "strategies", "our best", "the paper's best")
+    return Table(title=title, corner="condition", columns=columns, rows=tuple(rows))
+
+
+def _swap_table(title: str, swaps: Sequence[Swap]) -> Table:
+    rows = [
+        Row(
+            label=f"{swap.condition.dataset} {format_condition(swap.condition)}",
+            cells=(
+                Cell(text=f"{swap.above} above {swap.below}"),
+                Cell(text=f"+{percent(swap.paper)}"),
+                Cell(text=percent(swap.ours)),
+                Cell(text=format_p(swap.p_t)),
+            ),
+        )
+        for swap in swaps
+    ]
+    columns = ("in the paper", "the paper's difference", "ours", "p")
+    return Table(title=title, corner="condition", columns=columns, rows=tuple(rows))

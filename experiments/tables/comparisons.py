@@ -1,0 +1,228 @@
+"""What the comparisons of strategies say, as tables: paired differences, ranks and other summaries over conditions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.results.comparison import (
+    Comparison,
+    Outcome,
+    Scores,
+    collect_scores,
+    compare,
+    compare_with_best_rival,
+    count_outcomes,
+)
+from experiments.results.overall import (
+    Interval,
+    interquartile_mean,
+    penalty_matrix,
+    probability_of_improvement,
+    whole_conditions,
+)
+from experiments.results.ranks import Ranking, rank_strategies
+from experiments.results.statistics import CellKey, Condition, unique
+from experiments.tables.formats import format_condition, format_difference, format_p, percent
+from experiments.tables.table import Cell, Row, Table
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+BASELINE = "random"
+BOOTSTRAP_SEED = 0
+NUM_RESAMPLES = 2000
+
+RANDOM_TITLE = "difference to random"
+RIVAL_TITLE = "difference to the best rival"
+
+
+def compared_strategies(trials: pd.DataFrame) -> list[str]:
+    """The strategies that are compared: those of conditions with OOD images that have a rival there.
+
+    Reference runs without OOD images (ID-only, full data, zero-shot) are no rivals.
+    """
+    rows = trials[trials["ood_ratio"] > 0]
+    rivals = rows.groupby(list(Condition._fields))["strategy"].transform("nunique")
+    return unique(rows.loc[rivals > 1, "strategy"])
+
+
+def difference_tables(scores: Scores) -> list[Table]:
+    """For each data set: AUBC minus that of `random`, and minus that of the best rival, with p-values."""
+    tables = []
+    for dataset in unique(condition.dataset for condition in scores):
+        part = {condition: scores[condition] for condition in scores if condition.dataset == dataset}
+        if any(BASELINE in by_strategy for by_strategy in part.values()):
+            tables.append(_difference_table(f"{dataset}: {RANDOM_TITLE}", part, compare(part, BASELINE), _beside_p))
+        tables.append(
+            _difference_table(f"{dataset}: {RIVAL_TITLE}", part, compare_with_best_rival(part), _beside_rival)
+        )
+    return [table for table in tables if table.rows]
+
+
+def comparisons_frame(scores: Scores) -> pd.DataFrame:
+    """One row a comparison (`compare` with random, `compare_with_best_rival`); differences of shares in [-1, 1].
+
+    Columns: dataset, mismatch_ratio, ood_ratio, strategy, against (random or best_rival), reference, num_pairs, mean,
+    sd, interval_low, interval_high, p_t, p_t_holm, p_sign_flip, p_sign_flip_holm, outcome. NaN where unknown.
+    """
+    import pandas as pd
+
+    rows = []
+    for against, comparisons in (
+        ("random", compare(scores, BASELINE)),
+        ("best_rival", compare_with_best_rival(scores)),
+    ):
+        for each in comparisons:
+            value = each.difference
+            rows.append(
+                {
+                    **each.condition._asdict(),
+                    "strategy": each.strategy,
+                    "against": against,
+                    "reference": each.reference,
+                    "num_pairs": value.num_seeds,
+                    "mean": value.mean,
+                    "sd": value.sd,
+                    "interval_low": value.mean - value.half_width,
+                    "interval_high": value.mean + value.half_width,
+                    "p_t": each.p_t,
+                    "p_t_holm": each.p_t_holm,
+                    "p_sign_flip": each.p_sign_flip,
+                    "p_sign_flip_holm": each.p_sign_flip_holm,
+                    "outcome": each.outcome if value.num_seeds >= 2 else "",
+                }
+            )
+    columns = [
+        *CellKey._fields, "against", "reference", "num_pairs", "mean", "sd", "interval_low", "interval_high", "p_t",
+        "p_t_holm", "p_sign_flip", "p_sign_flip_holm", "outcome",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overall:
+    """Strategies over all conditions that all of them finished."""
+
+    strategies: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    left_out: tuple[Condition, ...]
+    """Conditions in which a seed is missing."""
+    strategies_left_out: tuple[str, ...]
+    """Those that are not in every condition."""
+    ranking: Ranking
+    penalties_SS: NDArray[np.float64]
+    iqm: Mapping[str, Interval]
+    improvement: Mapping[str, Interval]
+    """Over `random`; empty without it."""
+    outcomes: Mapping[str, Mapping[Outcome, int]]
+    """Against `random`; empty without it."""
+
+
+def compare_overall(trials: pd.DataFrame, rounds: pd.DataFrame, strategies: Sequence[str]) -> Overall | None:
+    """All summaries over conditions, of the strategies that are planned in each of them.
+
+    None where there are no two of these, or no condition that they finished with the same seeds.
+    """
+    import numpy as np
+
+    given = strategies
+    scores = collect_scores(trials[trials["strategy"].isin(list(given)) & (trials["ood_ratio"] > 0)], "aubc")
+    strategies = [name for name in given if all(name in by_strategy for by_strategy in scores.values())]
+    conditions = whole_conditions(scores, strategies)
+    if len(strategies) < 2 or not conditions:
+        return None
+    whole = {condition: scores[condition] for condition in conditions}
+    rivals = [name for name in strategies if name != BASELINE] if BASELINE in strategies else []
+    keys = rounds[list(Condition._fields)].apply(tuple, axis=1)
+    finished = set(trials.loc[trials["status"] == "finished", "fingerprint"])
+    chosen = rounds[keys.isin(conditions) & rounds["fingerprint"].isin(finished)]
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    return Overall(
+        strategies=tuple(strategies),
+        conditions=tuple(conditions),
+        left_out=tuple(condition for condition in scores if condition not in whole),
+        strategies_left_out=tuple(name for name in given if name not in strategies),
+        ranking=rank_strategies(whole, strategies),
+        penalties_SS=penalty_matrix(chosen, strategies),
+        iqm={name: interquartile_mean(whole, name, rng=rng, num_resamples=NUM_RESAMPLES) for name in strategies},
+        improvement={
+            name: probability_of_improvement(whole, name, BASELINE, rng=rng, num_resamples=NUM_RESAMPLES)
+            for name in rivals
+        },
+        outcomes=count_outcomes(compare(whole, BASELINE)) if rivals else {},
+    )
+
+
+def overall_table(overall: Overall) -> Table:
+    """One row a strategy, best average rank first."""
+    columns = ["average rank", "IQM of AUBC", "mean penalty"]
+    if overall.improvement:
+        columns += ["P(better than random)", "win / tie / loss against random"]
+    penalties_S = overall.penalties_SS.sum(axis=0) / max(1, len(overall.strategies) - 1)
+    rows = []
+    for name, rank in overall.ranking.ranks.items():
+        cells = [
+            f"{rank:.2f}", _interval(overall.iqm[name]), f"{penalties_S[overall.strategies.index(name)]:.2f}",
+        ]  # fmt: skip
+        if overall.improvement:
+            counts = overall.outcomes.get(name)
+            cells.append(_interval(overall.improvement[name]) if name in overall.improvement else "-")
+            cells.append(f"{counts['win']} / {counts['tie']} / {counts['loss']}" if counts else "-")
+        rows.append(Row(label=name, cells=tuple(Cell(text=text) for text in cells)))
+    return Table(title="Summary", corner="strategy", columns=tuple(columns), rows=tuple(rows))
+
+
+def penalty_table(overall: Overall) -> Table:
+    """The penalty matrix: how often the row's strategy beats the column's, summed over conditions."""
+    rows = [
+        Row(
+            label=name,
+            cells=tuple(
+                Cell(text="-" if first == second else f"{overall.penalties_SS[first, second]:.2f}")
+                for second in range(len(overall.strategies))
+            ),
+        )
+        for first, name in enumerate(overall.strategies)
+    ]
+    return Table(title="Penalty matrix", corner="beats", columns=overall.strategies, rows=tuple(rows))
+
+
+def _difference_table(
+    title: str, scores: Scores, comparisons: Sequence[Comparison], text: Callable[[Comparison], str]
+) -> Table:
+    by_key = {CellKey(*each.condition, each.strategy): each for each in comparisons}
+    names = unique(name for by_strategy in scores.values() for name in by_strategy)
+    rows = [
+        Row(label=name, cells=tuple(_difference_cell(by_key.get(CellKey(*each, name)), text) for each in scores))
+        for name in names
+        if any(CellKey(*each, name) in by_key for each in scores)
+    ]
+    return Table(title=title, corner="mismatch / OOD", columns=tuple(map(format_condition, scores)), rows=tuple(rows))
+
+
+def _difference_cell(comparison: Comparison | None, text: Callable[[Comparison], str]) -> Cell:
+    if comparison is None:
+        return Cell(text="-")
+    return Cell(text=text(comparison), key=CellKey(*comparison.condition, comparison.strategy))
+
+
+def _beside_p(each: Comparison) -> str:
+    if each.difference.num_seeds < 2:
+        return format_difference(each.difference)
+    return f"{format_difference(each.difference)}; {format_p(each.p_t_holm)} / {format_p(each.p_sign_flip_holm)}"
+
+
+def _beside_rival(each: Comparison) -> str:
+    return f"{each.reference}: {_beside_p(each)}"
+
+
+def _interval(value: Interval) -> str:
+    """In percent; an interval without a width says nothing and is left out."""
+    if math.isclose(value.low, value.high):
+        return percent(value.value)
+    return f"{percent(value.value)} [{percent(value.low)}, {percent(value.high)}]"

@@ -1,0 +1,152 @@
+"""The honesty box: what the numbers of a report are, of how many seeds and on what machines, and what is missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from experiments.results.departures import departures
+from experiments.results.details import Details
+from experiments.results.seeds import what_seeds_can_show
+from experiments.results.statistics import CellKey, cell_key, check_seeds, estimate_cells
+from experiments.tables.formats import format_ratio, join
+from experiments.tables.table import DAGGER, Fact
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Environment = Mapping[str, Any]
+MOST_LISTED = 12
+"""Cells with missing seeds that are named one by one."""
+MOST_VERSIONS = 4
+OF_MACHINE = ("device", "threads", "gpus", "host", "node")
+"""Keys of a record's environment that say on which machine it was made, and with how much of it."""
+CODE = ("version", "commit", "source")
+"""Keys of a record's environment that say which code made it."""
+
+
+def result_facts(trials: pd.DataFrame, *, marks: str) -> list[Fact]:
+    """Unit, interval, marks, seeds, what is missing, which AUBC. `marks` says how best and second look."""
+    check_seeds(trials)
+    planned = sorted(set(trials.groupby(list(CellKey._fields)).size()))
+    facts = [
+        Fact(
+            name="Values",
+            text="percent; mean ± half the width of the 95 % t-interval over seeds"
+            + ("; ± ?: one seed, so the interval is not known" if _has_single_seeds(trials) else "")
+            + ". Columns: mismatch ratio / OOD ratio. 1 - OOD ratio: the precision that uniform draws have on average.",
+        ),
+        Fact(
+            name="Marks",
+            text=f"{marks} in each column, among strategies with all planned seeds; {DAGGER} AUBC not separable from "
+            "the best: paired t-test over the seeds, adjusted by Holm over the rivals of a column, p above 0.05.",
+        ),
+        Fact(
+            name="AUBC",
+            text="area under accuracy over the n rounds, divided by n - 1, so that a constant accuracy a gives a "
+            "(aubc). The paper divides by n (aubc_paper); its figures are compared with that only.",
+        ),
+        Fact(name="Seeds a cell", text=f"{' or '.join(map(str, planned)) or 'none'} planned."),
+        Fact(name="Trials", text=describe_progress(trials)),
+    ]
+    return facts
+
+
+def machine_facts(details: Details) -> list[Fact]:
+    """Hardware, software and code of the records."""
+    if not details:
+        return []
+    environments = [environment for each in details.values() for environment in each.environments]
+    if not environments:
+        return [Fact(name="Machines", text="not known: no record says where it was made.")]
+    return [
+        Fact(name="Hardware", text=_counted(details, _device)),
+        Fact(name="Software", text=_counted(details, _software)),
+        Fact(name="Code", text=_counted(details, _code)),
+    ]
+
+
+def seed_facts(trials: pd.DataFrame) -> list[Fact]:
+    """What the number of seeds can show."""
+    compared = trials[trials["ood_ratio"] > 0]
+    if compared.empty:
+        return []
+    num_seeds = int(compared.groupby(list(CellKey._fields))["seed"].nunique().max())
+    num_rivals = int(compared.groupby(list(CellKey._fields[:-1]))["strategy"].nunique().max()) - 1
+    lines = what_seeds_can_show(num_seeds, num_rivals=max(1, num_rivals))
+    return [Fact(name="What so many seeds can show", text=" ".join(lines))]
+
+
+def departure_facts(trials: pd.DataFrame, details: Details) -> list[Fact]:
+    """The settings that are not the paper's."""
+    if not details:
+        return []
+    compared = trials[trials["ood_ratio"] > 0]  # reference runs are what they are on purpose
+    settings = [
+        (str(row), details[key].settings)
+        for key, row in zip(compared["fingerprint"], compared["strategy"], strict=True)
+        if key in details and details[key].settings
+    ]
+    if not settings:
+        return [Fact(name="Departures from the paper", text="not known: the trials' settings are not at hand.")]
+    found = departures(settings)
+    text = "; ".join(found) if found else "none in the settings"
+    return [Fact(name="Departures from the paper", text=f"{text}.")]
+
+
+def describe_progress(trials: pd.DataFrame) -> str:
+    """How many trials are finished, and which are not and why."""
+    open_trials = trials[trials["status"] != "finished"]
+    finished = f"{len(trials) - len(open_trials)} of {len(trials)} finished"
+    if open_trials.empty:
+        return f"{finished}."
+    counts = open_trials["status"].value_counts().sort_index()
+    cells = [
+        f"{key.dataset} {format_ratio(key.mismatch_ratio)} / {format_ratio(key.ood_ratio)} {key.strategy} "
+        f"({join(f'seed {seed} {status}' for seed, status in zip(rows['seed'], rows['status'], strict=True))})"
+        for key, rows in ((cell_key(key), rows) for key, rows in open_trials.groupby(list(CellKey._fields), sort=False))
+    ]
+    more = f"; and {len(cells) - MOST_LISTED} more cells" if len(cells) > MOST_LISTED else ""
+    return (
+        f"{finished}; {join(f'{count} {status}' for status, count in counts.items())}: "
+        f"{'; '.join(cells[:MOST_LISTED])}{more}."
+    )
+
+
+def _has_single_seeds(trials: pd.DataFrame) -> bool:
+    return any(value.num_seeds == 1 for value in estimate_cells(trials, "aubc").values())
+
+
+def _device(environment: Environment) -> str:
+    gpus = environment.get("gpus")
+    share = f", {gpus:g} of a GPU" if gpus else ""
+    threads = environment.get("threads", "?")
+    return f"{environment.get('device', 'not recorded')} ({threads} thread{'s' * (threads != 1)}{share})"
+
+
+def _software(environment: Environment) -> str:
+    versions = [f"{name} {text}" for name, text in environment.items() if name not in (*OF_MACHINE, *CODE)]
+    return join(versions) or "not recorded"
+
+
+def _code(environment: Environment) -> str:
+    """This project's version, and in a checkout its commit."""
+    return join(f"{name} {environment[name]}" for name in CODE if name in environment) or "not recorded"
+
+
+def _counted(details: Details, describe: Callable[[Environment], str]) -> str:
+    """What trials ran on, the most frequent first, with the number of trials where it is not the same for all."""
+    of_trials = [set(map(describe, each.environments)) for each in details.values() if each.environments]
+    counts = Counter(text for texts in of_trials for text in texts)
+    if len(counts) == 1:
+        return f"{next(iter(counts))}."
+    shown = [f"{text}: {count} of {len(of_trials)} trials" for text, count in counts.most_common(MOST_VERSIONS)]
+    more = len(counts) - len(shown)
+    return "; ".join([*shown, *([f"and {more} more"] if more > 0 else [])]) + "."
+
+
+def box_columns(trials: pd.DataFrame, details: Details) -> dict[str, str]:
+    """The box as columns of a tidy CSV file, the same in every row: hardware, software, code and departures."""
+    facts = [*machine_facts(details), *departure_facts(trials, details)]
+    return {fact.name.lower().replace(" ", "_"): fact.text for fact in facts}

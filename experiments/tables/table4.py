@@ -1,0 +1,155 @@
+"""Table 4: AUBC of each strategy in each condition, with precision beside it; and cells of any table as a frame."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from experiments.results.comparison import collect_scores, compare_with_best, not_separable
+from experiments.results.paper import PaperValues
+from experiments.results.statistics import (
+    METRICS,
+    CellKey,
+    Condition,
+    Estimate,
+    estimate_cells,
+    rank_marks,
+    sorted_conditions,
+    unique,
+)
+from experiments.tables.facts import result_facts
+from experiments.tables.formats import DIGITS, format_condition, format_estimate, percent
+from experiments.tables.table import Cell, Row, Table, render_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AUBC_TITLE = "AUBC"
+PRECISION_TITLE = "mean precision of the queries"
+
+
+def table4_tables(trials: pd.DataFrame) -> list[Table]:
+    """Two tables a data set: AUBC, and the mean precision of the queries."""
+    aubc, precision = estimate_cells(trials, "aubc"), estimate_cells(trials, "mean_precision")
+    daggers = dagger_cells(trials, "aubc")
+    tables = []
+    for dataset in unique(key.dataset for key in aubc):
+        conditions = [each for each in sorted_conditions(aubc) if each.dataset == dataset]
+        strategies = unique(key.strategy for key in aubc if key.dataset == dataset)
+        tables.append(estimates_table(f"{dataset}: {AUBC_TITLE}", conditions, strategies, aubc, daggers=daggers))
+        share = Row(label="1 - OOD ratio", cells=tuple(Cell(text=percent(1 - each.ood_ratio)) for each in conditions))
+        tables.append(
+            estimates_table(f"{dataset}: {PRECISION_TITLE}", conditions, strategies, precision, last_row=share)
+        )
+    return tables
+
+
+def result_tables(trials: pd.DataFrame) -> list[Table]:
+    """Three tables a data set: AUBC, last accuracy, and the mean precision of the queries."""
+    estimates = {metric: estimate_cells(trials, metric) for metric in ("aubc", "last_accuracy", "mean_precision")}
+    titles = {"aubc": AUBC_TITLE, "last_accuracy": "last accuracy", "mean_precision": PRECISION_TITLE}
+    tables = []
+    for dataset in unique(key.dataset for key in estimates["aubc"]):
+        keys = [key for key in estimates["aubc"] if key.dataset == dataset]
+        for metric, title in titles.items():
+            daggers = dagger_cells(trials, metric) if metric == "aubc" else frozenset()
+            tables.append(
+                estimates_table(
+                    f"{dataset}: {title}",
+                    sorted_conditions(keys),
+                    unique(key.strategy for key in keys),
+                    estimates[metric],
+                    daggers=daggers,
+                )
+            )
+    return tables
+
+
+def estimates_table(
+    title: str,
+    conditions: Sequence[Condition],
+    strategies: Sequence[str],
+    estimates: Mapping[CellKey, Estimate],
+    *,
+    daggers: frozenset[CellKey] = frozenset(),
+    last_row: Row | None = None,
+) -> Table:
+    """A row a strategy, a column a condition: estimates with the best and the second of each column marked."""
+    marks = mark_cells(estimates)
+    rows = []
+    for strategy in strategies:
+        keys = [CellKey(*condition, strategy) for condition in conditions]
+        cells = [
+            Cell(text=format_estimate(estimates.get(key)), mark=marks.get(key, ""), key=key, dagger=key in daggers)
+            for key in keys
+        ]
+        rows.append(Row(label=strategy, cells=tuple(cells)))
+    return Table(
+        title=title,
+        corner="mismatch / OOD",
+        columns=tuple(map(format_condition, conditions)),
+        rows=(*rows, last_row) if last_row else tuple(rows),
+    )
+
+
+def dagger_cells(trials: pd.DataFrame, metric: str) -> frozenset[CellKey]:
+    """The cells with a value that is not the best of its condition and cannot be told from it.
+
+    By the paired t-test over seeds, adjusted by Holm over all rivals of the best. Reference runs without OOD images are
+    not compared.
+    """
+    scores = collect_scores(trials[trials["ood_ratio"] > 0], metric)
+    return frozenset(key for key in not_separable(compare_with_best(scores)) if scores[key.condition][key.strategy])
+
+
+def report_text(tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequence[str] = (), width: int = 120) -> str:
+    """The tables for a terminal of `width` characters, with what a reader must know; `notes` are added to it."""
+    parts = [render_text(table, width=width) for table in tables]
+    lines = [f"{fact.name}: {fact.text}" for fact in result_facts(trials, marks="* best, + second")] + list(notes)
+    footer = "\n".join(textwrap.fill(line, width, subsequent_indent="  ") for line in lines)
+    return "\n".join([*parts, footer]) + "\n"
+
+
+def cells_frame(trials: pd.DataFrame, paper: PaperValues | None = None) -> pd.DataFrame:
+    """One row a cell and metric, shares in [0, 1].
+
+    Columns: dataset, mismatch_ratio, ood_ratio, strategy, metric, num_seeds, num_planned, mean, sd, interval_low,
+    interval_high, mark (best, second or empty, as in the table), not_separable (`dagger_cells`), paper. NaN where
+    unknown.
+    """
+    import pandas as pd
+
+    paper = paper or {}
+    rows = []
+    for metric in METRICS:
+        estimates = estimate_cells(trials, metric)
+        marks, daggers = mark_cells(estimates), dagger_cells(trials, metric)
+        for key, value in estimates.items():
+            rows.append(
+                {
+                    **key._asdict(),
+                    "metric": metric,
+                    "num_seeds": value.num_seeds,
+                    "num_planned": value.num_planned,
+                    "mean": value.mean,
+                    "sd": value.sd,
+                    "interval_low": value.mean - value.half_width,
+                    "interval_high": value.mean + value.half_width,
+                    "mark": marks[key],
+                    "not_separable": key in daggers,
+                    "paper": paper.get(metric, {}).get(key, math.nan),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def mark_cells(estimates: Mapping[CellKey, Estimate]) -> dict[CellKey, str]:
+    """Best and second of each condition."""
+    marks = {}
+    for condition in sorted_conditions(estimates):
+        keys = [key for key in estimates if key.condition == condition]
+        ranked = rank_marks([estimates[key] for key in keys], digits=DIGITS + 2)
+        marks.update(dict(zip(keys, ranked, strict=True)))
+    return marks

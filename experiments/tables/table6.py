@@ -1,0 +1,98 @@
+"""Table 6: CLIPN's image tower as the classifier: zero-shot, a linear head round by round, and with all labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from experiments.results.paper import paper_table6
+from experiments.results.statistics import CellKey, Condition, Estimate, estimate, estimate_cells, sorted_conditions
+from experiments.tables.cells import condition_name
+from experiments.tables.formats import DIGITS, format_estimate, percent
+from experiments.tables.table import Cell, Row, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ZERO_SHOT, ROUNDS, FULL_SHOT = "zero-shot", "vlpure-clip", "linear-probe"
+"""The arms that fill the table."""
+PAPER_OOD_RATIO = 0.6
+"""Of the paper's table (P18)."""
+
+Column = tuple[str, CellKey, Estimate | None]
+"""Its name, the cell it is of, and our value."""
+
+
+def table6_tables(trials: pd.DataFrame, rounds: pd.DataFrame) -> list[Table]:
+    """The accuracies, and the same beside the paper's where the paper has the data set; a row a condition."""
+    conditions = [each for each in sorted_conditions(estimate_cells(trials, "aubc")) if each.ood_ratio > 0]
+    lines = {condition: list(_columns(condition, trials, rounds)) for condition in conditions}
+    if not lines:
+        return []
+    names = [name for name, _, _ in max(lines.values(), key=len)]
+    tables = [
+        Table(
+            title="Accuracy with CLIPN's image tower as the classifier",
+            corner="mismatch / OOD",
+            columns=tuple(names),
+            rows=tuple(
+                _row(condition, names, [Cell(text=format_estimate(ours), key=key) for _, key, ours in columns])
+                for condition, columns in lines.items()
+            ),
+        )
+    ]
+    in_paper = [each for each in conditions if _paper_row(each)]
+    if in_paper:
+        rows = [
+            _row(
+                each,
+                names,
+                [
+                    Cell(text=_beside_paper(ours, _paper_row(each).get(name)), key=key)
+                    for name, key, ours in lines[each]
+                ],
+            )
+            for each in in_paper
+        ]
+        tables.append(
+            Table(title="The same next to the paper's", corner="mismatch / OOD", columns=tuple(names), rows=tuple(rows))
+        )
+    return tables
+
+
+def _columns(condition: Condition, trials: pd.DataFrame, rounds: pd.DataFrame) -> Iterator[Column]:
+    """The columns of one row, from left to right."""
+    last = estimate_cells(trials, "last_accuracy")
+    without_ood = condition._replace(ood_ratio=0.0)  # the reference runs have no pool
+    zero_shot, full_shot = CellKey(*without_ood, ZERO_SHOT), CellKey(*without_ood, FULL_SHOT)
+    of_rounds = CellKey(*condition, ROUNDS)
+    num_planned = last[of_rounds].num_planned if of_rounds in last else 0
+    yield "zero-shot", zero_shot, last.get(zero_shot)
+    own = rounds
+    for field, value in of_rounds._asdict().items():
+        own = own[own[field] == value]
+    for number in range(int(own["round"].max()) + 1 if len(own) else 0):
+        accuracies = own.loc[own["round"] == number, "accuracy"].astype(float)
+        yield f"round {number}", of_rounds, estimate(accuracies, num_planned=num_planned)
+    yield "full-shot", full_shot, last.get(full_shot)
+
+
+def _row(condition: Condition, names: list[str], cells: list[Cell]) -> Row:
+    """A row; rounds that it does not have (yet) stay empty, and full-shot is last."""
+    missing = [Cell(text="-")] * (len(names) - len(cells))
+    return Row(label=condition_name(condition), cells=(*cells[:-1], *missing, cells[-1]))
+
+
+def _paper_row(condition: Condition) -> dict[str, float]:
+    """Column -> the paper's value; empty where it has none."""
+    if condition.ood_ratio != PAPER_OOD_RATIO:
+        return {}
+    return paper_table6().get((condition.dataset, condition.mismatch_ratio), {})
+
+
+def _beside_paper(ours: Estimate | None, paper: float | None) -> str:
+    """Our value, the paper's and the difference; ours alone in a round that the paper has not."""
+    if paper is None:
+        return format_estimate(ours)
+    beside = f"{format_estimate(ours)}; paper {percent(paper)}"
+    return beside if ours is None or not ours.num_seeds else f"{beside}, {100 * (ours.mean - paper):+.{DIGITS}f}"

@@ -1,0 +1,141 @@
+"""What a dry run says of what is left, from hand-made records with known seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiments.commands.bill import Machine, bill_lines, classifier_bytes, concurrency, this_machine
+from experiments.commands.round_costs import RoundCosts
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.records import RoundRecord
+from orchestrator.plan import PlannedTrial
+from orchestrator.settings.grid import RunSettings
+
+Planned = Callable[..., PlannedTrial]
+TWO = Machine(cpus=2, gpus=0)
+
+
+def lines(
+    planned: list[PlannedTrial], folder: Path, machine: Machine = TWO, address: str = "auto", **run: object
+) -> str:
+    """The bill."""
+    ledger = Ledger(folder / "ledger")
+    return "\n".join(bill_lines(planned, RunSettings(**run), ledger, address=address, machine=machine))
+
+
+def test_nothing_is_known_before_the_first_round(planned_trial: Planned, tmp_path: Path) -> None:
+    bill = lines([planned_trial(seed) for seed in range(2)], tmp_path)
+    assert "digits   0.2       0.6  conf      -           0,1         not known yet" in bill
+    assert "left: 2 trials, 6 rounds, 600 training steps" in bill
+    assert "time: not known yet" in bill
+    assert "on the clock" not in bill
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_measured_rounds_are_multiplied(planned_trial: Planned, tmp_path: Path) -> None:
+    planned = [planned_trial(0, num_records=3), planned_trial(1, num_records=1), planned_trial(2)]
+    bill = lines(planned, tmp_path, cpus_per_trial=2)
+    assert "digits   0.2       0.6  conf      0           1,2         1.5" in bill
+    # Rounds 1 and 2 of seed 1, all three of seed 2: 4 x 1.5 s + 1 s.
+    assert "left: 2 trials, 5 rounds, 500 training steps" in bill
+    assert "time: 7 s of trials: 0.0039 CPU-hours, 0 GPU-hours, as measured on abacus, 1 thread(s)" in bill
+    assert "on the clock: about 7 s, 1 trial(s) at a time on this machine" in bill
+    assert "about 4 s, 2 trial(s) at a time" in lines(planned, tmp_path)
+    assert "about 7 s, 1 trial(s) at a time" in lines(planned, tmp_path, max_concurrent=1)
+
+
+def test_other_strategies_stand_in_and_are_marked(planned_trial: Planned, tmp_path: Path) -> None:
+    bill = lines([planned_trial(0, num_records=3), planned_trial(0, strategy="random")], tmp_path)
+    assert "digits   0.2       0.6  random    -           0           ~1.5" in bill
+    assert "~: measured with other strategies or data sets, at the same recipe" in bill
+    other_recipe = planned_trial(0, strategy="random", recipe={"name": "demo", "steps": 7})
+    bill = lines([planned_trial(0, num_records=3), other_recipe], tmp_path)
+    assert "digits   0.2       0.6  random    -           0           not known yet" in bill
+
+
+def test_what_is_known_only_in_part_is_said(planned_trial: Planned, tmp_path: Path) -> None:
+    bill = lines([planned_trial(0, num_records=1), planned_trial(1)], tmp_path)  # no query was measured
+    assert "time: 1 s of trials (without 4 rounds, of which nothing is known yet)" in bill
+
+
+def test_other_trials_of_the_ledger_count(
+    planned_trial: Planned, record: Callable[..., RoundRecord], tmp_path: Path
+) -> None:
+    ledger, other = Ledger(tmp_path / "ledger"), planned_trial(9)
+    for number in range(3):
+        ledger.append(other.fingerprint, other.trial.model_dump(mode="json"), record(number))
+    (tmp_path / "ledger" / "torn.json").write_text("{")
+    assert "time: 4 s of trials: " in lines([planned_trial(0)], tmp_path)
+
+
+def test_rounds_that_were_not_computed_do_not_count(planned_trial: Planned, record: Callable[..., RoundRecord]) -> None:
+    costs, planned = RoundCosts(), planned_trial()
+    settings = planned.trial.model_dump(mode="json")
+    costs.add(settings, [record(1), record(2, seconds={"train": 0.0})])
+    cost = costs.of_round(settings, 2)
+    assert cost is not None
+    assert (cost.seconds, cost.basis) == (1.5, "measured")
+    assert costs.of_round(settings, 0) is None
+
+
+def test_a_cluster_elsewhere_is_not_guessed(planned_trial: Planned, tmp_path: Path) -> None:
+    planned = [planned_trial(0, num_records=3), planned_trial(1)]
+    assert "not known for the cluster at 10.0.0.1:6379: 4 s divided" in lines(
+        planned, tmp_path, address="10.0.0.1:6379"
+    )
+    assert "this machine (2 CPU(s), 0 GPU(s)) cannot hold a trial" in lines(planned, tmp_path, gpus_per_trial=0.25)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "run", "machine", "expected"),
+    [
+        ("conf", {}, Machine(cpus=4, gpus=0), 4),
+        ("conf", {"cpus_per_trial": 3}, Machine(cpus=8, gpus=0), 2),
+        ("conf", {"cpus_per_trial": 3}, Machine(cpus=2, gpus=0), None),
+        ("conf", {"gpus_per_trial": 0.25}, Machine(cpus=64, gpus=1), 4),
+        ("conf", {"gpus_per_trial": 1 / 3}, Machine(cpus=64, gpus=1), 3),
+        ("conf", {"gpus_per_trial": 0.25}, Machine(cpus=3, gpus=1), 3),
+        ("vlpure", {"gpus_per_trial": 0.25, "gpus_per_scorer": 1.0}, Machine(cpus=64, gpus=2), 4),
+        ("vlpure", {"gpus_per_trial": 0.25, "gpus_per_scorer": 1.0}, Machine(cpus=64, gpus=1), None),
+        ("vlpure", {"gpus_per_scorer": 1.0}, Machine(cpus=4, gpus=0), None),
+        ("vlpure", {"gpus_per_scorer": 1.0}, Machine(cpus=4, gpus=1), 3),
+        ("conf", {"max_concurrent": 2}, Machine(cpus=64, gpus=0), 2),
+        ("conf", {}, Machine(cpus=64, gpus=0), 9),
+    ],
+)
+def test_trials_at_a_time(
+    strategy: str, run: dict[str, float], machine: Machine, expected: int | None, planned_trial: Planned
+) -> None:
+    todo = [planned_trial(seed, strategy=strategy) for seed in range(9)]
+    assert concurrency(todo, RunSettings(**run), machine) == expected
+
+
+def test_bytes_of_a_classifier_follow_its_width(planned_trial: Planned) -> None:
+    from models.classifier.networks import build_classifier
+
+    for width in (8, 64):
+        planned = planned_trial(recipe={"width": width})
+        network = build_classifier(planned.trial.recipe, 10, weights_seed=0)
+        exact = sum(value.nbytes for value in network.state_dict().values())
+        assert classifier_bytes(planned) == pytest.approx(exact, rel=0.06)
+
+
+def test_a_full_disk_is_foreseen(planned_trial: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "NOT ENOUGH" not in lines([planned_trial()], tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    assert "1 kB free: NOT ENOUGH" in lines([planned_trial()], tmp_path)
+
+
+def test_what_the_seeds_can_show_comes_last(planned_trial: Planned, tmp_path: Path) -> None:
+    assert "2 seeds a cell" in lines([planned_trial(0), planned_trial(1)], tmp_path)
+    assert lines([planned_trial(0)], tmp_path).splitlines()[-1].startswith("1 seed a cell: no interval")
+
+
+def test_gpus_left_by_the_environment_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    for visible, number in (("", 0), ("-1", 0), ("0", 1), ("0,3", 2)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert this_machine().gpus == number
+    assert this_machine().cpus >= 1

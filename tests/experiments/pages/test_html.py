@@ -1,0 +1,250 @@
+"""The page: well-formed, by itself, safe against what users write; and in a real browser, it works."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from experiments.pages.files import write_report
+from experiments.results.details import details_of
+from experiments.results.frames import rounds_frame, trials_frame
+from experiments.results.paper import paper_table4
+from experiments.tables.table4 import table4_tables
+from tests.experiments import browser, synthetic
+
+EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)> & \"q\" |"
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Outline(HTMLParser):
+    """Checks that every element is closed in order; keeps tags with their attributes, and texts by element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+
+STRATEGIES = ("random", "ll", "eoal", "vlpure")
+
+
+def write_page(folder: Path) -> Path:
+    """The page of a grid with a failed, a missing and an unfinished trial, and with names that are code."""
+    trials = synthetic.grid(
+        seeds=range(3), conditions=synthetic.CONDITIONS[:2], strategies=STRATEGIES, recipe={"name": "cpu"}, rounds=4
+    )
+    failed, missing, unfinished = trials[-1], trials[-2], trials[-3]
+    done = [trial for trial in trials if trial not in (failed, missing, unfinished)]
+    ledger = synthetic.write_ledger(folder / "ledger", done)
+    ledger.fail(synthetic.fingerprint(failed), failed.model_dump(mode="json"), EVIL)
+    for record in synthetic.records_of(unfinished)[:2]:
+        ledger.append(synthetic.fingerprint(unfinished), unfinished.model_dump(mode="json"), record)
+    planned = synthetic.plan(trials, ledger)
+    frames = trials_frame(planned), rounds_frame(planned)
+    details = details_of(planned)
+    for frame in frames:
+        frame["strategy"] = frame["strategy"].replace("ll", EVIL)
+    broken = details[synthetic.fingerprint(trials[0])]
+    details[synthetic.fingerprint(trials[0])] = replace(broken, command=f"python {EVIL}")
+    files = write_report(
+        folder / "report",
+        name="table4",
+        title=EVIL,
+        tables=table4_tables(frames[0]),
+        trials=frames[0],
+        rounds=frames[1],
+        notes=(EVIL,),
+        details=details,
+        paper={"aubc_paper": paper_table4()},
+    )
+    return files.page
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page."""
+    return write_page(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def outline(page: Path) -> Outline:
+    """The page's elements."""
+    parsed = Outline()
+    parsed.feed(page.read_text())
+    parsed.close()
+    assert parsed.open == []
+    return parsed
+
+
+def test_the_page_needs_nothing_else(outline: Outline, page: Path) -> None:
+    addresses = [
+        value
+        for _, attributes in outline.elements
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "action", "data") and value is not None
+    ]
+    assert all(address.startswith(("#", "data:")) for address in addresses)
+    text = page.read_text()
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    outside = re.findall(r"(?:https?:)?//[a-z][\w.-]+\.[a-z]{2,}[^\s\"']*", text)
+    assert set(outside) <= {"http://www.w3.org/2000/svg"}  # the name of SVG's elements, which nobody loads
+
+
+def test_what_users_write_is_only_text(outline: Outline) -> None:
+    scripts = [attributes for tag, attributes in outline.elements if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "data"}, {}]
+    assert not [attributes for _, attributes in outline.elements if any(name.startswith("on") for name in attributes)]
+    assert outline.texts["h1"] == [EVIL]
+    assert EVIL in "".join(outline.texts["th"])
+    assert [attributes for tag, attributes in outline.elements if tag == "img" and attributes["src"] == "x"] == []
+
+
+def data_of(outline: Outline) -> list[dict[str, Any]]:
+    """What the page's script reads."""
+    cells: list[dict[str, Any]] = json.loads(outline.texts["script"][0])
+    return cells
+
+
+def test_a_cells_trials_are_all_there(outline: Outline) -> None:
+    cells = data_of(outline)
+    assert len(cells) == 2 * len(STRATEGIES)
+    assert cells[0]["title"] == "cifar10, mismatch 20 %, OOD 20 %: random"
+    first = cells[0]["trials"][0]
+    assert first["command"] == f"python {EVIL}"
+    assert (first["seed"], first["status"], first["rounds"], first["precision"][0]) == (
+        0,
+        "finished",
+        [0, 1, 2, 3],
+        None,
+    )
+    records = synthetic.records_of(synthetic.grid(recipe={"name": "cpu"}, rounds=4)[0])
+    assert first["accuracy"] == [round(record.accuracy, 6) for record in records]
+    assert cells[0]["trials"][1]["command"] == (
+        "python experiments/trial.py --dataset cifar10 --mismatch-ratio 0.2 --ood-ratio 0.2 --strategy random --seed 1 "
+        "--preset cpu --rounds 4"
+    )
+    statuses = [trial["status"] for cell in cells[-3:] for trial in cell["trials"]]
+    assert statuses == [*["finished"] * 2, "unfinished", *["finished"] * 2, "missing", *["finished"] * 2, "failed"]
+    assert cells[-1]["trials"][-1]["error"] == EVIL
+
+
+def test_every_value_of_the_grid_opens_its_cell(outline: Outline) -> None:
+    buttons = [int(attributes["data-cell"] or "") for _, attributes in outline.elements if "data-cell" in attributes]
+    assert set(buttons) == set(range(2 * len(STRATEGIES)))
+
+
+def test_tables_and_pictures_can_be_read_aloud(outline: Outline) -> None:
+    tables = sum(tag == "table" for tag, _ in outline.elements)
+    assert tables == sum(tag == "caption" for tag, _ in outline.elements) > 5
+    assert all(attributes.get("alt") for tag, attributes in outline.elements if tag == "img")
+    assert all(attributes.get("scope") for tag, attributes in outline.elements if tag == "th")
+    assert ("html", {"lang": "en"}) in outline.elements
+
+
+def test_an_empty_grid_has_a_page(tmp_path: Path) -> None:
+    trials = pd.read_csv(Path(__file__).parents[2] / "golden" / "reporting" / "trials.csv").iloc[:0]
+    rounds = pd.read_csv(Path(__file__).parents[2] / "golden" / "reporting" / "rounds.csv").iloc[:0]
+    files = write_report(tmp_path, name="t", title="T", tables=[], trials=trials, rounds=rounds)
+    parsed = Outline()
+    parsed.feed(files.page.read_text())
+    assert "0 of 0 trials finished" in parsed.texts["p"][0]
+
+
+@pytest.fixture(scope="module")
+def opened(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    """A browser that shows the page."""
+    with browser.browser(tmp_path_factory.mktemp("profile")) as started:
+        started.open(page)
+        yield started
+
+
+needs_browser = pytest.mark.skipif(not browser.is_there(), reason="chromium and chromedriver are not installed")
+
+
+@needs_browser
+class TestInABrowser:
+    """One browser for all, in the order of a reader."""
+
+    def test_it_loads_without_a_complaint(self, opened: browser.Browser) -> None:
+        assert opened.console() == []
+        widths = opened.run("return [...document.images].map((image) => image.complete ? image.naturalWidth : 0)")
+        assert len(widths) >= 1
+        assert min(widths) > 100
+        wider = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert opened.run(wider) == 0  # wide tables scroll by themselves
+
+    def test_a_click_on_a_cell_shows_its_trials_and_a_command(self, opened: browser.Browser) -> None:
+        opened.click("button[data-cell='3']")
+        assert opened.run("return document.querySelector('dialog').open")
+        assert opened.run("return document.querySelector('#trials-title').textContent") == (
+            "cifar10, mismatch 20 %, OOD 20 %: vlpure"
+        )
+        rows = opened.run(
+            "return [...document.querySelectorAll('dialog tbody tr')].map((row) => row.cells[0].textContent)"
+        )
+        assert rows == ["0", "1", "2"]
+        assert opened.run("return document.querySelectorAll('dialog svg path.seed').length") == 6
+        opened.click("dialog tbody tr:nth-child(3) .pick")
+        command = opened.run("return document.querySelector('dialog code').textContent")
+        assert command.endswith("--ood-ratio 0.2 --strategy vlpure --seed 2 --preset cpu --rounds 4")
+        assert opened.run("return document.activeElement.textContent") == "2"  # the keyboard stays where it was
+        opened.press("dialog .close", browser.ESCAPE)
+        assert not opened.run("return document.querySelector('dialog').open")
+
+    def test_the_keyboard_opens_a_failed_trial_with_its_error(self, opened: browser.Browser) -> None:
+        opened.press("button[data-cell='7']", browser.ENTER)
+        opened.click("dialog tbody tr:nth-child(3) .pick")
+        assert opened.run("return document.querySelector('dialog .error').textContent") == EVIL
+        opened.click("dialog .close")
+        assert not opened.run("return document.querySelector('dialog').open")
+
+    def test_a_head_sorts_down_up_and_back(self, opened: browser.Browser) -> None:
+        column = "return [...document.querySelector('table').tBodies[0].rows].map((row) => row.cells[2].textContent)"
+        number = re.compile(r"\d+\.\d+")
+        before = opened.run(column)
+        head = "main table thead th:nth-child(3) button"
+        orders = []
+        for _ in range(3):
+            opened.click(head)
+            orders.append(opened.run(column))
+        values = [float(number.search(text)[0]) for text in orders[0]]  # type: ignore[index]
+        assert values == sorted(values, reverse=True)
+        assert orders[1] == orders[0][::-1]
+        assert orders[2] == before
+        assert opened.run("return document.querySelector('main th:nth-child(3)').getAttribute('aria-sort')") == "none"
+
+    def test_dark_and_print_are_readable(self, opened: browser.Browser) -> None:
+        colours = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+        opened.emulate(dark=True)
+        assert opened.run(colours) == ["rgb(230, 233, 238)", "rgb(20, 23, 27)"]
+        opened.emulate(print_=True)
+        assert opened.run(colours) == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
+        assert opened.run("return getComputedStyle(document.querySelector('nav')).display") == "none"
+        opened.emulate()
+
+    def test_nothing_was_complained_about_in_the_end(self, opened: browser.Browser) -> None:
+        assert opened.console() == []
