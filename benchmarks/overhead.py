@@ -19,7 +19,7 @@ from typing import Any
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.storage import content_hash
+from data.files import content_hash
 from orchestrator.cluster.run_grid import run_grid
 from orchestrator.ledger.output import open_output
 from orchestrator.ledger.records import RoundRecord

@@ -41,7 +41,7 @@ from torchvision.transforms import v2
 from benchmarks.image_tower import matrix_peak
 from data.imageset import ArrayImages
 from data.registry import open_data_set
-from data.splits import draw_split
+from data.splits.ratios import draw_split
 from experiments.results.statistics import estimate
 from models.classifier.fit import fit
 from models.classifier.inputs import Normalise

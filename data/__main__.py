@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data.fetch import fetch_data_set
+from data.console import StepReporter, to_stderr
+from data.download import fetch_data_set
+from data.files import cache_root
 from data.image_files import DATA_VARIABLE
 from data.imageset import DataSet, Images, PathImages
-from data.progress import StepReporter, to_stderr
 from data.registry import DATA_SETS, FOLDER_PREFIX, open_data_set
 from data.sources.survey import Survey
-from data.storage import cache_root
 
 _FETCH = "fetch"
 _BLOCK = 256

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from data.packages import Download, is_published, size_in_words
-from data.progress import Progress, StepReporter
+from data.console import Progress, StepReporter
+from data.published import Download, is_published, size_in_words
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte

@@ -20,12 +20,9 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from data.console import Progress, StepReporter, to_stderr
 from data.decoding import decode_square, find_bad_images, picture_size
-from data.image_files import ImageFile, state_of_files
-from data.imageset import ArrayImages, Images, PathImages
-from data.pixels import ChannelStatistics, PixelHash
-from data.progress import Progress, StepReporter, to_stderr
-from data.storage import (
+from data.files import (
     CACHE_VARIABLE,
     cache_root,
     content_hash,
@@ -34,6 +31,9 @@ from data.storage import (
     write_atomically,
     write_text_atomically,
 )
+from data.image_files import ImageFile, state_of_files
+from data.imageset import ArrayImages, Images, PathImages
+from data.pixels import ChannelStatistics, PixelHash
 
 LAYOUT = 2
 """Part of every key: raised when an entry written by an older version must not be read any more."""

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.decoding import decode_square
+from data.files import content_hash
 from data.pixels import PixelHash
-from data.storage import content_hash
 
 IndexArray = NDArray[np.int64]
 
 SplitProtocol = Literal["ratios", "domain"]
-"""How a data set is split into ID and OOD: by ratios of classes and images (`data.splits`), or one domain against all
-others (`data.domain_split`)."""
+"""How a data set is split into ID and OOD: by ratios of classes and images (`data.splits.ratios`), or one domain
+against all
+others (`data.splits.domain`)."""
 
 
 class Images(Protocol):

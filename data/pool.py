@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.imageset import IndexArray
-from data.splits import OpenSetSplit
+from data.splits.ratios import OpenSetSplit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

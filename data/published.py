@@ -1,44 +1,63 @@
-"""How many images the published data sets have, known without their files."""
+"""What a data set consists of, as it is published: files, their sizes and checksums."""
 
 from __future__ import annotations
 
+import hashlib
+import shlex
 from dataclasses import dataclass
-
-from data.sources.domainnet_package import FOLDER
+from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """Counts of a data set as its authors give them."""
+class Download:
+    """A published file."""
 
-    image_size: int
-    """Pixels a side, as networks here see it; DomainNet's images have any size and are decoded to this."""
-    num_classes: int
-    num_train: int
-    num_test: int
+    url: str
+    num_bytes: int
+    algorithm: Literal["md5", "sha256"]
+    checksum: str
+    """Hex digits, as published by the data set's authors or by a library that reads it."""
+    folder: str | None = None
+    """For an archive: the one folder in it. None for a file that is used as it is."""
 
-    def class_sizes(self) -> list[int]:
-        """Training images of each class, for data sets whose classes are equally large (CIFAR and Tiny-ImageNet)."""
-        each, left = divmod(self.num_train, self.num_classes)
-        assert not left, "this data set's classes are not equally large"
-        return [each] * self.num_classes
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.url.rpartition("/")[2]
 
 
-# CIFAR: A. Krizhevsky 2009. Tiny-ImageNet: Stanford CS231n; its test images are the published validation images.
-PUBLISHED = {
-    "cifar10": Published(image_size=32, num_classes=10, num_train=50_000, num_test=10_000),
-    "cifar100": Published(image_size=32, num_classes=100, num_train=50_000, num_test=10_000),
-    "tiny-imagenet": Published(image_size=64, num_classes=200, num_train=100_000, num_test=10_000),
-    # Lines of the published lists (cleaned version of 2019): 586,575 images together.
-    **{
-        f"{FOLDER}-{domain}": Published(image_size=224, num_classes=345, num_train=num_train, num_test=num_test)
-        for domain, num_train, num_test in (
-            ("real", 120_906, 52_041),
-            ("clipart", 33_525, 14_604),
-            ("infograph", 36_023, 15_582),
-            ("painting", 50_416, 21_850),
-            ("sketch", 48_212, 20_916),
-            ("quickdraw", 120_750, 51_750),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """All that a data set consists of."""
+
+    files: tuple[Download, ...]
+    folder: str = ""
+    """Where they go, below the folder of all data sets."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files."""
+        return sum(item.num_bytes for item in self.files)
+
+    def how_to_fetch(self, name: str, root: Path | None = None) -> str:
+        """For people: what to do for the data set called `name` to be in the folder `root` of all data sets."""
+        folder = shlex.quote(str(root)) if root else "DIR"
+        what, it = (self.files[0].name, "it") if len(self.files) == 1 else (f"{len(self.files)} files", "them")
+        return (
+            f"`python -m data fetch {name} --data-root {folder}` downloads {what} ({size_in_words(self.num_bytes)}), "
+            f"or takes {it} from {Path(folder) / self.folder}, and unpacks {it}"
         )
-    },
-}
+
+
+def size_in_words(num_bytes: int) -> str:
+    """Bytes as people say them: 170 MB, 18.4 GB."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+
+
+def is_published(item: Download, path: Path) -> bool:
+    """Whether the file at `path` has the published checksum."""
+    with path.open("rb") as file:
+        # No security rests on MD5 here; it is what some of the files were published with.
+        digest = hashlib.file_digest(file, lambda: hashlib.new(item.algorithm, usedforsecurity=False))
+    return digest.hexdigest() == item.checksum

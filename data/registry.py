@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from data.console import Progress
 from data.imageset import DataSet, SplitProtocol
 from data.naming import unknown_name
-from data.packages import Package
-from data.progress import Progress
+from data.published import Package
 from data.sources.cifar import (
     CIFAR10_PACKAGE,
     CIFAR100_PACKAGE,

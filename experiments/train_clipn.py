@@ -15,8 +15,8 @@ from typing import Any
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.console import Progress, to_stderr
 from data.imageset import DataSet
-from data.progress import Progress, to_stderr
 from data.registry import open_data_set, split_protocol_of
 from data.sources.pairs import read_pairs
 from experiments.commands.clipn_job import (

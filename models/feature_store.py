@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data.progress import Progress, StepReporter
-from data.storage import cache_root, content_hash, file_hash, file_lock, write_atomically, write_text_atomically
+from data.console import Progress, StepReporter
+from data.files import cache_root, content_hash, file_hash, file_lock, write_atomically, write_text_atomically
 from models.cache_errors import clear_write_errors
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data.storage import write_text_atomically
+from data.files import write_text_atomically
 from orchestrator.ledger.output import OutputFolder
 from orchestrator.plan import PlannedTrial, distinct
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from data.console import duration
 from data.image_store import SMALLEST_IMAGE
 from data.imageset import DataSet
-from data.progress import duration
-from data.protocols import count_data_split
 from data.registry import open_data_set
+from data.splits.draw import count_data_split
 from models.clipn.features import FeatureBill, feature_bill
 from models.clipn.source import clipn_identity
 from orchestrator.ledger.ledger import Ledger

@@ -8,8 +8,8 @@ import numpy as np
 
 from data.imageset import DataSet
 from data.oracle import Oracle
-from data.protocols import draw_data_split, labels_bought
-from data.splits import OpenSetSplit, SplitCounts
+from data.splits.draw import draw_data_split, labels_bought
+from data.splits.ratios import OpenSetSplit, SplitCounts
 from orchestrator.settings.trial import TrialConfig
 from strategies.base import IndexArray
 

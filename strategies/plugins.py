@@ -14,7 +14,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from data.storage import file_hash
+from data.files import file_hash
 from strategies.base import Strategy
 
 GROUP = "vlpure.strategies"

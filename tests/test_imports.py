@@ -85,7 +85,7 @@ def test_an_import_against_the_direction_is_found(tmp_path: Path, name: str, sou
 
 def test_imports_of_packages_to_the_left_and_of_the_own_package_are_allowed(tmp_path: Path) -> None:
     write_module(
-        tmp_path, "models/a.py", "import torch\nfrom data.storage import file_hash\nfrom . import b\nimport models.b\n"
+        tmp_path, "models/a.py", "import torch\nfrom data.files import file_hash\nfrom . import b\nimport models.b\n"
     )
     write_module(tmp_path, "experiments/c.py", "import data, models, strategies, orchestrator\nimport database\n")
     assert find_violations(tmp_path) == []

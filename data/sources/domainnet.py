@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data.console import Progress, StepReporter, to_stderr
 from data.image_files import data_folder, list_images
 from data.image_store import MAX_IMAGE_SIZE, Meta, open_entry, skip_bad_files
 from data.imageset import DataSet, ImageSet, PathImages, make_data_set
-from data.packages import is_published
-from data.progress import Progress, StepReporter, to_stderr
+from data.published import is_published
 from data.sources.domainnet_lists import ImageList, Part, list_path, merge_classes, read_list
 from data.sources.domainnet_package import DOMAINS, FOLDER, LIST_FILES, PACKAGE
 from data.sources.survey import Survey

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data.packages import Download, Package
+from data.published import Download, Package
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 FOLDER = "domainnet"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data.console import Progress
 from data.image_files import ImageFile, list_folders, list_images
 from data.image_store import open_stored_images
 from data.imageset import DataSet, ImageSet, make_data_set
-from data.progress import Progress
 
 _PARTS = ("train", "test")
 

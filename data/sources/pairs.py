@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data.console import Progress, StepReporter
 from data.decoding import decode_square
+from data.files import content_hash, file_hash
 from data.image_store import MAX_ARRAY_SIZE
 from data.imageset import ArrayImages, Images, PathImages
-from data.progress import Progress, StepReporter
-from data.storage import content_hash, file_hash
 
 OnBadImage = Literal["stop", "skip"]
 

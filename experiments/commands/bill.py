@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.progress import duration
+from data.console import duration
 from experiments.commands.round_costs import Cost, RoundCosts
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.plan import PlannedTrial, distinct, feature_lines

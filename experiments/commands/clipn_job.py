@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.files import content_hash, file_hash, file_lock, write_text_atomically
 from data.imageset import DataSet, Images
 from data.naming import unknown_name
-from data.splits import draw_split
-from data.storage import content_hash, file_hash, file_lock, write_text_atomically
+from data.splits.ratios import draw_split
 from models.clipn.prompts import DEFAULT_TEMPLATES_HASH
 from models.clipn.quality import DetectionQuality
 from models.clipn.recipe import SmallClipnRecipe

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from open_clip.pretrained import get_pretrained_cfg
 
+from data.console import Progress
+from data.files import write_text_atomically
 from data.imageset import DataSet, Images, IndexArray
-from data.progress import Progress
-from data.storage import write_text_atomically
 from experiments.commands.clipn_job import ClassLabels, ClipnJob, OutputFiles, Report
 from models.clipn.captions import Captions, ClassCaptions, PairCaptions
 from models.clipn.encode import ImageRows

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data.storage import CACHE_VARIABLE
+from data.files import CACHE_VARIABLE
 from experiments.commands.addresses import folder_path
 from orchestrator.errors import RunStopped
 from orchestrator.settings.grid import Nested, merge, parse_overrides

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.progress import duration
+from data.console import duration
 from experiments.commands.gpu_use import GpuUse
 from experiments.commands.live import LiveBlock, is_terminal
 from orchestrator.ledger.ledger import Ledger

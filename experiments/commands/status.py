@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.progress import duration
+from data.console import duration
 from experiments.commands.flags import DONE, SOME_FAILED
 from orchestrator.launch import Launch, LaunchedTrial, last_launch
 from orchestrator.ledger.ledger import TrajectoryState

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from data.storage import write_atomically, write_text_atomically
+from data.files import write_atomically, write_text_atomically
 from experiments.pages.content import make_report
 from experiments.pages.html import report_page
 from experiments.pages.latex import report_latex

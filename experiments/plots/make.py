@@ -9,8 +9,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from data.progress import StepReporter
-from data.storage import write_atomically, write_text_atomically
+from data.console import StepReporter
+from data.files import write_atomically, write_text_atomically
 from experiments.plots.canvas import NothingToDraw, dataset_label, file_bytes
 from experiments.plots.plan import PURITY_FIGURES, QUERY_MAP_FIGURE, FigurePlan
 from orchestrator.plan import PlannedTrial

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data.domain_split import NUM_ID_CLASSES, count_domain_split
-from data.published import PUBLISHED
 from data.registry import DATA_SETS
 from data.sources.domainnet import find_domainnet
 from data.sources.domainnet_lists import read_list
 from data.sources.domainnet_package import DOMAINS, FOLDER
-from data.splits import SplitCounts, count_split
+from data.sources.published_counts import PUBLISHED
+from data.splits.domain import NUM_ID_CLASSES, count_domain_split
+from data.splits.ratios import SplitCounts, count_split
 from experiments.results.paper import paper_rows
 from experiments.tables.formats import format_ratio
 from experiments.tables.table import Cell, Row, Table

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data.storage import content_hash
+from data.files import content_hash
 from models.clipn.source import cached_file_hash
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from data.console import Progress
 from data.imageset import DataSet, Images
-from data.progress import Progress
 from models.classifier.crops import CropSource, Tower
 from models.classifier.feature_rows import EncoderName, FeatureRows
 from models.clipn.features import VisionLanguageTowers

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.console import Progress
+from data.files import content_hash
 from data.imageset import DataSet
-from data.progress import Progress
-from data.storage import content_hash
 from models.clipn.cost import seconds_on_a_core
 from models.clipn.prompts import class_phrases, default_templates, read_templates
 from models.clipn.recipe import small_clip_config

@@ -13,9 +13,9 @@ from typing import Any
 
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
+from data.console import Progress
+from data.files import cache_root
 from data.naming import unknown_name
-from data.progress import Progress
-from data.storage import cache_root
 from models.clipn.model import Clipn
 from models.clipn.preprocessing import CLIP_MEAN, CLIP_STD
 from models.clipn.source import clip_config

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.storage import content_hash
+from data.files import content_hash
 
 PLACEHOLDER = "{}"
 DEFAULT_TEMPLATES_HASH = "5beb55ea1566c9c05bf15a51770f74669c5e1a1455bd5ea927d357e521c440d3"

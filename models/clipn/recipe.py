@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from data.storage import content_hash
+from data.files import content_hash
 
 _CODE_VERSION = 1
 """Raised whenever the same recipe gives other weights, so that weights trained before are not taken for new ones."""

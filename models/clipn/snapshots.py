@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from data.storage import write_atomically
+from data.files import write_atomically
 from models.clipn.model import Clipn
 
 STAGES = ("clip", "no_tower")

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data.files import cache_root, content_hash, file_hash, write_text_atomically
 from data.imageset import DataSet, ImageSet
 from data.naming import unknown_name
-from data.storage import cache_root, content_hash, file_hash, write_text_atomically
 from models.cache_errors import clear_write_errors
 from models.clipn.prompts import DEFAULT_TEMPLATES_HASH, read_templates, templates_hash
 from models.clipn.recipe import SmallClipnRecipe, small_clip_config, training_identity

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from data.console import Progress, StepReporter
 from data.imageset import ArrayImages, Images
-from data.progress import Progress, StepReporter
 from models.clipn.captions import Captions, ClassCaptions
 from models.clipn.losses import binary_opposite_loss, contrastive_loss, semantic_opposite_loss
 from models.clipn.model import Clipn

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from data.storage import write_atomically
+from data.files import write_atomically
 from models.clipn.model import Clipn
 
 _TEXT_NAME = re.compile(r"(transformer|token_embedding|positional_embedding|ln_final|text_projection)(_no)?(\..+)?")

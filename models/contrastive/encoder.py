@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.console import Progress, StepReporter
+from data.files import cache_root, content_hash, file_lock, write_atomically
 from data.imageset import Images
-from data.progress import Progress, StepReporter
-from data.storage import cache_root, content_hash, file_lock, write_atomically
 from models.cache_errors import clear_write_errors
 from models.classifier.networks import ResNet18
 from models.contrastive.losses import Lars, nt_xent, warmup_cosine

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-from data.fetch import fetch_data_set
-from data.progress import Progress
+from data.console import Progress
+from data.download import fetch_data_set
+from data.files import cache_root, file_lock
 from data.registry import DATA_SETS
-from data.storage import cache_root, file_lock
 from orchestrator.settings.trial import TrialConfig
 
 

@@ -16,8 +16,8 @@ from ray import tune
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
-from data.progress import to_stderr
-from data.storage import cache_root
+from data.console import to_stderr
+from data.files import cache_root
 from orchestrator.cluster.node import enter_folder, fetch_missing
 from orchestrator.cluster.run_grid import Compute, Listener
 from orchestrator.cluster.scorer_client import RemotePurityScorer, ScorerUnavailable

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.progress import duration
+from data.console import duration
 from orchestrator.ledger.damaged import HASH, Examined, examine
 from orchestrator.ledger.ledger import Ledger, LedgerUnwritable, TrajectoryState
 from orchestrator.ledger.output import MARKER, OutputFolder, find_output, output_to_repair

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.storage import file_lock, write_atomically
+from data.files import file_lock, write_atomically
 from orchestrator.errors import RunStopped
 
 if TYPE_CHECKING:

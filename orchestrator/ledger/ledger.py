@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.storage import file_lock, write_text_atomically
+from data.files import file_lock, write_text_atomically
 from orchestrator.errors import RunStopped
 from orchestrator.ledger.records import RoundRecord
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.storage import file_lock, lock_holder, write_text_atomically
+from data.files import file_lock, lock_holder, write_text_atomically
 from orchestrator.ledger.ledger import FORMAT, Ledger
 
 MARKER = "vlpure.json"

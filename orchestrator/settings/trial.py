@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from data.domain_split import NUM_ID_CLASSES
-from data.protocols import Supervision
+from data.files import content_hash
 from data.registry import split_protocol_of
-from data.storage import content_hash
+from data.splits.domain import NUM_ID_CLASSES
+from data.splits.draw import Supervision
 from models.classifier.feature_rows import EncoderName
 from models.classifier.recipe import Fraction, Recipe
 from models.classifier.recipes import named_recipe

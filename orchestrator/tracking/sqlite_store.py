@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.storage import file_lock, sync_folder
+from data.files import file_lock, sync_folder
 
 SCHEME = "sqlite:///"
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from data.storage import content_hash
+from data.files import content_hash
 from models.classifier.loss_prediction import LossPrediction, add_loss_prediction
 from models.classifier.networks import build_classifier, zero_shot_classifier
 from models.classifier.recipe import Recipe

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.console import to_stderr
 from data.imageset import DataSet
-from data.progress import to_stderr
 from data.registry import open_data_set
 from models.classifier.feature_rows import FeatureRows
 from models.classifier.fit import StepProgress

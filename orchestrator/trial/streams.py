@@ -3,7 +3,7 @@
 So strategies of one seed share their split, initial labels and initial weights, and a trial that is continued draws
 what it would have drawn. The names in use: weights, batches, query, learn, and for networks of a strategy's own
 "weights of NAME" and "batches of NAME". The split is the exception: it is drawn as the official code does
-(data/splits.py).
+(data/splits/ratios.py).
 """
 
 from __future__ import annotations

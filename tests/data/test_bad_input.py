@@ -15,9 +15,9 @@ from PIL import Image
 
 from data.archives import obtain, unpack
 from data.imageset import DataSet
-from data.packages import Download
-from data.protocols import count_data_split, draw_data_split
+from data.published import Download
 from data.registry import open_data_set
+from data.splits.draw import count_data_split, draw_data_split
 from tests.data.published_files import write_cifar10, write_domainnet, write_tiny_imagenet
 
 Spoil = Callable[[Path], object]

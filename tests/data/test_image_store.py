@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.files import file_lock
 from data.image_store import open_array, open_entry, write_array
 from data.imageset import ArrayImages
 from data.pixels import PixelHash
 from data.registry import open_data_set
-from data.storage import file_lock
 
 WriteFolder = Callable[..., Path]
 REPOSITORY = Path(__file__).parents[2]

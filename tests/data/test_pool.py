@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.pool import Pool
-from data.splits import draw_split
+from data.splits.ratios import draw_split
 
 
 def _pool(labelled_id: list[int], labelled_ood: list[int], unlabelled: list[int]) -> Pool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.progress import Progress
+from data.console import Progress
 from data.registry import DATA_SETS
 from data.sources.survey import Survey
 from orchestrator.cluster import node as node_data

@@ -231,7 +231,7 @@ def test_what_a_kill_left_behind_is_removed(output: OutputFolder, capsys: pytest
 def test_while_a_run_writes_its_files_are_no_problem_and_nothing_is_repaired(
     output: OutputFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = "import sys, time; from pathlib import Path; from data.storage import file_lock\n"
+    code = "import sys, time; from pathlib import Path; from data.files import file_lock\n"
     code += "with file_lock(Path(sys.argv[1]), wait=False):\n    print('locked', flush=True); time.sleep(60)"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

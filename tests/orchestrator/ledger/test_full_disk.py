@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.storage import write_atomically
+from data.files import write_atomically
 from models.feature_store import FeatureKey, open_features
 from orchestrator.ledger.classifiers import ClassifierStore, ClassifiersUnwritable
 from orchestrator.ledger.ledger import Ledger, LedgerUnwritable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data.progress import StepReporter, to_stderr
+from data.console import StepReporter, to_stderr
 
 
 def test_lines_come_at_intervals_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

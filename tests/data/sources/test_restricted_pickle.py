@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.restricted_pickle import load_pickle
+from data.sources.restricted_pickle import load_pickle
 
 Python2Pickle = Callable[[Any], bytes]
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from data.__main__ import main
-from data.fetch import fetch_data_set
-from data.packages import Download, Package
+from data.download import fetch_data_set
+from data.files import file_lock
+from data.published import Download, Package
 from data.registry import DATA_SETS, open_data_set
-from data.storage import file_lock
 from tests.data.published_files import DOMAINS, write_cifar10, write_domainnet
 
 
@@ -125,7 +125,7 @@ def test_unpacked_folder_that_is_not_whole_is_left_as_it_is(published: Path, tmp
 def test_full_disk_is_told_before_anything_is_downloaded(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.fetch.shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr("data.download.shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(ValueError, match=r"root: 0 MB are needed here, but only 0 MB are free; make room, or choose"):
         fetch_data_set("cifar10", root=tmp_path / "root", progress=_quiet)
     assert not list((tmp_path / "root").glob("*.tar.gz*"))
@@ -137,7 +137,7 @@ def test_room_is_needed_for_what_is_not_there(published: Path, tmp_path: Path, m
 
     def fetch_with_room_for(num_archives: float) -> None:
         usage = SimpleNamespace(free=int(num_archives * size))
-        monkeypatch.setattr("data.fetch.shutil.disk_usage", lambda path: usage)
+        monkeypatch.setattr("data.download.shutil.disk_usage", lambda path: usage)
         fetch_data_set("cifar10", root=tmp_path, progress=_quiet)
 
     with pytest.raises(ValueError, match="are needed here"):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data.published import PUBLISHED
+from data.sources.published_counts import PUBLISHED
 
-TABLE1 = Path(__file__).parents[1] / "golden" / "splits" / "table1.csv"
+TABLE1 = Path(__file__).parents[2] / "golden" / "splits" / "table1.csv"
 
 
 def test_they_are_those_of_the_papers_table_1() -> None:

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 from data.archives import obtain, unpack
+from data.console import Progress
+from data.files import file_lock
 from data.image_files import data_folder
 from data.naming import unknown_name
-from data.packages import Download, Package, size_in_words
-from data.progress import Progress
+from data.published import Download, Package, size_in_words
 from data.registry import DATA_SETS, FOLDER_PREFIX
 from data.sources.survey import Survey
-from data.storage import file_lock
 
 _UNPACKED = 1.5
 """Room that an archive takes once unpacked, as a share of its size: small files waste the rest of a disk block."""

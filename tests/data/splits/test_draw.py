@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.domain_split import draw_domain_split
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
-from data.protocols import count_data_split, draw_data_split, labels_bought
 from data.registry import open_data_set
-from data.splits import OpenSetSplit, SplitCounts, draw_split
+from data.splits.domain import draw_domain_split
+from data.splits.draw import count_data_split, draw_data_split, labels_bought
+from data.splits.ratios import OpenSetSplit, SplitCounts, draw_split
 from tests.data.published_files import write_domainnet
 
 SETTINGS: dict[str, Any] = {"mismatch_ratio": 0.4, "ood_ratio": 0.5, "budget": 20, "num_id_classes": 2, "seed": 3}

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.domain_split import count_domain_split, draw_domain_split
-from data.splits import SplitCounts
+from data.splits.domain import count_domain_split, draw_domain_split
+from data.splits.ratios import SplitCounts
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "splits"
+GOLDEN = Path(__file__).parents[2] / "golden" / "splits"
 NUM_CLASSES = 345
 
 

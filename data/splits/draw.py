@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from data.domain_split import NUM_ID_CLASSES, count_domain_split, draw_domain_split
 from data.imageset import DataSet
-from data.splits import OpenSetSplit, SplitCounts, count_split, draw_split
+from data.splits.domain import NUM_ID_CLASSES, count_domain_split, draw_domain_split
+from data.splits.ratios import OpenSetSplit, SplitCounts, count_split, draw_split
 
 Supervision = Literal["budget", "all", "none"]
 """What is labelled at the start: the first budget's images, with a pool beside them (active learning); every ID image,
@@ -27,9 +27,9 @@ def draw_data_split(
 ) -> OpenSetSplit:
     """The open-set split of the data set's training images.
 
-    Protocol "ratios" reads `mismatch_ratio`, `ood_ratio` and `budget` (`data.splits.draw_split`), protocol "domain"
-    reads `num_id_classes` (`data.domain_split.draw_domain_split`). Raises ValueError as these do. With a supervision
-    other than "budget" the ID classes are the same, and `ood_ratio` and `budget` are not read.
+    Protocol "ratios" reads `mismatch_ratio`, `ood_ratio` and `budget` (`data.splits.ratios.draw_split`), protocol
+    "domain" reads `num_id_classes` (`data.splits.domain.draw_domain_split`). Raises ValueError as these do. With a
+    supervision other than "budget" the ID classes are the same, and `ood_ratio` and `budget` are not read.
     """
     labels, num_classes = data.train.labels, data.num_classes
     if supervision != "budget":

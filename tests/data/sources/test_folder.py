@@ -14,7 +14,7 @@ from PIL import Image
 
 from data.imageset import ArrayImages, DataSet, PathImages
 from data.registry import open_data_set
-from data.splits import draw_split
+from data.splits.ratios import draw_split
 
 WriteFolder = Callable[..., Path]
 
@@ -279,7 +279,7 @@ def test_real_cifar10_folder(real_images: Path) -> None:
     # Published for the original images; these were stored as JPEG again.
     assert data_set.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=5e-4)
     assert data_set.std == pytest.approx((0.247, 0.2435, 0.2616), abs=3e-3)
-    with (Path(__file__).parents[1] / "golden" / "splits" / "table2.csv").open() as file:
+    with (Path(__file__).parents[2] / "golden" / "splits" / "table2.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["dataset"] == "cifar10"]
     assert len(rows) == 12
     for row in rows:

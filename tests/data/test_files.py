@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import pytest
 
-from data.storage import (
+from data.files import (
     cache_root,
     content_hash,
     file_hash,
@@ -69,7 +69,7 @@ def test_old_content_stays_until_the_new_is_whole(tmp_path: Path) -> None:
 
 def test_lock_keeps_other_processes_out_and_ends_with_the_process(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from data.storage import file_lock\n"
+        "import sys; from pathlib import Path; from data.files import file_lock\n"
         f"with file_lock(Path({str(tmp_path / 'sub' / 'lock')!r})):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )

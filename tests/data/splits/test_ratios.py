@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.splits import OpenSetSplit, SplitCounts, count_split, draw_split
+from data.splits.ratios import OpenSetSplit, SplitCounts, count_split, draw_split
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "splits"
+GOLDEN = Path(__file__).parents[2] / "golden" / "splits"
 CASES: list[dict[str, Any]] = json.loads((GOLDEN / "splits.json").read_text())
 CLASS_SIZES = {"cifar10": [5000] * 10, "cifar100": [500] * 100, "tiny-imagenet": [500] * 200}
 BUDGETS = {"cifar10": 500, "cifar100": 500, "tiny-imagenet": 1000}

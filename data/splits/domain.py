@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.splits import OpenSetSplit, SplitCounts
+from data.splits.ratios import OpenSetSplit, SplitCounts
 
 NUM_ID_CLASSES = 50
 """Of the paper, out of 345."""
