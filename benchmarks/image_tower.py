@@ -37,7 +37,7 @@ def main() -> int:
 
     from models.clipn.model import Clipn
     from models.clipn.source import clip_config
-    from models.device import describe_environment
+    from orchestrator.trial.environment import describe_environment
 
     torch.set_num_threads(1)
     device = torch.device(args.device)

@@ -47,9 +47,8 @@ from models.classifier.fit import fit
 from models.classifier.inputs import Normalise
 from models.classifier.networks import build_classifier
 from models.classifier.predict import predict
-from models.classifier.recipe import Recipe
-from models.classifier.recipes import named_recipe
-from models.device import autocast
+from models.classifier.recipe import Recipe, named_recipe
+from models.classifier.steps import autocast
 
 NUM_CLASSES = 4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)

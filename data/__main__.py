@@ -13,9 +13,8 @@ from data.console import StepReporter, to_stderr
 from data.download import fetch_data_set
 from data.files import cache_root
 from data.image_files import DATA_VARIABLE
-from data.imageset import DataSet, Images, PathImages
+from data.imageset import DataSet, Images, PathImages, Survey
 from data.registry import DATA_SETS, FOLDER_PREFIX, open_data_set
-from data.sources.survey import Survey
 
 _FETCH = "fetch"
 _BLOCK = 256

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 Progress = Callable[[str], None]
 """Takes one line of text about work in progress."""
@@ -41,3 +42,16 @@ class StepReporter:
         self._last = now
         left = (now - self._start) / num_done * (self._total - num_done)
         self._progress(f"{self._what}: {num_done:,} of {self._total:,}, about {duration(left)} left")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
+    """The error to raise for a name that is not in `known`: it lists the known ones and suggests the nearest."""
+    known = list(known)
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1)
+    nearest = next((k for k in known if near and k.lower() == near[0]), None)
+    hint = f" (did you mean '{nearest}'?)" if nearest else ""
+    return ValueError(f"unknown {kind} '{name}'{hint}; known: {', '.join(known)}")
+
+
+class RunStopped(Exception):
+    """The run cannot go on; what it recorded so far is kept. The message says why and what to do."""

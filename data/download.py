@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import http.client
 import shutil
-from pathlib import Path
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
 
-from data.archives import obtain, unpack
-from data.console import Progress
+from data.console import Progress, StepReporter, unknown_name
 from data.files import file_lock
 from data.image_files import data_folder
-from data.naming import unknown_name
-from data.published import Download, Package, size_in_words
+from data.imageset import Survey
+from data.published import Download, Package, is_published, size_in_words
 from data.registry import DATA_SETS, FOLDER_PREFIX
-from data.sources.survey import Survey
 
 _UNPACKED = 1.5
 """Room that an archive takes once unpacked, as a share of its size: small files waste the rest of a disk block."""
@@ -87,3 +97,151 @@ def _check_room(lacking: list[Download], folder: Path) -> None:
             f"{folder}: {size_in_words(int(needed))} are needed here, but only {size_in_words(free)} are free; make "
             "room, or choose another data root"
         )
+
+
+_CHUNK = 1 << 20
+_TIMEOUT = 60.0  # seconds without a byte
+
+
+def obtain(item: Download, path: Path, progress: Progress) -> None:
+    """Make `path` the published file: what is there is checked, what is missing is downloaded and checked.
+
+    A download that was cut off goes on where it stopped, from the file `<path>.part`.
+
+    Raises ValueError in one line for a file that is not the published one, and where the network gives none.
+    """
+    if path.exists():
+        _check(item, path, progress)
+        return
+    part = path.with_name(f"{path.name}.part")
+    if not part.exists() or part.stat().st_size != item.num_bytes:
+        _download(item, path, part, progress)
+    try:
+        _check(item, part, progress)
+    except ValueError:
+        part.unlink()
+        raise
+    part.replace(path)
+
+
+def unpack(archive: Path, target: Path, progress: Progress) -> None:
+    """Unpack the folder `target.name` of a .zip or .tar.gz file to `target`, which appears only when it is whole.
+
+    Other entries are left out. Raises ValueError naming the archive where it is damaged or cut short, does not hold the
+    folder, or has an entry that would lie outside it; OSError where there is no room.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as temporary:
+        root = Path(temporary)
+        try:
+            with _opened(archive) as members:
+                reporter = StepReporter(f"unpacking {archive.name}", len(members), progress)
+                for number, member in enumerate(members, start=1):
+                    _write_member(archive, member, root, target.name)
+                    reporter.done(number)
+        except _DAMAGED as error:
+            raise ValueError(f"{archive}: this archive is damaged or cut short ({error}); fetch it again") from error
+        if not (root / target.name).is_dir():
+            raise ValueError(f"{archive}: it holds no folder {target.name}, so it is not the published archive")
+        (root / target.name).rename(target)
+
+
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Member:
+    """A file in an archive, or (without `open`) what is no plain file."""
+
+    name: str
+    is_folder: bool
+    open: Callable[[], AbstractContextManager[IO[bytes]]] | None
+
+
+def _download(item: Download, path: Path, part: Path, progress: Progress) -> None:
+    """Write the published file to `part`, after what is there of it already."""
+    start = part.stat().st_size if part.exists() else 0
+    if start > item.num_bytes:
+        part.unlink()
+        start = 0
+    reporter = StepReporter(f"downloading {item.name}, MB", item.num_bytes // 10**6, progress, every_seconds=10)
+    progress(f"downloading {item.name} ({size_in_words(item.num_bytes - start)}) from {item.url}")
+    headers = {"User-Agent": "vlpure"} | ({"Range": f"bytes={start}-"} if start else {})
+    try:
+        with urllib.request.urlopen(urllib.request.Request(item.url, headers=headers), timeout=_TIMEOUT) as response:
+            continues = start > 0 and response.status == http.HTTPStatus.PARTIAL_CONTENT
+            offered = (start if continues else 0) + int(response.headers.get("Content-Length", item.num_bytes))
+            if offered != item.num_bytes:
+                raise ValueError(f"{item.url} gives {offered:,} bytes, not the {item.num_bytes:,} of {item.name}")
+            with part.open("ab" if continues else "wb") as file:
+                while chunk := response.read(_CHUNK):
+                    file.write(chunk)
+                    reporter.done(file.tell() // 10**6)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason: object = error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        elif isinstance(error, urllib.error.URLError):
+            reason = error.reason
+        raise ValueError(
+            f"cannot download {item.url} ({reason}); get {item.name} elsewhere, put it into {path.parent} and repeat "
+            "this command, or repeat it later"
+        ) from error
+    if part.stat().st_size < item.num_bytes:
+        raise ValueError(f"{item.url} broke off; repeat this command, and it goes on at the same place")
+
+
+def _check(item: Download, path: Path, progress: Progress) -> None:
+    """Raises ValueError unless the file at `path` is the published one."""
+    num_bytes = path.stat().st_size
+    if num_bytes < item.num_bytes:
+        raise ValueError(
+            f"{path}: cut short, {num_bytes:,} of {item.num_bytes:,} bytes; remove it and repeat this command"
+        )
+    if num_bytes > 10**8:
+        progress(f"checking {path.name}")
+    if num_bytes != item.num_bytes or not is_published(item, path):
+        raise ValueError(
+            f"{path}: not the published {item.name} (its {item.algorithm} is not {item.checksum}); remove it and "
+            "repeat this command"
+        )
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[list[_Member]]:
+    """The members of an archive."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as file:
+            yield [_zip_member(file, info) for info in file.infolist()]
+    else:
+        with tarfile.open(archive) as file:
+            yield [_tar_member(file, info) for info in file.getmembers()]
+
+
+def _zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    return _Member(name=info.filename, is_folder=info.is_dir(), open=lambda: file.open(info))
+
+
+def _tar_member(file: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
+    def open_member() -> IO[bytes]:
+        content = file.extractfile(info)
+        assert content is not None
+        return content
+
+    return _Member(name=info.name, is_folder=info.isdir(), open=open_member if info.isfile() else None)
+
+
+def _write_member(archive: Path, member: _Member, root: Path, folder: str) -> None:
+    """Write a member of the wanted folder below `root`."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+        raise ValueError(f"{archive}: its entry {member.name!r} points outside the archive's folder; do not use it")
+    if not path.parts or path.parts[0] != folder:
+        return
+    if member.is_folder:
+        (root / path).mkdir(parents=True, exist_ok=True)
+    elif member.open is None:
+        raise ValueError(f"{archive}: its entry {member.name!r} is no plain file; it is not the published archive")
+    else:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        with member.open() as source, (root / path).open("xb") as written:
+            shutil.copyfileobj(source, written, _CHUNK)

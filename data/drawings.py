@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from data.sources.domainnet_package import DOMAINS, FOLDER
+from data.sources.domainnet_lists import DOMAINS, FOLDER
 
 SIDE = 32
 """Pixels of an image."""

@@ -220,3 +220,16 @@ def _identity(image_set: ImageSet) -> dict[str, str]:
     """Hashes of the images and the labels."""
     labels = np.ascontiguousarray(image_set.labels, dtype="<i8")
     return {"images": image_set.images.fingerprint, "labels": hashlib.sha256(labels.data).hexdigest()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A data set that is present."""
+
+    where: str
+    """Folder of its files, or what holds it."""
+    num_train: int
+    """Number of training images; likewise test."""
+    num_test: int
+    note: str = ""
+    """What else there is to say, for people: whether the files are the published ones."""

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from data.console import Progress
-from data.imageset import DataSet, SplitProtocol
-from data.naming import unknown_name
+from data.console import Progress, unknown_name
+from data.imageset import DataSet, SplitProtocol, Survey
 from data.published import Package
 from data.sources.cifar import (
     CIFAR10_PACKAGE,
@@ -22,10 +21,9 @@ from data.sources.cifar import (
 )
 from data.sources.digits import read_digits, survey_digits
 from data.sources.domainnet import read_domainnet, survey_domainnet
-from data.sources.domainnet_package import DOMAINS
-from data.sources.domainnet_package import PACKAGE as DOMAINNET_PACKAGE
+from data.sources.domainnet_lists import DOMAINS
+from data.sources.domainnet_lists import PACKAGE as DOMAINNET_PACKAGE
 from data.sources.folder import read_folder
-from data.sources.survey import Survey
 from data.sources.tiny_imagenet import (
     PACKAGE as TINY_IMAGENET_PACKAGE,
 )

@@ -16,7 +16,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from experiments.commands.flags import DONE, add_output_flags, run_command
-from experiments.presets.arms import ARMS
+from experiments.presets import ARMS
 from experiments.results.statistics import CellKey, unique
 from experiments.table4 import TABLE4
 from experiments.table5 import TABLE5
@@ -116,8 +116,7 @@ def _write(found: FoundTrials, args: argparse.Namespace, *, default: Path, title
     from experiments.pages.files import write_report
     from experiments.results.details import details_of
     from experiments.results.frames import rounds_frame, trials_frame
-    from experiments.results.from_ledgers import cell_of, with_missing_seeds
-    from experiments.results.row_names import row_names
+    from experiments.results.from_ledgers import cell_of, row_names, with_missing_seeds
     from experiments.tables.own import own_tables
     from experiments.tables.table4 import report_text
 

@@ -15,30 +15,27 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.registry import split_protocol_of
-from experiments.commands.addresses import folder_path
-from experiments.commands.advice import slow_arithmetic
 from experiments.commands.bill import this_machine
 from experiments.commands.flags import (
     DONE,
     INTERRUPTED,
-    PRESETS,
     CommandParser,
     add_gpu_flags,
     add_output_flags,
     add_trial_flags,
+    folder_path,
     given,
     ignored_flags,
     run_command,
+    slow_arithmetic,
     trial_overrides,
 )
 from experiments.commands.stopping import stoppable
-from experiments.presets.arms import ARMS
-from orchestrator.ledger.metrics import summarise
+from experiments.presets import ARMS, PRESETS
 from orchestrator.ledger.output import OutputFolder, open_output
-from orchestrator.ledger.records import RoundRecord
+from orchestrator.ledger.records import RoundRecord, summarise
 from orchestrator.plan import PlannedTrial, plan_trials
-from orchestrator.settings.arms import ArmTrial
-from orchestrator.settings.grid import GridConfig, RunSettings, load_preset
+from orchestrator.settings.grid import ArmTrial, GridConfig, RunSettings, load_preset
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
-
-from data.code_version import code_version
-from models.classifier.recipe import Recipe
 
 
 def use_threads(num_threads: int) -> None:
@@ -77,36 +72,6 @@ def clear_memory_errors(when: str, advice: str) -> Iterator[None]:
         raise MemoryError(
             f"the GPU's memory does not suffice {when}: give a trial more of a card (--gpus-per-trial), or {advice}"
         ) from error
-
-
-def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a recipe's arithmetic runs."""
-    if recipe.precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def describe_environment(device: torch.device) -> dict[str, str | int]:
-    """Hardware, code (`code_version`) and versions behind a record, for the record."""
-    on_gpu = device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else _processor_name(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        **code_version(),
-        **({"deterministic": int(torch.are_deterministic_algorithms_enabled())} if on_gpu else {}),
-    }
-
-
-def _processor_name() -> str:
-    """The CPU's name; Linux keeps it where platform.processor() does not look."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def peak_memory_mib(device: torch.device) -> int:

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from data.cache import clear_write_errors
 from data.console import Progress, StepReporter
 from data.files import cache_root, content_hash, file_hash, file_lock, write_atomically, write_text_atomically
-from models.cache_errors import clear_write_errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from models.clipn.source import clipn_identity
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.problem import check_budget
-from orchestrator.settings.arms import ArmTrial
+from orchestrator.settings.grid import ArmTrial
 from orchestrator.settings.trial import TrialConfig
 from strategies.registry import find_strategy
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.imageset import DataSet
-from data.oracle import Oracle
+from data.pool import Oracle
 from data.splits.draw import draw_data_split, labels_bought
 from data.splits.ratios import OpenSetSplit, SplitCounts
 from orchestrator.settings.trial import TrialConfig

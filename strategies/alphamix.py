@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from models.classifier.outputs import LinearHead
 from strategies.base import IndexArray, PoolView, Selection, Strategy, highest_first
-from strategies.confidence import least_confidence
 from strategies.options import AlphaMixOptions
+from strategies.uncertainty import least_confidence
 
 TINY = np.finfo(np.float64).tiny
 

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.base import IndexArray, LearningStrategy, Memory, PoolView, Selection, highest_first
-from strategies.confidence import least_confidence
 from strategies.numeric.cosines import Floats, nearest_by_cosine
 from strategies.numeric.query_network import QueryNetwork, exponential_scores, train_query_network
 from strategies.options import MqnetOptions
-from strategies.uncertainty import log_softmax
+from strategies.uncertainty import least_confidence, log_softmax
 
 Features = Callable[[], NDArray[np.float32]]
 

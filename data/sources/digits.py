@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.console import Progress
-from data.imageset import ArrayImages, DataSet, ImageSet, IndexArray, make_data_set
+from data.imageset import ArrayImages, DataSet, ImageSet, IndexArray, Survey, make_data_set
 from data.pixels import ChannelStatistics
-from data.sources.survey import Survey
 
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _PRETRAIN_A_CLASS = 60

@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 from data.console import Progress, StepReporter, to_stderr
 from data.image_files import data_folder, list_images
 from data.image_store import MAX_IMAGE_SIZE, Meta, open_entry, skip_bad_files
-from data.imageset import DataSet, ImageSet, PathImages, make_data_set
+from data.imageset import DataSet, ImageSet, PathImages, Survey, make_data_set
 from data.published import is_published
-from data.sources.domainnet_lists import ImageList, Part, list_path, merge_classes, read_list
-from data.sources.domainnet_package import DOMAINS, FOLDER, LIST_FILES, PACKAGE
-from data.sources.survey import Survey
+from data.sources.domainnet_lists import (
+    DOMAINS,
+    FOLDER,
+    LIST_FILES,
+    PACKAGE,
+    ImageList,
+    Part,
+    list_path,
+    merge_classes,
+    read_list,
+)
 
 # Of ImageNet, as is usual for the encoders that see these images; 400,000 images are not scanned for their own.
 _MEAN = (0.485, 0.456, 0.406)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data.sources.domainnet_package import FOLDER
+from data.sources.domainnet_lists import FOLDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,8 @@ import numpy as np
 from data.console import Progress
 from data.image_files import ImageFile, data_folder, list_folders, list_images
 from data.image_store import open_stored_images
-from data.imageset import DataSet, ImageSet, make_data_set
+from data.imageset import DataSet, ImageSet, Survey, make_data_set
 from data.published import Download, Package
-from data.sources.survey import Survey
 
 _NAME = "tiny-imagenet"
 _FOLDER = "tiny-imagenet-200"

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.console import unknown_name
 from data.files import content_hash, file_hash, file_lock, write_text_atomically
 from data.imageset import DataSet, Images
-from data.naming import unknown_name
 from data.splits.ratios import draw_split
 from models.clipn.prompts import DEFAULT_TEMPLATES_HASH
 from models.clipn.quality import DetectionQuality

@@ -12,14 +12,13 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
+from data.console import RunStopped
 from data.files import CACHE_VARIABLE
-from experiments.commands.addresses import folder_path
-from orchestrator.errors import RunStopped
 from orchestrator.settings.grid import Nested, merge, parse_overrides
 from orchestrator.settings.trial import TrialConfig
-
-PRESETS = Path(__file__).parents[1] / "presets"
+from orchestrator.tracking.uri import masked
 
 MOST_SEEDS = 10_000
 """In a range on the command line: more is a slip of the finger."""
@@ -205,3 +204,86 @@ def seed_list(text: str) -> tuple[int, ...]:
             raise argparse.ArgumentTypeError(f"seeds {part.strip()} are more than {MOST_SEEDS:,}")
         seeds.extend(range(first, last + 1))
     return tuple(seeds)
+
+
+SERVERS, DATABASES = ("http", "https"), ("sqlite", "postgresql", "mysql", "mssql")
+"""Schemes of tracking URIs; a database's may name its driver, as in postgresql+psycopg."""
+
+
+def folder_path(text: str) -> Path:
+    """An argparse type for a folder: `~` stands for the home folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a folder, not an empty text")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"there is no home folder for '{Path(text).parts[0]}'") from None
+
+
+def ray_address(text: str) -> str:
+    """An argparse type for a Ray cluster: auto, local, or host:port."""
+    if text in ("auto", "local"):
+        return text
+    match = re.fullmatch(r"(ray://)?(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})", text)
+    if match is None or not 0 < int(match[3]) < 2**16:
+        raise argparse.ArgumentTypeError(
+            f"expected auto, local, or the address of a cluster's head such as 10.0.0.5:6379, not '{text}'"
+        )
+    if match[1]:
+        raise argparse.ArgumentTypeError("a grid needs more than Ray's client; give this command on the head node")
+    return text
+
+
+def experiment_name(text: str) -> str:
+    """An argparse type for an experiment of MLflow."""
+    name = text.strip()
+    if not name or not name.isprintable():
+        raise argparse.ArgumentTypeError("expected a name, not an empty text or one that cannot be printed")
+    return name
+
+
+def check_tracking_uri(uri: str, *, option: str) -> None:
+    """Raises ValueError, without the password, for what can be no tracking store of MLflow."""
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # read when it is asked for
+        shown = masked(uri)
+    except ValueError as error:
+        raise ValueError(f"{option}: no valid URI ({error})") from None
+    scheme = parts.scheme.partition("+")[0]
+    if scheme not in (*SERVERS, *DATABASES, "databricks"):
+        raise ValueError(
+            f"{option} is '{shown}'; expected an MLflow server (http://...) or a database "
+            f"({', '.join(f'{name}:' for name in DATABASES)} ...), such as sqlite:///mlflow.db"
+        )
+    if scheme in SERVERS and not parts.hostname:
+        raise ValueError(f"{option} is '{shown}': it names no server")
+    if scheme == "sqlite" and (parts.netloc or not parts.path.strip("/")):
+        raise ValueError(f"{option} is '{shown}'; expected sqlite:/// and the path of a file")
+
+
+CPU_FACTS = Path("/proc/cpuinfo")
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""How Linux calls bfloat16 instructions: Intel's and AMD's, Intel's for matrices, ARM's."""
+
+
+def slow_arithmetic(trials: Iterable[TrialConfig], *, gpus: float) -> list[str]:
+    """A line where trials are to train in bfloat16 on a CPU, and this machine's has to imitate it step by step."""
+    if gpus or has_bf16() or not any(trial.recipe.precision == "bf16" for trial in trials):
+        return []
+    return [
+        "recipe.precision=bf16 on a CPU: this machine's has no bfloat16 instructions, and without them it is many "
+        "times slower than fp32"
+    ]
+
+
+def has_bf16() -> bool:
+    """Whether this machine's CPU has bfloat16 instructions; True where the system does not tell."""
+    try:
+        facts = CPU_FACTS.read_text()
+    except OSError:
+        return True
+    flags = {
+        word for line in facts.splitlines() if line.lower().startswith(("flags", "features")) for word in line.split()
+    }
+    return not flags or bool(flags & BF16_FLAGS)

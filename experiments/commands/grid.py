@@ -11,29 +11,31 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.commands.addresses import check_tracking_uri, experiment_name, folder_path, ray_address
-from experiments.commands.advice import slow_arithmetic
 from experiments.commands.bill import bill_lines, this_machine
 from experiments.commands.flags import (
     DONE,
     INTERRUPTED,
-    PRESETS,
     SOME_FAILED,
     CommandParser,
     add_gpu_flags,
     add_output_flags,
     add_trial_flags,
+    check_tracking_uri,
     comma_list,
+    experiment_name,
+    folder_path,
     given,
     ignored_flags,
+    ray_address,
     run_command,
     seed_list,
+    slow_arithmetic,
     trial_overrides,
 )
-from experiments.commands.progress import Progress
 from experiments.commands.status import show_status
 from experiments.commands.stopping import stoppable
-from experiments.presets.arms import ARMS
+from experiments.commands.terminal import Progress
+from experiments.presets import ARMS, PRESETS
 from experiments.results.paper import PaperValues
 from experiments.results.reproduce import trial_command
 from experiments.tables.table import Table
@@ -41,8 +43,7 @@ from orchestrator.cluster.placement import parse_place
 from orchestrator.launch import note_launch
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
-from orchestrator.settings.arms import ArmTrial
-from orchestrator.settings.grid import AXES, GridConfig, load_preset, preset_name
+from orchestrator.settings.grid import AXES, ArmTrial, GridConfig, load_preset, preset_name
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets

@@ -22,8 +22,7 @@ from experiments.tables.comparisons import (
 )
 from experiments.tables.cost_tables import cost_lines, cost_tables
 from experiments.tables.facts import departure_facts, machine_facts, result_facts, seed_facts
-from experiments.tables.formats import format_condition, format_p, join
-from experiments.tables.table import Fact, Picture, Section, Table
+from experiments.tables.table import Fact, Picture, Section, Table, format_condition, format_p, join
 
 if TYPE_CHECKING:
     import pandas as pd

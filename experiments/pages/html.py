@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.pages.content import Report
 from experiments.results.details import Details, TrialDetails
 from experiments.results.statistics import CellKey, cell_key
-from experiments.tables.formats import format_ratio
-from experiments.tables.table import DAGGER, Cell, Picture, Section, Table
+from experiments.tables.table import DAGGER, Cell, Picture, Section, Table, format_ratio
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,8 @@ from experiments.plots.canvas import (
     new_figure,
     reference_handle,
     seeds_line,
+    style_of,
 )
-from experiments.plots.styles import style_of
 from experiments.results.statistics import (
     CellKey,
     Condition,
@@ -27,7 +27,7 @@ from experiments.results.statistics import (
     sorted_conditions,
     unique,
 )
-from experiments.tables.formats import format_ratio
+from experiments.tables.table import format_ratio
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.plots.canvas import PAGE_WIDTH, PRINT_FONT, PRINT_SMALL, condition_text, new_figure
-from experiments.plots.styles import ID_COLOUR, OOD_COLOUR
+from experiments.plots.canvas import (
+    ID_COLOUR,
+    OOD_COLOUR,
+    PAGE_WIDTH,
+    PRINT_FONT,
+    PRINT_SMALL,
+    condition_text,
+    new_figure,
+)
 from experiments.results.statistics import Condition
 
 if TYPE_CHECKING:

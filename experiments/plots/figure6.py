@@ -17,15 +17,16 @@ from experiments.plots.canvas import (
     PAGE_WIDTH,
     PRINT_FONT,
     PRINT_SMALL,
+    REFERENCE_COLOUR,
     band_alpha,
     condition_text,
     curve_handle,
     dataset_label,
+    dataset_style,
     draw_curve,
     dress_panel,
     new_figure,
 )
-from experiments.plots.styles import REFERENCE_COLOUR, dataset_style
 from experiments.results.statistics import Condition, estimate, unique
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from experiments.plots.canvas import (
     new_figure,
     reference_handle,
     seeds_line,
+    style_of,
 )
 from experiments.plots.curves import QUANTITIES, Quantity
 from experiments.plots.rounds import FULL_DATA, Page, Panel
-from experiments.plots.styles import style_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -87,8 +87,7 @@ class FigureMaker:
             yield Picture(name="figure6", figure=draw_scales(sweeps), caption=caption, notes=notes)
 
     def _query_maps(self, plan: FigurePlan) -> Iterator[Picture]:
-        from experiments.plots.figure12 import draw_map, map_caption, missing_notes
-        from experiments.plots.query_study import query_map
+        from experiments.plots.figure12 import draw_map, map_caption, missing_notes, query_map
 
         found = False
         for dataset in dict.fromkeys(each.trial.dataset for each in plan.trials):

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from data.naming import unknown_name
+from data.console import unknown_name
 from experiments.plots.canvas import has_no_ratios
 from experiments.plots.rounds import FULL_DATA, ID_ONLY
-from orchestrator.settings.arms import ArmTrial
-from orchestrator.settings.grid import GridConfig, Nested
+from orchestrator.settings.grid import ArmTrial, GridConfig, Nested
 
 FIGURES = (5, 6, 7, 8, 9, 10, 11, 12)
 PURITY_FIGURES = (5, 6)

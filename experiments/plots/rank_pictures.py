@@ -9,7 +9,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from experiments.results.ranks import Ranking
+from experiments.results.overall import Ranking
 
 if TYPE_CHECKING:
     import numpy as np

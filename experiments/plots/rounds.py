@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from experiments.plots.canvas import NothingToDraw, condition_text, dataset_label, has_no_ratios, seeds_line
 from experiments.plots.curves import Curve, Quantity, cell_curves
 from experiments.results.statistics import CellKey, Condition, cell_key, sorted_conditions, unique
-from experiments.tables.formats import format_ratio
+from experiments.tables.table import format_ratio
 
 if TYPE_CHECKING:
     import pandas as pd

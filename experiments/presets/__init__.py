@@ -1,1 +1,29 @@
-"""Presets (YAML) and the arms that tables add to the strategies."""
+"""The folder of the presets (YAML), and the arms that tables and figures add to the plain strategies, by name.
+
+`--strategies conf,id-only,zero-shot` names two of these arms.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PRESETS = Path(__file__).parent
+
+ARMS: dict[str, dict[str, Any]] = {
+    # Reference runs: what a perfect purity step, all labels, or no label at all would give.
+    "id-only": {"strategy": "conf", "ood_ratio": 0.0},
+    "full-data": {"strategy": "random", "full_data": True, "ood_ratio": 0.0, "rounds": 1},
+    "zero-shot": {
+        "strategy": "random", "ood_ratio": 0.0, "rounds": 1, "recipe": {"name": "zero-shot", "precision": "fp32"},
+    },
+    "linear-probe": {
+        "strategy": "random", "full_data": True, "ood_ratio": 0.0, "rounds": 1, "recipe": {"name": "paper-clip-linear"},
+    },
+    # Table 6: VLPure with a linear head on CLIPN's image tower as the classifier.
+    "vlpure-clip": {"strategy": "vlpure", "recipe": {"name": "paper-clip-linear"}},
+    # Table 7: VLPure without one of its parts, or without both.
+    "vlpure-fixed-scale": {"strategy": "vlpure", "purity": {"self_temperature": False}},
+    "vlpure-no-visual": {"strategy": "vlpure", "purity": {"visual_similarity": False}},
+    "vlpure-bare": {"strategy": "vlpure", "purity": {"self_temperature": False, "visual_similarity": False}},
+}  # fmt: skip

@@ -8,9 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from data.registry import split_protocol_of
-from experiments.commands.flags import PRESETS
+from experiments.presets import PRESETS
 from experiments.results.statistics import unique
-from experiments.tables.formats import join
 from orchestrator.settings.grid import load_preset
 from orchestrator.settings.trial import TrialConfig, flat
 
@@ -37,7 +36,7 @@ def departures(trials: Sequence[tuple[str, Settings]]) -> list[str]:
                 found[line].append(row)
     others = [name for name in unique(str(settings["dataset"]) for _, settings in trials) if not _is_in_paper(name)]
     lines = [f"{name} is no data set of the paper" for name in others]
-    return lines + [line if len(of) == len(rows) else f"{line} ({join(of)})" for line, of in found.items()]
+    return lines + [line if len(of) == len(rows) else f"{line} ({', '.join(of)})" for line, of in found.items()]
 
 
 @lru_cache(maxsize=4096)
@@ -84,4 +83,4 @@ def _text(value: Any) -> str:
         return "on" if value else "off"
     if value is None:
         return "none"
-    return join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

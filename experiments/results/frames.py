@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.metrics import cumulative_precision, summarise
-from orchestrator.ledger.records import RoundRecord
+from orchestrator.ledger.records import RoundRecord, cumulative_precision, summarise
 from orchestrator.plan import PlannedTrial
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from experiments.commands.flags import PRESETS
-from models.classifier.recipes import RECIPES
+from experiments.presets import PRESETS
+from models.classifier.recipe import RECIPES
 from orchestrator.settings.grid import GridConfig, Nested, load_preset, merge, parse_overrides, read_yaml
 from orchestrator.settings.trial import TrialConfig, flat
 

@@ -22,8 +22,17 @@ from experiments.results.statistics import (
     sorted_conditions,
     unique,
 )
-from experiments.tables.formats import DIGITS, format_condition, format_estimate, format_p, percent
-from experiments.tables.table import Cell, Row, Section, Table
+from experiments.tables.table import (
+    DIGITS,
+    Cell,
+    Row,
+    Section,
+    Table,
+    format_condition,
+    format_estimate,
+    format_p,
+    percent,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,15 +18,15 @@ from experiments.results.comparison import (
 )
 from experiments.results.overall import (
     Interval,
+    Ranking,
     interquartile_mean,
     penalty_matrix,
     probability_of_improvement,
+    rank_strategies,
     whole_conditions,
 )
-from experiments.results.ranks import Ranking, rank_strategies
 from experiments.results.statistics import CellKey, Condition, unique
-from experiments.tables.formats import format_condition, format_difference, format_p, percent
-from experiments.tables.table import Cell, Row, Table
+from experiments.tables.table import Cell, Row, Table, format_condition, format_difference, format_p, percent
 
 if TYPE_CHECKING:
     import numpy as np

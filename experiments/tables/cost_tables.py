@@ -16,8 +16,7 @@ from experiments.results.costs import (
 )
 from experiments.results.details import Details
 from experiments.results.statistics import CellKey, sorted_conditions, unique
-from experiments.tables.formats import format_condition, format_estimate, format_ratio
-from experiments.tables.table import Cell, Row, Table
+from experiments.tables.table import Cell, Row, Table, format_condition, format_estimate, format_ratio
 
 if TYPE_CHECKING:
     import pandas as pd

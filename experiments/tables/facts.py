@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from experiments.results.comparison import what_seeds_can_show
 from experiments.results.departures import departures
 from experiments.results.details import Details
-from experiments.results.seeds import what_seeds_can_show
 from experiments.results.statistics import CellKey, cell_key, check_seeds, estimate_cells
-from experiments.tables.formats import format_ratio, join
-from experiments.tables.table import DAGGER, Fact
+from experiments.tables.table import DAGGER, Fact, format_ratio, join
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.results.statistics import CellKey
+from experiments.results.statistics import CellKey, Condition, Estimate, rank_marks
 
 DAGGER = "†"
 """Stands behind a value that the data cannot tell from the best of its column."""
@@ -143,3 +144,100 @@ def _split_columns(columns: Sequence[list[str]], width: int) -> list[list[list[s
         parts[-1].append(column)
         used += needed
     return parts
+
+
+DIGITS = 2
+"""Decimals of a percentage."""
+
+
+def percent(share: float) -> str:
+    """0.8412 as `84.12`."""
+    return f"{100 * share:.{DIGITS}f}"
+
+
+def format_ratio(ratio: float) -> str:
+    """0.2 as `20 %`."""
+    return f"{100 * ratio:g} %"
+
+
+def format_condition(condition: Condition) -> str:
+    """A condition without its data set: `20 % / 60 %`, mismatch ratio and OOD ratio."""
+    return f"{format_ratio(condition.mismatch_ratio)} / {format_ratio(condition.ood_ratio)}"
+
+
+def format_estimate(value: Estimate | None, *, scale: float = 100.0, digits: int = DIGITS) -> str:
+    """`84.12 ± 1.03`, `84.12 ± ?` for one seed; says so where seeds are missing, no trial was planned, or there is no
+    such value to be had (`none`).
+
+    `scale` times the value is written: 100 makes shares percentages.
+    """
+    if value is None:
+        return "not planned"
+    if value.num_planned == 0:
+        return "none"
+    seeds = f"({value.num_seeds} of {value.num_planned} seeds)"
+    if value.num_seeds == 0:
+        return f"missing {seeds}"
+    half_width = "?" if math.isnan(value.half_width) else f"{scale * value.half_width:.{digits}f}"
+    text = f"{scale * value.mean:.{digits}f} ± {half_width}"
+    return text if value.is_complete else f"{text} {seeds}"
+
+
+def format_difference(value: Estimate) -> str:
+    """`+3.21 ± 0.80` in percentage points; says so where pairs are missing."""
+    if value.num_seeds == 0:
+        return f"missing (0 of {value.num_planned} pairs)"
+    half_width = "?" if math.isnan(value.half_width) else percent(value.half_width)
+    text = f"{100 * value.mean:+.{DIGITS}f} ± {half_width}"
+    return text if value.is_complete else f"{text} ({value.num_seeds} of {value.num_planned} pairs)"
+
+
+def format_p(p: float) -> str:
+    """`0.012`, `< 0.001`, `?` where there is none."""
+    if math.isnan(p):
+        return "?"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def join(parts: Iterable[str]) -> str:
+    """Parts with commas between them."""
+    return ", ".join(parts)
+
+
+Line = tuple[str, Sequence[CellKey]]
+"""A row: its label, and what each of its cells stands for."""
+
+
+def cells_table(
+    title: str,
+    *,
+    corner: str,
+    columns: Sequence[str],
+    lines: Sequence[Line],
+    estimates: Mapping[CellKey, Estimate],
+    daggers: frozenset[CellKey] = frozenset(),
+) -> Table:
+    """The estimates of those cells, with the best and the second of each column marked.
+
+    `daggers` are the cells that cannot be told from the best of their condition.
+    """
+    by_column = zip(*(keys for _, keys in lines), strict=True) if lines else []
+    marks = [rank_marks([estimates.get(key) for key in keys], digits=DIGITS + 2) for keys in by_column]
+    rows = [
+        Row(
+            label=label,
+            cells=tuple(
+                Cell(
+                    text=format_estimate(estimates.get(key)), mark=marks[column][number], key=key, dagger=key in daggers
+                )
+                for column, key in enumerate(keys)
+            ),
+        )
+        for number, (label, keys) in enumerate(lines)
+    ]
+    return Table(title=title, corner=corner, columns=tuple(columns), rows=tuple(rows))
+
+
+def condition_name(condition: Condition) -> str:
+    """`cifar10 40 % / 60 %`: data set, mismatch ratio, OOD ratio."""
+    return f"{condition.dataset} {format_condition(condition)}"

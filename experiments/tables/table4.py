@@ -20,8 +20,7 @@ from experiments.results.statistics import (
     unique,
 )
 from experiments.tables.facts import result_facts
-from experiments.tables.formats import DIGITS, format_condition, format_estimate, percent
-from experiments.tables.table import Cell, Row, Table, render_text
+from experiments.tables.table import DIGITS, Cell, Row, Table, format_condition, format_estimate, percent, render_text
 
 if TYPE_CHECKING:
     import pandas as pd

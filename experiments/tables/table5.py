@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 from experiments.results.paper import paper_table5_aubc
 from experiments.results.statistics import CellKey, Condition, estimate_cells, sorted_conditions, unique
-from experiments.tables.cells import cells_table, condition_name
-from experiments.tables.formats import format_estimate, percent
-from experiments.tables.table import Cell, Row, Table
+from experiments.tables.table import Cell, Row, Table, cells_table, condition_name, format_estimate, percent
 from experiments.tables.table4 import dagger_cells
 
 if TYPE_CHECKING:

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from experiments.results.paper import paper_table6
 from experiments.results.statistics import CellKey, Condition, Estimate, estimate, estimate_cells, sorted_conditions
-from experiments.tables.cells import condition_name
-from experiments.tables.formats import DIGITS, format_estimate, percent
-from experiments.tables.table import Cell, Row, Table
+from experiments.tables.table import DIGITS, Cell, Row, Table, condition_name, format_estimate, percent
 
 if TYPE_CHECKING:
     import pandas as pd

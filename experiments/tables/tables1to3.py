@@ -9,14 +9,12 @@ import numpy as np
 
 from data.registry import DATA_SETS
 from data.sources.domainnet import find_domainnet
-from data.sources.domainnet_lists import read_list
-from data.sources.domainnet_package import DOMAINS, FOLDER
+from data.sources.domainnet_lists import DOMAINS, FOLDER, read_list
 from data.sources.published_counts import PUBLISHED
 from data.splits.domain import NUM_ID_CLASSES, count_domain_split
 from data.splits.ratios import SplitCounts, count_split
 from experiments.results.paper import paper_rows
-from experiments.tables.formats import format_ratio
-from experiments.tables.table import Cell, Row, Table
+from experiments.tables.table import Cell, Row, Table, format_ratio
 
 BUDGETS = {"cifar10": 500, "cifar100": 500, "tiny-imagenet": 1000}
 """Labels of the first set (P2)."""

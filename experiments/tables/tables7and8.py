@@ -14,9 +14,16 @@ from experiments.results.statistics import (
     estimate_cells,
     sorted_conditions,
 )
-from experiments.tables.cells import Line, cells_table, condition_name
-from experiments.tables.formats import format_difference, format_estimate
-from experiments.tables.table import Cell, Row, Table
+from experiments.tables.table import (
+    Cell,
+    Line,
+    Row,
+    Table,
+    cells_table,
+    condition_name,
+    format_difference,
+    format_estimate,
+)
 from experiments.tables.table4 import dagger_cells
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models.classifier.inputs import draw_positions
 from models.classifier.recipe import Recipe
-from models.device import autocast
+from models.classifier.steps import autocast
 
 ASPECT = (3 / 4, 4 / 3)
 """Least and greatest width over height of a box."""

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from data.console import Progress
 from data.imageset import DataSet, Images
 from models.classifier.crops import CropSource, Tower
-from models.classifier.feature_rows import EncoderName, FeatureRows
+from models.classifier.inputs import FeatureRows
+from models.classifier.recipe import EncoderName
+from models.clipn.encode import network_input, resize_batch
 from models.clipn.features import VisionLanguageTowers
-from models.clipn.preprocessing import CLIP_MEAN, CLIP_STD, network_input, resize_batch
 from models.clipn.pretrained import quiet_hub
-from models.clipn.source import ClipnSource
+from models.clipn.source import CLIP_MEAN, CLIP_STD, ClipnSource
 from models.feature_store import FeatureKey, open_features
 
 BATCH_SIZE = 128

@@ -5,7 +5,7 @@ Shapes: N images, B batch, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.imageset import Images
-from models.classifier.feature_rows import FeatureRows
 from models.classifier.recipe import Recipe
 
 
@@ -53,6 +52,38 @@ class BatchSource(Protocol):
     def batches(self, recipe: Recipe, generator: torch.Generator) -> Batches:
         """Batches of them, on the generator's device."""
         ...
+
+
+class FeatureRows:
+    """What a linear head is trained on and looks at."""
+
+    def __init__(
+        self,
+        rows_NF: NDArray[np.float32],
+        *,
+        identity: str,
+        crops: Callable[[NDArray[np.int64]], BatchSource] | None = None,
+    ) -> None:
+        """`identity` stands for all that decides the rows' numbers: the images, the weights, the preprocessing.
+
+        `crops` gives random crops of the images at those positions, to train on in place of the rows.
+        """
+        self._rows_NF = rows_NF
+        self.identity = identity
+        self.crops = crops
+
+    @property
+    def num_features(self) -> int:
+        """F."""
+        return int(self._rows_NF.shape[1])
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self._rows_NF)
+
+    def load(self, idx: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows (B, F) float32, in the order of `idx`."""
+        return np.asarray(self._rows_NF[idx])
 
 
 Inputs = NDArray[np.uint8] | NDArray[np.float32] | BatchSource

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.imageset import Images
-from models.classifier.feature_rows import FeatureRows
-from models.classifier.inputs import Normalise
+from models.classifier.inputs import FeatureRows, Normalise
 from models.classifier.outputs import ClassifierOutputs, LinearHead
 from models.classifier.recipe import Recipe
-from models.device import autocast
+from models.classifier.steps import autocast
 
 CPU_BATCH = 64
 """Most images a batch on a CPU, whose caches hold no more: 2,734 images/s against 1,278 in batches of 512 (ResNet-18 of

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data.cache import file_hash_once
+from data.console import unknown_name
+from data.files import content_hash
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -92,3 +99,108 @@ class Recipe(BaseModel):
         """Batches of one pass. A single image left over joins the batch before it: batch statistics need two."""
         full, left = divmod(num_images, self.batch_size)
         return max(1, full + (left > 1))
+
+
+CLIP_LINEAR: dict[str, Any] = {
+    "network": "linear",
+    "encoder": "clipn",
+    "steps": 500,
+    "learning_rate": 0.01,
+    "milestones": (0.5, 0.7),
+    "flip": False,
+    "crop_padding": 0,
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    # The paper's ResNet-18 training (protocol P10, P11); Recipe's own defaults.
+    "paper-cifar": {},
+    # The same number of steps, as the paper's text says; the official code trains 30,000.
+    "paper-tiny": {},
+    # A linear head on a frozen ViT-B/16 (protocol P17).
+    "paper-domainnet": {
+        "network": "linear",
+        "encoder": "timm:vit_base_patch16_224.augreg_in21k",
+        "epochs": 100,
+        "learning_rate": 0.01,
+        "flip": False,
+        "crop_padding": 0,
+    },
+    # A linear head on CLIPN's image tower: 10 times 50 steps, the rate falls after 5 and 7 (protocol 1.9, Table 6). On
+    # stored features; -crops trains it, as the official code does, on crops of the images; -tiny takes twice the steps.
+    "paper-clip-linear": CLIP_LINEAR,
+    "paper-clip-linear-tiny": CLIP_LINEAR | {"steps": 1000},
+    "paper-clip-linear-crops": CLIP_LINEAR | {"smallest_crop": 0.9},
+    "paper-clip-linear-crops-tiny": CLIP_LINEAR | {"smallest_crop": 0.9, "steps": 1000},
+    # CLIPN as it is, with the names of the ID classes (protocol 1.9, Table 6).
+    "zero-shot": {"network": "zero-shot", "encoder": "clipn", "flip": False, "crop_padding": 0, "rotation": 0},
+    # For scikit-learn's digits; chosen on the images set apart for the small CLIPN, which are in no pool and no test.
+    "demo": {
+        "width": 8,
+        "steps": 100,
+        "batch_size": 32,
+        "learning_rate": 0.1,
+        "crop_padding": 1,
+        "flip": False,  # a mirrored digit is another sign
+    },
+    # For 32-pixel photographs on a CPU.
+    "cpu": {"width": 16, "steps": 300, "learning_rate": 0.05},
+}
+
+
+def named_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe with those of its `name`, if it has one, under them.
+
+    `steps` given with a name whose recipe counts passes take the place of these. Raises ValueError for an unknown name
+    (the nearest is suggested), and where steps and passes are both given with a name.
+    """
+    changed = dict(settings)
+    name = changed.pop("name", None)
+    if name is None:
+        return changed
+    if name not in RECIPES:
+        raise unknown_name("recipe", str(name), RECIPES)
+    if changed.get("epochs") is not None and "steps" in changed:
+        raise ValueError(
+            f"recipe.steps = {changed['steps']} and recipe.epochs = {changed['epochs']}: give one, they both say how "
+            "long to train"
+        )
+    passes = ["epochs"] if "steps" in changed else []
+    return {field: value for field, value in RECIPES[name].items() if field not in passes} | changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderName:
+    """A frozen encoder as a user writes it.
+
+    timm:<model>            a timm model with its published weights
+    timm:<model>@<file>     the same architecture with weights from a file (safetensors or .pth)
+    untrained:<model>       a timm model with random weights of a fixed seed, for trying things out
+    clipn                   the image tower of the trial's CLIPN, features as they come (not of unit length)
+    """
+
+    kind: Literal["timm", "untrained", "clipn"]
+    model: str = ""
+    file: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> EncoderName:
+        """The encoder that `text` names. Raises ValueError for text that has none of the forms above."""
+        kind, _, rest = text.partition(":")
+        model, _, file = rest.partition("@")
+        if text == "clipn":
+            return cls(kind="clipn")
+        if kind == "timm" and model:
+            return cls(kind="timm", model=model, file=Path(file).expanduser() if file else None)
+        if kind == "untrained" and model and not file:
+            return cls(kind="untrained", model=model)
+        raise ValueError(
+            f"recipe.encoder = {text!r}: expected clipn, timm:<model>, timm:<model>@<file of weights> or "
+            "untrained:<model>"
+        )
+
+    def identity(self, *, clipn: str | None) -> str:
+        """64 hex digits that identify the weights; `clipn` is the identity of the trial's CLIPN.
+
+        A file counts by its bytes. Raises ValueError where there is no such file.
+        """
+        weights = {"clipn": clipn} if self.kind == "clipn" else {"model": self.model, "kind": self.kind}
+        return content_hash(weights | ({"file": file_hash_once(self.file)} if self.file else {}))

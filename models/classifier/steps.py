@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
@@ -19,13 +19,19 @@ from torch import Tensor, nn
 
 from models.classifier.inputs import Batches
 from models.classifier.recipe import Recipe
-from models.device import autocast
 
 WARM_UP = 3
 """Plain steps before one is recorded: libraries choose their kernels in them, and SGD makes its momentum."""
 
 Record = Callable[[Callable[[], None]], Callable[[], None]]
 """Notes the device work of a function without doing it; what it returns does that work, on the same tensors."""
+
+
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which a recipe's arithmetic runs."""
+    if recipe.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 class Objective(Protocol):

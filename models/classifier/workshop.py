@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data.imageset import Images
-from models.classifier.feature_rows import FeatureRows
 from models.classifier.fit import StepProgress, fit
-from models.classifier.inputs import Normalise, make_batches, training_inputs
+from models.classifier.inputs import FeatureRows, Normalise, make_batches, training_inputs
 from models.classifier.networks import Classifier, build_classifier
 from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
 from models.classifier.recipe import Recipe
-from models.classifier.steps import Objective
-from models.device import autocast
+from models.classifier.steps import Objective, autocast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.clipn.text_features import tokenize
+from models.clipn.encode import tokenize
 
 
 class Captions(Protocol):

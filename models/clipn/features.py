@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.cache import file_hash_once
 from data.console import Progress
 from data.files import content_hash
 from data.imageset import DataSet
 from models.clipn.cost import seconds_on_a_core
 from models.clipn.prompts import class_phrases, default_templates, read_templates
 from models.clipn.recipe import small_clip_config
-from models.clipn.source import ClipnSource, cached_file_hash, clip_config, used_templates_hash, weights_identity
+from models.clipn.source import ClipnSource, clip_config, used_templates_hash, weights_identity
 from models.clipn.stand_in import is_trained, stand_in_path, train_stand_in
 from models.feature_store import FeatureKey, RowSource, StoredFeatures, open_features, rows_present, seconds_a_row
 
@@ -234,7 +235,7 @@ class _Features:
         """Identity of architecture and weights: by the file's bytes, or for a plain CLIP as `clipn_identity`."""
         if self._source.pretrained is not None:
             return weights_identity(self._source, self._data_set)
-        return content_hash({"checkpoint": cached_file_hash(self._checkpoint), "config": self.config})
+        return content_hash({"checkpoint": file_hash_once(self._checkpoint), "config": self.config})
 
     def _clipn(self) -> Clipn:
         """The towers on their device, loaded when they are first needed."""

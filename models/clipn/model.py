@@ -50,7 +50,7 @@ class Clipn(nn.Module):
         return self.logit_scale.device
 
     def encode_image(self, images_B3SS: torch.Tensor) -> torch.Tensor:
-        """Image features (B, D), not normalised, of preprocessed images (`models.clipn.preprocessing`)."""
+        """Image features (B, D), not normalised, of preprocessed images (`models.clipn.encode`)."""
         features_BD: torch.Tensor = self.visual(images_B3SS)
         return features_BD
 

@@ -11,17 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.pretrained import download_pretrained
 
 from data.console import Progress
 from data.files import cache_root
-from data.naming import unknown_name
 from models.clipn.model import Clipn
-from models.clipn.preprocessing import CLIP_MEAN, CLIP_STD
-from models.clipn.source import clip_config
+from models.clipn.source import clip_config, published_weights
 from models.clipn.weights import check_names_and_shapes, file_name, read_tensors
-
-_PREPROCESSING = {"mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
 
 
 def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> Clipn:
@@ -53,22 +49,6 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
     clipn.load_state_dict({name: tensors[file_name(name)] for name in own}, strict=False)
     clipn.copy_text_to_no()
     return clipn.eval()
-
-
-def published_weights(model: str, pretrained: str) -> dict[str, Any]:
-    """What open_clip knows of a tag: where the weights are and how they want images prepared. Downloads nothing.
-
-    Raises ValueError for a tag that open_clip does not have, or whose weights want images prepared in another way.
-    """
-    known: dict[str, Any] = get_pretrained_cfg(model, pretrained)
-    if not known:
-        tags = list_pretrained_tags_by_model(model)
-        raise unknown_name(f"clipn.pretrained (neither a file nor a tag of {model})", pretrained, tags)
-    if any(known.get(name) != value for name, value in _PREPROCESSING.items()):
-        raise ValueError(
-            f"clipn.pretrained: {pretrained} of {model} was trained with another preprocessing than CLIP's"
-        )
-    return known
 
 
 def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progress: Progress) -> Path:

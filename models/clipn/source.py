@@ -11,16 +11,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data.files import cache_root, content_hash, file_hash, write_text_atomically
+from data.cache import file_hash_once
+from data.console import unknown_name
+from data.files import content_hash
 from data.imageset import DataSet, ImageSet
-from data.naming import unknown_name
-from models.cache_errors import clear_write_errors
 from models.clipn.prompts import DEFAULT_TEMPLATES_HASH, read_templates, templates_hash
 from models.clipn.recipe import SmallClipnRecipe, small_clip_config, training_identity
 
 DEFAULT_MODEL = "ViT-B-16"
 STAND_IN_RECIPE = SmallClipnRecipe()
 """How the stand-in is trained where no checkpoint is given."""
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Of each channel, of pixels in [0, 1], as CLIP was trained."""
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_PREPROCESSING = {"mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
 _CONFIG_FIELDS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
 
 
@@ -73,7 +77,7 @@ def weights_identity(source: ClipnSource, data_set: DataSet) -> str:
         return pretrained_identity(source.model, source.pretrained)
     if source.checkpoint is not None:
         config = clip_config(source.model)
-        return content_hash({"checkpoint": cached_file_hash(source.checkpoint), "config": config})
+        return content_hash({"checkpoint": file_hash_once(source.checkpoint), "config": config})
     pretrain = stand_in_images(source, data_set)
     return training_identity(
         STAND_IN_RECIPE,
@@ -90,9 +94,7 @@ def pretrained_identity(model: str, pretrained: str) -> str:
     """
     config, path = clip_config(model), Path(pretrained).expanduser()
     if path.is_file():
-        return content_hash({"clip": cached_file_hash(path), "config": config})
-    from models.clipn.pretrained import published_weights  # torch, but only for those who name a tag
-
+        return content_hash({"clip": file_hash_once(path), "config": config})
     published_weights(model, pretrained)
     return content_hash({"clip": pretrained, "config": config, "model": model})
 
@@ -160,26 +162,26 @@ def _config_folder() -> Path:
     return Path(found.origin).parent / "model_configs"
 
 
-def cached_file_hash(path: Path) -> str:
-    """SHA-256 of a file, remembered in the cache for its path, size and time of change: big files are hashed once.
-
-    Raises ValueError where there is no such file.
-    """
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise ValueError(f"clipn.checkpoint: there is no file {path}")
-    stat = path.stat()
-    state = {"path": str(path), "size": stat.st_size, "changed_ns": stat.st_mtime_ns}
-    remembered = cache_root() / "hashes" / f"{content_hash(state)[:32]}.txt"
-    if remembered.is_file():
-        return remembered.read_text(encoding="utf-8").strip()
-    digest = file_hash(path)
-    with clear_write_errors(remembered.parent):
-        write_text_atomically(remembered, digest + "\n")
-    return digest
-
-
 def _identity(image_set: ImageSet) -> str:
     """Hash of images and labels."""
     labels = np.ascontiguousarray(image_set.labels, dtype="<i8")
     return content_hash({"images": image_set.images.fingerprint, "labels": hashlib.sha256(labels.data).hexdigest()})
+
+
+def published_weights(model: str, pretrained: str) -> dict[str, Any]:
+    """What open_clip knows of a tag: where the weights are and how they want images prepared. Downloads nothing.
+
+    Raises ValueError for a tag that open_clip does not have, or whose weights want images prepared in another way.
+    """
+    # torch, but only for those who name a tag
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    known: dict[str, Any] = get_pretrained_cfg(model, pretrained)
+    if not known:
+        tags = list_pretrained_tags_by_model(model)
+        raise unknown_name(f"clipn.pretrained (neither a file nor a tag of {model})", pretrained, tags)
+    if any(known.get(name) != value for name, value in _PREPROCESSING.items()):
+        raise ValueError(
+            f"clipn.pretrained: {pretrained} of {model} was trained with another preprocessing than CLIP's"
+        )
+    return known

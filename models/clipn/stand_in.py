@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data.cache import clear_write_errors
 from data.console import Progress
 from data.files import cache_root, file_hash, file_lock, write_text_atomically
 from data.imageset import DataSet
-from models.cache_errors import clear_write_errors
 from models.clipn import source as clipn_source
 from models.clipn.recipe import small_clip_config
 from models.clipn.source import ClipnSource, stand_in_images, weights_identity

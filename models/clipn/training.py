@@ -24,13 +24,12 @@ from torch.nn import functional
 from data.console import Progress, StepReporter
 from data.imageset import ArrayImages, Images
 from models.clipn.captions import Captions, ClassCaptions
+from models.clipn.encode import network_input, resize_batch, tokenize_classes
 from models.clipn.losses import binary_opposite_loss, contrastive_loss, semantic_opposite_loss
 from models.clipn.model import Clipn
-from models.clipn.preprocessing import network_input, resize_batch
 from models.clipn.prompts import class_phrases, default_templates
 from models.clipn.recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe
 from models.clipn.snapshots import NoSnapshots, Snapshots, Stage
-from models.clipn.text_features import tokenize_classes
 
 _ENCODE_BATCH = 256
 """Images or texts a forward pass without gradient."""

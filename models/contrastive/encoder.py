@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.cache import clear_write_errors
 from data.console import Progress, StepReporter
 from data.files import cache_root, content_hash, file_lock, write_atomically
 from data.imageset import Images
-from models.cache_errors import clear_write_errors
 from models.classifier.networks import ResNet18
 from models.contrastive.losses import Lars, nt_xent, warmup_cosine
 from models.contrastive.recipe import ContrastiveRecipe, Method

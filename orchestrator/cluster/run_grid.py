@@ -9,49 +9,22 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from data.console import RunStopped
 from orchestrator.cluster.placement import Node, Place, check_resources, choose_placement, nodes_to_come
 from orchestrator.cluster.scorers import service_line, start_scorers
 from orchestrator.cluster.session import choose_cluster
-from orchestrator.errors import RunStopped
 from orchestrator.ledger.ledger import LedgerUnwritable
 from orchestrator.ledger.output import OutputFolder
-from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
 
-
-class Listener(Protocol):
-    """Whom a running grid reports to, in the driver."""
-
-    def tell(self, line: str) -> None:
-        """A line for people."""
-        ...
-
-    def begin(self, todo: Sequence[PlannedTrial]) -> None:
-        """The first of these trials are about to start."""
-        ...
-
-    def start(self, planned: PlannedTrial) -> None:
-        """A trial starts, for the first time or again."""
-        ...
-
-    def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
-        """A trial finished a round."""
-        ...
-
-    def stumble(self, planned: PlannedTrial, reason: str) -> None:
-        """A trial was lost to something that may not come again, and is started again from its last round."""
-        ...
-
-    def end(self, planned: PlannedTrial, error: str | None) -> None:
-        """A trial ended; why it failed, or None."""
-        ...
-
+if TYPE_CHECKING:
+    from orchestrator.cluster.trial_worker import Compute, Listener
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -67,10 +40,6 @@ QUIET = {
 
 A worker that dies is replaced; what came of it is told by the line of its trial, or of the scoring service.
 """
-
-
-Compute = Callable[..., list[RoundRecord]]
-"""Computes a trial, as `orchestrator.trial.compute.compute_trial` does."""
 
 
 def run_grid(

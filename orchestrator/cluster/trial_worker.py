@@ -6,22 +6,20 @@ The records come from and go to the ledger writer, purity comes from scoring act
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
-from data.console import to_stderr
+from data.console import RunStopped, to_stderr
 from data.files import cache_root
 from orchestrator.cluster.node import enter_folder, fetch_missing
-from orchestrator.cluster.run_grid import Compute, Listener
 from orchestrator.cluster.scorer_client import RemotePurityScorer, ScorerUnavailable
-from orchestrator.errors import RunStopped
 from orchestrator.ledger.ledger import LedgerUnwritable
 from orchestrator.ledger.output import is_this_output
 from orchestrator.ledger.records import RoundRecord
@@ -33,6 +31,38 @@ WRITER_TIMEOUT = 300.0
 """Seconds to wait for the ledger writer; it restarts by itself when it dies."""
 LONGEST_REASON = 300
 """Letters of an error that are told; the rest is in the ledger."""
+
+
+Compute = Callable[..., list[RoundRecord]]
+"""Computes a trial, as `orchestrator.trial.compute.compute_trial` does."""
+
+
+class Listener(Protocol):
+    """Whom a running grid reports to, in the driver."""
+
+    def tell(self, line: str) -> None:
+        """A line for people."""
+        ...
+
+    def begin(self, todo: Sequence[PlannedTrial]) -> None:
+        """The first of these trials are about to start."""
+        ...
+
+    def start(self, planned: PlannedTrial) -> None:
+        """A trial starts, for the first time or again."""
+        ...
+
+    def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
+        """A trial finished a round."""
+        ...
+
+    def stumble(self, planned: PlannedTrial, reason: str) -> None:
+        """A trial was lost to something that may not come again, and is started again from its last round."""
+        ...
+
+    def end(self, planned: PlannedTrial, error: str | None) -> None:
+        """A trial ended; why it failed, or None."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

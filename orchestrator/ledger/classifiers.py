@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.console import RunStopped
 from data.files import file_lock, write_atomically
-from orchestrator.errors import RunStopped
 
 if TYPE_CHECKING:
     from torch import Tensor  # the driver, which only clears up, does without torch

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data.console import RunStopped
 from data.files import file_lock, write_text_atomically
-from orchestrator.errors import RunStopped
 from orchestrator.ledger.records import RoundRecord
 
 FORMAT = 1
@@ -138,11 +138,3 @@ class Ledger:
 
     def _path(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.json"
-
-
-if __name__ == "__main__":
-    import sys
-
-    from orchestrator.ledger.__main__ import main
-
-    sys.exit(main())

@@ -12,9 +12,7 @@ from data.files import content_hash
 from data.registry import split_protocol_of
 from data.splits.domain import NUM_ID_CLASSES
 from data.splits.draw import Supervision
-from models.classifier.feature_rows import EncoderName
-from models.classifier.recipe import Fraction, Recipe
-from models.classifier.recipes import named_recipe
+from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions

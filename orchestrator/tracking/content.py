@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from data.code_version import code_version
-from orchestrator.ledger.metrics import cumulative_precision, summarise
-from orchestrator.ledger.records import RoundRecord
+from orchestrator.ledger.records import RoundRecord, cumulative_precision, summarise
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.trial import TrialConfig, flat
+from orchestrator.trial.environment import code_version
 
 PACKAGES = ("mlflow", "numpy", "ray", "torch")
 """Whose versions are noted with a grid."""

@@ -27,12 +27,14 @@ from orchestrator.tracking.content import (
     trial_name,
     trial_params,
 )
-from orchestrator.tracking.sqlite_store import make_store
 from orchestrator.tracking.uri import check_reachable, is_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+
+from data.files import file_lock, sync_folder
 
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -300,3 +302,27 @@ def _log_files(client: MlflowClient, run_id: str, files: dict[str, str]) -> None
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
         client.log_artifacts(run_id, folder)
+
+
+SCHEME = "sqlite:///"
+
+
+def make_store(uri: str) -> None:
+    """Make the file of an SQLite store with all of MLflow's tables, where there is none; other stores are left alone.
+
+    MLflow makes some fifty tables one after the other: a process that is killed meanwhile, or two that do it at once,
+    leave a file that no later one can use. So it is made beside its place, by one process at a time, and moved there.
+    """
+    path = Path(uri.removeprefix(SCHEME))
+    if not uri.startswith(SCHEME) or path.exists() or path.name.startswith(":"):
+        return
+    from mlflow import MlflowClient
+
+    with file_lock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            return
+        unfinished = path.with_name(f".{path.name}.making")
+        unfinished.unlink(missing_ok=True)
+        MlflowClient(tracking_uri=f"{SCHEME}{unfinished}").search_experiments(max_results=1)
+        unfinished.replace(path)
+        sync_folder(path.parent)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,7 +15,6 @@ from models.classifier.networks import build_classifier, zero_shot_classifier
 from models.classifier.recipe import Recipe
 from models.classifier.steps import Objective
 from orchestrator.settings.trial import NUMBERS_VERSION, TrialConfig
-from orchestrator.trial.streams import stream_seed
 from strategies.registry import find_strategy
 
 
@@ -83,3 +84,17 @@ class ClassifierPlan:
                 "device": device,
             }
         )
+
+
+def stream_generator(seed: int, stream: str, round_number: int) -> np.random.Generator:
+    """The NumPy generator of one stream in one round."""
+    return np.random.default_rng(_sequence(seed, stream, round_number))
+
+
+def stream_seed(seed: int, stream: str, round_number: int = 0) -> int:
+    """A seed in [0, 2^63) for a torch generator of one stream in one round."""
+    return int(_sequence(seed, stream, round_number).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _sequence(seed: int, stream: str, round_number: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence(entropy=seed, spawn_key=(zlib.crc32(stream.encode()), round_number))

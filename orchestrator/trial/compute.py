@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from data.console import to_stderr
 from data.imageset import DataSet
 from data.registry import open_data_set
-from models.classifier.feature_rows import FeatureRows
 from models.classifier.fit import StepProgress
+from models.classifier.inputs import FeatureRows
 from models.clipn.features import VisionLanguageTowers, open_vision_language
 from models.contrastive.encoder import ContrastiveFeatures
 from models.contrastive.recipe import Method

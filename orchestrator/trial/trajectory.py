@@ -19,20 +19,18 @@ from torch import nn
 
 from data.imageset import Images
 from data.pool import Pool
-from models.classifier.feature_rows import FeatureRows
 from models.classifier.fit import StepProgress, fit
-from models.classifier.inputs import Normalise, training_inputs
+from models.classifier.inputs import FeatureRows, Normalise, training_inputs
 from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
 from models.classifier.workshop import Workshop
-from models.device import describe_environment, peak_memory_mib
+from models.device import peak_memory_mib
 from orchestrator.ledger.classifiers import ClassifierStore, StateDict
-from orchestrator.ledger.metrics import query_precision
-from orchestrator.ledger.records import RoundRecord
+from orchestrator.ledger.records import RoundRecord, query_precision
 from orchestrator.problem import OpenSetProblem
 from orchestrator.settings.trial import TrialConfig
-from orchestrator.trial.classifier import ClassifierPlan
-from orchestrator.trial.streams import stream_generator, stream_seed
+from orchestrator.trial.classifier import ClassifierPlan, stream_generator, stream_seed
+from orchestrator.trial.environment import describe_environment
 from strategies.base import Diagnostic, IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
 from strategies.purity.contract import PurityScorer
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from data.archives import obtain, unpack
+from data.download import obtain, unpack
 from data.published import Download, is_published, size_in_words
 
 CONTENT = bytes(range(256)) * 20

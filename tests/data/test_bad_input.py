@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.archives import obtain, unpack
+from data.download import obtain, unpack
 from data.imageset import DataSet
 from data.published import Download
 from data.registry import open_data_set

@@ -9,7 +9,7 @@ import pytest
 
 from data.drawings import MANNERS, SHAPES, draw, main, write_drawings
 from data.registry import open_data_set
-from data.sources.domainnet_package import DOMAINS
+from data.sources.domainnet_lists import DOMAINS
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data.naming import unknown_name
+from data.console import unknown_name
 
 
 def test_nearest_name_is_suggested_whatever_the_case() -> None:

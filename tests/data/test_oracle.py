@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.oracle import Oracle
+from data.pool import Oracle
 
 
 def _oracle() -> Oracle:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
+from experiments.plots import figure12 as query_study
 from experiments.plots import purity_step as purity_study
-from experiments.plots import query_study
 from models.clipn.features import VisionLanguage
 from orchestrator.settings.trial import TrialConfig, make_trial
 from orchestrator.trial.purity_scorer import LocalPurityScorer

@@ -14,7 +14,7 @@ from experiments.figures import main
 from orchestrator.ledger.output import open_output
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import plan_trials
-from orchestrator.settings.arms import ArmTrial
+from orchestrator.settings.grid import ArmTrial
 from orchestrator.settings.trial import make_trial
 
 Command = Callable[..., int]

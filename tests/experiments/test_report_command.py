@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from experiments.results.from_ledgers import trials_of_ledgers, with_missing_seeds
-from experiments.results.row_names import row_names
+from experiments.results.from_ledgers import row_names, trials_of_ledgers, with_missing_seeds
 from orchestrator.launch import note_launch
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.output import OutputFolder, open_output

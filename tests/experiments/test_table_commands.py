@@ -12,9 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.commands.flags import PRESETS
 from experiments.commands.grid import GridCommand
-from experiments.presets.arms import ARMS
+from experiments.presets import ARMS, PRESETS
 from orchestrator.settings.grid import load_preset, read_yaml
 from orchestrator.settings.trial import TrialConfig
 

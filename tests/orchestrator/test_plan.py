@@ -9,7 +9,7 @@ import pytest
 
 from models.clipn.features import FeatureBill
 from orchestrator.plan import distinct, feature_state, plan_trials
-from orchestrator.settings.arms import ArmTrial
+from orchestrator.settings.grid import ArmTrial
 from orchestrator.settings.trial import TrialConfig, make_trial
 from tests.data.published_files import write_domainnet
 

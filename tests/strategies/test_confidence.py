@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from strategies.base import highest_first
-from strategies.confidence import least_confidence
+from strategies.uncertainty import least_confidence
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "conf.npz"
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from orchestrator.settings.trial import make_trial
-from strategies import plugins
-from strategies.plugins import load_strategy
-from strategies.registry import find_strategy
+from strategies import registry as plugins
+from strategies.registry import find_strategy, load_strategy
 from tests.strategies.views import make_view, select
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_strategy.md"

@@ -10,8 +10,8 @@ import pytest
 from data.imageset import ArrayImages
 from models.classifier.outputs import ClassifierOutputs
 from strategies.base import PoolView
-from strategies.confidence import LeastConfidence
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, RequestFigures
+from strategies.uncertainty import LeastConfidence
 from strategies.vlpure import VLPure
 from tests.strategies.views import make_workshop
 

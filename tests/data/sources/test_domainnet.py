@@ -16,7 +16,7 @@ from data.decoding import decode_square
 from data.imageset import DataSet, PathImages
 from data.registry import open_data_set, split_protocol_of
 from data.sources.domainnet import survey_domainnet
-from data.sources.domainnet_package import DOMAINS, PACKAGE
+from data.sources.domainnet_lists import DOMAINS, PACKAGE
 from data.splits.draw import count_data_split, draw_data_split
 from tests.data.published_files import CLASSES, write_domainnet
 

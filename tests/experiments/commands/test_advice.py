@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands import advice
-from experiments.commands.advice import has_bf16, slow_arithmetic
+from experiments.commands import flags as advice
+from experiments.commands.flags import has_bf16, slow_arithmetic
 from orchestrator.settings.trial import TrialConfig, make_trial
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands.bill import Machine, bill_lines, classifier_bytes, concurrency, this_machine
-from experiments.commands.round_costs import RoundCosts
+from experiments.commands.bill import Machine, RoundCosts, bill_lines, classifier_bytes, concurrency, this_machine
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands import gpu_use, progress
-from experiments.commands.gpu_use import GpuUse
-from experiments.commands.live import LiveBlock
-from experiments.commands.progress import Progress
+from experiments.commands import progress
+from experiments.commands import terminal as gpu_use
+from experiments.commands.terminal import GpuUse, LiveBlock, Progress
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial

@@ -16,8 +16,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from experiments.plots.canvas import STYLES, style_of
 from experiments.plots.curves import cell_curves, curves_png, draw_curves
-from experiments.plots.styles import STYLES, style_of
 from experiments.results.statistics import CellKey
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "reporting"
@@ -179,7 +179,7 @@ def test_the_papers_strategies_differ_in_colour_and_in_marker() -> None:
 def test_another_strategy_keeps_its_style_from_run_to_run() -> None:
     style = style_of("badge")
     assert style == style_of("badge")
-    command = "from experiments.plots.styles import style_of; print(style_of('badge'))"
+    command = "from experiments.plots.canvas import style_of; print(style_of('badge'))"
     outcomes = [
         subprocess.run(
             [sys.executable, "-c", command], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True

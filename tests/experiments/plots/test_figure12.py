@@ -10,11 +10,18 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from data.imageset import DataSet
-from experiments.plots import query_study
-from experiments.plots.canvas import file_bytes
-from experiments.plots.figure12 import Queries, QueryMap, draw_map, map_caption, missing_notes
-from experiments.plots.query_study import evenly_spaced, plane, query_map
-from experiments.plots.styles import ID_COLOUR, OOD_COLOUR
+from experiments.plots import figure12 as query_study
+from experiments.plots.canvas import ID_COLOUR, OOD_COLOUR, file_bytes
+from experiments.plots.figure12 import (
+    Queries,
+    QueryMap,
+    draw_map,
+    evenly_spaced,
+    map_caption,
+    missing_notes,
+    plane,
+    query_map,
+)
 from experiments.results.statistics import Condition
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
-from experiments.plots.canvas import PAGE_WIDTH, file_bytes
+from experiments.plots.canvas import PAGE_WIDTH, dataset_style, file_bytes
 from experiments.plots.figure5 import (
     ClassTerm,
     ExampleSheet,
@@ -17,7 +17,6 @@ from experiments.plots.figure5 import (
     example_caption,
 )
 from experiments.plots.figure6 import ScaleSweep, draw_scales, scale_caption, untuned_notes
-from experiments.plots.styles import dataset_style
 from experiments.results.statistics import Condition
 from tests.experiments.pictures import assert_nothing_is_cut, curves_by_colour, visible_panels
 

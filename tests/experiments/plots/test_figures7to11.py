@@ -11,10 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from experiments.plots.canvas import COLUMN_WIDTH, PAGE_WIDTH, FileFormat, dress_panel, file_bytes, new_figure
+from experiments.plots.canvas import (
+    COLUMN_WIDTH,
+    PAGE_WIDTH,
+    STYLES,
+    FileFormat,
+    dress_panel,
+    file_bytes,
+    new_figure,
+    style_of,
+)
 from experiments.plots.figures7to11 import draw_page
 from experiments.plots.rounds import Page, round_pages
-from experiments.plots.styles import STYLES, style_of
 from tests.experiments.pictures import assert_nothing_is_cut, curves_by_colour, dashed_heights, visible_panels
 from tests.experiments.plots.test_rounds import GRID, frames
 

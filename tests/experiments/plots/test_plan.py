@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from experiments.plots.plan import FIGURES, figure_numbers, plan_figure
-from experiments.presets.arms import ARMS
+from experiments.presets import ARMS
 from orchestrator.settings.grid import GridConfig
 
 GRID = GridConfig(

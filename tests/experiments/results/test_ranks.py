@@ -9,8 +9,7 @@ import pytest
 from scipy import stats
 
 from experiments.plots.rank_pictures import as_png, as_svg, draw_penalties, draw_ranks
-from experiments.results.overall import middle_mean
-from experiments.results.ranks import Ranking, critical_difference, rank_strategies
+from experiments.results.overall import Ranking, critical_difference, middle_mean, rank_strategies
 from experiments.results.statistics import Condition
 
 CONDITIONS = [Condition("digits", 0.2, ratio) for ratio in (0.1, 0.2, 0.4, 0.6)]

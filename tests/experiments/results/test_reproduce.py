@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from experiments import trial as command
-from experiments.commands.flags import PRESETS, trial_overrides
+from experiments.commands.flags import trial_overrides
+from experiments.presets import PRESETS
 from experiments.results.reproduce import trial_command
 from orchestrator.settings.grid import load_preset
 from orchestrator.settings.trial import TrialConfig, make_trial

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.results.seeds import power_of_t_test, smallest_difference, what_seeds_can_show
+from experiments.results.comparison import power_of_t_test, smallest_difference, what_seeds_can_show
 
 
 def test_power_is_scipys_noncentral_t() -> None:
@@ -62,7 +62,7 @@ def test_one_seed_shows_nothing() -> None:
 
 def test_a_dry_run_needs_no_pandas_for_it() -> None:
     code = (
-        "import sys; from experiments.results.seeds import what_seeds_can_show; what_seeds_can_show(5); "
+        "import sys; from experiments.results.comparison import what_seeds_can_show; what_seeds_can_show(5); "
         "print([name for name in ('pandas', 'matplotlib', 'scipy.stats') if name in sys.modules])"
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -19,7 +19,7 @@ from experiments.results.statistics import (
     rank_marks,
     sorted_conditions,
 )
-from experiments.tables.formats import format_estimate
+from experiments.tables.table import format_estimate
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "reporting"
 

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torchvision.transforms import RandomResizedCrop
 
 from models.classifier.crops import CropSource, Tower, random_boxes, resized_crops
-from models.classifier.feature_rows import FeatureRows
 from models.classifier.fit import fit
-from models.classifier.inputs import Normalise, training_inputs
+from models.classifier.inputs import FeatureRows, Normalise, training_inputs
 from models.classifier.networks import build_classifier
 from models.classifier.recipe import Recipe
 

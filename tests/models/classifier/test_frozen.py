@@ -11,14 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
-from models.classifier.feature_rows import EncoderName, FeatureRows
 from models.classifier.fit import fit
 from models.classifier.frozen import frozen_features
-from models.classifier.inputs import Normalise
+from models.classifier.inputs import FeatureRows, Normalise
 from models.classifier.networks import build_classifier
 from models.classifier.predict import predict
-from models.classifier.recipe import Recipe
-from models.classifier.recipes import RECIPES, named_recipe
+from models.classifier.recipe import RECIPES, EncoderName, Recipe, named_recipe
 from models.clipn.source import ClipnSource
 
 CPU = torch.device("cpu")

@@ -19,14 +19,13 @@ from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
 from data.registry import open_data_set
 from models.clipn import source as clipn_source
 from models.clipn import stand_in
+from models.clipn.encode import encode_classes, network_input, resize_batch, tokenize_classes
 from models.clipn.features import feature_bill, open_vision_language
 from models.clipn.model import Clipn
-from models.clipn.preprocessing import network_input, resize_batch
 from models.clipn.prompts import default_templates
 from models.clipn.recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe, small_clip_config
 from models.clipn.source import ClipnSource
 from models.clipn.stand_in import stand_in_path
-from models.clipn.text_features import encode_classes, tokenize_classes
 from models.clipn.weights import file_name, load_clipn, save_clipn
 
 NAMES = ("cat", "dog", "sea_lion")
@@ -220,7 +219,7 @@ def test_opening_what_is_there_needs_no_torch() -> None:
     digits = open_data_set("digits")
     features_ND = open_vision_language(digits, ClipnSource()).image_features_ND
     code = (
-        "import sys; from data.registry import open_data_set; from models import clipn_source as c;"
+        "import sys; from data.registry import open_data_set; from models.clipn import source as c;"
         "from models.clipn.recipe import *; from models.clipn.features import open_vision_language;"
         "c.STAND_IN_RECIPE = SmallClipnRecipe(clip=ClipRecipe(steps=2), no_tower=NoTowerRecipe(steps=2, num_passes=1));"
         "data = open_data_set('digits'); vl = open_vision_language(data, c.ClipnSource());"

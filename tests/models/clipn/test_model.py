@@ -15,11 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from models.clipn.encode import ClassRows, ImageRows
+from models.clipn.encode import (
+    ClassRows,
+    ImageRows,
+    encode_classes,
+    network_input,
+    resize_and_crop,
+    resize_batch,
+    tokenize,
+    tokenize_classes,
+)
 from models.clipn.model import Clipn
-from models.clipn.preprocessing import network_input, resize_and_crop, resize_batch
 from models.clipn.source import clip_config
-from models.clipn.text_features import encode_classes, tokenize, tokenize_classes
 from models.clipn.weights import load_clipn
 from strategies.purity.scores import id_and_ood_scores, judged_id
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.cache import file_hash_once
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
 from models.clipn import source as clipn_source
 from models.clipn.recipe import ClipRecipe, SmallClipnRecipe
-from models.clipn.source import ClipnSource, cached_file_hash, clip_config, clipn_identity
+from models.clipn.source import ClipnSource, clip_config, clipn_identity
 
 PLAIN = {"embed_dim": 8, "vision_cfg": {"image_size": 8}, "text_cfg": {}}
 
@@ -123,14 +124,14 @@ def test_a_checkpoint_and_a_plain_clip_are_not_both_used(tmp_path: Path) -> None
 def test_a_files_hash_is_remembered_until_the_file_changes(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"one")
-    first = cached_file_hash(path)
+    first = file_hash_once(path)
     (remembered,) = (cache / "hashes").iterdir()
     remembered.write_text("f" * 64)
-    assert cached_file_hash(path) == "f" * 64
+    assert file_hash_once(path) == "f" * 64
     os.utime(path, ns=(1, 1))
-    assert cached_file_hash(path) == first
+    assert file_hash_once(path) == first
     path.write_bytes(b"two!")
-    assert cached_file_hash(path) not in (first, "f" * 64)
+    assert file_hash_once(path) not in (first, "f" * 64)
 
 
 def test_planning_needs_no_torch() -> None:

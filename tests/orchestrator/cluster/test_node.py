@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from data.console import Progress
+from data.imageset import Survey
 from data.registry import DATA_SETS
-from data.sources.survey import Survey
 from orchestrator.cluster import node as node_data
 from orchestrator.cluster import trial_worker as tune_trial
 from orchestrator.cluster.node import enter_folder, fetch_missing

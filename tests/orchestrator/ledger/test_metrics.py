@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.ledger.metrics import aubc, aubc_paper, cumulative_precision, query_precision, summarise
-from orchestrator.ledger.records import RoundRecord
+from orchestrator.ledger.records import RoundRecord, aubc, aubc_paper, cumulative_precision, query_precision, summarise
 
 
 def test_constant_accuracy() -> None:

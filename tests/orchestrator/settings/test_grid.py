@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands.flags import PRESETS
-from experiments.presets.arms import ARMS
+from experiments.presets import ARMS, PRESETS
 from orchestrator.settings.grid import GridConfig, load_preset, merge, parse_overrides, read_yaml
 
 SMALL = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.tracking.sqlite_store import make_store
+from orchestrator.tracking.mirror import make_store
 
 
 def half_made(path: Path) -> None:

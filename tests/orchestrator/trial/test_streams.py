@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.trial.streams import stream_generator, stream_seed
+from orchestrator.trial.classifier import stream_generator, stream_seed
 
 
 def test_streams_are_separate_and_repeatable() -> None:

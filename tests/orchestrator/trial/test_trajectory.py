@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from data.registry import open_data_set
-from models.classifier.feature_rows import FeatureRows
+from models.classifier.inputs import FeatureRows
 from models.device import use_threads
 from orchestrator.ledger.classifiers import ClassifierStore, forget_first
 from orchestrator.ledger.records import RoundRecord
@@ -21,9 +21,9 @@ from orchestrator.problem import pose_problem
 from orchestrator.settings.trial import TrialConfig, make_trial
 from orchestrator.trial.trajectory import Trajectory
 from strategies.base import IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
-from strategies.confidence import LeastConfidence
 from strategies.purity.contract import RequestFigures
 from strategies.random import Random
+from strategies.uncertainty import LeastConfidence
 from tests.strategies.views import ArrayScorer
 
 TINY = {"width": 2, "steps": 8, "batch_size": 8, "flip": False, "crop_padding": 1}

@@ -1,14 +1,19 @@
-"""Which code made a result: the project's version, its git commit where it is a checkout, and a hash of the sources."""
+"""What made a result: hardware, versions of libraries, and the code (version, git commit, hash of the sources)."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import subprocess
 import tomllib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 PROJECT = "vlpure"
 PACKAGES = ("data", "models", "strategies", "orchestrator", "experiments")
@@ -24,7 +29,7 @@ def code_version() -> dict[str, str]:
     `commit` is 12 hex digits, followed by `-dirty` where the packages differ from it; it needs git, and is left out
     otherwise.
     """
-    return describe_code(Path(__file__).resolve().parents[1])
+    return describe_code(Path(__file__).resolve().parents[2])
 
 
 def describe_code(root: Path) -> dict[str, str]:
@@ -85,3 +90,28 @@ def _commit(root: Path) -> str | None:
     if not head or head == "(initial)":
         return None
     return head[:12] + ("-dirty" if is_dirty else "")
+
+
+def describe_environment(device: torch.device) -> dict[str, str | int]:
+    """Hardware, code (`code_version`) and versions behind a record, for the record."""
+    import torch  # the driver of a grid reads code_version and does without torch
+
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else _processor_name(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        **code_version(),
+        **({"deterministic": int(torch.are_deterministic_algorithms_enabled())} if on_gpu else {}),
+    }
+
+
+def _processor_name() -> str:
+    """The CPU's name; Linux keeps it where platform.processor() does not look."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

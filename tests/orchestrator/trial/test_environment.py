@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.code_version import code_version, describe_code
+from orchestrator.trial.environment import code_version, describe_code
 
 
 @pytest.fixture

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from data.console import duration
-from experiments.commands.gpu_use import GpuUse
-from experiments.commands.live import LiveBlock, is_terminal
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.ledger.metrics import summarise
+from orchestrator.ledger.records import summarise
 from orchestrator.plan import PlannedTrial, distinct
 
 REDRAW_EVERY = 1.0
@@ -172,3 +174,86 @@ class Progress:
             self._summed_up, self._rounds_summed_up = time.monotonic(), self._rounds_done
             for line in self.summary():
                 self.tell(line)
+
+
+UP, CLEAR_BELOW = "\x1b[{}A", "\r\x1b[J"
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether somebody looks at the stream, with a screen on which a line can be redrawn."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class LiveBlock:
+    """A few lines below all others; any thread may print or draw."""
+
+    def __init__(self, screen: TextIO) -> None:
+        """`screen` is the terminal."""
+        self._screen = screen
+        self._lock = threading.Lock()
+        self._drawn: list[str] = []
+
+    def print(self, line: str, *, to: TextIO) -> None:
+        """A line that stays, on the stream `to`, above the block."""
+        with self._lock:
+            drawn = self._drawn
+            self._clear()
+            print(line, file=to, flush=True)
+            self._draw(drawn)
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Let these lines take the place of the block; none removes it."""
+        columns, rows = shutil.get_terminal_size()
+        fitting = [line[: columns - 1] for line in lines[: rows - 1]]  # a line that wraps could not be removed
+        with self._lock:
+            if fitting != self._drawn:
+                self._clear()
+                self._draw(fitting)
+
+    def _clear(self) -> None:
+        if self._drawn:
+            up = UP.format(len(self._drawn) - 1) if len(self._drawn) > 1 else ""
+            self._screen.write(up + CLEAR_BELOW)
+            self._screen.flush()
+        self._drawn = []
+
+    def _draw(self, lines: list[str]) -> None:
+        if lines:
+            self._screen.write("\n".join(lines))
+            self._screen.flush()
+        self._drawn = lines
+
+
+EVERY = 5.0
+"""Seconds for which an answer is good."""
+TIMEOUT = 5.0
+QUERY = ("--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits")
+
+
+class GpuUse:
+    """Asks at most every few seconds."""
+
+    def __init__(self) -> None:
+        self._tool = shutil.which("nvidia-smi")
+        self._asked = float("-inf")
+        self._words = ""
+
+    def words(self) -> str:
+        """For people: "GPU 87 %, 31 of 80 GiB" (the mean and the sums of several); empty where there is none."""
+        if self._tool is not None and time.monotonic() - self._asked >= EVERY:
+            self._words = _ask(self._tool)
+            self._asked = time.monotonic()
+        return self._words
+
+
+def _ask(tool: str) -> str:
+    try:
+        answer = subprocess.run(
+            [tool, *QUERY], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, check=True
+        ).stdout
+        cards = [[float(part) for part in line.split(",")] for line in answer.splitlines() if line.strip()]
+        uses, used, total = zip(*cards, strict=True)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ""  # no driver, or a card that does not tell: not worth a word
+    name = "GPU" if len(cards) == 1 else f"{len(cards)} GPUs"
+    return f"{name} {sum(uses) / len(uses):.0f} %, {sum(used) / 1024:.0f} of {sum(total) / 1024:.0f} GiB"
