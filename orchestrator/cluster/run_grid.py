@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.console import RunStopped
 from orchestrator.cluster.placement import Node, Place, check_resources, choose_placement, nodes_to_come
-from orchestrator.cluster.scorers import service_line, start_scorers
+from orchestrator.cluster.scorers import ScoringService, patient_first, service_line, start_scorers
 from orchestrator.cluster.session import choose_cluster
 from orchestrator.ledger.ledger import LedgerUnwritable
 from orchestrator.ledger.output import OutputFolder
@@ -67,11 +67,17 @@ def run_grid(
         if to_come != []:  # an autoscaler that does not tell what it starts may start anything
             check_resources(run, placement, nodes, scorers=num_scorers)
         writer = _start_writer(output)
-        scorers = start_scorers(todo, run, placement.scorers, autoscaled=to_come is not None, tell=listener.tell)
+        todo = patient_first(todo)
+        service = start_scorers(todo, run, placement.scorers, autoscaled=to_come is not None, tell=listener.tell)
         listener.begin(todo)
-        _tune(todo, output, run, placement.trials, writer, scorers, listener, compute)
-        if scorers:
-            listener.tell(service_line(scorers))
+        try:
+            _tune(todo, output, run, placement.trials, writer, service, listener, compute)
+        finally:
+            service.stop()
+        if service.error is not None:
+            raise service.error
+        if service.actors:
+            listener.tell(service_line(service.actors))
 
 
 @contextmanager
@@ -137,7 +143,7 @@ def _tune(
     run: RunSettings,
     place: Place,
     writer: Any,
-    scorers: Sequence[Any],
+    service: ScoringService,
     listener: Listener,
     compute: Compute | None,
 ) -> None:
@@ -150,10 +156,12 @@ def _tune(
     # Tune would print the remote traceback of each process that dies; the listener is told in a line.
     for name in ("ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    follower = Follower(todo, writer, listener, max_failures=run.max_failures)
+    follower = Follower(
+        todo, writer, listener, max_failures=run.max_failures, is_hopeless=lambda: service.error is not None
+    )
     services = TrialServices(
         writer=writer,
-        scorers=tuple(scorers),
+        scorers=service.actors,
         run=run,
         folder=str(Path.cwd()),
         output=str(output.path),
