@@ -135,14 +135,15 @@ class TrialConfig(Settings):
         """Dotted name -> plain value of every setting that its numbers depend on, its axes included.
 
         The one answer to that question: MLflow's params, the names of rows, departures from the paper and the command
-        that reruns a trial are made of it. Not in it: where files lie, the number of rounds, and what only other
-        strategies, detectors or split protocols read.
+        that reruns a trial are made of it. Not in it: where files lie, the number of rounds, how many images
+        are looked at at a time, and what only other strategies, detectors or split protocols read.
         """
         unread = {"rounds", "data_root", "on_bad_image", "options"}
         unread |= set() if self.uses_purity else {"purity"}
         unread |= set() if self.uses_clipn else {"clipn"}
         unread |= set() if split_protocol_of(self.dataset) == "domain" else {"num_id_classes"}
         settings = self.model_dump(mode="json", exclude=unread)
+        settings["recipe"].pop("eval_batch_size")
         return flat(settings | {"options": self.options.read_by(find_strategy(self.strategy).sections)})
 
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:

@@ -124,9 +124,22 @@ def test_what_a_reference_run_cannot_be(changes: dict[str, Any], message: str) -
         make_trial(**(GOOD | changes))
 
 
-@pytest.mark.parametrize("changes", [{"dataset": "folder:/elsewhere"}, {"rounds": 3}, {"data_root": "/elsewhere"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": "folder:/elsewhere"}, {"rounds": 3}, {"data_root": "/elsewhere"},
+        {"recipe": {"eval_batch_size": 256}},
+    ],
+)  # fmt: skip
 def test_what_changes_no_numbers_does_not(changes: dict[str, Any]) -> None:
     assert fingerprint(**changes) == fingerprint()
+
+
+def test_how_many_images_are_looked_at_at_a_time_is_no_setting_that_is_compared() -> None:
+    usual, smaller = (make_trial(**GOOD, recipe={"eval_batch_size": size}) for size in (512, 256))
+    assert usual.settings_read() == smaller.settings_read()
+    assert "recipe.eval_batch_size" not in usual.settings_read()
+    assert usual.settings_read()["recipe.batch_size"] == 64
 
 
 @pytest.mark.parametrize(
