@@ -52,7 +52,9 @@ def use_arithmetic(device: torch.device, *, deterministic: bool) -> None:
     and RuntimeError from torch for an operation that has no such form.
     """
     on_gpu = device.type == "cuda"
-    torch.use_deterministic_algorithms(deterministic and on_gpu)
+    wanted = deterministic and on_gpu
+    if wanted != torch.are_deterministic_algorithms_enabled():  # setting even the default imports dynamo: 1 CPU second
+        torch.use_deterministic_algorithms(wanted)
     if not on_gpu:
         return
     if deterministic:
