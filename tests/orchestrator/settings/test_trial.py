@@ -195,7 +195,7 @@ def test_all_that_is_said_of_clipn_reaches_the_models() -> None:
         "checkpoint": "weights.pt", "pretrained": "openai", "model": "ViT-B-32", "templates": "templates.txt",
         "clean_names": True, "domain": " real ",
     }  # fmt: skip
-    assert make_trial(**(GOOD | {"clipn": clipn, "purity": {"detector": "mcm"}})).clipn.source() == ClipnSource(
+    assert make_trial(**(GOOD | {"clipn": clipn, "purity": {"detector": "mcm"}})).clipn == ClipnSource(
         checkpoint=Path("weights.pt"),
         pretrained="openai",
         model="ViT-B-32",
