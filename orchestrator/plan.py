@@ -70,7 +70,7 @@ def plan_trials(trials: Sequence[ArmTrial | TrialConfig], ledger: Ledger | None)
         _check(trial, data)
         which = (data.fingerprint, trial.clipn.model_dump_json())
         if trial.uses_clipn and which not in clipn:
-            clipn[which] = clipn_identity(trial.clipn.source(), data)
+            clipn[which] = clipn_identity(trial.clipn, data)
         fingerprint = trial.fingerprint(data_fingerprint=data.fingerprint, clipn_identity=clipn.get(which))
         planned.append(look_up(ledger, trial, fingerprint, data.fingerprint, arm=arm))
     return planned
@@ -90,7 +90,7 @@ def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
     lines = []
     for trial in needed.values():
         data = _open(trial)
-        bill = feature_bill(data, trial.clipn.source())
+        bill = feature_bill(data, trial.clipn)
         lines.append(f"{trial.dataset}: CLIPN's features of {bill.num_images:,} images: {feature_state(bill)}")
     return lines
 

@@ -53,8 +53,9 @@ def predict(
             size = smallest
         else:
             raise MemoryError(
-                f"the GPU's memory does not hold {size} images where nothing is trained: lower recipe.eval_batch_size "
-                f"(now {recipe.eval_batch_size}), or give a trial more of a card (--gpus-per-trial)"
+                f"the GPU's memory does not hold {size} images while nothing is trained: lower recipe.eval_batch_size "
+                f"(now {recipe.eval_batch_size}), which changes no number and keeps every finished round, or give a "
+                "trial more of a card (--gpus-per-trial)"
             )
     logits_NK, features_ND, *losses = (torch.cat(parts).cpu().numpy() for parts in zip(*rows, strict=True))
     return ClassifierOutputs(

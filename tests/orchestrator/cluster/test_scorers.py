@@ -20,7 +20,7 @@ from orchestrator.cluster.scorer_actor import ScoringActor
 from orchestrator.cluster.scorer_client import Patience, RemotePurityScorer
 from orchestrator.cluster.scorers import HEAD_START, ScoringService, patient_first, service_line
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores
-from tests.experiments.conftest import make_planned
+from tests.factories import make_planned
 
 pytestmark = pytest.mark.timeout(300)
 
