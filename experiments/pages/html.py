@@ -26,6 +26,11 @@ STYLE = Path(__file__).with_name("page.css")
 SCRIPT = Path(__file__).with_name("page.js")
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 FACTS = "What these numbers are"
+RELOAD = 15
+"""Seconds until the page of a running grid loads itself again."""
+RUNNING = f"""<p class="running" role="status">The grid is running: this page fills, and loads itself again every
+{RELOAD} s. If it no longer changes, the command has ended early; the same command goes on.</p>
+"""
 DIGITS = 6
 """Decimals of the curves' values in the page."""
 TRIAL_COLUMNS = (
@@ -36,9 +41,18 @@ CellIds = Mapping[CellKey, int]
 
 
 def report_page(
-    report: Report, *, trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, pictures: Mapping[Path, bytes]
+    report: Report,
+    *,
+    trials: pd.DataFrame,
+    rounds: pd.DataFrame,
+    details: Details,
+    pictures: Mapping[Path, bytes],
+    is_running: bool = False,
 ) -> str:
-    """The page. `pictures` are the contents of the pictures that the report's sections show, by path."""
+    """The page. `pictures` are the contents of the pictures that the report's sections show, by path.
+
+    While the grid `is_running`, the page says so and loads itself again now and then.
+    """
     ids = {cell_key(key): number for number, key in enumerate(_cells(trials))}
     data = _data(trials, rounds, details, ids)
     sections = [section for section in report.sections if section.tables or section.lines or section.pictures]
@@ -59,11 +73,11 @@ def report_page(
 <style>
 {STYLE.read_text()}</style>
 </head>
-<body>
+<body{f' data-reload="{RELOAD}"' if is_running else ""}>
 <header>
 <h1>{escape(report.title)}</h1>
 <p class="summary">{_summary(trials, details)}</p>
-<nav aria-label="Sections"><ul>{"".join(links)}</ul></nav>
+{RUNNING if is_running else ""}<nav aria-label="Sections"><ul>{"".join(links)}</ul></nav>
 <p class="hint">A value opens its trials; a column's head sorts by it.</p>
 </header>
 <main>
