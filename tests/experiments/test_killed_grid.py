@@ -80,8 +80,8 @@ def check_mirror(output: Path, calm: pd.DataFrame) -> tuple[int, int]:
     client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("vlpure-table4")
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    (parent,) = (run for run in runs if "vlpure.grid" in run.data.tags)
+    children = [run for run in runs if run.data.tags.get("vlpure.trial_of") == parent.info.run_id]
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert len(children) == len(runs) - 1
     expected = calm.set_index(["fingerprint", "round"])["accuracy"]

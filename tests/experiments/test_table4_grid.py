@@ -103,8 +103,8 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(complete: Path) -> None:
     client = MlflowClient(f"sqlite:///{complete / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("vlpure-table4")
     runs = client.search_runs([experiment.experiment_id])
-    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    (parent,) = (run for run in runs if "vlpure.grid" in run.data.tags)
+    children = [run for run in runs if run.data.tags.get("vlpure.trial_of") == parent.info.run_id]
     assert len(children) == 4
     assert {run.info.status for run in runs} == {"FINISHED"}
     records = rounds(complete).set_index(["fingerprint", "round"])
@@ -166,7 +166,7 @@ def _check_mirrored_once(output: Path) -> None:
     client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("vlpure-table4")
     runs = client.search_runs([experiment.experiment_id])
-    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    children = [run for run in runs if "fingerprint" in run.data.tags]
     assert len(runs) == 7
     assert len({run.data.tags["fingerprint"] for run in children}) == 6
     for run in children:
