@@ -15,6 +15,7 @@ from data.files import cache_root
 from data.image_files import DATA_VARIABLE
 from data.imageset import DataSet, Images, PathImages, Survey
 from data.registry import DATA_SETS, FOLDER_PREFIX, open_data_set
+from data.stopping import INTERRUPTED, steady_output, stoppable
 
 _FETCH = "fetch"
 _BLOCK = 256
@@ -40,9 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="decode every image of the named data sets; only DomainNet's are not decoded anyway",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    steady_output()
     options = parser.parse_args(arguments)
     try:
-        _run(options)
+        with stoppable("stopped at once"):
+            _run(options)
     except ValueError as error:
         if options.debug:
             raise
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -15,10 +15,10 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.registry import split_protocol_of
+from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import this_machine
 from experiments.commands.flags import (
     DONE,
-    INTERRUPTED,
     CommandParser,
     add_gpu_flags,
     add_output_flags,
@@ -30,7 +30,6 @@ from experiments.commands.flags import (
     slow_arithmetic,
     trial_overrides,
 )
-from experiments.commands.stopping import stoppable
 from experiments.presets import ARMS, PRESETS
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord, summarise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
-import os
 import re
 import sys
 import warnings
@@ -16,13 +15,14 @@ from urllib.parse import urlsplit
 
 from data.console import RunStopped
 from data.files import CACHE_VARIABLE
+from data.stopping import INTERRUPTED, steady_output, stoppable
 from orchestrator.settings.grid import Nested, merge, parse_overrides
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.tracking.uri import masked
 
 MOST_SEEDS = 10_000
 """In a range on the command line: more is a slip of the finger."""
-DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, BAD_INPUT = 0, 1, 2
 """Exit codes."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """A disk that is full or dying: no mistake in the command."""
@@ -50,19 +50,18 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
     ArithmeticError or a MemoryError is a computation that went wrong, RunStopped something outside (a full disk): one
     line, exit 1.
     """
+    steady_output()
     args = parser.parse_args()
     if not args.debug:
         warnings.simplefilter("ignore")  # libraries warn of what a user of this program can do nothing about
     try:
-        return body(args)
+        with stoppable("stopped at once"):
+            return body(args)
     except ValueError as error:
         if args.debug:
             raise
         print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:  # whoever read the output has seen enough: head, less
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except OSError as error:
         if args.debug or error.filename is None:
             raise

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import bill_lines, this_machine
 from experiments.commands.flags import (
     DONE,
-    INTERRUPTED,
     SOME_FAILED,
     CommandParser,
     add_gpu_flags,
@@ -33,7 +33,6 @@ from experiments.commands.flags import (
     trial_overrides,
 )
 from experiments.commands.status import show_status
-from experiments.commands.stopping import stoppable
 from experiments.commands.terminal import Progress
 from experiments.presets import ARMS, PRESETS
 from experiments.results.paper import PaperValues

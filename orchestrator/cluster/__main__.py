@@ -20,6 +20,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from data.stopping import steady_output
 from orchestrator.cluster.placement import SCORER_RESOURCE, TRIAL_RESOURCE
 from orchestrator.settings.grid import Nested, read_yaml
 
@@ -221,6 +222,7 @@ def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; its exit code: 0 for a file that can be used, 2 otherwise."""
+    steady_output()
     parser = argparse.ArgumentParser(
         prog="python -m orchestrator.cluster",
         description="Check a cluster.yaml without a cloud: Ray's schema, and what this project needs.",

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from data.console import duration
+from data.stopping import INTERRUPTED, steady_output, stoppable
 from orchestrator.ledger.damaged import HASH, Examined, examine
 from orchestrator.ledger.ledger import Ledger, LedgerUnwritable, TrajectoryState
 from orchestrator.ledger.output import MARKER, OutputFolder, find_output, output_to_repair
 from orchestrator.ledger.words import clock, describe_trial
 
-SOUND, PROBLEMS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+SOUND, PROBLEMS, BAD_INPUT = 0, 1, 2
 """Exit codes."""
 DAMAGED = "damaged"
 """Folder, in the ledger, of what was damaged."""
@@ -140,10 +141,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
+    steady_output()
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
-        return _run(options)
+        with stoppable("stopped at once"):
+            return _run(options)
     except ValueError as error:
         if options.debug:
             raise
