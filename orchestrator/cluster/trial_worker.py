@@ -5,7 +5,6 @@ The records come from and go to the ledger writer, purity comes from scoring act
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from ray.tune.experiment import Trial
 
 from data.console import RunStopped, duration, to_stderr
 from data.files import cache_root
-from orchestrator.cluster.channel import Compute, Listener, shorten
+from orchestrator.cluster.channel import Compute, Listener, memory_use, shorten
 from orchestrator.cluster.node import enter_folder, fetch_missing
 from orchestrator.cluster.scorer_client import RemotePurityScorer, ScorerUnavailable
 from orchestrator.cluster.writer_client import RemoteWriter
@@ -216,9 +215,3 @@ def reason(error: BaseException | str | None) -> str:
     if isinstance(error, str):  # an error that could not be pickled: its traceback, which ends with the error
         return shorten(error.strip().rpartition("\n")[2])
     return shorten(f"{type(error).__name__}: {error}")
-
-
-def memory_use(error: BaseException | None) -> str | None:
-    """Ray's own figures of a kill by its memory monitor; None for any other death."""
-    found = re.search(r"([0-9.]+)GB used / ([0-9.]+)GB limit", str(error))
-    return f"{found[1]} of {found[2]} GB were in use" if found else None
