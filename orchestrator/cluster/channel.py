@@ -64,7 +64,7 @@ def shorten(text: str) -> str:
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 
-def memory_use(error: BaseException | None) -> str | None:
+def memory_use(error: BaseException | str | None) -> str | None:
     """Ray's own figures of a kill by its memory monitor; None for any other death."""
     found = re.search(r"([0-9.]+)GB used / ([0-9.]+)GB limit", str(error))
     return f"{found[1]} of {found[2]} GB were in use" if found else None

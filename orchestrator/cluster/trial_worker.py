@@ -159,7 +159,7 @@ class Follower(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial's process died, or raised, and Tune starts it again; after a pause if memory was short."""
-        planned, error = self._planned(trial), trial.get_error()
+        planned, error = self._planned(trial), last_error(trial)
         if memory_use(error) is None:
             self._listener.stumble(planned, reason(error))
             return
@@ -177,7 +177,7 @@ class Follower(tune.Callback):
         """A trial was lost once more than is allowed."""
         planned = self._planned(trial)
         times = self._max_failures + 1
-        error = f"given up after {times} attempt(s) without a finished round; the last: {reason(trial.get_error())}"
+        error = f"given up after {times} attempt(s) without a finished round; the last: {reason(last_error(trial))}"
         try:
             self._writer.ask("fail", planned.fingerprint, planned.trial.model_dump(mode="json"), error)
         except (LedgerUnwritable, RayError) as trouble:
@@ -201,6 +201,21 @@ class _FatalStopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         return self._follower.fatal is not None
+
+
+def last_error(trial: Trial) -> BaseException | str | None:
+    """Why a trial was lost, as an error, or as text if the error cannot be read back; None if Tune noted nothing.
+
+    `Trial.get_error` looks where Tune has put nothing yet when it calls back: it gives None for every error.
+    """
+    pickled, text = trial.pickled_error_file, trial.error_file
+    try:
+        if pickled is not None:
+            error: BaseException = ray.cloudpickle.loads(Path(pickled).read_bytes())
+            return error
+    except Exception:  # an error of a class that this process cannot make
+        return Path(text).read_text() if text is not None else None
+    return None
 
 
 def reason(error: BaseException | str | None) -> str:
