@@ -23,7 +23,7 @@ SMALL = [
     *(word for setting in ("recipe.steps=40", "recipe.width=4", "rounds=5") for word in ("--set", setting)),
 ]
 SHORT_FORM = [
-    "kill a trial worker", "kill the scorer", "kill the writer", "kill the raylet", "SIGTERM for all processes",
+    "kill a trial worker", "kill the scorer", "kill the writer", "kill the raylet", "SIGTERM",
     "short memory", "clock back", "kill the command",
 ]  # fmt: skip
 OURS = re.compile(
