@@ -132,15 +132,7 @@ def _open(trial: TrialConfig) -> DataSet:
 def _check(trial: TrialConfig, data: DataSet) -> None:
     """Raises ValueError where the data set cannot pose the trial's problem."""
     try:
-        counts = count_data_split(
-            data,
-            mismatch_ratio=trial.mismatch_ratio,
-            ood_ratio=trial.ood_ratio,
-            budget=trial.budget,
-            seed=trial.seed,
-            num_id_classes=trial.num_id_classes,
-            supervision=trial.supervision,
-        )
+        counts = count_data_split(data, trial.split)
     except ValueError as error:
         raise ValueError(f"{trial.label}: {error}") from None
     check_budget(trial, data, counts)

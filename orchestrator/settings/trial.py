@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data.files import content_hash
 from data.registry import split_protocol_of
 from data.splits.domain import NUM_ID_CLASSES
-from data.splits.draw import Supervision
+from data.splits.draw import SplitSettings, Supervision
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
 from strategies.options import StrategyOptions
@@ -88,6 +88,23 @@ class TrialConfig(Settings):
         return "all" if self.full_data else "budget"
 
     @property
+    def split(self) -> SplitSettings:
+        """What decides its open-set split."""
+        return SplitSettings(
+            mismatch_ratio=self.mismatch_ratio,
+            ood_ratio=self.ood_ratio,
+            budget=self.budget,
+            seed=self.seed,
+            num_id_classes=self.num_id_classes,
+            supervision=self.supervision,
+        )
+
+    @property
+    def has_domain_split(self) -> bool:
+        """Whether its data set is split by domains (DomainNet), not by the two ratios."""
+        return split_protocol_of(self.dataset) == "domain"
+
+    @property
     def label(self) -> str:
         """One short line that names the trial."""
         return self.label_as(self.strategy)
@@ -95,7 +112,7 @@ class TrialConfig(Settings):
     def label_as(self, arm: str) -> str:
         """The same with the name of an arm in the place of the strategy's."""
         condition = f"mismatch {self.mismatch_ratio:g} ood {self.ood_ratio:g}"
-        if split_protocol_of(self.dataset) == "domain":
+        if self.has_domain_split:
             condition = f"{self.num_id_classes} ID classes"
         return f"{self.dataset} {condition} {arm} seed {self.seed}"
 
@@ -109,7 +126,7 @@ class TrialConfig(Settings):
         unread = {"rounds", "data_root", "on_bad_image", "options"}
         unread |= set() if self.uses_purity else {"purity"}
         unread |= set() if self.uses_clipn else {"clipn"}
-        unread |= set() if split_protocol_of(self.dataset) == "domain" else {"num_id_classes"}
+        unread |= set() if self.has_domain_split else {"num_id_classes"}
         settings = self.model_dump(mode="json", exclude=unread)
         settings["recipe"].pop("eval_batch_size")
         return flat(settings | {"options": self.options.read_by(find_strategy(self.strategy).sections)})
@@ -138,7 +155,7 @@ class TrialConfig(Settings):
 
         Only those that the data set's split protocol reads.
         """
-        is_domain = split_protocol_of(self.dataset) == "domain"
+        is_domain = self.has_domain_split
         classes: dict[str, Any] = (
             {"num_id_classes": self.num_id_classes} if is_domain else {"mismatch_ratio": float(self.mismatch_ratio)}
         )
