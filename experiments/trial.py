@@ -14,8 +14,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.console import DONE, INTERRUPTED, CommandParser, run_command
+from data.console import DONE, CommandParser, run_command
 from data.registry import split_protocol_of
+from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import this_machine
 from experiments.commands.flags import (
     add_gpu_flags,
@@ -27,7 +28,6 @@ from experiments.commands.flags import (
     slow_arithmetic,
     trial_overrides,
 )
-from experiments.commands.stopping import stoppable
 from experiments.presets import ARMS, PRESETS
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord, summarise

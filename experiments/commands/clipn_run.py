@@ -21,6 +21,7 @@ from open_clip.pretrained import get_pretrained_cfg
 from data.console import Progress
 from data.files import write_text_atomically
 from data.imageset import DataSet, Images, IndexArray
+from data.stopping import SIGNALS
 from experiments.commands.clipn_job import ClassLabels, ClipnJob, OutputFiles, Report
 from models.clipn.captions import Captions, ClassCaptions, PairCaptions
 from models.clipn.encode import ImageRows, encode_classes, tokenize_classes
@@ -189,16 +190,22 @@ class _Stop:
 
 @contextmanager
 def stop_between_steps() -> Iterator[_Stop]:
-    """Let the first Ctrl-C wait for the end of a step; a second one stops at once."""
+    """Let the first signal that stops a command wait for the end of a step; a second one does not wait."""
     stop = _Stop()
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.wanted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        restore()
 
-    signal.signal(signal.SIGINT, note)
+    for number, handler in before.items():
+        if number == signal.SIGINT or handler is not signal.SIG_IGN:
+            signal.signal(number, note)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.console import DONE, INTERRUPTED, SOME_FAILED, CommandParser, run_command
+from data.console import DONE, SOME_FAILED, CommandParser, run_command
+from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import bill_lines, this_machine
 from experiments.commands.flags import (
     add_gpu_flags,
@@ -29,13 +30,13 @@ from experiments.commands.flags import (
     trial_overrides,
 )
 from experiments.commands.status import show_status
-from experiments.commands.stopping import stoppable
 from experiments.commands.terminal import Progress
 from experiments.presets import ARMS, PRESETS
 from experiments.results.paper import PaperValues
 from experiments.results.reproduce import trial_command
 from experiments.tables.table import Table
 from orchestrator.cluster.placement import parse_place
+from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.launch import note_launch
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
@@ -189,14 +190,12 @@ def run_and_report(
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
         tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
-        interrupted = _compute(planned, grid, locked, command, args, progress, tracker)
+        code = _compute(planned, grid, locked, command, args, progress, tracker)
         planned = refreshed(planned, locked)
         files = report(planned, locked)
         if tracker is not None:
             tracker.publish(files)
-    if interrupted:
-        return INTERRUPTED
-    return DONE if all(p.is_finished for p in planned) else SOME_FAILED
+    return code or (DONE if all(p.is_finished for p in planned) else SOME_FAILED)
 
 
 def _check_status_alone(args: argparse.Namespace) -> None:
@@ -258,8 +257,8 @@ def _compute(
     args: argparse.Namespace,
     progress: Progress,
     tracker: Tracker | None,
-) -> bool:
-    """Run what is left, with MLflow following; whether the user interrupted it."""
+) -> int:
+    """Run what is left, with MLflow following; the exit code as far as it is decided by how that ended."""
     todo = [p for p in distinct(planned) if not p.is_finished]
     begun = False
 
@@ -271,25 +270,26 @@ def _compute(
         if tracker is not None:
             tracker.start()
 
-    interrupted = False
+    code = DONE
     try:
         if todo:
-            from orchestrator.cluster.run_grid import run_grid  # Ray, only now that the input is known to be good
-
             with progress.live(on_begin=begin):
                 run_grid(todo, output, grid.run, address=args.address, listener=progress)
         else:
             begin()
     except KeyboardInterrupt:
-        interrupted = True
+        code = INTERRUPTED
         progress.warn(
             "interrupted: every finished round is saved; the same command goes on from there (Ctrl-C again: no report)"
         )
+    except RayGivenUp as error:
+        code = SOME_FAILED
+        progress.warn(f"failed: {error}")
     finally:
         if tracker is not None and begun:
             progress.tell("MLflow: sending what is left")
             tracker.finish()
-    return interrupted
+    return code
 
 
 def _report(

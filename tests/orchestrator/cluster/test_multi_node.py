@@ -13,7 +13,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.cluster.run_grid import QUIET, run_grid
+from orchestrator.cluster.ray_part import QUIET
+from orchestrator.cluster.run_grid import run_grid
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.output import open_output
 from orchestrator.plan import PlannedTrial, plan_trials
@@ -72,6 +73,10 @@ class Saboteur:
 
     def tell(self, line: str) -> None:
         """A line for people."""
+
+    def warn(self, line: str) -> None:
+        """Nothing goes wrong that matters."""
+        raise AssertionError(line)
 
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
         """The actors of the service are placed."""
