@@ -225,7 +225,9 @@ class CompiledForward:
             self._ready.add(kind)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # compilers raise almost anything; if it was not the compiler, `work` raises it again
+        except (
+            Exception
+        ) as error:  # compilers raise almost anything; if it was not the compiler, `work` raises it again
             self._forward = None
             work()
             _FAILURES.append(_first_line(error))

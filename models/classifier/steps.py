@@ -16,6 +16,7 @@ from models.classifier.inputs import Batches
 from models.classifier.recipe import Recipe
 from models.graphs import CompiledForward, Record, Replays, Way
 
+
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
     """The context in which a recipe's arithmetic runs."""
     if recipe.precision == "fp32":

@@ -104,10 +104,21 @@ def resize_batch(images_BHW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]
 
 def network_input(images_BSS3: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
     """The images (B, 3, S, S) float32 on `device`: scaled to [0, 1], then CLIP's mean and deviation a channel."""
-    images_B3SS = torch.from_numpy(np.ascontiguousarray(images_BSS3)).to(device).permute(0, 3, 1, 2).float().div(255)
-    mean_311 = torch.tensor(CLIP_MEAN, device=device).view(3, 1, 1)
-    std_311 = torch.tensor(CLIP_STD, device=device).view(3, 1, 1)
-    return images_B3SS.sub(mean_311).div(std_311).contiguous()
+    return normalised(torch.from_numpy(np.ascontiguousarray(images_BSS3)).to(device))
+
+
+def normalised(images_BSS3: torch.Tensor) -> torch.Tensor:
+    """Pixels (B, S, S, 3) uint8 as the image tower wants them, where they lie: (B, 3, S, S) float32."""
+    mean_311, std_311 = _mean_and_std(images_BSS3.device)
+    return images_BSS3.permute(0, 3, 1, 2).float().div(255).sub(mean_311).div(std_311).contiguous()
+
+
+@functools.cache
+def _mean_and_std(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """CLIP's mean and deviation (3, 1, 1). Made once: work that is recorded cannot copy from the host."""
+    with torch.inference_mode(mode=False):
+        mean_311, std_311 = (torch.tensor(v, device=device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    return mean_311, std_311
 
 
 TEXT_BATCH = 256

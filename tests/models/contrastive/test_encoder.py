@@ -153,10 +153,10 @@ def test_a_killed_training_goes_on_to_the_same_bits(lars: bool, cache: Path, mon
     monkeypatch.setattr(contrastive, "CHECKPOINT_EVERY", 0.0)
     original = contrastive._Training._pass
 
-    def die(self: Any, epoch: int) -> None:
+    def die(self: Any, epoch: int, *given: Any) -> None:
         if epoch == 2:
             raise KeyboardInterrupt
-        original(self, epoch)
+        original(self, epoch, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(contrastive._Training, "_pass", die)
