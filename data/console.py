@@ -1,4 +1,4 @@
-"""Showing how far a long piece of work is, without a library."""
+"""What every command prints: lines of progress, durations in words, errors for unknown names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Downloading a data set, because somebody asked for it; nothing else in this project downloads images."""
+"""Published files: downloaded whole or continued, checked against their checksums, and unpacked safely.
+
+Nothing is downloaded unless a user asks for it by name, and nothing else in this project downloads images.
+"""
 
 from __future__ import annotations
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data.console import unknown_name
+from data.files import file_hash
 from models.contrastive.recipe import Method
 from strategies.alphamix import AlphaMix
 from strategies.base import Strategy
@@ -22,15 +28,6 @@ from strategies.vlpure import VLPure
 
 if TYPE_CHECKING:
     from models.contrastive.encoder import ContrastiveFeatures  # torch, which planning does without
-
-
-import importlib
-import inspect
-import sys
-from importlib.metadata import entry_points
-from pathlib import Path
-
-from data.files import file_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

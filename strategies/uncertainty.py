@@ -1,4 +1,6 @@
-"""MARGIN and ENTROPY: how unsure the classifier is, by its two best classes or by all.
+"""CONF, MARGIN and ENTROPY: how unsure the classifier is, by its best class, its two best classes, or all.
+
+CONF is Lewis and Gale's (1994) least confidence.
 
 Shapes: N images, K ID classes.
 """

@@ -1,4 +1,4 @@
-"""The flags that the commands share, and how a command ends."""
+"""The flags that the commands share: paths, addresses, advice on valid settings that are probably a mistake."""
 
 from __future__ import annotations
 

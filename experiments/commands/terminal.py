@@ -1,4 +1,4 @@
-"""What a grid tells the person who waits for it: the plan, a line a finished trial, how the rest is getting on."""
+"""What a running grid prints: the plan, one line per finished trial, and live lines about the rest and the GPUs."""
 
 from __future__ import annotations
 

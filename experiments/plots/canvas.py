@@ -1,12 +1,14 @@
-"""What all pictures share: a canvas without pyplot, curves with bands, the look of a panel, files of equal bytes.
+"""What all pictures share: canvas, colours and markers of each strategy, curves with bands, files of equal bytes.
 
 Everything is drawn without pyplot: no window, no global state.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-
-import hashlib
-from dataclasses import dataclass
 
 FileFormat = Literal["png", "pdf"]
 

@@ -20,13 +20,12 @@ from experiments.results.statistics import (
     check_seeds,
     estimate,
     sorted_conditions,
+    t_quantile,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-from experiments.results.statistics import t_quantile
 
 SeedScores = Mapping[int, float]
 """Seed -> value of one cell."""

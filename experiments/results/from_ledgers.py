@@ -1,4 +1,7 @@
-"""The trials of run folders, read from their ledgers alone."""
+"""The trials of run folders, read from their ledgers alone, and the names of the rows that they form.
+
+A ledger knows the settings of a trial, but not always what a table called it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Strategies compared over all conditions: ranks, penalty matrix, interquartile mean, probability of improvement.
+"""Strategies compared over all conditions: ranks, Friedman's test with Nemenyi's critical difference (Demsar 2006),
+penalty matrix, interquartile mean, probability of improvement.
 
 Only conditions in which every compared strategy has the same seeds take part; `whole_conditions` says which.
 Letters in array names: C conditions, S strategies, N seeds.

@@ -1,4 +1,4 @@
-"""A table of texts, what it looks like in Markdown and in a terminal, and the parts of a report."""
+"""A table of texts: its cells, numbers as texts, how it looks in Markdown and in a terminal, and parts of a report."""
 
 from __future__ import annotations
 

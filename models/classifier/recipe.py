@@ -1,4 +1,7 @@
-"""How a classifier is trained, as configuration. Reading it needs no torch."""
+"""How a classifier is trained, as configuration: the recipe, recipes by name, the name of a frozen encoder.
+
+Reading it needs no torch. `recipe: {name: paper-cifar, steps: 300}` is a named recipe with one number changed.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the feature store computes with a CLIPN: unit image features, and class features of both text towers.
+"""Images and class names through a CLIPN: its input, its tokens, and the rows that the feature store keeps.
 
-Shapes: B batch, C classes, D embedding, N images, T templates.
+Shapes: B batch, C classes, D embedding, H height, L tokens, N images, S the tower's input size, T templates, W width.
 """
 
 from __future__ import annotations

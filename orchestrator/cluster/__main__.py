@@ -164,7 +164,7 @@ def _mounts(config: Nested, folder: Path) -> Iterator[str]:
         elif (path / ".git").exists() or (path / ".venv").exists():
             yield f"file_mounts.{target}: {local} holds .git or .venv, and Ray reads all below it; name its folders"
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
-    packages = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]}
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
     needed = [*sorted(packages), "pyproject.toml", "constraints.txt", project["project"]["readme"]]
     for name in needed:
         if f"{PROJECT}/{name}" not in mounts:

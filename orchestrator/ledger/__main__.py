@@ -228,3 +228,7 @@ def _code(environment: object) -> str:
 
 def _ago(time_ms: int) -> str:
     return f"{clock(time_ms)} ({duration(max(0.0, time.time() - time_ms / 1000))} ago)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

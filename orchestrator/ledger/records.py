@@ -1,4 +1,7 @@
-"""Records: what one round produced, as it is kept in the ledger."""
+"""Records (what one round produced, as the ledger keeps it), and what a trajectory of them is judged by.
+
+Shapes: R rounds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A grid: the trials of a table, from a preset and what the user changed of it."""
+"""A grid: the trials of a table, from a preset and what the user changed of it, and the arms that are its rows.
+
+An arm is a strategy with settings on top, under a name of its own.
+"""
 
 from __future__ import annotations
 

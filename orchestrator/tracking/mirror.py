@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.files import file_lock, sync_folder
 from orchestrator.ledger.output import OutputFolder
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-
-from data.files import file_lock, sync_folder
 
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands import progress
-from experiments.commands import terminal as gpu_use
+from experiments.commands import terminal as terminal_module
 from experiments.commands.terminal import GpuUse, LiveBlock, Progress
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
@@ -59,7 +58,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(progress.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(terminal_module.time, "monotonic", clock.monotonic)
     return clock
 
 
@@ -163,7 +162,7 @@ def test_on_a_terminal_the_summary_is_redrawn_and_goes_away(
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress, "REDRAW_EVERY", 0.01)
+    monkeypatch.setattr(terminal_module, "REDRAW_EVERY", 0.01)
     todo = [planned_trial()]
     told = make(todo, tmp_path)
     with told.live():
@@ -202,8 +201,8 @@ def test_gpu_use_is_asked_of_the_driver(tmp_path: Path, monkeypatch: pytest.Monk
     assert use.words() == "GPU 87 %, 31 of 80 GiB"
     answer.write_text("80, 1024, 81920\n40, 1024, 81920\n")
     assert use.words() == "GPU 87 %, 31 of 80 GiB"  # asked a moment ago
-    clock.now += gpu_use.EVERY
+    clock.now += terminal_module.EVERY
     assert use.words() == "2 GPUs 60 %, 2 of 160 GiB"
-    clock.now += gpu_use.EVERY
+    clock.now += terminal_module.EVERY
     answer.write_text("[N/A], 1024, 81920\n")
     assert use.words() == ""
