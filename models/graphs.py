@@ -29,8 +29,8 @@ WARM_UP = 3
 """Plain steps before one is recorded: libraries choose their kernels in them, and SGD makes its momentum."""
 
 COMPILE_FROM = 10_000
-"""Steps of one training from which compiling pays: on an H200 it saves 0.6 ms per step at 32 pixels (n = 3 repeats of
-one training) and costs 33 s for the first process of a machine and 4 s for the later ones (n = 1)."""
+"""Steps of a process's trainings from which compiling pays: on an H200 it saves 0.6 ms per step at 32 pixels (n = 3
+repeats of one training) and costs 33 s for the first process of a machine and 4 s for the later ones (n = 1)."""
 
 MOST_SHAPES = 64
 """Compiled variants of one function that a process keeps; torch gives up after 8, and a grid's worker sees more."""
@@ -179,19 +179,26 @@ class _Graphs:
         torch.cuda.empty_cache()
 
 
+class _Process:
+    """What this process knows of its trainings."""
+
+    steps = 0
+    """Of all trainings on a CUDA device, the one that was last asked about included."""
+    failure: str | None = None
+    """Why compiling failed; then it is not tried again."""
+
+
 def worth_compiling(device: torch.device, num_steps: int) -> bool:
-    """Whether steps of a training of that length are to be compiled: long ones on a CUDA device.
+    """Whether to compile the steps of a training of that length, which is about to begin.
 
-    Never with deterministic algorithms: the compiler tries out kernels by the clock, and another choice rounds
-    differently. Not after compiling has failed in this process.
+    On a CUDA device, once the process's trainings have `COMPILE_FROM` steps together. Never with deterministic
+    algorithms: the compiler tries out kernels by the clock, and another choice rounds differently. Not after compiling
+    has failed in this process.
     """
-    if device.type != "cuda" or num_steps < COMPILE_FROM or torch.are_deterministic_algorithms_enabled():
+    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
         return False
-    return not _FAILURES
-
-
-_FAILURES: list[str] = []
-"""Why compiling failed in this process; then it is not tried again."""
+    _Process.steps += num_steps
+    return _Process.steps >= COMPILE_FROM and _Process.failure is None
 
 
 class CompiledForward:
@@ -230,8 +237,8 @@ class CompiledForward:
         ) as error:  # compilers raise almost anything; if it was not the compiler, `work` raises it again
             self._forward = None
             work()
-            _FAILURES.append(_first_line(error))
-            to_stderr(f"training steps are not compiled: {type(error).__name__}: {_FAILURES[0]}")
+            _Process.failure = f"{type(error).__name__}: {_first_line(error)}"
+            to_stderr(f"training steps are not compiled: {_Process.failure}")
         _stop_compile_workers()
 
 
