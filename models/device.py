@@ -20,6 +20,12 @@ def use_threads(num_threads: int) -> None:
     torch.set_num_threads(max(1, num_threads))
 
 
+def free_cores() -> int:
+    """Cores that this process may use and nobody seems to: at least 1, at most 16."""
+    allowed = len(os.sched_getaffinity(0))
+    return max(1, min(16, allowed - round(os.getloadavg()[0])))
+
+
 CONTEXT_BYTES = 1 << 30
 """GPU memory that CUDA itself takes in each process, beside what torch hands out; a round figure."""
 

@@ -1,4 +1,4 @@
-"""Inputs that stay on a device: which are kept, which make room, and what is read ahead. A CPU stands in for the GPU."""
+"""Inputs that stay on a device: which are kept, which make room, what is read ahead. A CPU stands in for the GPU."""
 
 from __future__ import annotations
 
