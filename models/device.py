@@ -52,6 +52,13 @@ def memory_share(gpus: float, total_bytes: int) -> float:
     return 1.0 if gpus >= 1 else max(gpus / 2, gpus - CONTEXT_BYTES / total_bytes)
 
 
+def process_memory(device: torch.device) -> int:
+    """Bytes of a GPU that this process may take."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    total = torch.cuda.get_device_properties(index).total_memory
+    return int(torch.cuda.get_per_process_memory_fraction(index) * total)
+
+
 def card_sharing(gpus: float) -> Literal["alone", "mps", "turns"]:
     """How a process with that part of a card shares it.
 

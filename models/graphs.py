@@ -12,9 +12,10 @@ reported in one line and changes numbers by no more than rounding.
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from data.console import to_stderr
-from data.files import cache_root, file_lock
+from data.files import cache_root
 
 WARM_UP = 3
 """Plain steps before one is recorded: libraries choose their kernels in them, and SGD makes its momentum."""
@@ -34,6 +35,9 @@ repeats of one training) and costs 33 s for the first process of a machine and 4
 
 MOST_SHAPES = 64
 """Compiled variants of one function that a process keeps; torch gives up after 8, and a grid's worker sees more."""
+
+MOST_LETTERS = 300
+"""Of another library's message in a line of ours."""
 
 Record = Callable[[Callable[[], None]], Callable[[], None]]
 """Notes the device work of a function without doing it; what it returns does that work, on the same tensors. Raises
@@ -81,7 +85,7 @@ class Replays:
             try:
                 self._recorded[kind] = static, self._record(lambda: work(*static))
             except NotRecordable as error:
-                to_stderr(f"steps are launched kernel by kernel: they cannot be recorded ({_first_line(error)})")
+                to_stderr(f"steps are launched kernel by kernel: they cannot be recorded ({_first_lines(error)})")
                 self._record = None
                 work(*inputs)
                 return
@@ -154,7 +158,7 @@ class _Graphs:
             self._release_generators()
             self._generator.set_state(own)
             torch.cuda.set_rng_state(shared, self._device)
-            raise NotRecordable(_first_line(error)) from error
+            raise NotRecordable(_first_lines(error)) from error
         self._graphs.append(graph)
         return graph.replay
 
@@ -217,7 +221,7 @@ class CompiledForward:
     def run(self, network: nn.Module, work: Callable[[], None], kind: Hashable) -> None:
         """Do `work`, in which calls of the network are compiled, or if that fails its own.
 
-        The first work of a `kind` compiles: one process of a machine at a time does, and others use what it has found.
+        The first work of a `kind` compiles, or finds in the cache what another process has compiled.
         """
         if self._forward is None:
             work()
@@ -227,7 +231,8 @@ class CompiledForward:
                 work()
             return
         try:
-            with file_lock(compiled_folder() / "lock"), _replaced_forward(network, self._forward):
+            with warnings.catch_warnings(), _replaced_forward(network, self._forward):
+                warnings.simplefilter("ignore")  # the compiler's advice, for instance to round products to TF32
                 work()
             self._ready.add(kind)
         except torch.OutOfMemoryError:
@@ -237,9 +242,8 @@ class CompiledForward:
         ) as error:  # compilers raise almost anything; if it was not the compiler, `work` raises it again
             self._forward = None
             work()
-            _Process.failure = f"{type(error).__name__}: {_first_line(error)}"
+            _Process.failure = f"{type(error).__name__}: {_first_lines(error)}"
             to_stderr(f"training steps are not compiled: {_Process.failure}")
-        _stop_compile_workers()
 
 
 @contextmanager
@@ -279,14 +283,7 @@ def compiled_folder() -> Path:
     return cache_root() / "compiled"
 
 
-def _stop_compile_workers() -> None:
-    """End the compiler's processes, which would stay and take memory until the end of this one."""
-    with suppress(ImportError):
-        from torch._inductor.async_compile import shutdown_compile_workers
-
-        shutdown_compile_workers()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _first_lines(error: BaseException) -> str:
+    """An error's message up to its first empty line, as one line."""
+    lines = str(error).strip().partition("\n\n")[0].splitlines()
+    return " ".join(line.strip() for line in lines)[:MOST_LETTERS] or type(error).__name__

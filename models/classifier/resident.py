@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data.imageset import Images
 from models.classifier.inputs import FeatureRows
+from models.device import process_memory
 
 MEMORY_SHARE = 0.25
 """Largest share of this process's GPU memory for inputs that stay there."""
@@ -58,8 +59,7 @@ def forget_residents() -> None:
 
 
 def _limit(device: torch.device) -> int:
-    total = torch.cuda.get_device_properties(device).total_memory
-    return int(MEMORY_SHARE * torch.cuda.get_per_process_memory_fraction(device) * total)
+    return int(MEMORY_SHARE * process_memory(device))
 
 
 def _upload(images: Images | FeatureRows, device: torch.device) -> Tensor:

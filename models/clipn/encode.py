@@ -21,7 +21,7 @@ from data.imageset import Images
 from models.clipn.model import Clipn
 from models.clipn.prompts import fill
 from models.clipn.source import CLIP_MEAN, CLIP_STD
-from models.device import free_cores
+from models.device import free_cores, process_memory
 from models.graphs import compiled_forward
 
 IMAGE_BATCH = 256
@@ -64,8 +64,7 @@ class TowerPass:
         """Images per pass: on a GPU as many as a quarter of this process's memory holds."""
         if self._device.type != "cuda":
             return IMAGE_BATCH
-        total = torch.cuda.get_device_properties(self._device).total_memory
-        fits = int(torch.cuda.get_per_process_memory_fraction(self._device) * total) // 4 // TOWER_BYTES
+        fits = process_memory(self._device) // 4 // TOWER_BYTES
         return max(32, min(LARGEST_BATCH, 1 << max(0, fits.bit_length() - 1)))
 
 

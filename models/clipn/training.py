@@ -30,6 +30,7 @@ from models.clipn.model import Clipn
 from models.clipn.prompts import class_phrases, default_templates
 from models.clipn.recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe
 from models.clipn.snapshots import NoSnapshots, Snapshots, Stage
+from models.device import process_memory
 from models.graphs import Replays, recorder
 
 _ENCODE_BATCH = 256
@@ -66,17 +67,11 @@ class CaptionedImages:
         if clipn.device.type != "cuda":
             return self
         pixels_NSS3 = None
-        if len(self.images) * clipn.image_size**2 * 3 <= _most_pixel_bytes(clipn.device):
+        if len(self.images) * clipn.image_size**2 * 3 <= process_memory(clipn.device) // 4:
             blocks = torch.split(torch.arange(len(self.images)), _AUGMENT_BLOCK)
             pixels = (resize_batch(self.images.load(idx.numpy()), clipn.image_size) for idx in blocks)
             pixels_NSS3 = torch.cat([torch.from_numpy(np.ascontiguousarray(part)).to(clipn.device) for part in pixels])
         return CaptionedImages(images=self.images, captions=self.captions.to(clipn.device), pixels_NSS3=pixels_NSS3)
-
-
-def _most_pixel_bytes(device: torch.device) -> int:
-    """What pixels may take of a GPU's memory: a quarter of this process's part."""
-    total = torch.cuda.get_device_properties(device).total_memory
-    return int(torch.cuda.get_per_process_memory_fraction(device) * total) // 4
 
 
 def new_clipn(config: Mapping[str, Any], seed: int) -> Clipn:
