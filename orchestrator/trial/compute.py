@@ -54,7 +54,8 @@ def compute_trial(
     """All records of a trial, computed here from where `history` ends; `report` gets each new one.
 
     On a GPU: `deterministic` gives equal records for equal seeds, `plain_steps` launches each training step kernel by
-    kernel, `no_compile` replays steps that are not compiled. Raises ValueError where the data on this machine is not the data that the trial was planned with.
+    kernel, `no_compile` replays steps that are not compiled. Raises ValueError if the data on this machine is not the
+    data that the trial was planned with.
     """
     device = _device(cpus, gpus, deterministic=deterministic)
     trajectory = _trajectory(
