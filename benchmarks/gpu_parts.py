@@ -146,7 +146,7 @@ def share_of_peak(row: Figures, peak_tflops: float) -> float:
 def _one_of_several(barrier: Any, results: Any, sizes: tuple[int, ...], blocks: int) -> None:
     fresh_device()
     for size in sizes:
-        results.put((size, ms_a_step(size, blocks=blocks, at_start=lambda: barrier.wait(timeout=120))))
+        results.put((size, ms_a_step(size, blocks=blocks, at_start=lambda: barrier.wait(timeout=60))))
 
 
 def several_ms(trials: int, *, sizes: tuple[int, ...] = SIZES, blocks: int = 5) -> dict[int, float]:
@@ -422,6 +422,8 @@ def main() -> int:
         figures = sharing_part(sharing, int(trials))
     else:
         figures = PARTS[name]()
+    if graphs._Process.failure is not None:
+        figures["compile_failure"] = graphs._Process.failure
     path.write_text(json.dumps(figures))
     return 0
 
