@@ -116,7 +116,7 @@ def _grid(args: argparse.Namespace) -> GridConfig:
         "seeds": (args.seed,),
     }
     run = {"gpus_per_trial": args.gpus_per_trial or 0} | given(
-        {name: getattr(args, name) for name in ("cpus_per_trial", "deterministic", "plain_steps")}
+        {name: getattr(args, name) for name in ("cpus_per_trial", "deterministic", "plain_steps", "no_compile")}
     )
     return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run, arms=ARMS)
 
@@ -163,6 +163,7 @@ def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *,
         progress=show.steps if args.verbose else None,
         deterministic=run.deterministic,
         plain_steps=run.plain_steps,
+        no_compile=run.no_compile,
     )
     show.summary(records)
     return DONE

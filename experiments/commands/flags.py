@@ -75,6 +75,12 @@ def add_gpu_flags(group: argparse._ArgumentGroup) -> None:
         default=None,
         help="on a GPU: launch training steps kernel by kernel, in place of replaying them as CUDA graphs",
     )
+    group.add_argument(
+        "--no-compile",
+        action="store_true",
+        default=None,
+        help="on a GPU: do without torch's compiler, which long trainings use (what it makes is kept in the cache)",
+    )
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:

@@ -218,7 +218,7 @@ def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     run = (
         "cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent", "max_failures",
-        "scorers_on", "trials_on", "fetch_data", "deterministic", "plain_steps",
+        "scorers_on", "trials_on", "fetch_data", "deterministic", "plain_steps", "no_compile",
     )  # fmt: skip
     changed = given({name: getattr(args, name) for name in run})
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from models.classifier.inputs import Inputs, Normalise, make_batches
 from models.classifier.recipe import Recipe
 from models.classifier.sgd import Group, Sgd
-from models.classifier.steps import Objective, ReplayedSteps, Step, recorder
+from models.classifier.steps import Objective, RepeatedSteps, Step
 from models.device import clear_memory_errors
+from models.graphs import CompiledForward, Way, compiled_forward, recorder, worth_compiling
 
 PROGRESS_EVERY = 100
 """Steps between two calls of `progress`."""
@@ -61,14 +62,18 @@ def fit(
     objective: Objective | None = None,
     progress: StepProgress | None = None,
     plain_steps: bool = False,
+    no_compile: bool = False,
+    ways: set[Way] | None = None,
 ) -> nn.Module:
     """The network, trained as the recipe says on `device`; the last weights, no selection (P10, P12).
 
     `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D) or images that it crops anew in each step.
     Labels are 0..K-1; `objective` is the cross entropy by default. On CUDA steps are recorded and replayed
-    (`models.classifier.steps`), unless `plain_steps`: the numbers are the same. Equal seeds give equal weights, to the
-    bit on a CPU with the same number of threads. Raises ValueError without images, ArithmeticError when the weights are
-    no longer finite (a learning rate that is too high), and MemoryError where the device has too little memory.
+    (`models.graphs`), unless `plain_steps`: the numbers are the same. Long trainings are compiled as well, unless
+    `no_compile`: the numbers then differ by rounding. `ways` gets how the steps were taken. Equal seeds give equal
+    weights, to the bit on a CPU with the same number of threads. Raises ValueError without images, ArithmeticError when
+    the weights are no longer finite (a learning rate that is too high), and MemoryError if the device has too little
+    memory.
     """
     if not len(inputs):
         raise ValueError("no labelled ID image to train on: raise the budget or lower the OOD ratio")
@@ -82,10 +87,18 @@ def fit(
         batches = make_batches(inputs, recipe, normalise, generator)
         labels = torch.from_numpy(labels_N).to(device)
         network = network.to(device).train()
+        compiles = not plain_steps and not no_compile and worth_compiling(device, num_steps)
         with recorder(device, generator, wanted=not plain_steps) as record:
             optimiser = _optimiser(network, recipe, objective, as_tensor=device.type == "cuda" or record is not None)
             step = Step(network, batches, labels, objective=objective, optimiser=optimiser, recipe=recipe)
-            run = step if record is None else ReplayedSteps(step, objective, record)
+            run = RepeatedSteps(
+                step,
+                network,
+                objective,
+                record=record,
+                forward=CompiledForward(compiled_forward() if compiles else None),
+                batch_size=recipe.batch_size,
+            )
             rates = _learning_rates(recipe, num_steps, pass_steps)
             for number, picked in enumerate(batches.positions()):
                 if number % pass_steps == 0:
@@ -96,6 +109,8 @@ def fit(
                 if progress is not None and (number + 1) % PROGRESS_EVERY == 0:
                     progress(number + 1, num_steps)
             network.zero_grad(set_to_none=True)
+    if ways is not None:
+        ways.add(run.way)
     _check_finite(network, recipe, num_steps)
     return network.eval()
 

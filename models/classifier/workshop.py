@@ -21,6 +21,7 @@ from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
 from models.classifier.recipe import Recipe
 from models.classifier.steps import Objective, autocast
+from models.graphs import Way
 
 AUGMENTED_BATCH = 512
 """Images per batch of `Workshop.augmented_logits`. Constant: one generator draws the augmentations batch by batch, so
@@ -47,6 +48,10 @@ class Workshop:
     """Hears how far a training is."""
     plain_steps: bool = False
     """As in `models.classifier.fit.fit`."""
+    no_compile: bool = False
+    """As in `models.classifier.fit.fit`."""
+    ways: set[Way] | None = None
+    """Gets how the steps of trainings were taken."""
 
     def new_network(self, num_classes: int, recipe: Recipe, name: str) -> Classifier:
         """A classifier as this round's, but for its classes, with initial weights of that name."""
@@ -75,6 +80,8 @@ class Workshop:
             progress=self.progress,
             objective=objective,
             plain_steps=self.plain_steps,
+            no_compile=self.no_compile,
+            ways=self.ways,
         )
 
     def predict(self, network: nn.Module, idx: NDArray[np.int64]) -> ClassifierOutputs:

@@ -31,7 +31,7 @@ class Stage:
     clipn: Clipn
     optimiser: torch.optim.Optimizer
     generator: torch.Generator
-    """On the CPU."""
+    """On the device of the weights."""
     features_MD: torch.Tensor | None = None
     """Image features that the stage computes once before its first step; None before that, or where it has none."""
 
@@ -90,6 +90,11 @@ class FileSnapshots:
         kept, self._kept = self._kept, None
         stage.clipn.load_state_dict(kept["clipn"])
         stage.optimiser.load_state_dict(kept["optimiser"])
+        if len(kept["generator"]) != len(stage.generator.get_state()):
+            raise ValueError(
+                f"{self._path}: this state was made on another kind of device (CPU or GPU), which draws other numbers; "
+                "go on there, or remove it to begin anew"
+            )
         stage.generator.set_state(kept["generator"])
         if kept["features"] is not None:
             stage.features_MD = kept["features"].to(stage.clipn.device)

@@ -86,6 +86,7 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
             gpus=run.gpus_per_trial,
             deterministic=run.deterministic,
             plain_steps=run.plain_steps,
+            no_compile=run.no_compile,
         )
     except RunStopped as error:
         tune.report({"fatal": str(error)})

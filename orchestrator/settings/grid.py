@@ -55,6 +55,8 @@ class RunSettings(Settings):
     """On a GPU: equal seeds give equal records, to the bit and more slowly. On a CPU they always do."""
     plain_steps: bool = False
     """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
+    no_compile: bool = False
+    """On a GPU: long trainings do without torch's compiler. Their steps are still recorded."""
 
     @field_validator("gpus_per_trial", "gpus_per_scorer")
     @classmethod

@@ -49,11 +49,13 @@ def compute_trial(
     progress: StepProgress | None = None,
     deterministic: bool = False,
     plain_steps: bool = False,
+    no_compile: bool = False,
 ) -> list[RoundRecord]:
     """All records of a trial, computed here from where `history` ends; `report` gets each new one.
 
     On a GPU: `deterministic` gives equal records for equal seeds, `plain_steps` launches each training step kernel by
-    kernel. Raises ValueError where the data on this machine is not the data that the trial was planned with.
+    kernel, `no_compile` replays steps that are not compiled. Raises ValueError if the data on this machine is not the
+    data that the trial was planned with.
     """
     device = _device(cpus, gpus, deterministic=deterministic)
     trajectory = _trajectory(
@@ -63,6 +65,7 @@ def compute_trial(
         device=device,
         progress=progress,
         plain_steps=plain_steps,
+        no_compile=no_compile,
         gpus=gpus,
     )
     return trajectory.run(history, report)
@@ -103,6 +106,7 @@ def _trajectory(
     progress: StepProgress | None,
     gpus: float,
     plain_steps: bool = False,
+    no_compile: bool = False,
 ) -> Trajectory:
     """The loop of a trial, with the data and the encoders that it needs."""
     trial = planned.trial
@@ -129,6 +133,7 @@ def _trajectory(
         scorer=scorer if trial.uses_purity else None,
         progress=progress,
         plain_steps=plain_steps,
+        no_compile=no_compile,
         gpus=gpus,
     )
 

@@ -24,7 +24,8 @@ from models.classifier.inputs import FeatureRows, Normalise, training_inputs
 from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
 from models.classifier.workshop import Workshop
-from models.device import peak_memory_mib
+from models.device import card_sharing, peak_memory_mib
+from models.graphs import Way
 from orchestrator.ledger.classifiers import ClassifierStore, StateDict
 from orchestrator.ledger.records import RoundRecord, query_precision
 from orchestrator.problem import OpenSetProblem
@@ -65,9 +66,10 @@ class Trajectory:
         scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
         plain_steps: bool = False,
+        no_compile: bool = False,
         gpus: float = 0.0,
     ) -> None:
-        """Where to compute and what to keep; `plain_steps` as in `models.classifier.fit.fit`.
+        """Where to compute and what to keep; `plain_steps` and `no_compile` as in `models.classifier.fit.fit`.
 
         `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
         `class_features_KD` what it compares them with where nothing is trained (zero-shot);
@@ -81,7 +83,8 @@ class Trajectory:
         self._classifiers = classifiers
         self._scorer = scorer
         self._progress = progress
-        self._plain_steps = plain_steps
+        self._plain_steps, self._no_compile = plain_steps, no_compile
+        self._ways: set[Way] = set()
         self._gpus = gpus
         data = problem.data
         self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
@@ -208,6 +211,8 @@ class Trajectory:
             batches_seed=lambda name: stream_seed(seed, f"batches of {name}", round_number),
             progress=self._progress,
             plain_steps=self._plain_steps,
+            no_compile=self._no_compile,
+            ways=self._ways,
         )
 
     def _train(self, round_number: int) -> nn.Module:
@@ -240,6 +245,8 @@ class Trajectory:
             device=self._device,
             progress=self._progress,
             plain_steps=self._plain_steps,
+            no_compile=self._no_compile,
+            ways=self._ways,
         )
 
     def _accuracy(self, network: nn.Module) -> float:
@@ -264,11 +271,19 @@ class Trajectory:
             pool_checksum=self._pool.checksum(),
             seconds=seconds,
             peak_memory_mib=peak_memory_mib(self._device),
-            environment=describe_environment(self._device) | {"gpus": self._gpus},
+            environment=self._environment(),
             time_ms=time.time_ns() // 1_000_000,
             memory={name: [float(value) for value in values] for name, values in query.memory.items()} if query else {},
             service=self._service() if query else {},
         )
+
+    def _environment(self) -> dict[str, str | int | float]:
+        """What computed the round: hardware, code, and on a GPU how steps were taken and the card was shared."""
+        environment = describe_environment(self._device) | {"gpus": self._gpus}
+        if self._device.type == "cuda":
+            environment |= {"steps": " and ".join(sorted(self._ways)) or "none", "sharing": card_sharing(self._gpus)}
+            self._ways.clear()
+        return environment
 
     def _service(self) -> dict[str, float]:
         """What the last purity request took."""
