@@ -158,12 +158,8 @@ def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *,
         history=planned.records,
         report=keep,
         classifiers=output.classifiers if output else None,
-        cpus=run.cpus_per_trial,
-        gpus=run.gpus_per_trial,
+        run=run,
         progress=show.steps if args.verbose else None,
-        deterministic=run.deterministic,
-        plain_steps=run.plain_steps,
-        no_compile=run.no_compile,
     )
     show.summary(records)
     return DONE

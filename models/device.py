@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
@@ -87,6 +88,31 @@ def mps_runs() -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a process computes a trial with, and how; made once, by `open_machine`."""
+
+    device: torch.device
+    gpus: float = 0.0
+    """The trial's part of a card."""
+    plain_steps: bool = False
+    """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
+    no_compile: bool = False
+    """On a GPU: long trainings do without torch's compiler."""
+    ways: set[str] = field(default_factory=set, compare=False)
+    """How steps were taken since somebody last cleared it: a record says so."""
+
+
+def open_machine(
+    *, cpus: int, gpus: float, deterministic: bool = False, plain_steps: bool = False, no_compile: bool = False
+) -> Machine:
+    """Threads, device and arithmetic of this process, set up. Raises ValueError for a GPU if torch sees none."""
+    use_threads(cpus)
+    device = pick_device(gpus)
+    use_arithmetic(device, deterministic=deterministic)
+    return Machine(device=device, gpus=gpus, plain_steps=plain_steps, no_compile=no_compile)
 
 
 def use_arithmetic(device: torch.device, *, deterministic: bool) -> None:

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -24,8 +23,7 @@ from models.classifier.inputs import FeatureRows, Normalise, training_inputs
 from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
 from models.classifier.workshop import Workshop
-from models.device import card_sharing, peak_memory_mib
-from models.graphs import Way
+from models.device import Machine, card_sharing, peak_memory_mib
 from orchestrator.ledger.classifiers import ClassifierStore, StateDict
 from orchestrator.ledger.records import RoundRecord, query_precision
 from orchestrator.problem import OpenSetProblem
@@ -59,17 +57,14 @@ class Trajectory:
         problem: OpenSetProblem,
         strategy: Strategy,
         *,
-        device: torch.device,
+        machine: Machine,
         classifiers: ClassifierStore,
         features: tuple[FeatureRows, FeatureRows] | None = None,
         class_features_KD: NDArray[np.float32] | None = None,
         scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
-        plain_steps: bool = False,
-        no_compile: bool = False,
-        gpus: float = 0.0,
     ) -> None:
-        """Where to compute and what to keep; `plain_steps` and `no_compile` as in `models.classifier.fit.fit`.
+        """What to compute with and what to keep.
 
         `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
         `class_features_KD` what it compares them with where nothing is trained (zero-shot);
@@ -79,13 +74,11 @@ class Trajectory:
         self._trial = trial
         self._problem = problem
         self._strategy = strategy
-        self._device = device
+        self._machine = machine
+        self._device = machine.device
         self._classifiers = classifiers
         self._scorer = scorer
         self._progress = progress
-        self._plain_steps, self._no_compile = plain_steps, no_compile
-        self._ways: set[Way] = set()
-        self._gpus = gpus
         data = problem.data
         self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
         self._test_inputs: Images | FeatureRows = features[1] if features else data.test.images
@@ -94,7 +87,7 @@ class Trajectory:
             trial, problem.num_id_classes, num_features=num_features, class_features_KD=class_features_KD
         )
         self._inputs_identity = features[0].identity if features else None
-        self._normalise = Normalise(problem.data.mean, problem.data.std, device)
+        self._normalise = Normalise(problem.data.mean, problem.data.std, machine.device)
         self._oracle = problem.oracle()
         self._labels = np.full(len(problem.data.train.labels), UNKNOWN, dtype=np.int64)
         self._pool = Pool.from_split(problem.split)
@@ -206,13 +199,10 @@ class Trajectory:
             classifier=network,
             recipe=self._plan.recipe,
             normalise=self._normalise,
-            device=self._device,
+            machine=self._machine,
             weights_seed=lambda name: stream_seed(seed, f"weights of {name}"),
             batches_seed=lambda name: stream_seed(seed, f"batches of {name}", round_number),
             progress=self._progress,
-            plain_steps=self._plain_steps,
-            no_compile=self._no_compile,
-            ways=self._ways,
         )
 
     def _train(self, round_number: int) -> nn.Module:
@@ -242,11 +232,8 @@ class Trajectory:
             objective=self._plan.objective(),
             normalise=self._normalise,
             batches_seed=stream_seed(self._trial.seed, "batches", round_number),
-            device=self._device,
+            machine=self._machine,
             progress=self._progress,
-            plain_steps=self._plain_steps,
-            no_compile=self._no_compile,
-            ways=self._ways,
         )
 
     def _accuracy(self, network: nn.Module) -> float:
@@ -279,10 +266,13 @@ class Trajectory:
 
     def _environment(self) -> dict[str, str | int | float]:
         """What computed the round: hardware, code, and on a GPU how steps were taken and the card was shared."""
-        environment = describe_environment(self._device) | {"gpus": self._gpus}
+        environment = describe_environment(self._device) | {"gpus": self._machine.gpus}
         if self._device.type == "cuda":
-            environment |= {"steps": " and ".join(sorted(self._ways)) or "none", "sharing": card_sharing(self._gpus)}
-            self._ways.clear()
+            environment |= {
+                "steps": " and ".join(sorted(self._machine.ways)) or "none",
+                "sharing": card_sharing(self._machine.gpus),
+            }
+            self._machine.ways.clear()
         return environment
 
     def _service(self) -> dict[str, float]:

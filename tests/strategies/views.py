@@ -14,6 +14,7 @@ from models.classifier.outputs import ClassifierOutputs, LinearHead
 from models.classifier.recipe import Recipe
 from models.classifier.workshop import Workshop
 from models.contrastive.encoder import ContrastiveFeatures
+from models.device import Machine
 from strategies.base import PoolView, Selection
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, RequestFigures
@@ -89,7 +90,7 @@ def make_workshop(images: ArrayImages, *, num_classes: int = NUM_CLASSES) -> Wor
         classifier=build_classifier(RECIPE, num_classes, weights_seed=5).eval(),
         recipe=RECIPE,
         normalise=Normalise((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), device),
-        device=device,
+        machine=Machine(device=device),
         weights_seed=lambda name: len(name),
         batches_seed=lambda name: 100 + len(name),
     )
