@@ -82,7 +82,7 @@ def make_report(
 
 
 def _difference_sections(trials: pd.DataFrame, strategies: Sequence[str]) -> list[Section]:
-    chosen = trials[trials["strategy"].isin(list(strategies)) & (trials["ood_ratio"] > 0)]
+    chosen = trials[trials["arm"].isin(list(strategies)) & (trials["ood_ratio"] > 0)]
     tables = difference_tables(collect_scores(chosen, "aubc"))
     if not tables:
         return []

@@ -93,7 +93,7 @@ def _summary(trials: pd.DataFrame, details: Details) -> str:
     parts = [
         f"{finished} of {len(trials)} trials finished",
         _count(num_conditions, "condition"),
-        _count(trials["strategy"].nunique(), "strategy"),
+        _count(trials["arm"].nunique(), "strategy"),
         _count(trials["seed"].nunique(), "seed"),
     ]
     times = [each.last_time_ms for each in details.values() if each.last_time_ms is not None]
@@ -174,24 +174,22 @@ def _data(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: Cel
             "accuracy": [_number(value) for value in rows["accuracy"]],
             "precision": [_number(value) for value in rows["precision"]],
         }
-        for key, rows in rounds.groupby(["fingerprint", "strategy"], sort=False)
+        for key, rows in rounds.groupby(["fingerprint", "arm"], sort=False)
     }
     cells: list[dict[str, Any]] = [{"title": _cell_title(key), "ood": key.ood_ratio, "trials": []} for key in ids]
     for row in trials.to_dict("records"):
-        key = CellKey(row["dataset"], row["mismatch_ratio"], row["ood_ratio"], row["strategy"])
+        key = CellKey(row["dataset"], row["mismatch_ratio"], row["ood_ratio"], row["arm"])
         more = details.get(row["fingerprint"], TrialDetails())
         cells[ids[key]]["trials"].append(
             {name: _number(row[name]) for name in TRIAL_COLUMNS}
             | {"command": more.command, "error": more.error}
-            | curves.get((row["fingerprint"], row["strategy"]), {"rounds": [], "accuracy": [], "precision": []})
+            | curves.get((row["fingerprint"], row["arm"]), {"rounds": [], "accuracy": [], "precision": []})
         )
     return cells
 
 
 def _cell_title(key: CellKey) -> str:
-    return (
-        f"{key.dataset}, mismatch {format_ratio(key.mismatch_ratio)}, OOD {format_ratio(key.ood_ratio)}: {key.strategy}"
-    )
+    return f"{key.dataset}, mismatch {format_ratio(key.mismatch_ratio)}, OOD {format_ratio(key.ood_ratio)}: {key.arm}"
 
 
 def _number(value: Any) -> Any:

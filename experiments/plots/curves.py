@@ -96,7 +96,7 @@ def draw_curves(rounds: pd.DataFrame) -> Figure:
     subfigures = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
     for band, subfigure in zip(bands, subfigures, strict=True):
         _draw_band(subfigure, band, num_columns, curves)
-    _add_legend(figure, unique(key.strategy for key in cells), cells)
+    _add_legend(figure, unique(key.arm for key in cells), cells)
     return figure
 
 
@@ -148,7 +148,7 @@ def _draw_panel(panel: Axes, curves: Mapping[CellKey, Curve]) -> None:
             panel,
             curve.rounds,
             curve.estimates,
-            style_of(key.strategy),
+            style_of(key.arm),
             line_width=LINE_WIDTH,
             marker_size=MARKER_SIZE,
             band_alpha=band_alpha(len(curves)),

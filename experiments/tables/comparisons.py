@@ -47,8 +47,8 @@ def compared_strategies(trials: pd.DataFrame) -> list[str]:
     Reference runs without OOD images (ID-only, full data, zero-shot) are no rivals.
     """
     rows = trials[trials["ood_ratio"] > 0]
-    rivals = rows.groupby(list(Condition._fields))["strategy"].transform("nunique")
-    return unique(rows.loc[rivals > 1, "strategy"])
+    rivals = rows.groupby(list(Condition._fields))["arm"].transform("nunique")
+    return unique(rows.loc[rivals > 1, "arm"])
 
 
 def difference_tables(scores: Scores) -> list[Table]:
@@ -56,7 +56,7 @@ def difference_tables(scores: Scores) -> list[Table]:
     tables = []
     for dataset in unique(condition.dataset for condition in scores):
         part = {condition: scores[condition] for condition in scores if condition.dataset == dataset}
-        if any(BASELINE in by_strategy for by_strategy in part.values()):
+        if any(BASELINE in by_arm for by_arm in part.values()):
             tables.append(_difference_table(f"{dataset}: {RANDOM_TITLE}", part, compare(part, BASELINE), _beside_p))
         tables.append(
             _difference_table(f"{dataset}: {RIVAL_TITLE}", part, compare_with_best_rival(part), _beside_rival)
@@ -67,7 +67,7 @@ def difference_tables(scores: Scores) -> list[Table]:
 def comparisons_frame(scores: Scores) -> pd.DataFrame:
     """One row a comparison (`compare` with random, `compare_with_best_rival`); differences of shares in [-1, 1].
 
-    Columns: dataset, mismatch_ratio, ood_ratio, strategy, against (random or best_rival), reference, num_pairs, mean,
+    Columns: dataset, mismatch_ratio, ood_ratio, arm, against (random or best_rival), reference, num_pairs, mean,
     sd, interval_low, interval_high, p_t, p_t_holm, p_sign_flip, p_sign_flip_holm, outcome. NaN where unknown.
     """
     import pandas as pd
@@ -82,7 +82,7 @@ def comparisons_frame(scores: Scores) -> pd.DataFrame:
             rows.append(
                 {
                     **each.condition._asdict(),
-                    "strategy": each.strategy,
+                    "arm": each.arm,
                     "against": against,
                     "reference": each.reference,
                     "num_pairs": value.num_seeds,
@@ -131,8 +131,8 @@ def compare_overall(trials: pd.DataFrame, rounds: pd.DataFrame, strategies: Sequ
     import numpy as np
 
     given = strategies
-    scores = collect_scores(trials[trials["strategy"].isin(list(given)) & (trials["ood_ratio"] > 0)], "aubc")
-    strategies = [name for name in given if all(name in by_strategy for by_strategy in scores.values())]
+    scores = collect_scores(trials[trials["arm"].isin(list(given)) & (trials["ood_ratio"] > 0)], "aubc")
+    strategies = [name for name in given if all(name in by_arm for by_arm in scores.values())]
     conditions = whole_conditions(scores, strategies)
     if len(strategies) < 2 or not conditions:
         return None
@@ -195,8 +195,8 @@ def penalty_table(overall: Overall) -> Table:
 def _difference_table(
     title: str, scores: Scores, comparisons: Sequence[Comparison], text: Callable[[Comparison], str]
 ) -> Table:
-    by_key = {CellKey(*each.condition, each.strategy): each for each in comparisons}
-    names = unique(name for by_strategy in scores.values() for name in by_strategy)
+    by_key = {CellKey(*each.condition, each.arm): each for each in comparisons}
+    names = unique(name for by_arm in scores.values() for name in by_arm)
     rows = [
         Row(label=name, cells=tuple(_difference_cell(by_key.get(CellKey(*each, name)), text) for each in scores))
         for name in names
@@ -208,7 +208,7 @@ def _difference_table(
 def _difference_cell(comparison: Comparison | None, text: Callable[[Comparison], str]) -> Cell:
     if comparison is None:
         return Cell(text="-")
-    return Cell(text=text(comparison), key=CellKey(*comparison.condition, comparison.strategy))
+    return Cell(text=text(comparison), key=CellKey(*comparison.condition, comparison.arm))
 
 
 def _beside_p(each: Comparison) -> str:

@@ -86,7 +86,7 @@ def _time_tables(rounds: pd.DataFrame, details: Details) -> list[Table]:
 def _table(title: str, texts: dict[CellKey, str]) -> Table:
     conditions = sorted_conditions(texts)
     rows = []
-    for strategy in unique(key.strategy for key in texts):
+    for strategy in unique(key.arm for key in texts):
         keys = [CellKey(*condition, strategy) for condition in conditions]
         rows.append(Row(label=strategy, cells=tuple(Cell(text=texts.get(key, "-"), key=key) for key in keys)))
     columns = tuple(map(format_condition, conditions))

@@ -36,7 +36,7 @@ def table4_tables(trials: pd.DataFrame) -> list[Table]:
     tables = []
     for dataset in unique(key.dataset for key in aubc):
         conditions = [each for each in sorted_conditions(aubc) if each.dataset == dataset]
-        strategies = unique(key.strategy for key in aubc if key.dataset == dataset)
+        strategies = unique(key.arm for key in aubc if key.dataset == dataset)
         tables.append(estimates_table(f"{dataset}: {AUBC_TITLE}", conditions, strategies, aubc, daggers=daggers))
         share = Row(label="1 - OOD ratio", cells=tuple(Cell(text=percent(1 - each.ood_ratio)) for each in conditions))
         tables.append(
@@ -58,7 +58,7 @@ def result_tables(trials: pd.DataFrame) -> list[Table]:
                 estimates_table(
                     f"{dataset}: {title}",
                     sorted_conditions(keys),
-                    unique(key.strategy for key in keys),
+                    unique(key.arm for key in keys),
                     estimates[metric],
                     daggers=daggers,
                 )
@@ -100,7 +100,7 @@ def dagger_cells(trials: pd.DataFrame, metric: str) -> frozenset[CellKey]:
     not compared.
     """
     scores = collect_scores(trials[trials["ood_ratio"] > 0], metric)
-    return frozenset(key for key in not_separable(compare_with_best(scores)) if scores[key.condition][key.strategy])
+    return frozenset(key for key in not_separable(compare_with_best(scores)) if scores[key.condition][key.arm])
 
 
 def report_text(tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequence[str] = (), width: int = 120) -> str:
@@ -114,7 +114,7 @@ def report_text(tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequenc
 def cells_frame(trials: pd.DataFrame, paper: PaperValues | None = None) -> pd.DataFrame:
     """One row a cell and metric, shares in [0, 1].
 
-    Columns: dataset, mismatch_ratio, ood_ratio, strategy, metric, num_seeds, num_planned, mean, sd, interval_low,
+    Columns: dataset, mismatch_ratio, ood_ratio, arm, metric, num_seeds, num_planned, mean, sd, interval_low,
     interval_high, mark (best, second or empty, as in the table), not_separable (`dagger_cells`), paper. NaN where
     unknown.
     """

@@ -23,7 +23,7 @@ TITLES = {
 def table5_tables(trials: pd.DataFrame) -> list[Table]:
     """A table a metric, and AUBC by both rules beside the paper's, which says not by which it is."""
     conditions = sorted_conditions(estimate_cells(trials, "aubc"))
-    strategies = unique(trials["strategy"])
+    strategies = unique(trials["arm"])
     lines = [(name, [CellKey(*condition, name) for condition in conditions]) for name in strategies]
     columns = [_column(condition, conditions) for condition in conditions]
     tables = [

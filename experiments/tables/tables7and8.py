@@ -72,7 +72,7 @@ def table8_tables(trials: pd.DataFrame) -> list[Table]:
 
 def best_baseline(estimates: Mapping[CellKey, Estimate], condition: Condition) -> CellKey | None:
     """The baseline with the highest mean among those with all planned seeds; None without one."""
-    keys = [key for key in estimates if key.condition == condition and baselines([key.strategy])]
+    keys = [key for key in estimates if key.condition == condition and baselines([key.arm])]
     complete = [key for key in keys if estimates[key].num_seeds and estimates[key].is_complete]
     return max(complete, key=lambda key: estimates[key].mean, default=None)
 
@@ -109,7 +109,7 @@ def _named(cell: Cell, key: CellKey | None, estimates: Mapping[CellKey, Estimate
     """The best baseline's cell with its name in it."""
     if key is None:
         return Cell(text="none with all seeds")
-    return Cell(text=f"{format_estimate(estimates[key])} ({key.strategy})", mark=cell.mark, key=key, dagger=cell.dagger)
+    return Cell(text=f"{format_estimate(estimates[key])} ({key.arm})", mark=cell.mark, key=key, dagger=cell.dagger)
 
 
 def _gains(trials: pd.DataFrame, conditions: list[Condition]) -> Table:

@@ -86,8 +86,8 @@ def test_error_is_one_line_and_status_2(write_folder: WriteFolder, capsys: pytes
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        f"python -m data: error: {root}/train/circle/0.png: this image file is empty (0 bytes); copy it again or remove "
-        "it (or --on-bad-image skip)\n"
+        f"python -m data: error: {root}/train/circle/0.png: this image file is empty (0 bytes); copy it again or "
+        "remove it (or --on-bad-image skip)\n"
     )
     with pytest.raises(ValueError, match="this image file is empty"):
         main([f"folder:{root}", "--debug"])

@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from experiments.pages.files import write_report
@@ -19,6 +18,7 @@ from experiments.results.frames import rounds_frame, trials_frame
 from experiments.results.paper import paper_table4
 from experiments.tables.table4 import table4_tables
 from tests.experiments import browser, synthetic
+from tests.experiments.synthetic import read_frame
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)> & \"q\" |"
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -65,7 +65,7 @@ def write_page(folder: Path) -> Path:
     frames = trials_frame(planned), rounds_frame(planned)
     details = details_of(planned)
     for frame in frames:
-        frame["strategy"] = frame["strategy"].replace("ll", EVIL)
+        frame["arm"] = frame["arm"].replace("ll", EVIL)
     broken = details[synthetic.fingerprint(trials[0])]
     details[synthetic.fingerprint(trials[0])] = replace(broken, command=f"python {EVIL}")
     files = write_report(
@@ -166,8 +166,8 @@ def test_tables_and_pictures_can_be_read_aloud(outline: Outline) -> None:
 
 
 def test_an_empty_grid_has_a_page(tmp_path: Path) -> None:
-    trials = pd.read_csv(Path(__file__).parents[2] / "golden" / "reporting" / "trials.csv").iloc[:0]
-    rounds = pd.read_csv(Path(__file__).parents[2] / "golden" / "reporting" / "rounds.csv").iloc[:0]
+    trials = read_frame(Path(__file__).parents[2] / "golden" / "reporting" / "trials.csv").iloc[:0]
+    rounds = read_frame(Path(__file__).parents[2] / "golden" / "reporting" / "rounds.csv").iloc[:0]
     files = write_report(tmp_path, name="t", title="T", tables=[], trials=trials, rounds=rounds)
     parsed = Outline()
     parsed.feed(files.page.read_text())
