@@ -25,13 +25,14 @@ from experiments.results.statistics import (
 from experiments.tables.table import (
     DIGITS,
     Cell,
-    Row,
     Section,
     Table,
-    format_condition,
+    arms_table,
+    condition_name,
     format_estimate,
     format_p,
     percent,
+    text_table,
 )
 
 if TYPE_CHECKING:
@@ -129,14 +130,10 @@ def find_swaps(trials: pd.DataFrame, metric: str, paper: Mapping[CellKey, float]
 def _beside_table(
     title: str, conditions: Sequence[Condition], ours: Mapping[CellKey, Estimate], paper: Mapping[CellKey, float]
 ) -> Table:
-    strategies = unique(key.arm for key in ours if key.condition in conditions)
-    rows = []
-    for strategy in strategies:
-        keys = [CellKey(*condition, strategy) for condition in conditions]
-        cells = tuple(Cell(text=_beside_text(ours.get(key), paper.get(key)), key=key) for key in keys)
-        rows.append(Row(label=strategy, cells=cells))
-    columns = tuple(map(format_condition, conditions))
-    return Table(title=title, corner="mismatch / OOD", columns=columns, rows=tuple(rows))
+    arms = unique(key.arm for key in ours if key.condition in conditions)
+    return arms_table(
+        title, arms, conditions, lambda key: Cell(text=_beside_text(ours.get(key), paper.get(key)), key=key)
+    )
 
 
 def _beside_text(ours: Estimate | None, paper: float | None) -> str:
@@ -163,24 +160,23 @@ def _agreement_table(
             best,
             max(in_paper, key=lambda key: paper[key]).arm,
         )
-        label = f"{condition.dataset} {format_condition(condition)}"
-        rows.append(Row(label=label, cells=tuple(Cell(text=text) for text in texts)))
+        rows.append((condition_name(condition), texts))
     columns = ("Spearman", "strategies", "our best", "the paper's best")
-    return Table(title=title, corner="condition", columns=columns, rows=tuple(rows))
+    return text_table(title, corner="condition", columns=columns, rows=rows)
 
 
 def _swap_table(title: str, swaps: Sequence[Swap]) -> Table:
     rows = [
-        Row(
-            label=f"{swap.condition.dataset} {format_condition(swap.condition)}",
-            cells=(
-                Cell(text=f"{swap.above} above {swap.below}"),
-                Cell(text=f"+{percent(swap.paper)}"),
-                Cell(text=percent(swap.ours)),
-                Cell(text=format_p(swap.p_t)),
+        (
+            condition_name(swap.condition),
+            (
+                f"{swap.above} above {swap.below}",
+                f"+{percent(swap.paper)}",
+                percent(swap.ours),
+                format_p(swap.p_t),
             ),
         )
         for swap in swaps
     ]
     columns = ("in the paper", "the paper's difference", "ours", "p")
-    return Table(title=title, corner="condition", columns=columns, rows=tuple(rows))
+    return text_table(title, corner="condition", columns=columns, rows=rows)

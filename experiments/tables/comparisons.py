@@ -26,7 +26,16 @@ from experiments.results.overall import (
     whole_conditions,
 )
 from experiments.results.statistics import CellKey, Condition, unique
-from experiments.tables.table import Cell, Row, Table, format_condition, format_difference, format_p, percent
+from experiments.tables.table import (
+    Cell,
+    Table,
+    arms_table,
+    format_difference,
+    format_p,
+    grid_table,
+    percent,
+    text_table,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -173,23 +182,18 @@ def overall_table(overall: Overall) -> Table:
             counts = overall.outcomes.get(name)
             cells.append(_interval(overall.improvement[name]) if name in overall.improvement else "-")
             cells.append(f"{counts['win']} / {counts['tie']} / {counts['loss']}" if counts else "-")
-        rows.append(Row(label=name, cells=tuple(Cell(text=text) for text in cells)))
-    return Table(title="Summary", corner="strategy", columns=tuple(columns), rows=tuple(rows))
+        rows.append((name, cells))
+    return text_table("Summary", corner="strategy", columns=columns, rows=rows)
 
 
 def penalty_table(overall: Overall) -> Table:
     """The penalty matrix: how often the row's strategy beats the column's, summed over conditions."""
-    rows = [
-        Row(
-            label=name,
-            cells=tuple(
-                Cell(text="-" if first == second else f"{overall.penalties_SS[first, second]:.2f}")
-                for second in range(len(overall.strategies))
-            ),
-        )
-        for first, name in enumerate(overall.strategies)
-    ]
-    return Table(title="Penalty matrix", corner="beats", columns=overall.strategies, rows=tuple(rows))
+    names = [(name, position) for position, name in enumerate(overall.strategies)]
+
+    def cell(first: int, second: int) -> Cell:
+        return Cell(text="-" if first == second else f"{overall.penalties_SS[first, second]:.2f}")
+
+    return grid_table("Penalty matrix", corner="beats", rows=names, columns=names, cell=cell)
 
 
 def _difference_table(
@@ -197,12 +201,8 @@ def _difference_table(
 ) -> Table:
     by_key = {CellKey(*each.condition, each.arm): each for each in comparisons}
     names = unique(name for by_arm in scores.values() for name in by_arm)
-    rows = [
-        Row(label=name, cells=tuple(_difference_cell(by_key.get(CellKey(*each, name)), text) for each in scores))
-        for name in names
-        if any(CellKey(*each, name) in by_key for each in scores)
-    ]
-    return Table(title=title, corner="mismatch / OOD", columns=tuple(map(format_condition, scores)), rows=tuple(rows))
+    compared = [name for name in names if any(CellKey(*each, name) in by_key for each in scores)]
+    return arms_table(title, compared, scores, lambda key: _difference_cell(by_key.get(key), text))
 
 
 def _difference_cell(comparison: Comparison | None, text: Callable[[Comparison], str]) -> Cell:
