@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from data.files import write_atomically, write_text_atomically
+from data.files import write_bytes_atomically, write_text_atomically
 from experiments.pages.content import make_report
 from experiments.pages.html import report_page
 from experiments.pages.latex import report_latex
@@ -109,7 +109,7 @@ def write_report(
     for path, text in texts.items():
         write_text_atomically(path, text)
     for path, picture in own.items():
-        _write_bytes(path, picture)
+        write_bytes_atomically(path, picture)
     return ReportFiles(page=folder / "index.html", all=(*texts, *own))
 
 
@@ -117,10 +117,3 @@ def _comparisons(trials: pd.DataFrame, compared: Sequence[str] | None) -> pd.Dat
     strategies = [name for name in compared_strategies(trials) if compared is None or name in compared]
     chosen = trials[trials["arm"].isin(strategies) & (trials["ood_ratio"] > 0)]
     return comparisons_frame(collect_scores(chosen, "aubc")).round(SHARES | P_VALUES)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    def write(file: BinaryIO) -> None:
-        file.write(content)
-
-    write_atomically(path, write)

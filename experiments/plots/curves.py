@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from experiments.plots.canvas import (
+    PAGE_DPI,
     band_alpha,
     curve_handle,
     draw_curve,
@@ -41,7 +42,6 @@ MOST_COLUMNS = 5
 """Conditions that stand side by side; more of them are put into bands, one a data set and mismatch ratio."""
 PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.3
 """Inches."""
-DPI = 150
 LINE_WIDTH, MARKER_SIZE = 1.6, 5.5
 LEGEND_ENTRY_WIDTH = 1.5
 """Inches, for the longest name of the paper's strategies."""
@@ -102,7 +102,7 @@ def draw_curves(rounds: pd.DataFrame) -> Figure:
 
 def curves_png(rounds: pd.DataFrame) -> bytes:
     """`draw_curves` as a PNG; equal frames give equal bytes."""
-    return file_bytes(draw_curves(rounds), "png", dpi=DPI)
+    return file_bytes(draw_curves(rounds), "png", dpi=PAGE_DPI)
 
 
 def _bands(conditions: Sequence[Condition]) -> list[list[Condition]]:
