@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -121,6 +123,22 @@ def test_what_users_write_is_only_text(outline: Outline) -> None:
     assert outline.texts["h1"] == [EVIL]
     assert EVIL in "".join(outline.texts["th"])
     assert [attributes for tag, attributes in outline.elements if tag == "img" and attributes["src"] == "x"] == []
+
+
+def test_the_policy_lets_the_pages_own_style_and_script_run_and_nothing_else(outline: Outline) -> None:
+    policy = next(
+        attributes["content"]
+        for tag, attributes in outline.elements
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    hashes = {
+        element: base64.b64encode(hashlib.sha256(outline.texts[element][-1].encode()).digest()).decode()
+        for element in ("style", "script")
+    }
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes['style']}'; "
+        f"script-src 'sha256-{hashes['script']}'; base-uri 'none'; form-action 'none'"
+    )
 
 
 def data_of(outline: Outline) -> list[dict[str, Any]]:
@@ -248,3 +266,10 @@ class TestInABrowser:
 
     def test_nothing_was_complained_about_in_the_end(self, opened: browser.Browser) -> None:
         assert opened.console() == []
+
+    def test_a_script_that_is_not_the_pages_does_not_run(self, opened: browser.Browser) -> None:
+        added = (
+            "const s = document.createElement('script'); s.textContent = 'window.evil = 1'; document.body.append(s);"
+        )
+        assert opened.run(f"{added} return window.evil === undefined")
+        assert "Content Security Policy" in opened.console()[0]
