@@ -80,6 +80,17 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, *, prog: str, description: str, epilog: str | None = None, usage: str | None = None) -> None:
         super().__init__(prog=prog, description=description, epilog=epilog, usage=usage, allow_abbrev=False)
+        self._before_help: list[Callable[[], None]] = []
+
+    def before_help(self, fill: Callable[[], None]) -> None:
+        """Have `fill` called when help is wanted: for help texts that take time to find."""
+        self._before_help.append(fill)
+
+    def format_help(self) -> str:
+        """The text of --help."""
+        for fill in self._before_help:
+            fill()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong with the command line, and exit with `BAD_INPUT`."""

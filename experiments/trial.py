@@ -19,11 +19,11 @@ from data.registry import split_protocol_of
 from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import this_machine
 from experiments.commands.flags import (
-    add_gpu_flags,
     add_output_flags,
+    add_run_flags,
     add_trial_flags,
     folder_path,
-    given,
+    given_run_settings,
     ignored_flags,
     slow_arithmetic,
     trial_overrides,
@@ -61,9 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_trial_flags(parser)
     how = parser.add_argument_group("how it is computed")
-    how.add_argument("--cpus-per-trial", type=int, metavar="N", help="torch threads (default: the preset's)")
-    how.add_argument("--gpus-per-trial", type=float, metavar="N", help="above 0: use the GPU (default: 0)")
-    add_gpu_flags(how)
+    add_run_flags(parser, how, ("cpus_per_trial", "gpus_per_trial", "deterministic", "plain_steps", "no_compile"))
     how.add_argument(
         "-o", "--output-dir", type=folder_path, metavar="DIR", help="keep the records here, and continue from them"
     )
@@ -115,9 +113,8 @@ def _grid(args: argparse.Namespace) -> GridConfig:
         "strategies": (args.strategy,),
         "seeds": (args.seed,),
     }
-    run = {"gpus_per_trial": args.gpus_per_trial or 0} | given(
-        {name: getattr(args, name) for name in ("cpus_per_trial", "deterministic", "plain_steps", "no_compile")}
-    )
+    # A preset's share of a card is meant for grids; one trial uses a GPU only if asked to.
+    run = {"gpus_per_trial": 0} | given_run_settings(args)
     return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run, arms=ARMS)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("data", "models", "strategies", "orchestrator", "experiments")
-SLOW_TO_IMPORT = ("torch", "ray", "mlflow")
+SLOW_TO_IMPORT = ("torch", "ray", "mlflow", "jinja2")
 
 PRINT_LOADED_AFTER_HELP = """
 import json, runpy, sys
