@@ -79,7 +79,7 @@ def fit(
         _own_randomness(batches_seed, device),
     ):
         batches = make_batches(inputs, recipe, normalise, generator)
-        labels = torch.from_numpy(labels_N).to(device)
+        labels = torch.tensor(labels_N, device=device)  # a copy: those of a view are read-only
         network = network.to(device).train()
         with recorder(device, generator, wanted=not plain_steps) as record:
             optimiser = _optimiser(network, recipe, objective, as_tensor=device.type == "cuda" or record is not None)
