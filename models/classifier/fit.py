@@ -83,7 +83,7 @@ def fit(
         _own_randomness(batches_seed, device),
     ):
         batches = make_batches(inputs, recipe, normalise, generator)
-        labels = torch.from_numpy(labels_N).to(device)
+        labels = torch.tensor(labels_N, device=device)  # a copy: those of a view are read-only
         network = network.to(device).train()
         compiles = not machine.plain_steps and not machine.no_compile and worth_compiling(device, num_steps)
         with recorder(device, generator, wanted=not machine.plain_steps) as record:

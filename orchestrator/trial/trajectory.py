@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,18 @@ from orchestrator.problem import OpenSetProblem
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.classifier import ClassifierPlan, stream_generator, stream_seed
 from orchestrator.trial.environment import describe_environment
-from strategies.base import Diagnostic, IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
+from strategies.base import (
+    Diagnostic,
+    IndexArray,
+    LearningStrategy,
+    Memory,
+    PoolView,
+    Selection,
+    Strategy,
+    check_memory,
+    check_selection,
+)
+from strategies.plugin import blamed_on
 from strategies.purity.contract import PurityScorer
 
 Report = Callable[[RoundRecord], None]
@@ -147,9 +158,19 @@ class Trajectory:
         return int(is_id.sum())
 
     def _query(self, network: nn.Module, last: RoundRecord) -> Query:
-        """Let the strategy pick, buy what it picked, and let it learn from the answers."""
+        """Let the strategy pick, check and buy what it picked, and let it learn from the answers.
+
+        Raises StrategyError, and buys nothing, if the strategy breaks its contract.
+        """
         view = self._view(network, last)
-        selection = self._strategy.select(view, self._trial.budget, self._generator("query", last.round))
+        who = f"strategy {self._trial.strategy}, at the query after round {last.round}"
+        with blamed_on(type(self._strategy), who):
+            selection = check_selection(
+                self._strategy.select(view, self._trial.budget, self._generator("query", last.round)),
+                unlabelled_idx=view.unlabelled_idx,
+                budget=self._trial.budget,
+                who=who,
+            )
         diagnostics = dict(selection.diagnostics)
         if selection.judged_id_idx is not None:
             quality = self._oracle.judge(
@@ -160,7 +181,9 @@ class Trajectory:
         memory: Memory = {}
         if isinstance(self._strategy, LearningStrategy):
             answers = self._labels[selection.idx]
-            memory = self._strategy.learn(view, selection, answers, self._generator("learn", last.round))
+            with blamed_on(type(self._strategy), who):
+                learnt = self._strategy.learn(view, selection, answers, self._generator("learn", last.round))
+                memory = check_memory(learnt, who=who)
         return Query(selection=selection, num_id=num_id, diagnostics=diagnostics, memory=memory)
 
     def _generator(self, stream: str, round_number: int) -> np.random.Generator:
@@ -168,15 +191,6 @@ class Trajectory:
 
     def _view(self, network: nn.Module, last: RoundRecord) -> PoolView:
         pool, data = self._pool, self._problem.data
-
-        @cache
-        def outputs() -> ClassifierOutputs:
-            return self._predict(network, self._train_inputs, pool.unlabelled_idx)
-
-        @cache
-        def labelled_outputs() -> ClassifierOutputs:
-            return self._predict(network, self._train_inputs, pool.labelled_id_idx)
-
         return PoolView(
             images=data.train.images,
             data_fingerprint=data.fingerprint,
@@ -186,11 +200,27 @@ class Trajectory:
             labelled_id_labels=self._labels[pool.labelled_id_idx],
             labelled_ood_idx=pool.labelled_ood_idx,
             unlabelled_idx=pool.unlabelled_idx,
-            compute_outputs=outputs,
-            compute_labelled_outputs=labelled_outputs,
+            compute_outputs=self._outputs_of(network, pool.unlabelled_idx),
+            compute_labelled_outputs=self._outputs_of(network, pool.labelled_id_idx),
             workshop=self._workshop(network, last.round),
             memory=last.memory,
         )
+
+    def _outputs_of(self, network: nn.Module, idx: IndexArray) -> Callable[[], ClassifierOutputs]:
+        """What computes the network's outputs for training images, once.
+
+        It must not close over this trajectory: its oracle would be one attribute away from the strategy.
+        """
+        look = partial(
+            predict,
+            network,
+            self._train_inputs,
+            idx,
+            recipe=self._plan.recipe,
+            normalise=self._normalise,
+            device=self._device,
+        )
+        return cache(look)
 
     def _workshop(self, network: nn.Module, round_number: int) -> Workshop:
         seed = self._trial.seed

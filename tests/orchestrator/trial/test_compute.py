@@ -20,6 +20,7 @@ from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
 from orchestrator.settings.trial import make_trial
 from orchestrator.trial import compute as local
+from orchestrator.trial import trajectory
 from orchestrator.trial.trajectory import Trajectory
 
 
@@ -77,14 +78,14 @@ def test_initial_features_are_those_that_a_plain_strategy_first_sees(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[NDArray[np.int64], ClassifierOutputs]] = []
-    predict = Trajectory._predict
+    predict = trajectory.predict
 
-    def spy(self: Trajectory, network: nn.Module, images: Any, idx: NDArray[np.int64]) -> ClassifierOutputs:
-        outputs = predict(self, network, images, idx)
+    def spy(network: nn.Module, images: Any, idx: NDArray[np.int64], **how: Any) -> ClassifierOutputs:
+        outputs = predict(network, images, idx, **how)
         seen.append((idx, outputs))
         return outputs
 
-    monkeypatch.setattr(Trajectory, "_predict", spy)
+    monkeypatch.setattr(trajectory, "predict", spy)
     compute(TINY)  # CONF: the test images, then the pool, then the test images
     idx, outputs = seen[1]
     features = local.initial_features(planned_of(TINY, strategy), idx, cpus=1, gpus=0)
