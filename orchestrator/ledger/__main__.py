@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.console import duration
+from data.files import TEMPORARY, leftovers
 from orchestrator.ledger.damaged import HASH, Examined, examine
 from orchestrator.ledger.ledger import Ledger, LedgerUnwritable, TrajectoryState
 from orchestrator.ledger.output import MARKER, OutputFolder, find_output, output_to_repair
@@ -22,8 +22,6 @@ SOUND, PROBLEMS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 DAMAGED = "damaged"
 """Folder, in the ledger, of what was damaged."""
-TEMPORARY = re.compile(r"\..+\.(json|pt|csv|md|png)\.[a-z0-9_]{8}")
-"""Names of files that `write_atomically` had not finished when its process was killed."""
 
 Repair = Literal["none", "remove", "set aside"]
 
@@ -82,9 +80,8 @@ def _damage(path: Path, examined: Examined) -> Problem:
 def _left_behind(output: OutputFolder) -> Iterator[Problem]:
     """What a process that was killed had not finished."""
     for folder in (output.path, output.ledger.folder, output.classifiers, output.classifiers / "round0"):
-        for path in sorted(folder.glob(".*")):
-            if TEMPORARY.fullmatch(path.name):
-                yield Problem(path=path, what="left behind by a run that was killed", repair="remove")
+        for path in leftovers(folder):
+            yield Problem(path=path, what="left behind by a run that was killed", repair="remove")
     if (output.path / "tune").is_dir():
         yield Problem(path=output.path / "tune", what="left behind by a run that was killed", repair="remove")
 

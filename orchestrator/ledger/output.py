@@ -50,7 +50,6 @@ class OutputFolder:
         """
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             with file_lock(self.path / LOCK, wait=False):
                 try:
                     yield self._marked()

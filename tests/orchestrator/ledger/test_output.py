@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -31,6 +32,21 @@ def test_a_second_run_is_kept_out(tmp_path: Path) -> None:
         open_output(tmp_path / "out").locked(),
     ):
         pass
+
+
+def test_a_file_system_without_locks_is_refused_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(ValueError, match=r"out is on a file system without locks \(No locks available\)"),
+        open_output(tmp_path / "new" / "out").locked(),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
