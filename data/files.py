@@ -36,7 +36,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     `path` as its file name, if the disk is full or the folder cannot be written, also if what `write` calls makes
     another error of that.
     """
-    make_folder(path.parent)
+    made = make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         # "x" and not mkstemp, whose files are private: what a group shares follows its umask and default ACL.
@@ -51,15 +51,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
         if cause is not None:
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
-    sync_folder(path.parent)
+    for folder in (path.parent, *(each.parent for each in reversed(made))):
+        sync_folder(folder)
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those above it that are missing, durably; those that were made, the outermost first."""
+    """Make a folder and those above it that are missing; those that were made, the outermost first."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for made in missing:
-        sync_folder(made.parent)
     return missing[::-1]
 
 

@@ -190,4 +190,4 @@ def test_new_folders_and_renames_are_made_durable(tmp_path: Path, monkeypatch: p
     synced: list[Path] = []
     monkeypatch.setattr("data.files.sync_folder", synced.append)
     write_text_atomically(tmp_path / "a" / "b" / "file", "text")
-    assert synced == [tmp_path / "a", tmp_path, tmp_path / "a" / "b"]
+    assert synced == [tmp_path / "a" / "b", tmp_path / "a", tmp_path]

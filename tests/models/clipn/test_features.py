@@ -200,7 +200,13 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
-@pytest.mark.parametrize("damage", [cut, Path.unlink])
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
 def test_a_damaged_stand_in_is_trained_again_and_gives_the_same(damage: Callable[[Path], None], cache: Path) -> None:
     data_set = small_data_set()
     first = np.array(open_vision_language(data_set, ClipnSource()).image_features_ND)
