@@ -147,7 +147,7 @@ class Entry:
         """Raises Damaged for a file with other bytes than were written.
 
         Hashed at each opening: a dying disk changes bytes and no times, so nothing that is remembered of a file says
-        that they are still the same. It costs 0.6 s a gigabyte (one core with SHA instructions, warm, n = 3).
+        that they are still the same. It costs 0.55 s per GiB (one core with SHA instructions, warm, n = 3).
         """
         checksums = meta.get("checksums", {self.files: meta["checksum"]} if "checksum" in meta else {})
         for name, checksum in checksums.items():

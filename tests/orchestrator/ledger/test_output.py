@@ -62,6 +62,23 @@ def test_a_damaged_marker_is_refused(tmp_path: Path, content: str) -> None:
         open_output(tmp_path)
 
 
+def test_any_flipped_bit_of_the_marker_is_noticed(tmp_path: Path) -> None:
+    with open_output(tmp_path).locked() as output:
+        pass
+    marker = tmp_path / "vlpure.json"
+    whole, num_noticed = marker.read_bytes(), 0
+    for at in range(len(whole)):
+        marker.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            assert open_output(tmp_path) == output  # a blank became another blank
+        except ValueError as error:
+            assert str(tmp_path) in str(error)  # noqa: PT017
+            num_noticed += 1
+    assert len(whole) - num_noticed < whole.count(b" ")
+    marker.write_text(json.dumps({"format": 1, "grid_id": "of an earlier version"}))
+    assert open_output(tmp_path).grid_id == "of an earlier version"
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match="holds other files"):
