@@ -7,6 +7,7 @@ and holds the SHA-256 of the entry's files.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,33 +32,48 @@ META = "meta.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What the entries of one folder of the cache look like."""
+
+    folder: str
+    files: str
+    """Name of an entry's file, or a pattern if it has several (`*.npy`)."""
+    making: str
+    """What a process that makes one is doing, in words."""
+    needs: tuple[str, ...] = ("num_bytes",)
+    """Fields without which a description is none."""
+    lock_beside: bool = False
+    """Whether the lock file is not `lock` in the entry but `<key>.lock` beside it, where earlier versions look."""
+
+
+IMAGES = Kind(folder="images", files="*.npy", making="reading the images", lock_beside=True)
+FEATURES = Kind(
+    folder="features", files="features.npy", making="computing them", needs=("num_bytes", "checksum", "facts")
+)
+STAND_INS = Kind(folder="clipn", files="clipn.pt", making="training it", needs=("checksum",))  # the first had no more
+ENCODERS = Kind(folder="encoders", files="encoder.pt", making="training it")
+"""Without a description: their files end with a seal (`data.sealed`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One entry of the cache, whether it exists or not."""
 
-    kind: str
-    """The cache's folder that it lies in."""
+    kind: Kind
     key: str
     """Hash of all that decides its content; the name of its folder."""
-    files: str
-    """Name of its file, or a pattern if it has several (`*.npy`)."""
     what: str
     """What it holds, in words, for messages."""
-    making: str = "computing it"
-    """What a process that makes it is doing, in words."""
-    needs: tuple[str, ...] = ("num_bytes",)
-    """Fields without which its description is none."""
-    lock_beside: bool = False
-    """Whether its lock file is not `lock` in its folder but `<key>.lock` beside it, where earlier versions look."""
 
     @property
     def folder(self) -> Path:
         """Where it lies."""
-        return cache_root() / self.kind / self.key
+        return cache_root() / self.kind.folder / self.key
 
     @property
     def lock(self) -> Path:
         """The file that whoever makes it has locked."""
-        return self.folder.with_suffix(".lock") if self.lock_beside else self.folder / "lock"
+        return self.folder.with_suffix(".lock") if self.kind.lock_beside else self.folder / "lock"
 
     @contextmanager
     def locked(self, progress: Progress) -> Iterator[None]:
@@ -69,7 +85,7 @@ class Entry:
                 except BlockingIOError:
                     holder = lock_holder(self.lock)
                     who = f" (process {holder})" if holder else ""
-                    progress(f"{self.what}: another process is {self.making}; waiting for it{who}")
+                    progress(f"{self.what}: another process is {self.kind.making}; waiting for it{who}")
                     stack.enter_context(file_lock(self.lock))
                 for path in leftovers(self.folder):  # nobody else writes here now
                     path.unlink()
@@ -93,24 +109,28 @@ class Entry:
         A damaged one is reported to `progress`. Raises ValueError for one that a newer version wrote.
         """
         try:
-            meta = self._meta()
-            self._check_sizes(meta)
-            self._check_content(meta)
+            return self.check()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Damaged as error:
             if progress is not None:
                 progress(f"{self.what}: {error}; it is computed again")
             return None
+
+    def check(self) -> Meta:
+        """The meta data, after all files were read. Raises Damaged, FileNotFoundError, ValueError as `open`."""
+        meta = self._meta()
+        self._check_sizes(meta)
+        self._check_content(meta)
         return meta
 
     def finish(self, meta: Meta) -> Meta:
         """Describe files that are written: from now on the entry is there. What is kept of `meta` and its files."""
-        names = sorted(path.name for path in self.folder.glob(self.files))
+        names = sorted(path.name for path in self.folder.glob(self.kind.files))
         sizes = {name: (self.folder / name).stat().st_size for name in names}
         checksums = {name: file_hash(self.folder / name) for name in names}
-        if names == [self.files]:  # fields as earlier versions read them
-            meta = {**meta, "num_bytes": sizes[self.files], "checksum": checksums[self.files]}
+        if names == [self.kind.files]:  # fields as earlier versions read them
+            meta = {**meta, "num_bytes": sizes[self.kind.files], "checksum": checksums[self.kind.files]}
         else:
             meta = {**meta, "num_bytes": sizes, "checksums": checksums}
         with clear_write_errors(self.folder):
@@ -120,7 +140,7 @@ class Entry:
     @property
     def _name(self) -> str:
         """The name that its seal covers: an entry's description in another's folder is none."""
-        return f"{self.kind}/{self.key}"
+        return f"{self.kind.folder}/{self.key}"
 
     def _meta(self) -> Meta:
         path = self.folder / META
@@ -130,14 +150,14 @@ class Entry:
             raise Damaged(f"the stored file {path} is damaged ({error})") from None
         except Newer as error:
             raise ValueError(f"{path}: {error}; set {CACHE_VARIABLE} to another folder") from None
-        if not set(self.needs) <= meta.keys():
+        if not set(self.kind.needs) <= meta.keys():
             raise Damaged(f"the stored file {path} is damaged (it lacks fields)")
         return meta
 
     def _check_sizes(self, meta: Meta) -> None:
         """Raises Damaged for a file that is missing or of another size."""
         sizes = meta.get("num_bytes")
-        for name, num_bytes in (sizes if isinstance(sizes, dict) else {self.files: sizes}).items():
+        for name, num_bytes in (sizes if isinstance(sizes, dict) else {self.kind.files: sizes}).items():
             path = self.folder / name
             # The first stand-ins were described without their size.
             if not path.is_file() or num_bytes not in (None, path.stat().st_size):
@@ -149,7 +169,7 @@ class Entry:
         Hashed at each opening: a dying disk changes bytes and no times, so nothing that is remembered of a file says
         that they are still the same. It costs 0.55 s per GiB (one core with SHA instructions, warm, n = 3).
         """
-        checksums = meta.get("checksums", {self.files: meta["checksum"]} if "checksum" in meta else {})
+        checksums = meta.get("checksums", {self.kind.files: meta["checksum"]} if "checksum" in meta else {})
         for name, checksum in checksums.items():
             path = self.folder / name
             if file_hash(path) != checksum:
@@ -208,6 +228,13 @@ def file_hash_once(path: Path) -> str:
     except (FileNotFoundError, NotADirectoryError, Damaged, Newer, KeyError):
         pass  # hashed again
     digest = file_hash(path)
-    with clear_write_errors(remembered.parent):
+    with clear_write_errors(remembered.parent), file_lock(remembered.parent.with_suffix(".lock")):
+        for left in leftovers(remembered.parent):
+            left.unlink()
         write_text_atomically(remembered, json.dumps(seal({"sha256": digest}, key)) + "\n")
     return digest
+
+
+def is_hub_file_whole(path: Path) -> bool:
+    """Whether a file that a hub's client downloaded is whole, if it lies there under its SHA-256, as large ones do."""
+    return re.fullmatch(r"[0-9a-f]{64}", path.name) is None or file_hash(path) == path.name

@@ -107,18 +107,16 @@ def open_entry(key: Any, build: Callable[[Path], Meta], *, what: str, progress: 
     `data.cache.open_entry`.
     """
     digest = content_hash({"layout": LAYOUT, "key": key})[:32]
-    entry = cache.Entry(
-        kind="images", key=digest, files="*.npy", what=what, making="reading the images", lock_beside=True
-    )
+    entry = cache.Entry(kind=cache.IMAGES, key=digest, what=what)
     meta = cache.open_entry(entry, build, progress=progress)
-    if "checksums" not in meta and not _are_as_fingerprinted(entry.folder, meta):
+    if "checksums" not in meta and not are_as_fingerprinted(entry.folder, meta):
         progress(f"{what}: the stored images in {entry.folder} are damaged; they are read again")
         (entry.folder / cache.META).unlink(missing_ok=True)
         meta = cache.open_entry(entry, build, progress=progress)
     return entry.folder, meta
 
 
-def _are_as_fingerprinted(folder: Path, meta: Meta) -> bool:
+def are_as_fingerprinted(folder: Path, meta: Meta) -> bool:
     """Whether the arrays of an entry of an earlier version, which kept no checksums, have their fingerprints."""
     fingerprints: Mapping[str, str] = meta.get("fingerprints", {})
     arrays = {name: folder / f"{name}.npy" for name in fingerprints}

@@ -19,11 +19,9 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cache import Entry, Meta, clear_write_errors, open_entry
+from data.cache import FEATURES, Entry, Meta, clear_write_errors, open_entry
 from data.console import Progress, StepReporter
 from data.files import content_hash, file_hash, write_atomically
-
-FEATURES = "features.npy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +42,7 @@ class FeatureKey:
     @property
     def entry(self) -> Entry:
         """The entry of the cache, whether it exists or not."""
-        return Entry(
-            kind="features",
-            key=content_hash(asdict(self))[:32],
-            files=FEATURES,
-            what=self.kind,
-            making="computing them",
-            needs=("num_bytes", "checksum", "facts"),
-        )
+        return Entry(kind=FEATURES, key=content_hash(asdict(self))[:32], what=self.kind)
 
     @property
     def folder(self) -> Path:
@@ -127,7 +118,7 @@ def open_features(
     )
     # Only now: without them, a kill before the description is written would lose hours of features.
     shutil.rmtree(key.folder / "shards", ignore_errors=True)
-    rows_ND = np.load(key.folder / FEATURES, mmap_mode="r", allow_pickle=False)
+    rows_ND = np.load(key.folder / FEATURES.files, mmap_mode="r", allow_pickle=False)
     assert len(rows_ND) == num_rows, rows_ND.shape
     return StoredFeatures(rows_ND=rows_ND, facts=meta["facts"])
 
@@ -150,7 +141,7 @@ def _compute(key: FeatureKey, num_rows: int, source: RowSource, shard_rows: int,
         paths.append(path)
         reporter.done(stop)
     with clear_write_errors(key.folder):
-        write_atomically(key.folder / FEATURES, lambda file: _join(paths, num_rows, file))
+        write_atomically(key.folder / FEATURES.files, lambda file: _join(paths, num_rows, file))
     return {
         "key": asdict(key),
         "facts": dict(source.facts),

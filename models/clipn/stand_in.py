@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.cache import Entry, Meta, clear_write_errors, open_entry
+from data.cache import STAND_INS, Entry, Meta, clear_write_errors, open_entry
 from data.console import Progress
 from data.imageset import DataSet
 from models.clipn import source as clipn_source
@@ -19,20 +19,13 @@ from models.clipn.source import ClipnSource, stand_in_images, weights_identity
 
 
 def _entry(source: ClipnSource, data_set: DataSet) -> Entry:
-    return Entry(
-        kind="clipn",
-        key=weights_identity(source, data_set)[:32],
-        files="clipn.pt",
-        what=f"{data_set.name}: the small CLIPN",
-        making="training it",
-        needs=("checksum",),  # the first had nothing else
-    )
+    return Entry(kind=STAND_INS, key=weights_identity(source, data_set)[:32], what=f"{data_set.name}: the small CLIPN")
 
 
 def stand_in_path(source: ClipnSource, data_set: DataSet) -> Path:
     """Where the stand-in's checkpoint lies, whether it exists or not. Errors as `clipn_identity`."""
     entry = _entry(source, data_set)
-    return entry.folder / entry.files
+    return entry.folder / STAND_INS.files
 
 
 def is_trained(source: ClipnSource, data_set: DataSet) -> bool:

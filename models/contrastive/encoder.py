@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.cache import Entry, clear_write_errors
+from data.cache import ENCODERS, Entry, clear_write_errors
 from data.console import Progress, StepReporter
 from data.files import content_hash
 from data.imageset import Images
-from data.sealed import Damaged
+from data.sealed import Damaged, Newer
 from models.classifier.networks import ResNet18
 from models.contrastive.losses import Lars, nt_xent, warmup_cosine
 from models.contrastive.recipe import ContrastiveRecipe, Method
@@ -101,14 +101,8 @@ class ContrastiveFeatures:
     @cached_property
     def encoder(self) -> ContrastiveEncoder:
         """The encoder, in evaluation mode: from the cache, or trained now; one process trains and others wait."""
-        entry = Entry(
-            kind="encoders",
-            key=self._identity[:32],
-            files="encoder.pt",
-            what=f"{self._method} encoder",
-            making="training it",
-        )
-        path = entry.folder / entry.files
+        entry = Entry(kind=ENCODERS, key=self._identity[:32], what=f"{self._method} encoder")
+        path = entry.folder / ENCODERS.files
         encoder = _new_encoder(self._recipe)
         weights = _load(path, self._progress)
         if weights is None:
@@ -300,6 +294,8 @@ def _load(path: Path, progress: Progress) -> dict[str, Any] | None:
     except Damaged:
         progress(f"{path} is damaged; what it held is computed again")
         return None
+    except Newer as error:
+        raise ValueError(f"{path}: {error}; set VLPURE_CACHE to another folder") from None
     return kept
 
 

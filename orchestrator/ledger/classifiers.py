@@ -64,6 +64,8 @@ class ClassifierStore:
         """Forget the trial's own classifier: it is finished."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+            for left in self._path.parent.glob(f".{self._path.name}.*"):  # of a process of this trial that was killed
+                left.unlink()
 
 
 def forget_first(folder: Path) -> None:
