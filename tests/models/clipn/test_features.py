@@ -210,9 +210,12 @@ def flip(path: Path) -> None:
 def test_a_damaged_stand_in_is_trained_again_and_gives_the_same(damage: Callable[[Path], None], cache: Path) -> None:
     data_set = small_data_set()
     first = np.array(open_vision_language(data_set, ClipnSource()).image_features_ND)
-    damage(stand_in_path(ClipnSource(), data_set))
+    path = stand_in_path(ClipnSource(), data_set)
+    whole = path.read_bytes()
+    damage(path)
     assert feature_bill(data_set, ClipnSource()).num_missing == 13
     np.testing.assert_array_equal(open_vision_language(data_set, ClipnSource()).image_features_ND, first)
+    assert path.read_bytes() == whole
 
 
 def test_a_cache_that_cannot_be_written_is_told(cache: Path) -> None:
