@@ -11,7 +11,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +138,16 @@ class Ledger:
     ) -> None:
         # Sealed apart from the records: of a torn file the header and the whole rounds can still be trusted.
         header = seal({"format": FORMAT, "fingerprint": fingerprint, "trial": trial, "error": error}, fingerprint)
-        content = {**header, "records": [_with_checksum(asdict(record), fingerprint) for record in records]}
+        content = {**header, "records": [_with_checksum(record, fingerprint) for record in records]}
         write_text_atomically(self._path(fingerprint), json.dumps(content, allow_nan=False) + "\n")
 
     def _path(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.json"
 
 
-def _with_checksum(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+def _with_checksum(record: RoundRecord, fingerprint: str) -> dict[str, Any]:
+    # Not asdict, which copies every queried index: a fifth of the time of writing.
+    values = {name: getattr(record, name) for name in RoundRecord.__slots__}
     return {**values, CHECKSUM: record_checksum(values, fingerprint)}
 
 
