@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from torch.nn import functional
+from torchvision.transforms.functional import InterpolationMode, center_crop, resize  # open_clip has loaded it
 
 from data.imageset import Images
 from models.clipn.model import Clipn
@@ -147,17 +148,11 @@ class ClassRows:
 def resize_and_crop(image_HW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The image (size, size, 3) uint8: shorter side brought to `size` pixels, bicubic, then the centre cut out.
 
-    An image whose shorter side is `size` already is only cropped. Same pixels as torchvision's Resize and CenterCrop on
-    a PIL image, which the reference uses.
+    An image whose shorter side is `size` already is only cropped. On PIL images, as the reference does it: on tensors
+    torchvision rounds otherwise.
     """
-    height, width = image_HW3.shape[:2]
-    shorter, longer = sorted((height, width))
-    if shorter != size:
-        scaled = int(size * longer / shorter)
-        width, height = (size, scaled) if width <= height else (scaled, size)
-        image_HW3 = np.asarray(Image.fromarray(image_HW3).resize((width, height), Image.Resampling.BICUBIC))
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return image_HW3[top : top + size, left : left + size]
+    picture = resize(Image.fromarray(image_HW3), [size], InterpolationMode.BICUBIC)
+    return np.array(center_crop(picture, [size, size]))  # a copy: torch warns of arrays that cannot be written
 
 
 def resize_batch(images_BHW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.cache import clear_write_errors
+from data.cache import ENCODERS, Entry, clear_write_errors
 from data.console import Progress, StepReporter
-from data.files import cache_root, content_hash, file_lock, write_atomically
+from data.files import content_hash
 from data.imageset import Images
+from data.sealed import Damaged, Newer
 from models.classifier.networks import ResNet18
 from models.contrastive.losses import Lars, nt_xent, warmup_cosine
 from models.contrastive.recipe import ContrastiveRecipe, Method
 from models.contrastive.views import Views
 from models.feature_store import FeatureKey, open_features
 from models.graphs import CompiledForward, Replays, compiled_forward, recorder, worth_compiling
+from models.sealed_weights import load_weights, save_weights
 
 DIMS = 128
 ROTATIONS = 4
@@ -100,21 +102,20 @@ class ContrastiveFeatures:
     @cached_property
     def encoder(self) -> ContrastiveEncoder:
         """The encoder, in evaluation mode: from the cache, or trained now; one process trains and others wait."""
-        folder = cache_root() / "encoders" / self._identity[:32]
-        path = folder / "encoder.pt"
+        entry = Entry(kind=ENCODERS, key=self._identity[:32], what=f"{self._method} encoder")
+        path = entry.folder / ENCODERS.files
         encoder = _new_encoder(self._recipe)
         weights = _load(path, self._progress)
         if weights is None:
-            with clear_write_errors(folder), file_lock(folder / "lock"):
+            with entry.locked(self._progress):
                 weights = _load(path, self._progress)
                 if weights is None:
                     pixels = self._images.load(self._train_idx)
                     training = _Training(encoder, pixels, self._method, self._recipe, self._device, self._progress)
-                    training.run(folder / "state.pt")
+                    training.run(entry.folder / "state.pt")
                     weights = {name: value.cpu() for name, value in encoder.state_dict().items()}
-                    kept = weights
-                    write_atomically(path, lambda file: torch.save(kept, file))
-                    (folder / "state.pt").unlink(missing_ok=True)
+                    _save(path, weights)
+                    (entry.folder / "state.pt").unlink(missing_ok=True)
         encoder.load_state_dict(weights)
         return encoder.to(self._device).eval()
 
@@ -286,7 +287,7 @@ class _Training:
 
     def _keep(self, path: Path, epoch: int) -> None:
         kept = {"epoch": epoch, "encoder": self._encoder.state_dict(), "optimiser": self._optimiser.state_dict()}
-        write_atomically(path, lambda file: torch.save(kept, file))
+        _save(path, kept)
 
     def _restore(self, path: Path) -> int:
         """Passes done before."""
@@ -311,13 +312,25 @@ def _images(pixels_BHW3: Tensor) -> Tensor:
     return (pixels_BHW3.float() / 255.0).permute(0, 3, 1, 2)
 
 
+def _save(path: Path, content: dict[str, Any]) -> None:
+    with clear_write_errors(path.parent):
+        save_weights(path, content, name=_seal_name(path))
+
+
 def _load(path: Path, progress: Progress) -> dict[str, Any] | None:
-    """A file of weights, on the CPU; None where there is none, or, after saying so, none that can be read."""
-    if not path.is_file():
-        return None
+    """A file of weights, on the CPU; None if there is none, or, after a line about it, if it is damaged."""
     try:
-        kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # damaged bytes make torch.load raise almost anything
+        kept: dict[str, Any] = load_weights(path, name=_seal_name(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except Damaged:
         progress(f"{path} is damaged; what it held is computed again")
         return None
+    except Newer as error:
+        raise ValueError(f"{path}: {error}; set VLPURE_CACHE to another folder") from None
     return kept
+
+
+def _seal_name(path: Path) -> str:
+    """The encoder's identity, which is its folder's name, and the file's name."""
+    return f"{path.parent.name}/{path.name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,56 @@ def test_a_killed_training_goes_on_to_the_same_bits(lars: bool, cache: Path, mon
     assert sorted(path.name for path in folder.iterdir()) == ["encoder.pt", "lock"]
 
 
-def test_a_damaged_encoder_is_trained_again(cache: Path) -> None:
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_a_damaged_encoder_is_trained_again(damage: Callable[[Path], None], cache: Path) -> None:
     expected = features().encoder.state_dict()
     path = next((cache / "encoders").glob("*/encoder.pt"))
-    path.write_bytes(path.read_bytes()[:100])
+    damage(path)
     lines: list[str] = []
     again = features(lines=lines).encoder.state_dict()
     assert lines[0] == f"{path} is damaged; what it held is computed again"
+    assert all(torch.equal(expected[name], again[name]) for name in expected)
+
+
+def test_an_encoder_of_an_earlier_version_is_used(cache: Path) -> None:
+    expected = features().encoder.state_dict()
+    path = next((cache / "encoders").glob("*/encoder.pt"))
+    torch.save({name: value + 1 for name, value in expected.items()}, path)
+    lines: list[str] = []
+    found = features(lines=lines).encoder.state_dict()
+    assert all(torch.equal(expected[name] + 1, found[name]) for name in expected)
+    assert lines == []
+
+
+def test_a_damaged_state_of_a_training_is_not_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = features().encoder.state_dict()
+    monkeypatch.setenv("VLPURE_CACHE", str(cache / "other"))
+    monkeypatch.setattr(contrastive, "CHECKPOINT_EVERY", 0.0)
+    original = contrastive._Training._pass
+
+    def die(self: Any, epoch: int, *given: Any) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        original(self, epoch, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(contrastive._Training, "_pass", die)
+        with pytest.raises(KeyboardInterrupt):
+            _ = features().encoder
+    flip(next((cache / "other" / "encoders").glob("*/state.pt")))
+    lines: list[str] = []
+    again = features(lines=lines).encoder.state_dict()
+    assert "state.pt is damaged; what it held is computed again" in lines[0]
     assert all(torch.equal(expected[name], again[name]) for name in expected)
 
 
