@@ -22,7 +22,7 @@ from data.console import Progress
 from data.files import write_text_atomically
 from data.imageset import DataSet, Images, IndexArray
 from data.stopping import SIGNALS
-from experiments.commands.clipn_job import ClassLabels, ClipnJob, OutputFiles, Report
+from experiments.commands.clipn_job import ClassLabels, ClipnJob, OutputFiles, TrainingReport
 from models.clipn.captions import Captions, ClassCaptions, PairCaptions
 from models.clipn.encode import ImageRows, encode_classes, tokenize_classes
 from models.clipn.model import Clipn
@@ -45,7 +45,7 @@ def train_and_report(
     cpus: int,
     save_every: float,
     progress: Progress,
-) -> Report:
+) -> TrainingReport:
     """Train from where the kept state ends, write checkpoint, config and report, and give the report.
 
     Raises ValueError for a missing GPU, texts that are too long, and a state that is another training's; Ctrl-C keeps
@@ -81,7 +81,7 @@ def train_and_report(
 def _train(job: ClipnJob, device: str, snapshots: FileSnapshots, progress: Progress) -> Clipn:
     """The trained CLIPN, in evaluation mode."""
     recipe = job.recipe
-    generator = torch.Generator().manual_seed(recipe.seed)
+    generator = torch.Generator(device).manual_seed(recipe.seed)
     if job.base is None:
         clipn = new_clipn(job.config, recipe.seed)
         # Convolutions of few channels are 1.5 times faster on a CPU in this layout (ResNet, width 16, 32 pixels).
@@ -114,10 +114,10 @@ def _measure(
     tested: DataSet | None,
     id_sets: Mapping[str, Sequence[int]],
     progress: Progress,
-) -> Report:
+) -> TrainingReport:
     """The report, on the test images of `tested`."""
     scale = float(clipn.logit_scale.detach().exp())
-    report = Report(
+    report = TrainingReport(
         identity=job.identity,
         checkpoint=str(files.checkpoint),
         config=str(files.config),

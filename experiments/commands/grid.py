@@ -11,23 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.console import DONE, SOME_FAILED, CommandParser, run_command
 from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import bill_lines, this_machine
 from experiments.commands.flags import (
-    DONE,
-    SOME_FAILED,
-    CommandParser,
-    add_gpu_flags,
     add_output_flags,
+    add_run_flags,
     add_trial_flags,
     check_tracking_uri,
     comma_list,
     experiment_name,
     folder_path,
     given,
+    given_run_settings,
     ignored_flags,
     ray_address,
-    run_command,
     seed_list,
     slow_arithmetic,
     trial_overrides,
@@ -43,7 +41,7 @@ from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.launch import note_launch
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
-from orchestrator.settings.grid import AXES, ArmTrial, GridConfig, load_preset, preset_name
+from orchestrator.settings.grid import AXES, ArmTrial, GridConfig, RunSettings, load_preset, preset_name
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
@@ -73,7 +71,7 @@ class GridCommand:
     """Lines for the reader of the report."""
 
 
-def make_parser(command: GridCommand) -> argparse.ArgumentParser:
+def make_parser(command: GridCommand) -> CommandParser:
     """The command line of a grid command."""
     parser = CommandParser(
         prog=f"{command.name}.py",
@@ -98,8 +96,8 @@ def make_parser(command: GridCommand) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> None:
-    run = parser.add_argument_group("how it is run")
+def _add_run_flags(parser: CommandParser, command: GridCommand) -> None:
+    run = parser.add_argument_group("how it is run (default: the preset's)")
     run.add_argument(
         "-o", "--output-dir", type=folder_path, metavar="DIR",
         help=f"records, shared by all tables, and the report in its folder {command.name} (default: runs/<preset>)",
@@ -111,19 +109,7 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
         "--address", default="auto", type=ray_address, metavar="ADDRESS",
         help="Ray cluster: auto (a running one, else a local one), local, or an address (default: auto)",
     )  # fmt: skip
-    run.add_argument("--max-concurrent", type=int, metavar="N", help="most trials at a time (default: what fits)")
-    run.add_argument("--cpus-per-trial", type=int, metavar="N", help="CPUs and torch threads of a trial")
-    run.add_argument("--gpus-per-trial", type=float, metavar="X", help="GPUs of a trial; 0.25: four trials a card")
-    run.add_argument("--scorers", type=int, metavar="N", help="scoring actors")
-    run.add_argument("--gpus-per-scorer", type=float, metavar="X", help="GPUs of a scoring actor")
-    run.add_argument("--max-failures", type=int, metavar="N", help="restarts of a trial without a finished round (3)")
-    run.add_argument(
-        "--scorers-on", metavar="WHERE",
-        help="nodes for scoring actors: a label such as role=scorer, or a custom resource (default: clip_scorer)",
-    )  # fmt: skip
-    run.add_argument("--trials-on", metavar="WHERE", help="nodes for trials, likewise (default: trainer)")
-    run.add_argument("--fetch-data", action="store_true", default=None, help="nodes download data sets they lack, once")
-    add_gpu_flags(run)
+    add_run_flags(parser, run, RunSettings.model_fields)
     where = run.add_mutually_exclusive_group()
     where.add_argument(
         "--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)"
@@ -219,11 +205,7 @@ def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[Pla
 def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     """The preset as the command wants it, with what the command line changes."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
-    run = (
-        "cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent", "max_failures",
-        "scorers_on", "trials_on", "fetch_data", "deterministic", "plain_steps",
-    )  # fmt: skip
-    changed = given({name: getattr(args, name) for name in run})
+    changed = given_run_settings(args)
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)
     return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
 

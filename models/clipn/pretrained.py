@@ -13,6 +13,7 @@ from typing import Any
 
 from open_clip.pretrained import download_pretrained
 
+from data.cache import is_hub_file_whole
 from data.console import Progress
 from data.files import cache_root
 from models.clipn.model import Clipn
@@ -61,13 +62,20 @@ def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progre
     progress(f"fetching the weights {pretrained} of {model} ({origin}) into {folder}")
     try:
         with quiet_hub():
-            return Path(download_pretrained(known, cache_dir=str(folder)))
+            downloaded = Path(download_pretrained(known, cache_dir=str(folder)))
     except Exception as error:  # network libraries raise many kinds; all mean that the file is not here
         raise ValueError(
             f"clipn.pretrained: the weights {pretrained} of {model} are not in the cache and cannot be downloaded "
             f"({type(error).__name__}). On a machine with network get open_clip_model.safetensors of {origin} and put "
             f"it at {by_hand}, or give the path of the file instead of the tag"
         ) from error
+    # The weights' identity is their tag, so nothing else would notice a flipped bit in them.
+    if not is_hub_file_whole(downloaded.resolve()):
+        raise ValueError(
+            f"clipn.pretrained: the weights in {downloaded.resolve()} are damaged; remove that file, and they are "
+            "downloaded again"
+        )
+    return downloaded
 
 
 @contextmanager

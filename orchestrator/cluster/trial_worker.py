@@ -81,10 +81,7 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
             history=writer.ask("history", planned.fingerprint),
             report=keep,
             classifiers=_classifiers_folder(services),
-            cpus=run.cpus_per_trial,
-            gpus=run.gpus_per_trial,
-            deterministic=run.deterministic,
-            plain_steps=run.plain_steps,
+            run=run,
         )
     except RunStopped as error:
         tune.report({"fatal": str(error)})

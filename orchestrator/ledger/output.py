@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.files import file_lock, lock_holder, write_text_atomically
+from data.sealed import Newer, seal, unseal
 from orchestrator.ledger.ledger import FORMAT, Ledger
 
 MARKER = "vlpure.json"
@@ -50,7 +51,6 @@ class OutputFolder:
         """
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             with file_lock(self.path / LOCK, wait=False):
                 try:
                     yield self._marked()
@@ -67,7 +67,9 @@ class OutputFolder:
         if self.grid_id is not None:
             return self
         grid_id = uuid.uuid4().hex
-        write_text_atomically(self.path / MARKER, json.dumps({"format": FORMAT, "grid_id": grid_id}) + "\n")
+        write_text_atomically(
+            self.path / MARKER, json.dumps(seal({"format": FORMAT, "grid_id": grid_id}, MARKER)) + "\n"
+        )
         return OutputFolder(path=self.path, grid_id=grid_id)
 
 
@@ -138,8 +140,12 @@ def _marked_output(path: Path) -> OutputFolder:
 def _read_marker(marker: Path) -> str | None:
     """The grid's identity; None for a marker that is damaged. Raises ValueError for another version's."""
     try:
-        content = json.loads(marker.read_text())
+        content = json.loads(marker.read_bytes())
         version, grid_id = content["format"], str(content["grid_id"])
+        if version == FORMAT:
+            unseal(content, MARKER)
+    except Newer as error:
+        raise ValueError(f"{marker}: {error}; choose a new --output-dir") from None
     except (ValueError, KeyError, TypeError):
         return None
     if version != FORMAT:

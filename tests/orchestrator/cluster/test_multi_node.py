@@ -123,7 +123,9 @@ def test_placement_and_the_loss_of_a_node(
     scorer = local_scorer(trials, cpus=1, gpus=0)
     ran_on = set()
     for p in planned:
-        calm = compute_trial(p, scorer=scorer, history=(), report=lambda record: None, classifiers=None, cpus=1, gpus=0)
+        calm = compute_trial(
+            p, scorer=scorer, history=(), report=lambda record: None, classifiers=None, run=RunSettings()
+        )
         records = output.ledger.history(p.fingerprint)
         assert [record.numbers() for record in records] == [record.numbers() for record in calm]
         ran_on |= {str(record.environment["node"]) for record in records}
