@@ -29,8 +29,10 @@ from orchestrator.cluster.channel import (
     Job,
     Listener,
     Lost,
+    shorten,
 )
 from orchestrator.cluster.leftovers import end_session, private_folder
+from orchestrator.cluster.session import running_cluster
 from orchestrator.ledger.output import OutputFolder
 from orchestrator.plan import PlannedTrial, look_up
 from orchestrator.settings.grid import RunSettings
@@ -68,12 +70,14 @@ def run_grid(
     the ledger. Raises ValueError for an address where no cluster answers and for resources that the cluster does not
     have, LedgerUnwritable if the disk of the ledger is full, and RayGivenUp.
     """
+    # Once: were a running cluster lost, `auto` would mean one of our own on this machine the next time.
+    cluster = running_cluster(address, tell=listener.warn) or "local"
     supervisor = _Supervisor(todo, output, listener)
     num_lost = 0
     while True:
         rounds = supervisor.num_rounds
         with private_folder() as folder:
-            job = Job(todo=supervisor.left, output=output, run=run, address=address, folder=folder, compute=compute)
+            job = Job(todo=supervisor.left, output=output, run=run, address=cluster, folder=folder, compute=compute)
             reason = supervisor.attempt(job)
             if reason is None:
                 return
@@ -127,6 +131,8 @@ class _Supervisor:
                 return _ending(process)
         if isinstance(last, Lost):
             return last.reason
+        if isinstance(last.error, ValueError) and self._has_begun:
+            return shorten(str(last.error))  # it was right before: the cluster has changed, or went away
         if last.error is not None:
             raise last.error
         return None

@@ -50,7 +50,7 @@ def choose_cluster(address: str, *, tell: Callable[[str], None] = to_stderr) -> 
     before Ray is imported. `tell` gets a line for people if a note about a running cluster is not trusted. Raises
     ValueError where no cluster answers, or where a token is missing.
     """
-    found = _running_cluster(address, tell)
+    found = running_cluster(address, tell=tell)
     if found is None:
         if "ray" not in sys.modules:  # read once, when Ray is imported; half of it would be worse than nothing
             os.environ.setdefault(ONLY_THIS_MACHINE, "0")
@@ -63,7 +63,7 @@ def choose_cluster(address: str, *, tell: Callable[[str], None] = to_stderr) -> 
     return found
 
 
-def _running_cluster(address: str, tell: Callable[[str], None]) -> str | None:
+def running_cluster(address: str, *, tell: Callable[[str], None] = to_stderr) -> str | None:
     """host:port of the cluster meant; None where a new one is."""
     if "://" in address:
         raise ValueError(

@@ -34,7 +34,10 @@ class Grid:
     world: Path
     """A folder with a short name: temporary files, the clock, the machine's memory, the log."""
     cache: Path
-    tracking: str | None = None
+    port: int | None = None
+    """Of an MLflow server."""
+    server: subprocess.Popen[bytes] | None = None
+    """MLflow's, in place of a file."""
     driver: subprocess.Popen[bytes] | None = None
     num_starts: int = 0
     codes: Counter[int] = field(default_factory=Counter)
@@ -49,7 +52,7 @@ class Grid:
 
     def start(self) -> None:
         """Give the command (again)."""
-        store = [] if self.tracking is None else ["--tracking-uri", self.tracking]
+        store = [] if self.port is None else ["--tracking-uri", f"http://127.0.0.1:{self.port}"]
         words = [
             sys.executable, "experiments/table4.py", "--preset", "demo", "--address", "local", *self.words, *store,
             "-o", str(self.output),
@@ -72,6 +75,33 @@ class Grid:
                 preexec_fn=_heed_signals,
             )  # fmt: skip
         self.num_starts += 1
+
+    @property
+    def store(self) -> Path:
+        """The file that MLflow keeps all in."""
+        return self.output / "mlflow.db" if self.port is None else self.world / "server.db"
+
+    def serve(self) -> None:
+        """Start an MLflow server, without waiting for it."""
+        words = ["-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.store}", "--port", str(self.port)]
+        with (self.world / "server.log").open("ab") as log:
+            self.server = subprocess.Popen(
+                [sys.executable, *words, "--workers", "1", "--artifacts-destination", str(self.world / "artifacts")],
+                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, cwd=self.world, start_new_session=True,
+                stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def stop_serving(self) -> None:
+        """Kill the server, if there is one."""
+        if self.server is not None:
+            os.killpg(self.server.pid, signal.SIGKILL)
+            self.server.wait()
+
+    def is_serving(self) -> bool:
+        """Whether the server takes connections."""
+        assert self.port is not None
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def set_memory(self, *, free: bool) -> None:
         """Let the machine have its memory, or nearly none."""
@@ -131,6 +161,12 @@ class Grid:
             assert time.monotonic() - since < HANG, f"no round and no end for {HANG} s:\n{self.log.read_text()}"
             time.sleep(0.1)
         return False
+
+    def stop(self) -> None:
+        """Let nothing of it go on, however the test ends."""
+        self.stop_serving()
+        if not self.has_ended():
+            os.killpg(self.pid, signal.SIGKILL)  # Ray's part ends with it
 
     def end(self) -> int:
         """Wait for the end of the command; its exit code."""
@@ -246,6 +282,16 @@ def wait_for_end(grid: Grid) -> None:
         time.sleep(0.1)
 
 
+def lose_server(grid: Grid, chance: random.Random) -> bool:
+    """Kill MLflow's server for two rounds."""
+    if grid.port is None or not grid.is_serving():
+        return False
+    grid.stop_serving()
+    grid.wait_for_rounds(2, time.monotonic())
+    grid.serve()
+    return True
+
+
 def jump(seconds: int) -> Callable[[Grid, random.Random], bool]:
     """Let the clock jump."""
 
@@ -279,6 +325,7 @@ EVENTS: dict[str, Callable[[Grid, random.Random], bool]] = {
     "SIGHUP for the group": lambda grid, chance: signal_group(grid, signal.SIGHUP),
     "SIGTERM for all processes": lambda grid, chance: signal_all(grid, signal.SIGTERM),
     "short memory": shorten_memory,
+    "kill MLflow's server": lose_server,
     "full disk": fill_disk,
     "no locks": lose_locks,
     "clock back": jump(-7200),

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pandas as pd
 import pytest
 
 from data.files import file_lock
-from tests.experiments.nemesis import EVENTS, Grid, can_pretend_memory, processes_left, torment
+from tests.experiments.nemesis import EVENTS, Grid, can_pretend_memory, free_port, processes_left, torment
 from tests.experiments.running_grid import start_grid, without_seconds
 
 SMALL = [
@@ -90,6 +91,15 @@ def strange_lines(log: str) -> list[str]:
     return [line for line in REPORT.sub("", log).splitlines() if line and not OURS.match(line)]
 
 
+def serve_and_wait(grid: Grid) -> None:
+    """Start MLflow's server, and wait until it takes connections."""
+    grid.serve()
+    deadline = time.monotonic() + 180
+    while not grid.is_serving():
+        assert time.monotonic() < deadline, (grid.world / "server.log").read_text()
+        time.sleep(0.5)
+
+
 @contextmanager
 def small_world(tmp_path: Path, *, disk: str) -> Iterator[tuple[Path, Path]]:
     """A folder with a short name, and an output folder, on a disk of its own where that may be mounted."""
@@ -129,14 +139,19 @@ def test_nothing_that_befalls_a_grid_changes_a_record(
             for kind in kinds
             if (kind != "short memory" or can_pretend_memory()) and (kind != "full disk" or world in output.parents)
         ]
-        grid = Grid(words=words, output=output, world=world, cache=shared_cache)
-        tally = torment(grid, possible, seed=seed)
+        grid = Grid(words=words, output=output, world=world, cache=shared_cache, port=free_port() if times else None)
+        try:
+            if times:
+                serve_and_wait(grid)
+            tally = torment(grid, possible, seed=seed)
+        finally:
+            grid.stop()
         log = grid.log.read_text()
         print(f"\n{tally}; exit codes {dict(grid.codes)}")
         disturbed = pd.read_csv(output / "table4" / "rounds.csv")
         pd.testing.assert_frame_equal(without_seconds(disturbed), without_seconds(calm))
-        shutil.copy(output / "mlflow.db", tmp_path)  # MLflow would keep the file open, and the disk with it
-        num_trials, num_rounds = check_mirror(tmp_path / "mlflow.db", calm)
+        shutil.copy(grid.store, tmp_path / "store.db")  # MLflow would keep the file open, and the disk with it
+        num_trials, num_rounds = check_mirror(tmp_path / "store.db", calm)
         print(f"equal: {num_trials} trials, {num_rounds} rounds")
         assert strange_lines(log) == []
         check_nothing_is_left(grid)

@@ -198,6 +198,15 @@ def test_what_would_only_come_again_is_raised_at_once(
     assert (tmp_path / "turns").read_text() == "x"
 
 
+def test_a_cluster_that_goes_away_is_no_mistake_of_the_user(attempt: Try) -> None:
+    source = (
+        "if turn == 0: listener.begin(job.todo); sys.exit(1)\n"
+        "channel.send(Ended(error=ValueError('no Ray cluster answers there')))"
+    )
+    with pytest.raises(RayGivenUp, match="the last: no Ray cluster answers there"):
+        attempt(source, max_failures=1)
+
+
 def test_silence_is_waited_for_and_then_ended_with_all_processes(attempt: Try, monkeypatch: pytest.MonkeyPatch) -> None:
     """A live node gives it the short patience; what it started is gone with it, though it heeds no wish to end."""
     monkeypatch.setattr(module, "SILENCE", 1.0)
