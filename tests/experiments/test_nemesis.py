@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 
 from data.files import file_lock
-from tests.experiments.nemesis import EVENTS, Grid, can_pretend_memory, free_port, processes_left, torment
+from tests.experiments.nemesis import EVENTS, torment
+from tests.experiments.nemesis_grid import Grid, can_pretend_memory, free_port, processes_left
 from tests.experiments.running_grid import start_grid, without_seconds
 
 SMALL = [
