@@ -11,7 +11,7 @@ import pytest
 
 from data.console import RunStopped
 from orchestrator.cluster import run_grid as module
-from orchestrator.cluster.leftovers import processes
+from orchestrator.cluster.leftovers import find_process, processes
 from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.ledger.ledger import LedgerUnwritable
 from orchestrator.ledger.output import OutputFolder, open_output
@@ -207,20 +207,25 @@ def test_a_cluster_that_goes_away_is_no_mistake_of_the_user(attempt: Try) -> Non
         attempt(source, max_failures=1)
 
 
-def test_silence_is_waited_for_and_then_ended_with_all_processes(attempt: Try, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_is_waited_for_and_then_ended_with_all_processes(
+    attempt: Try, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A live node gives it the short patience; what it started is gone with it, though it heeds no wish to end."""
     monkeypatch.setattr(module, "SILENCE", 1.0)
     monkeypatch.setattr(module, "SECONDS_TO_STOP", 0.2)
+    child = "import os, time; os.setpgrp(); time.sleep(99)"
     source = (
         "channel.send(Alive())\n"
-        "import subprocess; subprocess.Popen([sys.executable, '-c', 'import os, time; os.setpgrp(); time.sleep(99)'])\n"
+        f"import subprocess; worker = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        f"Path({str(tmp_path / 'worker')!r}).write_text(str(worker.pid))\n"
         "time.sleep(99)"
     )
     notes = Notes()
     with pytest.raises(RayGivenUp, match=r"no live node and no progress for [12] s"):
         attempt(source, notes=notes, max_failures=0)
     assert notes.lines == []
-    assert [each for each in processes() if each.session not in (0, os.getsid(0)) and each.parent == os.getpid()] == []
+    worker = find_process(int((tmp_path / "worker").read_text()))
+    assert worker is None or worker.is_dead
 
 
 def test_an_interrupt_ends_the_part_in_order(attempt: Try, tmp_path: Path) -> None:
