@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.clipn.features import VisionLanguage
 from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures
-from strategies.purity.judge import Evidence, judge
-from strategies.purity.scores import prototypes
+from strategies.purity.judge import judge, judge_with_terms
+from strategies.purity.scores import Evidence, Terms, prototypes
 
 KEPT_CLASS_SETS = 8
 """Sets of classes whose cosines with all images are kept; a grid has one a data set, mismatch ratio and seed."""
@@ -60,6 +62,17 @@ class FeatureBank:
         return self.features_AD @ prototypes_KD.T, has_prototype_K
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What a detector is given to answer a request."""
+
+    labelled: Evidence
+    """Of the labelled images: first the ID, then the OOD images of the request."""
+    is_id_L: Tensor
+    images: Evidence
+    """Of the unlabelled images, in the request's order."""
+
+
 class LocalPurityScorer:
     """A PurityScorer in this process. Holds one feature bank for each data set, by the data set's fingerprint."""
 
@@ -75,28 +88,35 @@ class LocalPurityScorer:
         Raises ValueError for a data set that it does not hold.
         """
         started = time.perf_counter()
-        bank = self.bank(request.data_fingerprint)
-        evidence = bank.evidence(request)
-        labelled = bank.on_device(np.concatenate([request.labelled_id_idx, request.labelled_ood_idx]))
-        judgement = judge(
-            evidence.of(labelled),
-            torch.arange(len(labelled), device=labelled.device) < len(request.labelled_id_idx),
-            evidence.of(bank.on_device(request.unlabelled_idx)),
-            request.options,
-        )
-        scores = PurityScores(
-            id_scores=judgement.id_N.cpu().numpy(),
-            ood_scores=judgement.ood_N.cpu().numpy(),
-            is_id=judgement.is_id_N.cpu().numpy(),
-            logit_scale=judgement.logit_scale,
-            is_tuned=judgement.is_tuned,
-            labelled_accuracy=judgement.labelled_accuracy,
-        )
+        case = self.case(request)
+        scores = judge(case.labelled, case.is_id_L, case.images, request.options)
         self.last_request = RequestFigures(seconds=time.perf_counter() - started)
         return scores
 
-    def bank(self, data_fingerprint: str) -> FeatureBank:
-        """The features of a data set. Raises ValueError for one that it does not hold."""
+    @torch.inference_mode()
+    def score_with_terms(self, request: PurityRequest) -> tuple[PurityScores, Terms]:
+        """`score`, and the factors that ATD multiplies for each image and class, for those who show them."""
+        case = self.case(request)
+        return judge_with_terms(case.labelled, case.is_id_L, case.images, request.options)
+
+    @torch.inference_mode()
+    def case(self, request: PurityRequest) -> Case:
+        """What a detector is given. Raises ValueError for a data set that the scorer does not hold."""
+        bank = self._bank(request.data_fingerprint)
+        evidence = bank.evidence(request)
+        labelled = bank.on_device(np.concatenate([request.labelled_id_idx, request.labelled_ood_idx]))
+        return Case(
+            labelled=evidence.of(labelled),
+            is_id_L=torch.arange(len(labelled), device=labelled.device) < len(request.labelled_id_idx),
+            images=evidence.of(bank.on_device(request.unlabelled_idx)),
+        )
+
+    def features(self, data_fingerprint: str, idx: IndexArray) -> NDArray[np.float32]:
+        """Unit features (n, D) of some training images, in the order of `idx`. Raises ValueError as `case`."""
+        bank = self._bank(data_fingerprint)
+        return np.asarray(bank.features_AD[bank.on_device(idx)].cpu().numpy())
+
+    def _bank(self, data_fingerprint: str) -> FeatureBank:
         if data_fingerprint not in self._banks:
             raise ValueError(f"the scorer holds no features of data set {data_fingerprint}")
         return self._banks[data_fingerprint]

@@ -17,7 +17,7 @@ from models.contrastive.encoder import ContrastiveFeatures
 from strategies.base import PoolView, Selection
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, RequestFigures
-from strategies.purity.scores import id_and_ood_scores, judged_id, prototypes
+from strategies.purity.scores import Evidence, atd, judged_id, prototypes
 from strategies.registry import Services, find_strategy
 
 NUM_IMAGES, NUM_CLASSES, DIM = 60, 3, 8
@@ -42,13 +42,13 @@ class ArrayScorer:
             torch.from_numpy(request.labelled_id_labels),
             NUM_CLASSES,
         )
-        ood_id = id_and_ood_scores(
-            features @ self._texts[0].T,
-            features @ self._texts[1].T,
-            10.0,
+        evidence = Evidence(
+            yes_NK=features @ self._texts[0].T,
+            no_NK=features @ self._texts[1].T,
             similarity_NK=features @ means.T,
             has_prototype_K=known,
         )
+        ood_id = atd(evidence, 10.0)
         is_id = judged_id(*ood_id) if self._verdict is None else torch.full((len(features),), self._verdict)
         return PurityScores(
             id_scores=ood_id[0].numpy(),
