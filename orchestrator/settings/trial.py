@@ -16,6 +16,7 @@ from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
+from strategies.purity.detectors import DETECTORS
 from strategies.registry import find_strategy
 
 NUMBERS_VERSION = 1
@@ -34,7 +35,8 @@ class ClipnSettings(Settings):
     checkpoint: Annotated[Path | None, Field(strict=False)] = None
     """File in the format of CLIPN's authors."""
     pretrained: Annotated[str, Field(min_length=1)] | None = None
-    """In place of a checkpoint: a plain CLIP, by open_clip tag or path of a weights file; only for detector `mcm`."""
+    """In place of a checkpoint: a plain CLIP, by open_clip tag or path of a weights file, for a detector that reads no
+    "no" texts."""
     model: str = "ViT-B-16"
     """open_clip architecture of the weights: a name, or the path of an open_clip JSON configuration."""
     templates: Annotated[Path | None, Field(strict=False)] = None
@@ -143,6 +145,8 @@ class TrialConfig(Settings):
         unread |= set() if self.uses_clipn else {"clipn"}
         unread |= set() if split_protocol_of(self.dataset) == "domain" else {"num_id_classes"}
         settings = self.model_dump(mode="json", exclude=unread)
+        if self.uses_purity:
+            settings["purity"] = self.purity.settings_read()
         return flat(settings | {"options": self.options.read_by(find_strategy(self.strategy).sections)})
 
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
@@ -160,7 +164,7 @@ class TrialConfig(Settings):
                 "options": self.options.read_by(find_strategy(self.strategy).sections),
                 "seed": self.seed,
                 "recipe": self._recipe_identity(clipn_identity),
-                "purity": self.purity.model_dump(mode="json") | {"clipn": clipn_identity} if self.uses_purity else None,
+                "purity": self.purity.settings_read() | {"clipn": clipn_identity} if self.uses_purity else None,
             }
         )
 
@@ -208,10 +212,13 @@ def make_trial(**settings: Any) -> TrialConfig:
     if trial.supervision != "budget" and trial.rounds != 1:
         what = "full_data = True" if trial.full_data else "recipe.network = 'zero-shot'"
         raise ValueError(f"{what} leaves no pool to query, so rounds = {trial.rounds} cannot be; take rounds = 1")
-    if trial.uses_purity and trial.clipn.pretrained is not None and trial.purity.detector != "mcm":
+    reads_no_text = trial.uses_purity and "no text" in DETECTORS[trial.purity.detector].needs
+    if reads_no_text and trial.clipn.pretrained is not None:
         raise ValueError(
             f'purity.detector = {trial.purity.detector!r} reads CLIPN\'s "no" texts, and the plain CLIP '
-            f'{trial.clipn.pretrained!r} (clipn.pretrained) has no trained "no" tower; take --purity mcm, or give a '
+            f'{trial.clipn.pretrained!r} (clipn.pretrained) has no trained "no" tower; take --purity mcm (or '
+            f"{', '.join(name for name, each in DETECTORS.items() if 'no text' not in each.needs and name != 'mcm')}), "
+            "or give a "
             "CLIPN checkpoint instead (--clipn-checkpoint)"
         )
     return trial

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from models.clipn.features import VisionLanguage
 from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures
-from strategies.purity.judge import judge, judge_with_terms
+from strategies.purity.detectors import DETECTORS
+from strategies.purity.features import Labelled
+from strategies.purity.judge import Sight, judge, judge_with_terms
 from strategies.purity.scores import Evidence, Terms, prototypes
 
 KEPT_CLASS_SETS = 8
@@ -31,6 +33,8 @@ class FeatureBank:
         self._vision_language = vision_language
         self._device = device
         self.features_AD = torch.from_numpy(np.array(vision_language.image_features_ND)).to(device)
+        if len(self.features_AD) > 1 and bool((self.features_AD == self.features_AD[0]).all()):
+            raise ValueError("every image has the same features: the weights of the image tower are damaged")
         self.cosines = lru_cache(maxsize=KEPT_CLASS_SETS)(self._cosines)
 
     def _cosines(self, class_names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
@@ -41,7 +45,10 @@ class FeatureBank:
         return self.features_AD @ yes_KD.T, self.features_AD @ no_KD.T
 
     def evidence(self, request: PurityRequest) -> Evidence:
-        """What a detector sees of all A images, by index, when it answers the request."""
+        """What a detector sees of all A images, by index, when it answers the request; without text no cosines."""
+        if not DETECTORS[request.options.detector].reads_text:
+            nothing_A0 = self.features_AD[:, :0]
+            return Evidence(yes_NK=nothing_A0, no_NK=nothing_A0)
         yes_AK, no_AK = self.cosines(request.class_names)
         similarity_AK = has_prototype_K = None
         if request.options.visual_similarity:
@@ -51,6 +58,19 @@ class FeatureBank:
                 len(request.class_names),
             )
         return Evidence(yes_NK=yes_AK, no_NK=no_AK, similarity_NK=similarity_AK, has_prototype_K=has_prototype_K)
+
+    def sight(self, request: PurityRequest, labelled: Tensor, images: Tensor) -> Sight:
+        """What a detector sees of labelled and other images, by index, beside their cosines."""
+        num_classes = len(request.class_names)
+        ood = torch.full((len(request.labelled_ood_idx),), num_classes, device=self._device)
+        return Sight(
+            labelled=Labelled(
+                features_LD=self.features_AD[labelled],
+                classes_L=torch.cat([self.on_device(request.labelled_id_labels), ood]),
+                num_classes=num_classes,
+            ),
+            features_ND=self.features_AD[images],
+        )
 
     def on_device(self, idx: IndexArray) -> Tensor:
         """Indices or labels where the features are."""
@@ -71,6 +91,8 @@ class Case:
     is_id_L: Tensor
     images: Evidence
     """Of the unlabelled images, in the request's order."""
+    sight: Sight | None
+    """What it sees beside cosines; None for a detector that sees nothing else."""
 
 
 class LocalPurityScorer:
@@ -89,8 +111,8 @@ class LocalPurityScorer:
         """
         started = time.perf_counter()
         case = self.case(request)
-        scores = judge(case.labelled, case.is_id_L, case.images, request.options)
-        self.last_request = RequestFigures(seconds=time.perf_counter() - started)
+        scores = judge(case.labelled, case.is_id_L, case.images, request.options, sight=case.sight)
+        self.last_request = RequestFigures(seconds=time.perf_counter() - started, tied_scales=scores.num_tied_scales)
         return scores
 
     @torch.inference_mode()
@@ -105,10 +127,13 @@ class LocalPurityScorer:
         bank = self._bank(request.data_fingerprint)
         evidence = bank.evidence(request)
         labelled = bank.on_device(np.concatenate([request.labelled_id_idx, request.labelled_ood_idx]))
+        images = bank.on_device(request.unlabelled_idx)
+        detector = DETECTORS[request.options.detector]
         return Case(
             labelled=evidence.of(labelled),
             is_id_L=torch.arange(len(labelled), device=labelled.device) < len(request.labelled_id_idx),
-            images=evidence.of(bank.on_device(request.unlabelled_idx)),
+            images=evidence.of(images),
+            sight=bank.sight(request, labelled, images) if detector.looks_past_cosines else None,
         )
 
     def features(self, data_fingerprint: str, idx: IndexArray) -> NDArray[np.float32]:

@@ -156,6 +156,24 @@ def mcm(evidence: Evidence, scale: Tensor | float) -> Tensor:
     return (probs if weights is None else probs * weights).amax(dim=-1)
 
 
+def energy(evidence: Evidence, scale: Tensor | float) -> Tensor:
+    """ID scores by the free energy of the "yes" cosines, shapes as of `mcm`: logsumexp_k(scale cos_k) / scale.
+
+    Source: Liu et al., "Energy-based Out-of-distribution Detection" (2020), on cosines.
+    """
+    scaled = scale * evidence.yes_NK
+    return scaled.logsumexp(dim=-1) / (scale.squeeze(-1) if isinstance(scale, Tensor) else scale)
+
+
+def maxlogit(evidence: Evidence, scale: Tensor | float) -> Tensor:
+    """ID scores by the largest "yes" cosine, shapes as of `mcm`; the same at every scale.
+
+    Source: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings" (2022), on cosines.
+    """
+    best_N = evidence.yes_NK.amax(dim=-1)
+    return best_N.expand(len(scale), -1) if isinstance(scale, Tensor) else best_N
+
+
 def judged_id(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
     """The decision, bool: ID where the ID score is the larger one; a tie is OOD (Eq. 4 and 7)."""
     return id_scores > ood_scores

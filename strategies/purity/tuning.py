@@ -21,6 +21,9 @@ Criterion = Literal["balanced", "plain"]
 PairScores = Callable[[Evidence, Tensor | float], tuple[Tensor, Tensor]]
 """ID and OOD scores at many scales: `scores.atd` or `scores.ctw`."""
 
+IdScores = Callable[[Evidence, Tensor | float], Tensor]
+"""ID scores at many scales, for a detector with a threshold: `scores.mcm`, `scores.energy`, `scores.maxlogit`."""
+
 SCALES = tuple(tenth / 10 for tenth in range(1, 1001))
 """0.1, 0.2, ..., 100.0, as the official code (P5)."""
 
@@ -40,9 +43,11 @@ class Choice:
 
     scale: float
     threshold: float | None = None
-    """In [0, 1]; an image is ID if its score is above it. Exactly a float32. None: the detector has an OOD score."""
+    """An image is ID if its score is above it. Exactly a float32. None: the detector has an OOD score."""
     accuracy: float
     """The criterion's value on the labelled images, in [0, 1]."""
+    num_tied: int = 1
+    """Scales tried that are as good as this one, itself included."""
 
 
 def choose_scale(
@@ -64,7 +69,8 @@ def choose_scale(
     right_id_T, right_ood_T = count_right(labelled, is_id_L, scales=scales, scores=scores)
     count_T, most = objective_count(right_id_T, right_ood_T, num_id, num_ood, criterion)
     best = int((count_T == count_T.max()).nonzero()[0, 0])
-    return Choice(scale=scales[best], accuracy=int(count_T[best]) / most)
+    tied = int((count_T == count_T.max()).sum())
+    return Choice(scale=scales[best], accuracy=int(count_T[best]) / most, num_tied=tied)
 
 
 def objective_count(
@@ -108,49 +114,65 @@ def choose_scale_and_threshold(
     *,
     criterion: Criterion = "balanced",
     scales: tuple[float, ...] = SCALES,
+    scores: IdScores = mcm,
 ) -> Choice | None:
-    """The first best pair of MCM's scale and threshold on the labelled images, or None if either kind is absent.
+    """The first best pair of scale and threshold on the labelled images, or None if either kind is absent.
 
     At each scale the thresholds tried are one between every two neighbouring distinct scores of labelled images
-    (halfway), one halfway from 0 to the lowest score (all are ID) and one halfway from the highest score to 1 (all are
-    OOD): together they make every decision that any threshold can make. Of equally good pairs the one with the lowest
-    scale, and at that scale with the lowest threshold, is taken. `is_id_L` says which labelled images are ID.
+    (halfway), one below the lowest score (all are ID) and one above the highest (all are OOD): together they make
+    every decision that any threshold can make. For MCM the outer two lie halfway to 0 and 1, the bounds of its scores.
+    Of equally good pairs the one with the lowest scale, and at that scale with the lowest threshold, is taken.
+    `is_id_L` says which labelled images are ID.
     """
-    num_id = int(is_id_L.sum())
-    num_ood = len(is_id_L) - num_id
-    if not num_id or not num_ood:
-        return None
     best: Choice | None = None
-    most_right, start = -1, 0
+    start = 0
     for scale_T11 in _blocks(labelled.yes_NK, scales, cells=labelled.yes_NK.numel() + _RANKED_ARRAYS * len(is_id_L)):
-        lower_TC, upper_TC, right_id_TC, right_ood_TC = _cuts(mcm(labelled, scale_T11), is_id_L)
-        count_TC, most = objective_count(right_id_TC, right_ood_TC, num_id, num_ood, criterion)
-        is_cut_TC = lower_TC < upper_TC  # no threshold lies between equal scores ...
-        is_cut_TC[:, -1] = True  # ... but one of 1 lies above them all, as it is never exceeded
-        count_TC = count_TC.where(is_cut_TC, -1)
-        reached = int(count_TC.max())
-        if reached > most_right:
-            scale, cut = (count_TC == reached).nonzero()[0].tolist()
-            most_right = reached
-            best = Choice(
-                scale=scales[start + scale],
-                threshold=_between(lower_TC[scale, cut], upper_TC[scale, cut]),
-                accuracy=reached / most,
-            )
+        scores_TL = scores(labelled, scale_T11)
+        found = _best_cut(scores_TL, is_id_L, criterion, within_01=scores is mcm)
+        if found is None:
+            return None
+        scale, threshold, accuracy = found
+        if best is None or accuracy > best.accuracy:
+            best = Choice(scale=scales[start + scale], threshold=threshold, accuracy=accuracy)
         start += len(scale_T11)
     return best
 
 
-def threshold_from_id(id_scores_L: Tensor) -> float:
+def choose_threshold(scores_L: Tensor, is_id_L: Tensor, *, criterion: Criterion = "balanced") -> Choice | None:
+    """The first best threshold for scores of any size; scale 1. None if either kind is absent."""
+    found = _best_cut(scores_L[None], is_id_L, criterion, within_01=False)
+    return None if found is None else Choice(scale=1.0, threshold=found[1], accuracy=found[2])
+
+
+def _best_cut(
+    scores_TL: Tensor, is_id_L: Tensor, criterion: Criterion, *, within_01: bool
+) -> tuple[int, float, float] | None:
+    """(row of the scale, threshold, accuracy) of the first best cut; None if either kind is absent."""
+    num_id = int(is_id_L.sum())
+    num_ood = len(is_id_L) - num_id
+    if not num_id or not num_ood:
+        return None
+    lower_TC, upper_TC, right_id_TC, right_ood_TC = _cuts(scores_TL, is_id_L, within_01=within_01)
+    count_TC, most = objective_count(right_id_TC, right_ood_TC, num_id, num_ood, criterion)
+    is_cut_TC = lower_TC < upper_TC  # no threshold lies between equal scores ...
+    is_cut_TC[:, -1] = True  # ... but one of 1 lies above them all, as it is never exceeded
+    count_TC = count_TC.where(is_cut_TC, -1)
+    reached = int(count_TC.max())
+    scale, cut = (count_TC == reached).nonzero()[0].tolist()
+    return scale, _between(lower_TC[scale, cut], upper_TC[scale, cut]), reached / most
+
+
+def threshold_from_id(id_scores_L: Tensor, *, lowest: float = 0.0) -> float:
     """The threshold if no OOD image is labelled: just below the score that 95 % of the labelled ID images reach.
 
     That is the largest float32 below the (floor(L / 20) + 1)-th lowest of the scores (L,), so at least 95 % of these
-    images are ID, and all of them if there are fewer than 20. Without any labelled image it is 0: every image is ID.
+    images are ID, and all of them if there are fewer than 20. Without any labelled image it is `lowest`, below every
+    score: every image is ID.
     """
     if not len(id_scores_L):
-        return 0.0
+        return lowest
     reached = id_scores_L.sort().values[len(id_scores_L) // KEPT_ID]
-    return float(torch.nextafter(reached, torch.zeros_like(reached)))
+    return float(torch.nextafter(reached, torch.full_like(reached, lowest)))
 
 
 def _blocks(like: Tensor, scales: tuple[float, ...], *, cells: int) -> list[Tensor]:
@@ -162,7 +184,7 @@ def _blocks(like: Tensor, scales: tuple[float, ...], *, cells: int) -> list[Tens
     ]
 
 
-def _cuts(scores_TL: Tensor, is_id_L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _cuts(scores_TL: Tensor, is_id_L: Tensor, *, within_01: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each scale and number 0..L of lowest scores called OOD: scores next to the cut, and how many are right.
 
     Four tensors (T, L + 1): the score below the cut, the score above it, and how many labelled ID and how many labelled
@@ -170,8 +192,10 @@ def _cuts(scores_TL: Tensor, is_id_L: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     """
     sorted_TL, order_TL = scores_TL.sort(dim=1)
     zero_T1 = scores_TL.new_zeros(len(scores_TL), 1)
-    lower_TC = torch.cat([zero_T1, sorted_TL], dim=1)
-    upper_TC = torch.cat([sorted_TL, zero_T1 + 1], dim=1)
+    lowest_T1 = zero_T1 if within_01 else sorted_TL[:, :1] - 1
+    highest_T1 = zero_T1 + 1 if within_01 else sorted_TL[:, -1:] + 1
+    lower_TC = torch.cat([lowest_T1, sorted_TL], dim=1)
+    upper_TC = torch.cat([sorted_TL, highest_T1], dim=1)
     id_below_TC = torch.cat([zero_T1.long(), is_id_L[order_TL].cumsum(dim=1)], dim=1)
     num_below_C = torch.arange(lower_TC.shape[1], device=lower_TC.device)
     return lower_TC, upper_TC, is_id_L.sum() - id_below_TC, num_below_C - id_below_TC
