@@ -59,7 +59,7 @@ def run_grid(
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    num_scorers = run.scorers if any(p.trial.uses_purity for p in todo) else 0
+    num_scorers = run.scorers if any(p.trial.uses_scorer for p in todo) else 0
     with _ray(address, listener):
         to_come = nodes_to_come()
         nodes = [*_nodes(), *(to_come or [])]

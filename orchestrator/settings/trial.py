@@ -62,6 +62,21 @@ class ClipnSettings(Settings):
         )
 
 
+class DetectionSettings(Settings):
+    """A trial that trains no classifier and only asks how well its detector does as labels are bought (Table 9)."""
+
+    labels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
+    """Labels bought at each stage, ascending, drawn at random from the whole pool; a stage is a round."""
+
+    @field_validator("labels")
+    @classmethod
+    def _ascending(cls, labels: tuple[int, ...]) -> tuple[int, ...]:
+        """Each stage adds labels to the one before."""
+        if list(labels) != sorted(set(labels)):
+            raise ValueError("must be ascending, each number once, such as 0, 20, 60")
+        return labels
+
+
 class TrialConfig(Settings):
     """One trial: a condition, a strategy, a seed, and how to compute it."""
 
@@ -92,6 +107,8 @@ class TrialConfig(Settings):
     """The vision-language model behind the purity step."""
     options: StrategyOptions = StrategyOptions()
     """Settings of the strategies, a section a family."""
+    detection: DetectionSettings | None = None
+    """How well the purity detector does at so many labels, with no classifier; none: an ordinary trial."""
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -110,9 +127,14 @@ class TrialConfig(Settings):
         return find_strategy(self.strategy).uses_purity
 
     @property
+    def uses_scorer(self) -> bool:
+        """Whether it asks a scorer: for purity, or for features of the pre-trained tower."""
+        return self.uses_purity or find_strategy(self.strategy).uses_pretrained
+
+    @property
     def uses_clipn(self) -> bool:
-        """Whether CLIPN changes its numbers: by the purity step, or as the classifier's encoder."""
-        return self.uses_purity or self.recipe.encoder == "clipn"
+        """Whether CLIPN changes its numbers: by the purity step, by its features, or as the classifier's encoder."""
+        return self.uses_scorer or self.recipe.encoder == "clipn"
 
     @property
     def supervision(self) -> Supervision:
@@ -144,6 +166,10 @@ class TrialConfig(Settings):
         unread |= set() if self.uses_purity else {"purity"}
         unread |= set() if self.uses_clipn else {"clipn"}
         unread |= set() if split_protocol_of(self.dataset) == "domain" else {"num_id_classes"}
+        if self.detection is None:
+            unread |= {"detection"}  # newer than the first ledgers
+        else:
+            unread |= {"recipe", "budget"}
         settings = self.model_dump(mode="json", exclude=unread)
         if self.uses_purity:
             settings["purity"] = self.purity.settings_read()
@@ -152,9 +178,23 @@ class TrialConfig(Settings):
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
         """64 hex digits of all that changes the records, and of nothing else.
 
+        A detection trial (Table 9) has a fingerprint of its own kind: no recipe, strategy or budget enters it.
+
         Not in it: where files lie, the data set's name (its content counts), the number of rounds (more rounds go on
         from fewer), for a strategy without purity step everything about purity, and the options of other strategies.
         """
+        if self.detection is not None:
+            split = {name: value for name, value in self.split_identity().items() if name != "budget"}
+            return content_hash(
+                {
+                    "numbers_version": NUMBERS_VERSION,
+                    "data": data_fingerprint,
+                    **split,
+                    "detection": self.detection.model_dump(mode="json"),
+                    "seed": self.seed,
+                    "purity": self.purity.settings_read() | {"clipn": clipn_identity},
+                }
+            )
         return content_hash(
             {
                 "numbers_version": NUMBERS_VERSION,
@@ -165,6 +205,7 @@ class TrialConfig(Settings):
                 "seed": self.seed,
                 "recipe": self._recipe_identity(clipn_identity),
                 "purity": self.purity.settings_read() | {"clipn": clipn_identity} if self.uses_purity else None,
+                **({"pretrained": clipn_identity} if find_strategy(self.strategy).uses_pretrained else {}),
             }
         )
 
@@ -212,6 +253,8 @@ def make_trial(**settings: Any) -> TrialConfig:
     if trial.supervision != "budget" and trial.rounds != 1:
         what = "full_data = True" if trial.full_data else "recipe.network = 'zero-shot'"
         raise ValueError(f"{what} leaves no pool to query, so rounds = {trial.rounds} cannot be; take rounds = 1")
+    if trial.detection is not None:
+        _check_detection(trial, trial.detection)
     reads_no_text = trial.uses_purity and "no text" in DETECTORS[trial.purity.detector].needs
     if reads_no_text and trial.clipn.pretrained is not None:
         raise ValueError(
@@ -222,6 +265,19 @@ def make_trial(**settings: Any) -> TrialConfig:
             "CLIPN checkpoint instead (--clipn-checkpoint)"
         )
     return trial
+
+
+def _check_detection(trial: TrialConfig, detection: DetectionSettings) -> None:
+    """Raises ValueError for a detection trial that nothing could be measured in."""
+    if not trial.uses_purity:
+        raise ValueError(f"detection: the strategy {trial.strategy} has no purity step; take vlpure or an arm")
+    if trial.rounds > len(detection.labels):
+        raise ValueError(
+            f"rounds = {trial.rounds}, but detection.labels has {len(detection.labels)} stage(s), one per round; take "
+            f"--rounds {len(detection.labels)}, or name more stages"
+        )
+    if trial.supervision != "budget" or trial.ood_ratio == 0:
+        raise ValueError("detection: a pool without unlabelled OOD images leaves nothing to detect")
 
 
 def one_line(error: ValidationError) -> str:

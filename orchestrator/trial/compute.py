@@ -25,10 +25,11 @@ from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.problem import OpenSetProblem, pose_problem
 from orchestrator.settings.trial import TrialConfig
+from orchestrator.trial.detection import run_detection
 from orchestrator.trial.purity_scorer import LocalPurityScorer
 from orchestrator.trial.trajectory import Report, Trajectory
 from strategies.purity.contract import PurityScorer
-from strategies.registry import Services, find_strategy
+from strategies.registry import FrozenFeatures, Services, find_strategy
 
 
 @lru_cache(maxsize=4)
@@ -56,6 +57,10 @@ def compute_trial(
     kernel. Raises ValueError where the data on this machine is not the data that the trial was planned with.
     """
     device = _device(cpus, gpus, deterministic=deterministic)
+    if planned.trial.detection is not None:
+        assert scorer is not None, "a detection trial was started without a scorer"
+        problem = pose_problem(planned.trial, _data_of(planned))
+        return run_detection(planned.trial, problem, scorer, history=history, report=report, device=device)
     trajectory = _trajectory(
         planned,
         scorer=scorer,
@@ -105,10 +110,7 @@ def _trajectory(
     plain_steps: bool = False,
 ) -> Trajectory:
     """The loop of a trial, with the data and the encoders that it needs."""
-    trial = planned.trial
-    data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
-    if data.fingerprint != planned.data_fingerprint:
-        raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
+    trial, data = planned.trial, _data_of(planned)
     problem = pose_problem(trial, data)
     strategy = find_strategy(trial.strategy).build(
         Services(
@@ -116,6 +118,7 @@ def _trajectory(
             purity=trial.purity,
             options=trial.options,
             contrastive=lambda method: _encoder(trial, problem, method, device),
+            pretrained=lambda: FrozenFeatures(scorer=_given(scorer), data_fingerprint=data.fingerprint),
         )
     )
     return Trajectory(
@@ -126,11 +129,25 @@ def _trajectory(
         classifiers=ClassifierStore(classifiers, planned.fingerprint),
         features=_features(trial, data, device),
         class_features_KD=_class_features(trial, problem, device),
-        scorer=scorer if trial.uses_purity else None,
+        scorer=scorer if trial.uses_scorer else None,
         progress=progress,
         plain_steps=plain_steps,
         gpus=gpus,
     )
+
+
+def _given(scorer: PurityScorer | None) -> PurityScorer:
+    assert scorer is not None, "a strategy that uses pre-trained features was built without a scorer"
+    return scorer
+
+
+def _data_of(planned: PlannedTrial) -> DataSet:
+    """The trial's data set, if it is the one that the trial was planned with."""
+    trial = planned.trial
+    data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
+    if data.fingerprint != planned.data_fingerprint:
+        raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
+    return data
 
 
 def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[FeatureRows, FeatureRows] | None:
@@ -179,12 +196,12 @@ def local_scorer(
     progress: Callable[[str], None] | None = None,
     deterministic: bool = False,
 ) -> LocalPurityScorer | None:
-    """A scorer in this process for the data sets of those trials that use purity; None if there are none.
+    """A scorer in this process for the data sets of those trials that ask one; None if there are none.
 
     Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
     `deterministic` as in `compute_trial`.
     """
-    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn.source() for t in trials if t.uses_purity}
+    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn.source() for t in trials if t.uses_scorer}
     if not needed:
         return None
     device = _device(cpus, gpus, deterministic=deterministic)

@@ -121,7 +121,7 @@ DETECTORS: dict[str, Detector] = {
     ),
     "fused": Detector(
         needs=frozenset({"text", "no text", "labels"}),
-        learns="the probe, and its weight against ATD's score, on held-out scores",
+        learns="the probe, and on held-out scores the weights of ATD's score, the largest cosine and the probe",
         sections=("probe",),
         cost="as probe and atd",
         source="this project",

@@ -1,6 +1,6 @@
-"""A text score and a probe mixed, by weights learnt on the labels bought so far.
+"""Scores of several detectors mixed, by weights learnt on the labels bought so far.
 
-Shapes: L labelled images.
+Shapes: L labelled images, S scores.
 """
 
 from __future__ import annotations
@@ -11,38 +11,37 @@ import torch
 from torch import Tensor
 
 PRIOR_LABELS = 20.0
-"""Labelled images that the prior, which trusts the text alone, counts as much as."""
+"""Labelled images that the prior, which trusts the first score alone, counts as much as."""
 STEPS = 25
-"""Newton steps; the problem has three unknowns."""
+"""Newton steps; the problem has a handful of unknowns."""
 
 
-def learn_fusion(text_L: Tensor, probe_L: Tensor, is_id_L: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """The log odds of ID as w_t text + w_p probe + bias, both scores divided by their spread on the labelled images.
+def learn_fusion(scores_LS: Tensor, is_id_L: Tensor) -> Callable[[Tensor], Tensor]:
+    """The log odds of ID as a weighted sum of scores, each divided by its spread on the labelled images.
 
-    `text_L` does not learn from labels and `probe_L` are held-out scores, so the weights see no score of an image that
-    the probe was fitted on. They maximise the class-balanced likelihood under a normal prior around (1, 0): with few
-    labels it is the text score, with many it is what predicts best. Weights below 0 are set to 0: a score that has to
-    be turned round is noise.
+    No image's score may rest on its own label: text scores do not, those of a probe are held out. The weights maximise
+    the class-balanced likelihood under a normal prior around 1 for the first score and 0 for the others: with few
+    labels it is the first score, with many it is what predicts best. Weights below 0 are set to 0: a score that has to be
+    turned round is noise.
     """
-    scores_L2 = torch.stack([text_L, probe_L], dim=1).double()
-    centre_2, spread_2 = scores_L2.mean(dim=0), scores_L2.std(dim=0).clamp(min=1e-9)
-    inputs_L3 = torch.cat([(scores_L2 - centre_2) / spread_2, torch.ones_like(scores_L2[:, :1])], dim=1)
+    scores_LS = scores_LS.double()
+    centre_S, spread_S = scores_LS.mean(dim=0), scores_LS.std(dim=0).clamp(min=1e-9)
+    num_scores = scores_LS.shape[1]
+    inputs_LE = torch.cat([(scores_LS - centre_S) / spread_S, torch.ones_like(scores_LS[:, :1])], dim=1)
     is_id = is_id_L.double()
     num, num_id = len(is_id), float(is_id.sum())
     weights_L = torch.where(is_id_L, num / (2 * num_id), num / (2 * (num - num_id)))
-    prior_3 = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64, device=inputs_L3.device)
-    # A quarter: the curvature of the likelihood that one label adds at even odds.
-    precision_3 = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64, device=inputs_L3.device) * PRIOR_LABELS / 4
-    solution_3 = prior_3.clone()
+    prior_E = inputs_LE.new_zeros(num_scores + 1)
+    prior_E[0] = 1.0
+    # A quarter: the curvature of the likelihood that one label adds at even odds. The bias is free.
+    precision_E = torch.full_like(prior_E, PRIOR_LABELS / 4)
+    precision_E[-1] = 0.0
+    solution_E = prior_E.clone()
     for _ in range(STEPS):
-        probs_L = torch.sigmoid(inputs_L3 @ solution_3)
-        gradient_3 = inputs_L3.T @ (weights_L * (probs_L - is_id)) + precision_3 * (solution_3 - prior_3)
+        probs_L = torch.sigmoid(inputs_LE @ solution_E)
+        gradient_E = inputs_LE.T @ (weights_L * (probs_L - is_id)) + precision_E * (solution_E - prior_E)
         curvature_L = (weights_L * probs_L * (1 - probs_L)).clamp(min=1e-9)
-        hessian_33 = (inputs_L3.T * curvature_L) @ inputs_L3 + precision_3.diag()
-        solution_3 = solution_3 - torch.linalg.solve(hessian_33, gradient_3)
-    weight_2 = solution_3[:2].clamp(min=0) / spread_2
-
-    def fused(text_N: Tensor, probe_N: Tensor) -> Tensor:
-        return (text_N * weight_2[0] + probe_N * weight_2[1]).float()
-
-    return fused
+        hessian_EE = (inputs_LE.T * curvature_L) @ inputs_LE + precision_E.diag()
+        solution_E = solution_E - torch.linalg.solve(hessian_EE, gradient_E)
+    weight_S = solution_E[:-1].clamp(min=0) / spread_S
+    return lambda scores_NS: (scores_NS.double() @ weight_S).float()

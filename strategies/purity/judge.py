@@ -169,16 +169,19 @@ def _judge_learnt(sight: Sight, options: PurityOptions) -> PurityScores:
 def _judge_fused(
     labelled: Evidence, is_id_L: Tensor, images: Evidence, options: PurityOptions, sight: Sight
 ) -> PurityScores:
-    """ATD's judgement without visual weights, moved towards the probe's as labels are bought."""
+    """ATD's judgement without visual weights; as labels are bought, mixed with the largest cosine and the probe."""
     by_text = _judge_by_pair(atd, labelled, is_id_L, images, options, tune=options.self_temperature)
     probe = _learn_probe(sight.labelled, options)
     if probe is None or probe.held_out_L is None:
         return by_text
     scale = by_text.logit_scale
-    text_L, text_N = (_log_odds(*atd(each, scale)) for each in (labelled, images))
-    fusion = learn_fusion(text_L, probe.held_out_L, is_id_L)
-    fused_L = fusion(text_L, probe.held_out_L)
-    return _judge_scores(fused_L, is_id_L, fusion(text_N, probe.score(sight.features_ND)), options)
+
+    def scores(evidence: Evidence, of_probe: Tensor) -> Tensor:
+        return torch.stack([_log_odds(*atd(evidence, scale)), maxlogit(evidence, scale), of_probe], dim=1)
+
+    labelled_LS = scores(labelled, probe.held_out_L)
+    fused = learn_fusion(labelled_LS, is_id_L)
+    return _judge_scores(fused(labelled_LS), is_id_L, fused(scores(images, probe.score(sight.features_ND))), options)
 
 
 def _learn_probe(labelled: Labelled, options: PurityOptions) -> Learnt | None:

@@ -177,7 +177,7 @@ def threshold_from_id(id_scores_L: Tensor, *, lowest: float = 0.0) -> float:
 
 def _blocks(like: Tensor, scales: tuple[float, ...], *, cells: int) -> list[Tensor]:
     """The scales in blocks (T, 1, 1), each few enough that `cells` per scale stay below MAX_CELLS."""
-    block = max(1, MAX_CELLS // cells)
+    block = max(1, MAX_CELLS // max(1, cells))
     return [
         torch.tensor(scales[start : start + block], dtype=like.dtype, device=like.device)[:, None, None]
         for start in range(0, len(scales), block)

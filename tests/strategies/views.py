@@ -18,7 +18,7 @@ from strategies.base import PoolView, Selection
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, RequestFigures
 from strategies.purity.scores import Evidence, atd, judged_id, prototypes
-from strategies.registry import Services, find_strategy
+from strategies.registry import FrozenFeatures, Services, find_strategy
 
 NUM_IMAGES, NUM_CLASSES, DIM = 60, 3, 8
 RECIPE = Recipe(width=1, steps=2, batch_size=4, crop_padding=1, learning_rate=0.01)
@@ -34,6 +34,9 @@ class ArrayScorer:
         self._features = torch.nn.functional.normalize(torch.randn(NUM_IMAGES, DIM, generator=generator), dim=1)
         self._texts = torch.nn.functional.normalize(torch.randn(2, NUM_CLASSES, DIM, generator=generator), dim=2)
         self._verdict = verdict
+
+    def features(self, data_fingerprint: str, idx: np.ndarray) -> np.ndarray:
+        return self._features[torch.from_numpy(idx)].numpy()
 
     def score(self, request: PurityRequest) -> PurityScores:
         features = self._features[torch.from_numpy(request.unlabelled_idx)]
@@ -143,12 +146,14 @@ def select(
     name: str, view: PoolView, budget: int, *, seed: int = 0, verdict: bool | None = None, constant: bool = False
 ) -> Selection:
     """What a registered strategy picks; `constant`: its frozen encoder finds all images equal."""
+    scorer = ArrayScorer(verdict)
     strategy = find_strategy(name).build(
         Services(
-            scorer=ArrayScorer(verdict),
+            scorer=scorer,
             purity=PurityOptions(),
             options=QUICK,
             contrastive=lambda method: cast(ContrastiveFeatures, RandomEncoder(method, constant=constant)),
+            pretrained=lambda: FrozenFeatures(scorer=scorer, data_fingerprint="0" * 64),
         )
     )
     return strategy.select(view, budget, np.random.default_rng(seed))
