@@ -55,7 +55,7 @@ def bill_lines(
     costs = measured_costs(planned, ledger)
     todo = [p for p in distinct(planned) if not p.is_finished]
     yield from _cell_lines(planned, costs)
-    lengths = " or ".join(sorted({p.trial.recipe.length for p in planned}))
+    lengths = " or ".join(sorted({_length(p) for p in planned}))
     rounds = " or ".join(str(number) for number in sorted({p.trial.rounds for p in planned}))
     yield (
         f"each trial: {rounds} rounds of {lengths}, {run.cpus_per_trial} CPU(s), "
@@ -120,12 +120,14 @@ def _work_lines(
 ) -> Iterator[str]:
     """What is left to compute, and how long it takes as far as that is known."""
     left = [cost for p in todo for cost in costs.left(p)]
-    steps = [p.trial.recipe.steps * (p.trial.rounds - len(p.records)) for p in todo if p.trial.recipe.epochs is None]
+    trained = [p for p in todo if p.trial.detection is None]
+    steps = [p.trial.recipe.steps * (p.trial.rounds - len(p.records)) for p in trained if p.trial.recipe.epochs is None]
     passes = sum(
-        p.trial.recipe.epochs * (p.trial.rounds - len(p.records)) for p in todo if p.trial.recipe.epochs is not None
+        p.trial.recipe.epochs * (p.trial.rounds - len(p.records)) for p in trained if p.trial.recipe.epochs is not None
     )
     lengths = [f"{sum(steps):,} training steps"] * bool(steps) + [f"{passes:,} training passes"] * bool(passes)
-    yield f"left: {len(todo):,} trials, {len(left):,} rounds, {' and '.join(lengths)}"
+    amount = " and ".join(lengths) or "no training"
+    yield f"left: {len(todo):,} trials, {len(left):,} rounds, {amount}"
     known = [cost for cost in left if cost is not None]
     if not known:
         yield "time: not known yet; after the first trial, --dry-run and --status tell"
@@ -137,6 +139,11 @@ def _work_lines(
         f"{_hours(seconds * run.gpus_per_trial)} GPU-hours, as measured on {' and '.join(sorted(costs.devices))}"
     )
     yield _wall_line(todo, run, seconds, address=address, machine=machine)
+
+
+def _length(planned: PlannedTrial) -> str:
+    """What a round of a trial is."""
+    return planned.trial.recipe.length if planned.trial.detection is None else "a judgement, no training"
 
 
 def _wall_line(
@@ -174,7 +181,7 @@ def concurrency(todo: Sequence[PlannedTrial], run: RunSettings, machine: Capacit
 
 
 def _num_scorers(todo: Sequence[PlannedTrial], run: RunSettings) -> int:
-    return run.scorers if any(p.trial.uses_purity for p in todo) else 0
+    return run.scorers if any(p.trial.uses_scorer for p in todo) else 0
 
 
 def _hours(seconds: float) -> str:
@@ -201,6 +208,8 @@ def _disk_lines(
 
 def classifier_bytes(planned: PlannedTrial) -> int:
     """About what a trial's classifier takes on disk."""
+    if planned.trial.detection is not None:
+        return 0
     recipe = planned.trial.recipe
     return LINEAR_HEAD_BYTES if recipe.network != "resnet18" else RESNET18_BYTES * recipe.width**2 // 64**2
 
@@ -279,6 +288,9 @@ def _keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     """From the trials most like this one to those that share its recipe only."""
     recipe = json.dumps(settings.get("recipe"), sort_keys=True)
     dataset, strategy = str(settings.get("dataset")), str(settings.get("strategy"))
+    if settings.get("detection"):  # no classifier: what it costs is the detector's
+        recipe = "detection"
+        strategy = str(settings.get("purity", {}).get("detector"))
     return (dataset, strategy, recipe), (dataset, recipe), (recipe,)
 
 

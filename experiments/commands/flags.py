@@ -14,6 +14,7 @@ from data.files import CACHE_VARIABLE
 from orchestrator.settings.grid import Nested, RunSettings, merge, parse_overrides
 from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
+from strategies.purity.detectors import DETECTORS
 
 MOST_SEEDS = 10_000
 """In a range on the command line: more is a slip of the finger."""
@@ -40,7 +41,7 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
         help="what an image file that cannot be decoded does: stop (default), or be named and left out",
     )
     group.add_argument(
-        "--purity", metavar="DETECTOR", help="purity detector: atd (CLIPN's, the paper's), ctw (CLIPN's other), or mcm"
+        "--purity", metavar="DETECTOR", help=f"purity detector: {', '.join(DETECTORS)} (default: atd, the paper's)"
     )
     group.add_argument(
         "--clipn-checkpoint", metavar="PATH", help="CLIPN's weights (default: a small stand-in, where the data has one)"

@@ -41,7 +41,16 @@ from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.launch import note_launch
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
-from orchestrator.settings.grid import AXES, ArmTrial, GridConfig, RunSettings, load_preset, preset_name
+from orchestrator.settings.grid import (
+    AXES,
+    ArmTrial,
+    GridConfig,
+    Nested,
+    RunSettings,
+    load_preset,
+    merge,
+    preset_name,
+)
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
@@ -69,6 +78,10 @@ class GridCommand:
     """The paper's values."""
     notes: tuple[str, ...] = ()
     """Lines for the reader of the report."""
+    settings: Nested | None = None
+    """Settings of its trials, if the preset has no `detection`: for a command that needs trials of that kind."""
+    report: Callable[[Sequence[PlannedTrial], OutputFolder, argparse.Namespace], list[Path]] | None = None
+    """Writes and prints its report, and gives the files; None: the one that the tables of the paper share."""
 
 
 def make_parser(command: GridCommand) -> CommandParser:
@@ -207,6 +220,8 @@ def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     changed = given_run_settings(args)
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)
+    if command.settings and not grid.trial.get("detection"):
+        grid = grid.model_copy(update={"trial": merge(grid.trial, command.settings)})
     return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
 
 
@@ -281,6 +296,8 @@ def _report(
     planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCommand, args: argparse.Namespace
 ) -> list[Path]:
     """Write the tables and the picture, print the tables, and say where everything lies; the files."""
+    if command.report is not None:
+        return command.report(planned, output, args)
     from experiments.pages.files import write_report
     from experiments.results.details import details_of
     from experiments.results.frames import rounds_frame, trials_frame

@@ -62,7 +62,7 @@ def run_trials(job: Job, channel: Channel) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     listener = Reporter(channel, job.todo)
-    num_scorers = job.run.scorers if any(p.trial.uses_purity for p in job.todo) else 0
+    num_scorers = job.run.scorers if any(p.trial.uses_scorer for p in job.todo) else 0
     with _ray(job, listener):
         from orchestrator.cluster.watch import Watch
         from orchestrator.cluster.writer_client import WriterKeeper

@@ -34,7 +34,7 @@ def start_scorers(
 
     from orchestrator.cluster.scorer_actor import ScoringActor
 
-    one_each = {(p.data_fingerprint, p.trial.clipn): p.trial for p in todo if p.trial.uses_purity}
+    one_each = {(p.data_fingerprint, p.trial.clipn): p.trial for p in todo if p.trial.uses_scorer}
     if not one_each:
         return []
     options = {

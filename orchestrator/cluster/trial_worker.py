@@ -78,7 +78,7 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
         compute = services.compute or _compute_trial()
         compute(
             planned,
-            scorer=RemotePurityScorer(services.scorers, first=spec["number"]) if trial.uses_purity else None,
+            scorer=RemotePurityScorer(services.scorers, first=spec["number"]) if trial.uses_scorer else None,
             history=writer.ask("history", planned.fingerprint),
             report=keep,
             classifiers=_classifiers_folder(services),
