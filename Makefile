@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint type smoke same-numbers docs clean
+.PHONY: help setup demo test quick lint type smoke same-numbers docs clean
 
 # Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -29,6 +29,9 @@ demo: setup  ## a whole small Table 4 on scikit-learn's digits: trials, table, p
 
 test: setup  ## the tests, without those marked slow (all: make test ARGS="-m 'slow or not slow'")
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+quick: setup lint type  ## lint, types, and the tests that start no process and train nothing: a minute, for the inner loop
+	$(BIN)/python -m pytest --quick -m "not slow" -q -rfE --durations=3 $(ARGS)
 
 lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.commands.flags import DONE, add_output_flags, run_command
+from data.console import DONE, CommandParser, run_command
+from experiments.commands.flags import add_output_flags
 from experiments.presets import ARMS
 from experiments.results.statistics import CellKey, unique
 from experiments.table4 import TABLE4
@@ -33,7 +34,7 @@ TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8)
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="report.py",
         description="Make a report from records alone: tables, statistics, curves, and a page that needs no network.",
         epilog="Example: report.py runs/paper runs/more-seeds -o both",

@@ -15,7 +15,7 @@ from typing import Any
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.console import Progress, to_stderr
+from data.console import DONE, CommandParser, Progress, run_command, to_stderr
 from data.imageset import DataSet
 from data.registry import open_data_set, split_protocol_of
 from data.sources.pairs import read_pairs
@@ -27,7 +27,7 @@ from experiments.commands.clipn_job import (
     name_id_sets,
     trained_classes,
 )
-from experiments.commands.flags import DONE, CommandParser, add_output_flags, comma_list, run_command
+from experiments.commands.flags import add_output_flags, comma_list
 from models.clipn.prompts import class_phrases
 from models.clipn.recipe import (
     ClipRecipe,

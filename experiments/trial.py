@@ -14,19 +14,16 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.console import DONE, INTERRUPTED, CommandParser, run_command
 from data.registry import split_protocol_of
 from experiments.commands.bill import this_machine
 from experiments.commands.flags import (
-    DONE,
-    INTERRUPTED,
-    CommandParser,
     add_gpu_flags,
     add_output_flags,
     add_trial_flags,
     folder_path,
     given,
     ignored_flags,
-    run_command,
     slow_arithmetic,
     trial_overrides,
 )

@@ -52,9 +52,14 @@ def memory_share(gpus: float, total_bytes: int) -> float:
     return 1.0 if gpus >= 1 else max(gpus / 2, gpus - CONTEXT_BYTES / total_bytes)
 
 
+def device_index(device: torch.device) -> int:
+    """The number of a GPU, which `cuda` alone leaves to torch. Its type says that there always is one."""
+    return int(str(device).partition(":")[2] or torch.cuda.current_device())
+
+
 def process_memory(device: torch.device) -> int:
     """Bytes of a GPU that this process may take."""
-    index = torch.cuda.current_device() if device.index is None else device.index
+    index = device_index(device)
     total = torch.cuda.get_device_properties(index).total_memory
     return int(torch.cuda.get_per_process_memory_fraction(index) * total)
 
@@ -91,7 +96,9 @@ def use_arithmetic(device: torch.device, *, deterministic: bool) -> None:
     and RuntimeError from torch for an operation that has no such form.
     """
     on_gpu = device.type == "cuda"
-    torch.use_deterministic_algorithms(deterministic and on_gpu)
+    wanted = deterministic and on_gpu
+    if wanted != torch.are_deterministic_algorithms_enabled():  # setting even the default imports dynamo: 1 CPU second
+        torch.use_deterministic_algorithms(wanted)
     if not on_gpu:
         return
     if deterministic:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from data.console import to_stderr
 from data.files import cache_root
+from models.device import device_index
 
 WARM_UP = 3
 """Plain steps before one is recorded: libraries choose their kernels in them, and SGD makes its momentum."""
@@ -127,7 +128,7 @@ def _borrowed_stream(device: torch.device) -> Iterator[torch.cuda.Stream]:
     A process keeps its streams, because cuBLAS keeps a workspace for each that it has seen: with a new one for each
     training, 66 MB were lost each time (H200, torch 2.11, n = 6 trainings; none with a shared one).
     """
-    index = torch.cuda.current_device() if device.index is None else device.index
+    index = device_index(device)
     idle = _IDLE_STREAMS.setdefault(index, [])
     stream = idle.pop() if idle else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     try:
@@ -249,7 +250,7 @@ class CompiledForward:
 @contextmanager
 def _replaced_forward(network: nn.Module, forward: Forward) -> Iterator[None]:
     """Inside, calling the network calls `forward`; its type, which others ask for, stays the same."""
-    network.forward = lambda inputs: forward(network, inputs)  # type: ignore[method-assign]
+    network.forward = lambda inputs: forward(network, inputs)
     try:
         yield
     finally:

@@ -70,7 +70,7 @@ def plan_trials(trials: Sequence[ArmTrial | TrialConfig], ledger: Ledger | None)
         _check(trial, data)
         which = (data.fingerprint, trial.clipn.model_dump_json())
         if trial.uses_clipn and which not in clipn:
-            clipn[which] = clipn_identity(trial.clipn.source(), data)
+            clipn[which] = clipn_identity(trial.clipn, data)
         fingerprint = trial.fingerprint(data_fingerprint=data.fingerprint, clipn_identity=clipn.get(which))
         planned.append(look_up(ledger, trial, fingerprint, data.fingerprint, arm=arm))
     return planned
@@ -90,7 +90,7 @@ def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
     lines = []
     for trial in needed.values():
         data = _open(trial)
-        bill = feature_bill(data, trial.clipn.source())
+        bill = feature_bill(data, trial.clipn)
         lines.append(f"{trial.dataset}: CLIPN's features of {bill.num_images:,} images: {feature_state(bill)}")
     return lines
 
@@ -132,15 +132,7 @@ def _open(trial: TrialConfig) -> DataSet:
 def _check(trial: TrialConfig, data: DataSet) -> None:
     """Raises ValueError where the data set cannot pose the trial's problem."""
     try:
-        counts = count_data_split(
-            data,
-            mismatch_ratio=trial.mismatch_ratio,
-            ood_ratio=trial.ood_ratio,
-            budget=trial.budget,
-            seed=trial.seed,
-            num_id_classes=trial.num_id_classes,
-            supervision=trial.supervision,
-        )
+        counts = count_data_split(data, trial.split)
     except ValueError as error:
         raise ValueError(f"{trial.label}: {error}") from None
     check_budget(trial, data, counts)

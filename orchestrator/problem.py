@@ -39,15 +39,7 @@ class OpenSetProblem:
 
 def pose_problem(trial: TrialConfig, data: DataSet) -> OpenSetProblem:
     """The trial's problem. Raises ValueError, with the numbers, where the data set cannot give it."""
-    split = draw_data_split(
-        data,
-        mismatch_ratio=trial.mismatch_ratio,
-        ood_ratio=trial.ood_ratio,
-        budget=trial.budget,
-        seed=trial.seed,
-        num_id_classes=trial.num_id_classes,
-        supervision=trial.supervision,
-    )
+    split = draw_data_split(data, trial.split)
     test_labels = split.relabel(data.test.labels)
     test_idx = np.flatnonzero(test_labels < len(split.id_classes)).astype(np.int64)
     return OpenSetProblem(

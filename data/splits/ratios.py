@@ -86,15 +86,13 @@ def draw_split(
         return OpenSetSplit(
             id_classes=id_classes, initial_id_idx=id_idx, initial_ood_idx=nothing, unlabelled_idx=nothing
         )
-    from sklearn.model_selection import train_test_split
-
     # The official code seeds both generators anew here; the two samples below continue one stream, in this order.
     generator = random.Random(seed)
     kept_ood = generator.sample(all_ood_idx.tolist(), counts.initial_ood + counts.unlabelled_ood)
     # Stratified by the new labels: their order is the draw order, and the draw depends on it.
     new_labels = _relabel(labels[id_idx], id_classes)
-    pool_id_idx, initial_id_idx = train_test_split(
-        id_idx, test_size=counts.initial_id, stratify=new_labels, random_state=seed
+    pool_id_idx, initial_id_idx = (
+        id_idx[part] for part in _draw_by_classes(new_labels, counts.unlabelled_id, counts.initial_id, seed)
     )
     initial_ood = generator.sample(kept_ood, counts.initial_ood)
     pool_ood_idx = np.setdiff1d(np.array(kept_ood, dtype=np.int64), np.array(initial_ood, dtype=np.int64))
@@ -153,6 +151,43 @@ def _relabel(labels: NDArray[np.int64], id_classes: NDArray[np.int64]) -> NDArra
     for new_label, original in enumerate(id_classes):
         relabelled[labels == original] = new_label
     return relabelled
+
+
+def _draw_by_classes(
+    labels: NDArray[np.int64], num_first: int, num_second: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of a first and a second part of the labels (N,) 0..K-1, each with the classes in proportion.
+
+    Draws exactly as scikit-learn's `train_test_split(..., stratify=labels, random_state=seed)`, without its import,
+    which takes a second of every process that poses a problem. `num_first` + `num_second` = N.
+    """
+    generator = np.random.RandomState(seed)
+    sizes = np.bincount(labels)
+    first_sizes = _proportional_sizes(sizes, num_first, generator)
+    second_sizes = _proportional_sizes(sizes - first_sizes, num_second, generator)
+    first: list[int] = []
+    second: list[int] = []
+    for label, (num_in_first, num_in_second) in enumerate(zip(first_sizes, second_sizes, strict=True)):
+        shuffled = np.flatnonzero(labels == label)[generator.permutation(sizes[label])]
+        first.extend(shuffled[:num_in_first])
+        second.extend(shuffled[num_in_first : num_in_first + num_in_second])
+    return generator.permutation(first), generator.permutation(second)
+
+
+def _proportional_sizes(sizes_K: NDArray[np.int64], total: int, generator: np.random.RandomState) -> NDArray[np.int64]:
+    """(K,) sizes that sum to `total`, in proportion to `sizes_K`; ties of the largest remainders are drawn."""
+    exact_K = sizes_K / sizes_K.sum() * total
+    rounded_K = np.floor(exact_K)
+    missing, remainders_K = int(total - rounded_K.sum()), exact_K - rounded_K
+    for remainder in np.unique(remainders_K)[::-1]:
+        if missing <= 0:
+            break
+        tied = np.flatnonzero(remainders_K == remainder)
+        chosen = generator.choice(tied, size=min(len(tied), missing), replace=False)
+        rounded_K[chosen] += 1
+        missing -= len(chosen)
+    proportional_K: NDArray[np.int64] = rounded_K.astype(np.int64)
+    return proportional_K
 
 
 def _draw_id_classes(num_classes: int, num_id_classes: int, seed: int) -> NDArray[np.int64]:

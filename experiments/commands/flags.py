@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import errno
-import os
 import re
-import sys
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
-from data.console import RunStopped
 from data.files import CACHE_VARIABLE
 from orchestrator.settings.grid import Nested, merge, parse_overrides
 from orchestrator.settings.trial import TrialConfig
@@ -22,64 +16,6 @@ from orchestrator.tracking.uri import masked
 
 MOST_SEEDS = 10_000
 """In a range on the command line: more is a slip of the finger."""
-DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes."""
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""A disk that is full or dying: no mistake in the command."""
-
-
-class CommandParser(argparse.ArgumentParser):
-    """A command line whose mistakes are told in one line, as all other errors; flags are written out."""
-
-    def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the command line, and exit with `BAD_INPUT`."""
-        unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
-        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
-        if unknown != message.partition(" ")[0] and near:
-            message += f" (did you mean {near[0]}?)"
-        self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())}; {self.prog} --help lists the flags\n")
-
-
-def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int]) -> int:
-    """Parse the command line and run `body`; the exit code.
-
-    A ValueError is a user's mistake: one line on the standard error stream, no traceback (unless --debug), exit 2. An
-    ArithmeticError or a MemoryError is a computation that went wrong, RunStopped something outside (a full disk): one
-    line, exit 1.
-    """
-    args = parser.parse_args()
-    if not args.debug:
-        warnings.simplefilter("ignore")  # libraries warn of what a user of this program can do nothing about
-    try:
-        return body(args)
-    except ValueError as error:
-        if args.debug:
-            raise
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
-    except BrokenPipeError:  # whoever read the output has seen enough: head, less
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except OSError as error:
-        if args.debug or error.filename is None:
-            raise
-        if error.errno in DISK_ERRORS:
-            told = f"{error.filename}: {error.strerror}: make room or mend the disk, then give the same command again"
-            print(f"{parser.prog}: failed: {told}; every finished round that was kept is whole", file=sys.stderr)
-            return SOME_FAILED
-        print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return BAD_INPUT
-    except (ArithmeticError, MemoryError, RunStopped) as error:
-        if args.debug:
-            raise
-        print(f"{parser.prog}: failed: {error}", file=sys.stderr)
-        return SOME_FAILED
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED
 
 
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:

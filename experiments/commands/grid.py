@@ -11,12 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.console import DONE, INTERRUPTED, SOME_FAILED, CommandParser, run_command
 from experiments.commands.bill import bill_lines, this_machine
 from experiments.commands.flags import (
-    DONE,
-    INTERRUPTED,
-    SOME_FAILED,
-    CommandParser,
     add_gpu_flags,
     add_output_flags,
     add_trial_flags,
@@ -27,7 +24,6 @@ from experiments.commands.flags import (
     given,
     ignored_flags,
     ray_address,
-    run_command,
     seed_list,
     slow_arithmetic,
     trial_overrides,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from experiments.commands.flags import INTERRUPTED
+from data.console import INTERRUPTED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C, and what a batch system or a machine that is taken away sends."""

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from models.classifier.inputs import Inputs, Normalise, make_batches
 from models.classifier.recipe import Recipe
+from models.classifier.sgd import Group, Sgd
 from models.classifier.steps import Objective, RepeatedSteps, Step
 from models.device import clear_memory_errors
 from models.graphs import CompiledForward, Way, compiled_forward, recorder, worth_compiling
@@ -103,7 +104,7 @@ def fit(
                 if number % pass_steps == 0:
                     objective.prepare(network, number / num_steps)
                 if number in rates:
-                    _set_learning_rate(optimiser, rates[number])
+                    optimiser.groups[0].set_rate(rates[number])
                 run(picked)
                 if progress is not None and (number + 1) % PROGRESS_EVERY == 0:
                     progress(number + 1, num_steps)
@@ -127,7 +128,7 @@ def _pass_steps(recipe: Recipe, num_images: int) -> int:
     return 1 if recipe.epochs is None else recipe.batches_a_pass(num_images)
 
 
-def _optimiser(network: nn.Module, recipe: Recipe, objective: Objective, *, as_tensor: bool) -> torch.optim.SGD:
+def _optimiser(network: nn.Module, recipe: Recipe, objective: Objective, *, as_tensor: bool) -> Sgd:
     """SGD over all parameters, those of the objective's own with a constant rate and Nesterov's momentum.
 
     `as_tensor`: the rate that changes lies on the parameters' device, where recorded steps read it.
@@ -136,27 +137,16 @@ def _optimiser(network: nn.Module, recipe: Recipe, objective: Objective, *, as_t
     own = {id(parameter) for parameter in others}
     params = [parameter for parameter in network.parameters() if id(parameter) not in own]
     rate = torch.tensor(recipe.learning_rate, device=params[0].device) if as_tensor else recipe.learning_rate
-    groups = [{"params": params, "lr": rate, "nesterov": recipe.nesterov}]
+    groups = [Group(params=params, rate=rate, nesterov=recipe.nesterov)]
     if others:
-        groups.append({"params": others, "nesterov": True})
-    return torch.optim.SGD(
-        groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-    )
+        groups.append(Group(params=others, rate=recipe.learning_rate, nesterov=True))
+    return Sgd(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def _learning_rates(recipe: Recipe, num_steps: int, pass_steps: int) -> dict[int, float]:
     """The learning rate from each step on at which it changes; step 0 is one of them."""
     ends = [int(share * (num_steps // pass_steps)) * pass_steps for share in recipe.milestones]
     return {step: recipe.learning_rate * recipe.decay ** sum(step >= end for end in ends) for step in {0, *ends}}
-
-
-def _set_learning_rate(optimiser: torch.optim.SGD, rate: float) -> None:
-    """Of the first group: in place, where a recorded step reads it."""
-    group = optimiser.param_groups[0]
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
 
 
 def _check_finite(network: nn.Module, recipe: Recipe, num_steps: int) -> None:

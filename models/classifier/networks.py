@@ -11,8 +11,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.resnet import BasicBlock
 
 from models.classifier.recipe import Recipe
 
@@ -131,6 +129,8 @@ def folded(network: nn.Module) -> nn.Module:
     It computes the same with a kernel less for each, rounded differently, so results on a CPU, where records are equal
     to the bit, do without.
     """
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
     copied = copy.deepcopy(network)
     for module in copied.modules():
         if not isinstance(module, BasicBlock | nn.Sequential):
@@ -141,6 +141,30 @@ def folded(network: nn.Module) -> nn.Module:
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
     return copied.to(memory_format=torch.channels_last)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut around them (He et al. 2016).
+
+    The names of its parts and the order in which they draw their weights are torchvision's, so that kept classifiers
+    and equal seeds stay what they are. Its own because importing torchvision takes as long as a digits round.
+    """
+
+    def __init__(self, num_in: int, num_out: int, stride: int = 1, shortcut: nn.Module | None = None) -> None:
+        """`shortcut` brings the input to the output's shape, if it has another."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_in, num_out, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(num_out)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(num_out, num_out, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(num_out)
+        self.downsample = shortcut
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, ceil(H / stride), ceil(W / stride))."""
+        hidden = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(images_BCHW)))))
+        hidden += images_BCHW if self.downsample is None else self.downsample(images_BCHW)
+        return self.relu(hidden)  # type: ignore[no-any-return]
 
 
 def _stage(num_in: int, num_out: int, *, stride: int) -> nn.Sequential:

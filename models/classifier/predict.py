@@ -88,9 +88,9 @@ class _Pass:
                 if start < len(self._idx):  # the memory did not suffice
                     if size == smallest:
                         raise MemoryError(
-                            f"the GPU's memory does not hold {size} images where nothing is trained: lower "
-                            f"recipe.eval_batch_size (now {self._recipe.eval_batch_size}), or give a trial more of a "
-                            "card (--gpus-per-trial)"
+                            f"the GPU's memory does not hold {size} images while nothing is trained: lower "
+                            f"recipe.eval_batch_size (now {self._recipe.eval_batch_size}), which changes no number and "
+                            "keeps every finished round, or give a trial more of a card (--gpus-per-trial)"
                         )
                     size = smallest
         return rows

@@ -63,7 +63,8 @@ class Recipe(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of training and inference: 32-bit floats, or bfloat16 autocast."""
     eval_batch_size: Annotated[int, Field(ge=1)] = 512
-    """Images a batch when nothing is trained; on a CPU at most 64 (`models.classifier.predict`)."""
+    """Images per batch when nothing is trained, as many as memory holds; on a CPU at most 64
+    (`models.classifier.predict`). It changes no number, and finished rounds stay finished whatever it is."""
 
     @model_validator(mode="after")
     def _check_encoder(self) -> Recipe:
@@ -83,8 +84,13 @@ class Recipe(BaseModel):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """All fields as plain values, for fingerprints; what came after the first records counts where it is set."""
-        fields = self.model_dump(mode="json")
+        """All fields that change numbers, as plain values, for fingerprints.
+
+        A field that came after the first records counts only if it is set.
+        """
+        # Only memory depends on eval_batch_size. Its first default stands for it, whatever it is: without the entry
+        # every fingerprint there is would change.
+        fields = self.model_dump(mode="json") | {"eval_batch_size": 512}
         return {name: value for name, value in fields.items() if name != "smallest_crop" or value is not None}
 
     def num_steps(self, num_images: int) -> int:

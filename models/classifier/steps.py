@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.classifier.inputs import Batches
 from models.classifier.recipe import Recipe
+from models.classifier.sgd import Sgd
 from models.graphs import CompiledForward, Record, Replays, Way
 
 
@@ -60,7 +61,7 @@ class Step:
         labels_N: Tensor,
         *,
         objective: Objective,
-        optimiser: torch.optim.Optimizer,
+        optimiser: Sgd,
         recipe: Recipe,
     ) -> None:
         """Everything lies on the device of `labels_N`."""
@@ -72,7 +73,7 @@ class Step:
         batch = self._batches.augment(picked_B)
         with autocast(self._recipe, self._labels_N.device):
             loss = self._objective.loss(self._network, batch, self._labels_N[picked_B], picked_B)
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
 

@@ -23,6 +23,10 @@ from models.classifier.recipe import Recipe
 from models.classifier.steps import Objective, autocast
 from models.graphs import Way
 
+AUGMENTED_BATCH = 512
+"""Images per batch of `Workshop.augmented_logits`. Constant: one generator draws the augmentations batch by batch, so
+another size is another draw, and a user who lowers `recipe.eval_batch_size` for memory would get other numbers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
@@ -91,7 +95,7 @@ class Workshop:
         batches = make_batches(training_inputs(self.images, idx), self.recipe, self.normalise, generator)
         rows = torch.arange(len(idx), device=self.device).repeat(passes)
         logits = []
-        for picked in torch.split(rows, self.recipe.eval_batch_size):
+        for picked in torch.split(rows, AUGMENTED_BATCH):
             with autocast(self.recipe, self.device):
                 logits.append(self.classifier(batches.augment(picked))[0].float())
         return torch.cat(logits).cpu().numpy().reshape(passes, len(idx), -1)

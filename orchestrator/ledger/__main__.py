@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.console import duration
+from data.console import DONE, SOME_FAILED, CommandParser, duration, run_command
 from orchestrator.ledger.damaged import HASH, Examined, examine
-from orchestrator.ledger.ledger import Ledger, LedgerUnwritable, TrajectoryState
+from orchestrator.ledger.ledger import Ledger, TrajectoryState
 from orchestrator.ledger.output import MARKER, OutputFolder, find_output, output_to_repair
 from orchestrator.ledger.words import clock, describe_trial
 
-SOUND, PROBLEMS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes."""
 DAMAGED = "damaged"
 """Folder, in the ledger, of what was damaged."""
 TEMPORARY = re.compile(r"\..+\.(json|pt|csv|md|png)\.[a-z0-9_]{8}")
@@ -122,7 +120,7 @@ def _free_name(path: Path) -> Path:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m orchestrator.ledger",
         description="List the trials in an output folder's ledger and check its files. Exit code 1: problems.",
     )
@@ -140,26 +138,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    parser = make_parser()
-    options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except ValueError as error:
-        if options.debug:
-            raise
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except OSError as error:
-        if options.debug or error.filename is None:
-            raise
-        print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return BAD_INPUT
-    except LedgerUnwritable as error:
-        print(f"{parser.prog}: failed: {error}", file=sys.stderr)
-        return PROBLEMS
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED
+    return run_command(make_parser(), _run, arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -210,11 +189,11 @@ def _print_problems(output: OutputFolder, problems: Sequence[Problem]) -> int:
         print(f"{problem.path.relative_to(output.path)}: {problem.what}", file=sys.stderr)
     if not problems:
         print("every file is sound")
-        return SOUND
+        return DONE
     mendable = sum(problem.repair != "none" for problem in problems)
     advice = "; mend with --repair" if mendable == len(problems) else f"; --repair mends {mendable} of them"
     print(f"{len(problems)} problem(s){advice if mendable else '; move those files away yourself'}", file=sys.stderr)
-    return PROBLEMS
+    return SOME_FAILED
 
 
 def _code(environment: object) -> str:

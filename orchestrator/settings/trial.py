@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data.files import content_hash
 from data.registry import split_protocol_of
 from data.splits.domain import NUM_ID_CLASSES
-from data.splits.draw import Supervision
+from data.splits.draw import SplitSettings, Supervision
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
 from strategies.options import StrategyOptions
@@ -26,38 +26,6 @@ class Settings(BaseModel):
     """Base of what a user writes: immutable, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class ClipnSettings(Settings):
-    """Which CLIPN answers purity requests; without checkpoint and pretrained, the small stand-in of the data set."""
-
-    checkpoint: Annotated[Path | None, Field(strict=False)] = None
-    """File in the format of CLIPN's authors."""
-    pretrained: Annotated[str, Field(min_length=1)] | None = None
-    """In place of a checkpoint: a plain CLIP, by open_clip tag or path of a weights file; only for detector `mcm`."""
-    model: str = "ViT-B-16"
-    """open_clip architecture of the weights: a name, or the path of an open_clip JSON configuration."""
-    templates: Annotated[Path | None, Field(strict=False)] = None
-    """Text file of prompt templates, one a line, each with one {}; none: the built-in 128."""
-    clean_names: bool = False
-    """Whether underscores in class names become spaces; off: names are read as they are, as the paper's code does."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the image tower: bfloat16 products are several times faster on a GPU; of 100 images near the
-    border between ID and OOD a few are then judged otherwise."""
-    domain: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
-    """Word put before each class name, as for DomainNet ("real": "a photo of a real airplane."); none: nothing."""
-
-    def source(self) -> ClipnSource:
-        """The same as the model package wants it."""
-        return ClipnSource(
-            checkpoint=self.checkpoint,
-            pretrained=self.pretrained,
-            model=self.model,
-            templates=self.templates,
-            clean_names=self.clean_names,
-            precision=self.precision,
-            domain=self.domain,
-        )
 
 
 class TrialConfig(Settings):
@@ -86,7 +54,7 @@ class TrialConfig(Settings):
     """How the classifier is trained."""
     purity: PurityOptions = PurityOptions()
     """Switches of the purity step (strategies that have one)."""
-    clipn: ClipnSettings = ClipnSettings()
+    clipn: ClipnSource = ClipnSource()
     """The vision-language model behind the purity step."""
     options: StrategyOptions = StrategyOptions()
     """Settings of the strategies, a section a family."""
@@ -120,6 +88,23 @@ class TrialConfig(Settings):
         return "all" if self.full_data else "budget"
 
     @property
+    def split(self) -> SplitSettings:
+        """What decides its open-set split."""
+        return SplitSettings(
+            mismatch_ratio=self.mismatch_ratio,
+            ood_ratio=self.ood_ratio,
+            budget=self.budget,
+            seed=self.seed,
+            num_id_classes=self.num_id_classes,
+            supervision=self.supervision,
+        )
+
+    @property
+    def has_domain_split(self) -> bool:
+        """Whether its data set is split by domains (DomainNet), not by the two ratios."""
+        return split_protocol_of(self.dataset) == "domain"
+
+    @property
     def label(self) -> str:
         """One short line that names the trial."""
         return self.label_as(self.strategy)
@@ -127,7 +112,7 @@ class TrialConfig(Settings):
     def label_as(self, arm: str) -> str:
         """The same with the name of an arm in the place of the strategy's."""
         condition = f"mismatch {self.mismatch_ratio:g} ood {self.ood_ratio:g}"
-        if split_protocol_of(self.dataset) == "domain":
+        if self.has_domain_split:
             condition = f"{self.num_id_classes} ID classes"
         return f"{self.dataset} {condition} {arm} seed {self.seed}"
 
@@ -135,14 +120,15 @@ class TrialConfig(Settings):
         """Dotted name -> plain value of every setting that its numbers depend on, its axes included.
 
         The one answer to that question: MLflow's params, the names of rows, departures from the paper and the command
-        that reruns a trial are made of it. Not in it: where files lie, the number of rounds, and what only other
-        strategies, detectors or split protocols read.
+        that reruns a trial are made of it. Not in it: where files lie, the number of rounds, how many images
+        are looked at at a time, and what only other strategies, detectors or split protocols read.
         """
         unread = {"rounds", "data_root", "on_bad_image", "options"}
         unread |= set() if self.uses_purity else {"purity"}
         unread |= set() if self.uses_clipn else {"clipn"}
-        unread |= set() if split_protocol_of(self.dataset) == "domain" else {"num_id_classes"}
+        unread |= set() if self.has_domain_split else {"num_id_classes"}
         settings = self.model_dump(mode="json", exclude=unread)
+        settings["recipe"].pop("eval_batch_size")
         return flat(settings | {"options": self.options.read_by(find_strategy(self.strategy).sections)})
 
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
@@ -169,7 +155,7 @@ class TrialConfig(Settings):
 
         Only those that the data set's split protocol reads.
         """
-        is_domain = split_protocol_of(self.dataset) == "domain"
+        is_domain = self.has_domain_split
         classes: dict[str, Any] = (
             {"num_id_classes": self.num_id_classes} if is_domain else {"mismatch_ratio": float(self.mismatch_ratio)}
         )

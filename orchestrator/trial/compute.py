@@ -147,7 +147,7 @@ def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[
     return frozen_features(
         data,
         trial.recipe.encoder,
-        clipn=trial.clipn.source(),
+        clipn=trial.clipn,
         device=device,
         progress=to_stderr,
         crops=trial.recipe.smallest_crop is not None,
@@ -158,7 +158,7 @@ def _class_features(trial: TrialConfig, problem: OpenSetProblem, device: torch.d
     """What zero-shot compares image features with; None for a classifier that is trained."""
     if trial.recipe.network != "zero-shot":
         return None
-    towers = VisionLanguageTowers(problem.data, trial.clipn.source(), to_stderr, device=str(device))
+    towers = VisionLanguageTowers(problem.data, trial.clipn, to_stderr, device=str(device))
     return towers.yes_features(problem.class_names)
 
 
@@ -189,7 +189,7 @@ def local_scorer(
     Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
     `deterministic` as in `compute_trial`.
     """
-    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn.source() for t in trials if t.uses_purity}
+    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn for t in trials if t.uses_purity}
     if not needed:
         return None
     device = _device(cpus, gpus, deterministic=deterministic)

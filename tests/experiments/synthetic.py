@@ -13,6 +13,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial, look_up
 from orchestrator.settings.trial import TrialConfig, make_trial
+from tests.factories import make_record
 
 STRATEGIES = ("random", "conf", "ll", "coreset", "mqnet", "lfosa", "eoal", "vlpure")
 CONDITIONS = (("cifar10", 0.2, 0.2), ("cifar10", 0.2, 0.6), ("cifar10", 0.4, 0.2), ("cifar10", 0.4, 0.6))
@@ -86,8 +87,8 @@ def records_of(trial: TrialConfig) -> list[RoundRecord]:
 def _record(
     trial: TrialConfig, number: int, accuracy: float, precision: float | None, num_id: int, num_ood: int
 ) -> RoundRecord:
-    return RoundRecord(
-        round=number,
+    return make_record(
+        number,
         accuracy=accuracy,
         precision=precision,
         num_id=num_id,
@@ -96,7 +97,6 @@ def _record(
         diagnostics={"logit_scale": 12.5} if number and trial.uses_purity else {},
         pool_checksum="0",
         seconds={"query": 0.5 * (number > 0), "train": 12.0 + number, "evaluate": 0.25},
-        peak_memory_mib=100,
         environment={"device": "Some GPU", "threads": 2, "torch": "2.11.0", "python": "3.11.9", "gpus": 0.25},
         time_ms=START_MS + 60_000 * number,
     )

@@ -126,6 +126,8 @@ def test_the_workshop_repeats_itself_and_names_its_streams() -> None:
     assert first.shape == (3, 3, 3)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, shop.augmented_logits(idx, 3, "another"))
+    small = replace(shop, recipe=RECIPE.model_copy(update={"eval_batch_size": 2}))
+    np.testing.assert_array_equal(first, small.augmented_logits(idx, 3, "a"))
     networks = [shop.new_network(4, RECIPE, name).state_dict() for name in ("a", "a", "other")]
     assert torch.equal(networks[0]["head.weight"], networks[1]["head.weight"])
     assert not torch.equal(networks[0]["head.weight"], networks[2]["head.weight"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.splits.ratios import OpenSetSplit, SplitCounts, count_split, draw_split
+from data.splits.ratios import OpenSetSplit, SplitCounts, _draw_by_classes, count_split, draw_split
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "splits"
 CASES: list[dict[str, Any]] = json.loads((GOLDEN / "splits.json").read_text())
@@ -205,3 +205,18 @@ def test_class_with_one_image_is_refused() -> None:
 def test_labels_beyond_the_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="labels go up to 4, but there are 3 classes"):
         draw_split(np.arange(5), num_classes=3, mismatch_ratio=0.5, ood_ratio=0.2, budget=2, seed=0)
+
+
+def test_draws_by_classes_are_scikit_learns() -> None:
+    from sklearn.model_selection import train_test_split
+
+    generator = np.random.default_rng(0)
+    for case in range(300):
+        num_classes = int(generator.integers(1, 12))
+        sizes = generator.integers(2, 60, num_classes) if case % 2 else np.full(num_classes, generator.integers(2, 60))
+        labels = generator.permutation(np.repeat(np.arange(num_classes), sizes))
+        num_second = int(generator.integers(num_classes, len(labels) - num_classes + 1))
+        seed = int(generator.integers(2**32))
+        expected = train_test_split(np.arange(len(labels)), test_size=num_second, stratify=labels, random_state=seed)
+        drawn = _draw_by_classes(labels, len(labels) - num_second, num_second, seed)
+        assert [part.tolist() for part in drawn] == [part.tolist() for part in expected], (case, sizes, num_second)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +55,9 @@ def test_the_stand_ins_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         clipn_identity(source, small_data_set(pretrain=image_set(5))),
         clipn_identity(source, small_data_set(pretrain=image_set(0, (1, 0, 0, 1)))),
         clipn_identity(source, small_data_set(pretrain=image_set(0), names=("cat", "horse"))),
-        clipn_identity(replace(source, templates=templates), data_set),
-        clipn_identity(replace(source, clean_names=True), data_set),
-        clipn_identity(replace(source, domain="real"), data_set),
+        clipn_identity(ClipnSource(templates=templates), data_set),
+        clipn_identity(ClipnSource(clean_names=True), data_set),
+        clipn_identity(ClipnSource(domain="real"), data_set),
     ]
     monkeypatch.setattr(clipn_source, "STAND_IN_RECIPE", SmallClipnRecipe(clip=ClipRecipe(steps=7)))
     others.append(clipn_identity(source, data_set))
