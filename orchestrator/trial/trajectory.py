@@ -24,8 +24,9 @@ from models.classifier.inputs import FeatureRows, Normalise, training_inputs
 from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
 from models.classifier.workshop import Workshop
-from models.device import card_sharing, peak_memory_mib
+from models.device import peak_memory_mib
 from models.graphs import Way
+from models.mps import card_sharing
 from orchestrator.ledger.classifiers import ClassifierStore, StateDict
 from orchestrator.ledger.records import RoundRecord, query_precision
 from orchestrator.problem import OpenSetProblem
