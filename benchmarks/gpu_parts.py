@@ -38,7 +38,7 @@ from models.classifier.open_set import OpenSetObjective, build_detector
 from models.classifier.predict import predict
 from models.classifier.recipe import Recipe
 from models.classifier.steps import Objective
-from models.device import use_arithmetic, use_threads
+from models.device import Machine, use_arithmetic, use_threads
 
 Figures = dict[str, Any]
 NUM_CLASSES = 4
@@ -98,11 +98,9 @@ def ms_a_step(
         recipe=recipe,
         normalise=Normalise(*HALF, DEVICE),
         batches_seed=0,
-        device=DEVICE,
+        machine=Machine(device=DEVICE, plain_steps=plain_steps, no_compile=not compiled),
         objective=objective,
         progress=look,
-        plain_steps=plain_steps,
-        no_compile=not compiled,
     )
     counted = times[WARM_BLOCKS - 1 :]
     return statistics.median(np.diff(counted)) / BLOCK * 1e3
@@ -381,7 +379,7 @@ def memory_part() -> Figures:
         network = build_classifier(recipe, NUM_CLASSES, weights_seed=0)
         fit(
             network, images(500, 32), np.arange(500) % NUM_CLASSES, recipe=recipe,
-            normalise=Normalise(*HALF, device), batches_seed=0, device=device,
+            normalise=Normalise(*HALF, device), batches_seed=0, machine=Machine(device=device),
         )  # fmt: skip
         del network
         gc.collect()

@@ -66,6 +66,10 @@ class Clock:
     def tell(self, line: str) -> None:
         """Nothing to be heard."""
 
+    def warn(self, line: str) -> None:
+        """A line that matters."""
+        print(line, file=sys.stderr)
+
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
         """The clock starts."""
         self.begun = time.perf_counter()

@@ -49,6 +49,7 @@ from models.classifier.networks import build_classifier
 from models.classifier.predict import predict
 from models.classifier.recipe import Recipe, named_recipe
 from models.classifier.steps import autocast
+from models.device import Machine
 
 NUM_CLASSES = 4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
@@ -167,7 +168,8 @@ def speed(args: argparse.Namespace) -> None:
             network(), pixels, labels, recipe, workers=args.workers, device=args.device, seed=0
         ),
         "train ours": lambda: fit(
-            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device
+            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0,
+            machine=Machine(device=device)
         ),
         "pool usual": lambda: usual_predict(
             network().to(device).eval(), pool, recipe, workers=args.workers, device=args.device
@@ -179,8 +181,8 @@ def speed(args: argparse.Namespace) -> None:
     }  # fmt: skip
     if args.device == "cuda":
         sides["train plain"] = lambda: fit(
-            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device,
-            plain_steps=True,
+            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0,
+            machine=Machine(device=device, plain_steps=True),
         )  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(args.repeats):
@@ -239,7 +241,18 @@ def both(
     network = build_classifier(plain, NUM_CLASSES, weights_seed=seed)
     yield "usual", usual_fit(network, pixels, labels, plain, workers=workers, device=device.type, seed=seed)
     network = build_classifier(recipe, NUM_CLASSES, weights_seed=seed)
-    yield "ours", fit(network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=seed, device=device)
+    yield (
+        "ours",
+        fit(
+            network,
+            pixels,
+            labels,
+            recipe=recipe,
+            normalise=normalise,
+            batches_seed=seed,
+            machine=Machine(device=device),
+        ),
+    )
 
 
 def one_of_several(recipe: Recipe, device_name: str, threads: int, barrier: Any, results: Any) -> None:
@@ -251,7 +264,7 @@ def one_of_several(recipe: Recipe, device_name: str, threads: int, barrier: Any,
 
     def train(recipe: Recipe) -> None:
         network = build_classifier(recipe, NUM_CLASSES, weights_seed=0)
-        fit(network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device)
+        fit(network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, machine=Machine(device=device))
 
     train(recipe.model_copy(update={"steps": min(20, recipe.steps)}))
     barrier.wait(timeout=300)

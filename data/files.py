@@ -62,10 +62,14 @@ def _disk_error(error: BaseException | None) -> OSError | None:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """`write_atomically` for UTF-8 text."""
-    encoded = text.encode()
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """`write_atomically` for bytes that are at hand."""
 
     def write(file: BinaryIO) -> None:
-        file.write(encoded)
+        file.write(content)
 
     write_atomically(path, write)
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from data.console import to_stderr
 from data.files import cache_root
-from models.device import device_index
+from models.device import card_index
 
 WARM_UP = 3
 """Plain steps before one is recorded: libraries choose their kernels in them, and SGD makes its momentum."""
@@ -128,8 +128,7 @@ def _borrowed_stream(device: torch.device) -> Iterator[torch.cuda.Stream]:
     A process keeps its streams, because cuBLAS keeps a workspace for each that it has seen: with a new one for each
     training, 66 MB were lost each time (H200, torch 2.11, n = 6 trainings; none with a shared one).
     """
-    index = device_index(device)
-    idle = _IDLE_STREAMS.setdefault(index, [])
+    idle = _IDLE_STREAMS.setdefault(card_index(device), [])
     stream = idle.pop() if idle else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     try:
         yield stream
@@ -238,9 +237,8 @@ class CompiledForward:
             self._ready.add(kind)
         except torch.OutOfMemoryError:
             raise
-        except (
-            Exception
-        ) as error:  # compilers raise almost anything; if it was not the compiler, `work` raises it again
+        except Exception as error:
+            # Compilers raise almost anything; if it was not the compiler, `work` raises it again.
             self._forward = None
             work()
             _Process.failure = f"{type(error).__name__}: {_first_lines(error)}"

@@ -34,21 +34,21 @@ LOCAL_ADDRESSES = ("auto", "local")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Capacity:
     """What trials are shared out over."""
 
     cpus: int
     gpus: int
 
 
-def this_machine() -> Machine:
+def this_machine() -> Capacity:
     """CPUs that this process may use, and GPUs that the driver shows or the environment leaves; needs no torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     else:
         gpus = len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
-    return Machine(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
+    return Capacity(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
 
 
 def bill_lines(
@@ -57,7 +57,7 @@ def bill_lines(
     ledger: Ledger,
     *,
     address: str,
-    machine: Machine,
+    machine: Capacity,
     rates: GpuRates | None = None,
 ) -> Iterator[str]:
     """The grid in detail, and what is left of it in trials, steps, hours and bytes.
@@ -134,7 +134,7 @@ def _cost_words(cost: Cost | None) -> str:
 
 
 def _work_lines(
-    todo: Sequence[PlannedTrial], run: RunSettings, costs: RoundCosts, *, address: str, machine: Machine
+    todo: Sequence[PlannedTrial], run: RunSettings, costs: RoundCosts, *, address: str, machine: Capacity
 ) -> Iterator[str]:
     """What is left to compute, and how long it takes as far as that is known."""
     left = [cost for p in todo for cost in costs.left(p)]
@@ -158,7 +158,7 @@ def _work_lines(
 
 
 def _wall_line(
-    todo: Sequence[PlannedTrial], run: RunSettings, seconds: float, *, address: str, machine: Machine
+    todo: Sequence[PlannedTrial], run: RunSettings, seconds: float, *, address: str, machine: Capacity
 ) -> str:
     """How long it takes on the clock."""
     if address not in LOCAL_ADDRESSES:
@@ -178,7 +178,7 @@ def _wall_line(
     return line
 
 
-def concurrency(todo: Sequence[PlannedTrial], run: RunSettings, machine: Machine) -> int | None:
+def concurrency(todo: Sequence[PlannedTrial], run: RunSettings, machine: Capacity) -> int | None:
     """How many trials a machine runs at a time beside the scoring actors; None where not even one fits."""
     scorers = _num_scorers(todo, run)
     fits = (machine.cpus - (scorers if run.gpus_per_scorer else 0)) / run.cpus_per_trial

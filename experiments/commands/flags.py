@@ -6,13 +6,14 @@ import argparse
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
+from data.console import CommandParser
 from data.files import CACHE_VARIABLE
 from models.mps import mps_runs
-from orchestrator.settings.grid import Nested, merge, parse_overrides
-from orchestrator.settings.trial import TrialConfig
+from orchestrator.settings.grid import Nested, RunSettings, merge, parse_overrides
+from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
 
 MOST_SEEDS = 10_000
@@ -62,26 +63,39 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_gpu_flags(group: argparse._ArgumentGroup) -> None:
-    """The flags about how a GPU computes; they change nothing on a CPU."""
-    group.add_argument(
-        "--deterministic",
-        action="store_true",
-        default=None,
-        help="on a GPU: equal seeds give equal records, to the bit, and more slowly (on a CPU they always do)",
-    )
-    group.add_argument(
-        "--plain-steps",
-        action="store_true",
-        default=None,
-        help="on a GPU: launch training steps kernel by kernel, in place of replaying them as CUDA graphs",
-    )
-    group.add_argument(
-        "--no-compile",
-        action="store_true",
-        default=None,
-        help="on a GPU: do without torch's compiler, which long trainings use (what it makes is kept in the cache)",
-    )
+METAVARS: dict[type, str] = {int: "N", float: "X", str: "WHERE"}
+
+
+def add_run_flags(parser: CommandParser, group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
+    """A flag for each of these fields of `RunSettings`: its name, its type and, for --help, its docstring."""
+    actions = {}
+    for name in names:
+        field = RunSettings.model_fields[name]
+        flag, kind = f"--{name.replace('_', '-')}", _plain_type(field.annotation)
+        actions[name] = (
+            group.add_argument(flag, action="store_true", default=None, help="")
+            if kind is bool
+            else group.add_argument(flag, type=kind, metavar=METAVARS[kind], help="")
+        )
+
+    def fill() -> None:
+        for name, text in field_docstrings(RunSettings).items():
+            if name in actions:
+                begin = text[:1] if text[1:2].isupper() else text[:1].lower()  # as other helps; CPUs stay
+                actions[name].help = (begin + text[1:].rstrip(".")).replace("%", "%%")
+
+    parser.before_help(fill)
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The type behind `Annotated[int, ...]` and `int | None`."""
+    parts = get_args(annotation)
+    return _plain_type(parts[0]) if parts else annotation
+
+
+def given_run_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of `RunSettings` that the command line gives."""
+    return given({name: getattr(args, name) for name in RunSettings.model_fields if name in args})
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:

@@ -11,17 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.console import DONE, INTERRUPTED, SOME_FAILED, CommandParser, run_command
+from data.console import DONE, SOME_FAILED, CommandParser, run_command
+from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import bill_lines, this_machine
 from experiments.commands.flags import (
-    add_gpu_flags,
     add_output_flags,
+    add_run_flags,
     add_trial_flags,
     check_tracking_uri,
     comma_list,
     experiment_name,
     folder_path,
     given,
+    given_run_settings,
     ignored_flags,
     ray_address,
     seed_list,
@@ -31,17 +33,17 @@ from experiments.commands.flags import (
 )
 from experiments.commands.rates import GpuRates
 from experiments.commands.status import show_status
-from experiments.commands.stopping import stoppable
 from experiments.commands.terminal import Progress
 from experiments.presets import ARMS, PRESETS
 from experiments.results.paper import PaperValues
 from experiments.results.reproduce import trial_command
 from experiments.tables.table import Table
 from orchestrator.cluster.placement import parse_place
+from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.launch import note_launch
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
-from orchestrator.settings.grid import AXES, ArmTrial, GridConfig, load_preset, preset_name
+from orchestrator.settings.grid import AXES, ArmTrial, GridConfig, RunSettings, load_preset, preset_name
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
@@ -71,7 +73,7 @@ class GridCommand:
     """Lines for the reader of the report."""
 
 
-def make_parser(command: GridCommand) -> argparse.ArgumentParser:
+def make_parser(command: GridCommand) -> CommandParser:
     """The command line of a grid command."""
     parser = CommandParser(
         prog=f"{command.name}.py",
@@ -96,8 +98,8 @@ def make_parser(command: GridCommand) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> None:
-    run = parser.add_argument_group("how it is run")
+def _add_run_flags(parser: CommandParser, command: GridCommand) -> None:
+    run = parser.add_argument_group("how it is run (default: the preset's)")
     run.add_argument(
         "-o", "--output-dir", type=folder_path, metavar="DIR",
         help=f"records, shared by all tables, and the report in its folder {command.name} (default: runs/<preset>)",
@@ -113,19 +115,7 @@ def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> Non
         "--address", default="auto", type=ray_address, metavar="ADDRESS",
         help="Ray cluster: auto (a running one, else a local one), local, or an address (default: auto)",
     )  # fmt: skip
-    run.add_argument("--max-concurrent", type=int, metavar="N", help="most trials at a time (default: what fits)")
-    run.add_argument("--cpus-per-trial", type=int, metavar="N", help="CPUs and torch threads of a trial")
-    run.add_argument("--gpus-per-trial", type=float, metavar="X", help="GPUs of a trial; 0.25: four trials a card")
-    run.add_argument("--scorers", type=int, metavar="N", help="scoring actors")
-    run.add_argument("--gpus-per-scorer", type=float, metavar="X", help="GPUs of a scoring actor")
-    run.add_argument("--max-failures", type=int, metavar="N", help="restarts of a trial without a finished round (3)")
-    run.add_argument(
-        "--scorers-on", metavar="WHERE",
-        help="nodes for scoring actors: a label such as role=scorer, or a custom resource (default: clip_scorer)",
-    )  # fmt: skip
-    run.add_argument("--trials-on", metavar="WHERE", help="nodes for trials, likewise (default: trainer)")
-    run.add_argument("--fetch-data", action="store_true", default=None, help="nodes download data sets they lack, once")
-    add_gpu_flags(run)
+    add_run_flags(parser, run, RunSettings.model_fields)
     where = run.add_mutually_exclusive_group()
     where.add_argument(
         "--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)"
@@ -201,14 +191,12 @@ def run_and_report(
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
         tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
-        interrupted = _compute(planned, grid, locked, command, args, progress, tracker)
+        code = _compute(planned, grid, locked, command, args, progress, tracker)
         planned = refreshed(planned, locked)
         files = report(planned, locked)
         if tracker is not None:
             tracker.publish(files)
-    if interrupted:
-        return INTERRUPTED
-    return DONE if all(p.is_finished for p in planned) else SOME_FAILED
+    return code or (DONE if all(p.is_finished for p in planned) else SOME_FAILED)
 
 
 def _check_status_alone(args: argparse.Namespace) -> None:
@@ -229,11 +217,7 @@ def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[Pla
 def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     """The preset as the command wants it, with what the command line changes."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
-    run = (
-        "cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent", "max_failures",
-        "scorers_on", "trials_on", "fetch_data", "deterministic", "plain_steps", "no_compile",
-    )  # fmt: skip
-    changed = given({name: getattr(args, name) for name in run})
+    changed = given_run_settings(args)
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)
     return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
 
@@ -270,8 +254,8 @@ def _compute(
     args: argparse.Namespace,
     progress: Progress,
     tracker: Tracker | None,
-) -> bool:
-    """Run what is left, with MLflow following; whether the user interrupted it."""
+) -> int:
+    """Run what is left, with MLflow following; the exit code as far as it is decided by how that ended."""
     todo = [p for p in distinct(planned) if not p.is_finished]
     begun = False
 
@@ -283,25 +267,26 @@ def _compute(
         if tracker is not None:
             tracker.start()
 
-    interrupted = False
+    code = DONE
     try:
         if todo:
-            from orchestrator.cluster.run_grid import run_grid  # Ray, only now that the input is known to be good
-
             with progress.live(on_begin=begin):
                 run_grid(todo, output, grid.run, address=args.address, listener=progress)
         else:
             begin()
     except KeyboardInterrupt:
-        interrupted = True
+        code = INTERRUPTED
         progress.warn(
             "interrupted: every finished round is saved; the same command goes on from there (Ctrl-C again: no report)"
         )
+    except RayGivenUp as error:
+        code = SOME_FAILED
+        progress.warn(f"failed: {error}")
     finally:
         if tracker is not None and begun:
             progress.tell("MLflow: sending what is left")
             tracker.finish()
-    return interrupted
+    return code
 
 
 def _report(

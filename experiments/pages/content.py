@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.plots.rank_pictures import as_png, draw_penalties, draw_ranks
+from experiments.plots.canvas import PAGE_DPI, file_bytes
+from experiments.plots.ranks import draw_penalties, draw_ranks
 from experiments.results.comparison import collect_scores
 from experiments.results.details import Details
 from experiments.results.paper import PaperValues
@@ -82,7 +83,7 @@ def make_report(
 
 
 def _difference_sections(trials: pd.DataFrame, strategies: Sequence[str]) -> list[Section]:
-    chosen = trials[trials["strategy"].isin(list(strategies)) & (trials["ood_ratio"] > 0)]
+    chosen = trials[trials["arm"].isin(list(strategies)) & (trials["ood_ratio"] > 0)]
     tables = difference_tables(collect_scores(chosen, "aubc"))
     if not tables:
         return []
@@ -137,7 +138,8 @@ def _draw(folder: Path, overall: Overall) -> list[tuple[Picture, bytes]]:
         f"summed over {_conditions(len(overall.conditions))}. A low mean of a column is good.",
     )
     matrix = draw_penalties(overall.penalties_SS, overall.strategies, len(overall.conditions))
-    return [(ranks, as_png(draw_ranks(overall.ranking))), (penalties, as_png(matrix))]
+    drawn = ((ranks, draw_ranks(overall.ranking)), (penalties, matrix))
+    return [(picture, file_bytes(figure, "png", dpi=PAGE_DPI)) for picture, figure in drawn]
 
 
 def _conditions(number: int) -> str:

@@ -42,7 +42,7 @@ class Comparison:
     """A strategy against a reference in one condition, over the seeds that both have."""
 
     condition: Condition
-    strategy: str
+    arm: str
     reference: str
     difference: Estimate
     """Strategy minus reference, seed by seed; `num_planned` counts the seeds that either has."""
@@ -71,12 +71,12 @@ def collect_scores(trials: pd.DataFrame, metric: str) -> dict[Condition, dict[st
     planned = [cell_key(key) for key, _ in trials.groupby(list(CellKey._fields), sort=False)]
     scores: dict[Condition, dict[str, dict[int, float]]] = {each: {} for each in sorted_conditions(planned)}
     for key in planned:
-        scores[key.condition][key.strategy] = {}
+        scores[key.condition][key.arm] = {}
     finished = trials[trials["status"] == "finished"].dropna(subset=[metric])
     for group, rows in finished.groupby(list(CellKey._fields), sort=False):
         key = cell_key(group)
         pairs = zip(rows["seed"].tolist(), rows[metric].tolist(), strict=True)
-        scores[key.condition][key.strategy] = {int(seed): float(value) for seed, value in pairs}
+        scores[key.condition][key.arm] = {int(seed): float(value) for seed, value in pairs}
     return scores
 
 
@@ -84,9 +84,9 @@ def compare(scores: Scores, reference: str) -> list[Comparison]:
     """Every other strategy against `reference`, in each condition that has it."""
     return [
         comparison
-        for condition, by_strategy in scores.items()
-        if reference in by_strategy
-        for comparison in _compare_in(condition, by_strategy, reference)
+        for condition, by_arm in scores.items()
+        if reference in by_arm
+        for comparison in _compare_in(condition, by_arm, reference)
     ]
 
 
@@ -97,10 +97,10 @@ def compare_with_best(scores: Scores) -> list[Comparison]:
     cannot be told from the best.
     """
     comparisons = []
-    for condition, by_strategy in scores.items():
-        best = best_strategy(by_strategy)
+    for condition, by_arm in scores.items():
+        best = best_strategy(by_arm)
         if best is not None:
-            comparisons += _compare_in(condition, by_strategy, best)
+            comparisons += _compare_in(condition, by_arm, best)
     return comparisons
 
 
@@ -110,28 +110,23 @@ def compare_with_best_rival(scores: Scores) -> list[Comparison]:
     Each is one comparison with a rival of its own; Holm adjusts over all of a condition.
     """
     comparisons = []
-    for condition, by_strategy in scores.items():
-        pairs = [
-            (name, best_strategy({other: by_strategy[other] for other in by_strategy if other != name}))
-            for name in by_strategy
-        ]
-        comparisons += _compare_pairs(condition, by_strategy, [(name, rival) for name, rival in pairs if rival])
+    for condition, by_arm in scores.items():
+        pairs = [(name, best_strategy({other: by_arm[other] for other in by_arm if other != name})) for name in by_arm]
+        comparisons += _compare_pairs(condition, by_arm, [(name, rival) for name, rival in pairs if rival])
     return comparisons
 
 
-def best_strategy(by_strategy: Mapping[str, SeedScores]) -> str | None:
+def best_strategy(by_arm: Mapping[str, SeedScores]) -> str | None:
     """The strategy with the highest mean among those that have every seed that any has; None where none has."""
-    seeds = {seed for values in by_strategy.values() for seed in values}
-    means = {name: estimate(values.values()).mean for name, values in by_strategy.items() if values.keys() == seeds}
+    seeds = {seed for values in by_arm.values() for seed in values}
+    means = {name: estimate(values.values()).mean for name, values in by_arm.items() if values.keys() == seeds}
     return max(means, key=means.__getitem__) if seeds and means else None
 
 
 def not_separable(comparisons: Sequence[Comparison], *, alpha: float = 1 - LEVEL) -> set[CellKey]:
     """The cells whose difference from the reference is not shown at `alpha` by the t-test adjusted by Holm."""
     return {
-        CellKey(*each.condition, each.strategy)
-        for each in comparisons
-        if math.isnan(each.p_t_holm) or each.p_t_holm > alpha
+        CellKey(*each.condition, each.arm) for each in comparisons if math.isnan(each.p_t_holm) or each.p_t_holm > alpha
     }
 
 
@@ -195,23 +190,23 @@ def count_outcomes(comparisons: Sequence[Comparison]) -> dict[str, dict[Outcome,
     counts: dict[str, dict[Outcome, int]] = {}
     for each in comparisons:
         if each.difference.num_seeds >= 2:
-            counts.setdefault(each.strategy, {"win": 0, "tie": 0, "loss": 0})[each.outcome] += 1
+            counts.setdefault(each.arm, {"win": 0, "tie": 0, "loss": 0})[each.outcome] += 1
     return counts
 
 
-def _compare_in(condition: Condition, by_strategy: Mapping[str, SeedScores], reference: str) -> list[Comparison]:
+def _compare_in(condition: Condition, by_arm: Mapping[str, SeedScores], reference: str) -> list[Comparison]:
     """All other strategies against one."""
-    return _compare_pairs(condition, by_strategy, [(name, reference) for name in by_strategy if name != reference])
+    return _compare_pairs(condition, by_arm, [(name, reference) for name in by_arm if name != reference])
 
 
 def _compare_pairs(
-    condition: Condition, by_strategy: Mapping[str, SeedScores], pairs: Sequence[tuple[str, str]]
+    condition: Condition, by_arm: Mapping[str, SeedScores], pairs: Sequence[tuple[str, str]]
 ) -> list[Comparison]:
     """The first of each pair against the second, over the seeds that both have."""
     differences = [
         [
-            by_strategy[name][seed] - by_strategy[reference][seed]
-            for seed in sorted(by_strategy[name].keys() & by_strategy[reference].keys())
+            by_arm[name][seed] - by_arm[reference][seed]
+            for seed in sorted(by_arm[name].keys() & by_arm[reference].keys())
         ]
         for name, reference in pairs
     ]
@@ -220,11 +215,9 @@ def _compare_pairs(
     return [
         Comparison(
             condition=condition,
-            strategy=name,
+            arm=name,
             reference=reference,
-            difference=estimate(
-                differences[position], num_planned=len(by_strategy[name].keys() | by_strategy[reference].keys())
-            ),
+            difference=estimate(differences[position], num_planned=len(by_arm[name].keys() | by_arm[reference].keys())),
             p_t=p_t[position],
             p_sign_flip=p_sign_flip[position],
             p_t_holm=p_t_holm[position],

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 PHASES = ("train", "evaluate", "query")
 TRIAL_COLUMNS = (
-    "dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed", "status", "aubc", "aubc_paper", "last_accuracy",
+    "dataset", "mismatch_ratio", "ood_ratio", "arm", "seed", "status", "aubc", "aubc_paper", "last_accuracy",
     "mean_precision", "num_labels", "num_wasted", "seconds", "fingerprint",
 )  # fmt: skip
 ROUND_COLUMNS = (
-    "dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed", "round", "accuracy", "precision",
+    "dataset", "mismatch_ratio", "ood_ratio", "arm", "seed", "round", "accuracy", "precision",
     "cumulative_precision", "num_id", "num_ood", "logit_scale", *(f"seconds_{phase}" for phase in PHASES),
     "fingerprint",
 )  # fmt: skip
@@ -38,6 +38,11 @@ def rounds_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(ROUND_COLUMNS))
 
 
+def csv_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV. Its column `arm` is headed `strategy`, the name that readers of these files have always had."""
+    return frame.rename(columns={"arm": "strategy"}).to_csv(index=False)
+
+
 def status(planned: PlannedTrial) -> str:
     """finished, failed, unfinished (some rounds are there) or missing."""
     if planned.is_finished:
@@ -48,10 +53,10 @@ def status(planned: PlannedTrial) -> str:
 
 
 def _axes(planned: PlannedTrial) -> dict[str, Any]:
-    """Where the trial stands in tables: its condition, the name of its row (under "strategy") and its seed."""
+    """Where the trial stands in tables: its condition, its arm and its seed."""
     trial = planned.trial
     condition = {name: getattr(trial, name) for name in ("dataset", "mismatch_ratio", "ood_ratio")}
-    return condition | {"strategy": planned.row, "seed": trial.seed}
+    return condition | {"arm": planned.row, "seed": trial.seed}
 
 
 def _trial_row(planned: PlannedTrial) -> dict[str, Any]:

@@ -38,9 +38,8 @@ def whole_conditions(scores: Scores, strategies: Sequence[str]) -> list[Conditio
     """The conditions in which all `strategies` have the same seeds, one or more."""
     return [
         condition
-        for condition, by_strategy in scores.items()
-        if all(by_strategy.get(name) for name in strategies)
-        and len({frozenset(by_strategy[name]) for name in strategies}) == 1
+        for condition, by_arm in scores.items()
+        if all(by_arm.get(name) for name in strategies) and len({frozenset(by_arm[name]) for name in strategies}) == 1
     ]
 
 
@@ -73,7 +72,7 @@ def penalty_matrix(rounds: pd.DataFrame, strategies: Sequence[str], *, alpha: fl
     for _, rows in later.groupby(list(Condition._fields), sort=False):
         beaten = []
         for _, at_round in rows.groupby("round"):
-            table = at_round.pivot(index="seed", columns="strategy", values="accuracy")
+            table = at_round.pivot(index="seed", columns="arm", values="accuracy")
             if set(strategies) <= set(table.columns):
                 accuracy_NS = table[list(strategies)].to_numpy()
                 if len(accuracy_NS) >= 2 and not np.isnan(accuracy_NS).any():

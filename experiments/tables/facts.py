@@ -72,7 +72,7 @@ def seed_facts(trials: pd.DataFrame) -> list[Fact]:
     if compared.empty:
         return []
     num_seeds = int(compared.groupby(list(CellKey._fields))["seed"].nunique().max())
-    num_rivals = int(compared.groupby(list(CellKey._fields[:-1]))["strategy"].nunique().max()) - 1
+    num_rivals = int(compared.groupby(list(CellKey._fields[:-1]))["arm"].nunique().max()) - 1
     lines = what_seeds_can_show(num_seeds, num_rivals=max(1, num_rivals))
     return [Fact(name="What so many seeds can show", text=" ".join(lines))]
 
@@ -84,7 +84,7 @@ def departure_facts(trials: pd.DataFrame, details: Details) -> list[Fact]:
     compared = trials[trials["ood_ratio"] > 0]  # reference runs are what they are on purpose
     settings = [
         (str(row), details[key].settings)
-        for key, row in zip(compared["fingerprint"], compared["strategy"], strict=True)
+        for key, row in zip(compared["fingerprint"], compared["arm"], strict=True)
         if key in details and details[key].settings
     ]
     if not settings:
@@ -102,7 +102,7 @@ def describe_progress(trials: pd.DataFrame) -> str:
         return f"{finished}."
     counts = open_trials["status"].value_counts().sort_index()
     cells = [
-        f"{key.dataset} {format_ratio(key.mismatch_ratio)} / {format_ratio(key.ood_ratio)} {key.strategy} "
+        f"{key.dataset} {format_ratio(key.mismatch_ratio)} / {format_ratio(key.ood_ratio)} {key.arm} "
         f"({join(f'seed {seed} {status}' for seed, status in zip(rows['seed'], rows['status'], strict=True))})"
         for key, rows in ((cell_key(key), rows) for key, rows in open_trials.groupby(list(CellKey._fields), sort=False))
     ]

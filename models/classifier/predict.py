@@ -89,8 +89,8 @@ class _Pass:
                     if size == smallest:
                         raise MemoryError(
                             f"the GPU's memory does not hold {size} images while nothing is trained: lower "
-                            f"recipe.eval_batch_size (now {self._recipe.eval_batch_size}), which changes no number and "
-                            "keeps every finished round, or give a trial more of a card (--gpus-per-trial)"
+                            f"recipe.eval_batch_size (now {self._recipe.eval_batch_size}), which keeps every finished "
+                            "round, or give a trial more of a card (--gpus-per-trial)"
                         )
                     size = smallest
         return rows

@@ -30,27 +30,27 @@ LEAST_GPU = 0.01
 
 
 class RunSettings(Settings):
-    """How a grid is computed; changes no number."""
+    """How a grid is computed; changes no number. Each field is a flag of the commands, with its docstring as help."""
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     """CPUs reserved for a trial, and its torch threads."""
     gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
-    """GPUs reserved for a trial; 0.25 puts four trials on a card."""
+    """GPUs reserved for a trial; 0.25 puts four trials on a card, 0 uses none."""
     scorers: Annotated[int, Field(ge=1)] = 1
     """Actors that answer purity requests."""
     gpus_per_scorer: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     """GPUs reserved for a scoring actor."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
-    """Most trials at a time; none: as many as the resources allow."""
+    """Most trials at a time; if not set, as many as the resources allow."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often a trial whose process dies is started again without having finished a round in between."""
     scorers_on: str | None = None
-    """Where scoring actors run: a node label `key=value`, or a custom resource of which each takes 1. None: on nodes
-    with the resource `clip_scorer` where there are any, else anywhere."""
+    """Where scoring actors run: a node label such as role=scorer, or a custom resource of which each takes 1; if not
+    set, on nodes with the resource clip_scorer if there are any, else anywhere."""
     trials_on: str | None = None
-    """Where trials run, likewise. None: on nodes with the resource `trainer` where there are any, else anywhere."""
+    """Where trials run, likewise; if not set, on nodes with the resource trainer if there are any, else anywhere."""
     fetch_data: bool = False
-    """Whether a node that lacks a data set downloads it, once."""
+    """Nodes download data sets that they lack, once."""
     deterministic: bool = False
     """On a GPU: equal seeds give equal records, to the bit and more slowly. On a CPU they always do."""
     plain_steps: bool = False

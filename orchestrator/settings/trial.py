@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +29,21 @@ class Settings(BaseModel):
     """Base of what a user writes: immutable, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Field -> the text below it in the class, in one line. Reads the source: for --help only.
+
+    (pydantic's `use_attribute_docstrings` reads it whenever the class is made, which took 0.25 s of every command.)
+    """
+    (body,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for field, text in pairwise(body.body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                texts[name] = " ".join(said.split())
+    return texts
 
 
 class TrialConfig(Settings):

@@ -19,11 +19,12 @@ from models.classifier.inputs import FeatureRows
 from models.clipn.features import VisionLanguageTowers, open_vision_language
 from models.contrastive.encoder import ContrastiveFeatures
 from models.contrastive.recipe import Method
-from models.device import pick_device, use_arithmetic, use_threads
+from models.device import Machine, open_machine
 from orchestrator.ledger.classifiers import ClassifierStore
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.problem import OpenSetProblem, pose_problem
+from orchestrator.settings.grid import RunSettings
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.purity_scorer import LocalPurityScorer
 from orchestrator.trial.trajectory import Report, Trajectory
@@ -44,30 +45,21 @@ def compute_trial(
     history: Sequence[RoundRecord],
     report: Report,
     classifiers: Path | None,
-    cpus: int,
-    gpus: float,
+    run: RunSettings,
     progress: StepProgress | None = None,
-    deterministic: bool = False,
-    plain_steps: bool = False,
-    no_compile: bool = False,
 ) -> list[RoundRecord]:
     """All records of a trial, computed here from where `history` ends; `report` gets each new one.
 
-    On a GPU: `deterministic` gives equal records for equal seeds, `plain_steps` launches each training step kernel by
-    kernel, `no_compile` replays steps that are not compiled. Raises ValueError if the data on this machine is not the
-    data that the trial was planned with.
+    Raises ValueError if the data on this machine is not the data that the trial was planned with.
     """
-    device = _device(cpus, gpus, deterministic=deterministic)
-    trajectory = _trajectory(
-        planned,
-        scorer=scorer,
-        classifiers=classifiers,
-        device=device,
-        progress=progress,
-        plain_steps=plain_steps,
-        no_compile=no_compile,
-        gpus=gpus,
+    machine = open_machine(
+        cpus=run.cpus_per_trial,
+        gpus=run.gpus_per_trial,
+        deterministic=run.deterministic,
+        plain_steps=run.plain_steps,
+        no_compile=run.no_compile,
     )
+    trajectory = _trajectory(planned, scorer=scorer, classifiers=classifiers, machine=machine, progress=progress)
     return trajectory.run(history, report)
 
 
@@ -84,17 +76,9 @@ def initial_features(
     The one without a strategy's own head; it is trained here, since a run keeps none. Raises as `compute_trial`.
     """
     plain = replace(planned, trial=planned.trial.model_copy(update={"strategy": "random"}))
-    device = _device(cpus, gpus)
-    trajectory = _trajectory(plain, scorer=None, classifiers=None, device=device, progress=progress, gpus=gpus)
+    machine = open_machine(cpus=cpus, gpus=gpus)
+    trajectory = _trajectory(plain, scorer=None, classifiers=None, machine=machine, progress=progress)
     return trajectory.initial_outputs(idx).features_ND
-
-
-def _device(cpus: int, gpus: float, *, deterministic: bool = False) -> torch.device:
-    """What to compute on, set up for it."""
-    use_threads(cpus)
-    device = pick_device(gpus)
-    use_arithmetic(device, deterministic=deterministic)
-    return device
 
 
 def _trajectory(
@@ -102,18 +86,15 @@ def _trajectory(
     *,
     scorer: PurityScorer | None,
     classifiers: Path | None,
-    device: torch.device,
+    machine: Machine,
     progress: StepProgress | None,
-    gpus: float,
-    plain_steps: bool = False,
-    no_compile: bool = False,
 ) -> Trajectory:
     """The loop of a trial, with the data and the encoders that it needs."""
     trial = planned.trial
     data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
     if data.fingerprint != planned.data_fingerprint:
         raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
-    problem = pose_problem(trial, data)
+    problem, device = pose_problem(trial, data), machine.device
     strategy = find_strategy(trial.strategy).build(
         Services(
             scorer=scorer,
@@ -126,15 +107,12 @@ def _trajectory(
         trial,
         problem,
         strategy,
-        device=device,
+        machine=machine,
         classifiers=ClassifierStore(classifiers, planned.fingerprint),
         features=_features(trial, data, device),
         class_features_KD=_class_features(trial, problem, device),
         scorer=scorer if trial.uses_purity else None,
         progress=progress,
-        plain_steps=plain_steps,
-        no_compile=no_compile,
-        gpus=gpus,
     )
 
 
@@ -187,12 +165,12 @@ def local_scorer(
     """A scorer in this process for the data sets of those trials that use purity; None if there are none.
 
     Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
-    `deterministic` as in `compute_trial`.
+    `deterministic`: equal seeds give equal answers on a GPU, too.
     """
     needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn for t in trials if t.uses_purity}
     if not needed:
         return None
-    device = _device(cpus, gpus, deterministic=deterministic)
+    device = open_machine(cpus=cpus, gpus=gpus, deterministic=deterministic).device
     vision_languages = {}
     for where, source in needed.items():
         data = cached_data_set(*where)

@@ -17,7 +17,7 @@ import pytest
 from experiments.results.frames import rounds_frame
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.plan import look_up, plan_trials
-from orchestrator.settings.grid import load_preset, parse_overrides
+from orchestrator.settings.grid import RunSettings, load_preset, parse_overrides
 from orchestrator.trial.compute import compute_trial, local_scorer
 from tests.experiments.running_grid import ROOT, actors_below, start_grid, wait_for, without_seconds
 
@@ -43,8 +43,7 @@ def calm_rounds(output: Path) -> pd.DataFrame:
             history=(),
             report=partial(ledger.append, p.fingerprint, p.trial.model_dump(mode="json")),
             classifiers=None,
-            cpus=1,
-            gpus=0,
+            run=RunSettings(),
         )
     finished = [look_up(ledger, p.trial, p.fingerprint, p.data_fingerprint) for p in planned]
     path = output / "rounds.csv"

@@ -31,8 +31,8 @@ from models.clipn.recipe import ClipRecipe, NoTowerRecipe, small_resnet_config
 from models.clipn.training import CaptionedImages, new_clipn, train_clip, train_no_tower
 from models.contrastive.encoder import ContrastiveFeatures
 from models.contrastive.recipe import ContrastiveRecipe
-from models.device import pick_device, use_arithmetic
-from models.graphs import CompiledForward, Way, compiled_forward
+from models.device import Machine, pick_device, use_arithmetic
+from models.graphs import CompiledForward, compiled_forward
 
 pytestmark = [
     pytest.mark.gpu,
@@ -59,8 +59,9 @@ def trained(gpu: torch.device, recipe: Recipe, *, ll: bool = False, plain_steps:
         network = add_loss_prediction(network, hidden=16, weights_seed=0)  # type: ignore[arg-type]
         objective = LossPrediction(weight=1.0, margin=1.0, detach_after=0.5)
     fit(
-        network, PIXELS, LABELS, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1, device=gpu,
-        objective=objective, plain_steps=plain_steps,
+        network, PIXELS, LABELS, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1,
+        machine=Machine(device=gpu, plain_steps=plain_steps),
+        objective=objective,
     )  # fmt: skip
     return [value.cpu() for value in network.state_dict().values()]
 
@@ -119,12 +120,13 @@ class Waiting(CrossEntropy):
 
 def test_steps_that_cannot_be_recorded_are_taken_plainly(gpu: torch.device, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = Recipe(width=16, steps=12, head_dropout=0.5)
-    weights, ways = [], set[Way]()
+    weights, ways = [], set[str]()
     for plain_steps in (True, False):
         network = build_classifier(recipe, 4, weights_seed=0)
         fit(
-            network, PIXELS, LABELS, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1, device=gpu,
-            objective=Waiting(), plain_steps=plain_steps, ways=ways,
+            network, PIXELS, LABELS, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1,
+            machine=Machine(device=gpu, plain_steps=plain_steps, ways=ways),
+            objective=Waiting(),
         )  # fmt: skip
         weights.append([value.cpu() for value in network.state_dict().values()])
     assert ways == {"plain"}
@@ -147,10 +149,10 @@ def test_compiled_steps_learn_what_plain_ones_learn(
     pixels[np.arange(100), :, :, LABELS % 3] += 60
     right = []
     for no_compile in (True, False):
-        network, ways = build_classifier(recipe, 4, weights_seed=0), set[Way]()
+        network, ways = build_classifier(recipe, 4, weights_seed=0), set[str]()
         fit(
-            network, pixels, LABELS % 3, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1, device=gpu,
-            no_compile=no_compile, ways=ways,
+            network, pixels, LABELS % 3, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1,
+            machine=Machine(device=gpu, no_compile=no_compile, ways=ways),
         )  # fmt: skip
         assert ways == {"recorded" if no_compile else "compiled and recorded"}, graphs._Process.failure
         given = predict(
@@ -195,8 +197,8 @@ def test_a_head_on_random_crops_is_recorded_too(gpu: torch.device) -> None:
         head = build_classifier(recipe, 4, weights_seed=0, num_features=16)
         source = CropSource(pixels_NHH3=PIXELS, tower=tower)
         fit(
-            head, source, LABELS, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1, device=gpu,
-            plain_steps=plain_steps,
+            head, source, LABELS, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1,
+            machine=Machine(device=gpu, plain_steps=plain_steps),
         )  # fmt: skip
         heads.append(head.head.weight.cpu())
     assert torch.equal(*heads)
@@ -240,7 +242,7 @@ def test_a_pass_over_a_pool_says_what_a_cpu_says(
     recipe, images, idx = Recipe(width=16, eval_batch_size=32), CountingImages(PIXELS), np.arange(99, 9, -1)
     network = build_classifier(recipe, 4, weights_seed=0)
     fit(network, PIXELS, LABELS, recipe=recipe.model_copy(update={"steps": 20}), normalise=Normalise(*HALF, gpu),
-        batches_seed=1, device=gpu)  # fmt: skip
+        batches_seed=1, machine=Machine(device=gpu))  # fmt: skip
     given = [
         predict(network.to(where), images, idx, recipe=recipe, normalise=Normalise(*HALF, where), device=where)
         for where in (gpu, torch.device("cpu"))
@@ -268,8 +270,9 @@ def eoal_weights(gpu: torch.device, *, plain_steps: bool) -> list[Tensor]:
         ood_features=lambda network: network(Normalise(*HALF, gpu)(ood))[1].detach(), cluster=cluster,
     )  # fmt: skip
     fit(
-        network, PIXELS, LABELS, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1, device=gpu,
-        objective=objective, plain_steps=plain_steps,
+        network, PIXELS, LABELS, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1,
+        machine=Machine(device=gpu, plain_steps=plain_steps),
+        objective=objective,
     )  # fmt: skip
     return [value.cpu() for value in network.state_dict().values()]
 

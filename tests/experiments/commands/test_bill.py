@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands.bill import Machine, RoundCosts, bill_lines, classifier_bytes, concurrency, this_machine
+from experiments.commands.bill import Capacity, RoundCosts, bill_lines, classifier_bytes, concurrency, this_machine
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
 
 Planned = Callable[..., PlannedTrial]
-TWO = Machine(cpus=2, gpus=0)
+TWO = Capacity(cpus=2, gpus=0)
 
 
 def lines(
-    planned: list[PlannedTrial], folder: Path, machine: Machine = TWO, address: str = "auto", **run: object
+    planned: list[PlannedTrial], folder: Path, machine: Capacity = TWO, address: str = "auto", **run: object
 ) -> str:
     """The bill."""
     ledger = Ledger(folder / "ledger")
@@ -91,22 +91,22 @@ def test_a_cluster_elsewhere_is_not_guessed(planned_trial: Planned, tmp_path: Pa
 @pytest.mark.parametrize(
     ("strategy", "run", "machine", "expected"),
     [
-        ("conf", {}, Machine(cpus=4, gpus=0), 4),
-        ("conf", {"cpus_per_trial": 3}, Machine(cpus=8, gpus=0), 2),
-        ("conf", {"cpus_per_trial": 3}, Machine(cpus=2, gpus=0), None),
-        ("conf", {"gpus_per_trial": 0.25}, Machine(cpus=64, gpus=1), 4),
-        ("conf", {"gpus_per_trial": 1 / 3}, Machine(cpus=64, gpus=1), 3),
-        ("conf", {"gpus_per_trial": 0.25}, Machine(cpus=3, gpus=1), 3),
-        ("vlpure", {"gpus_per_trial": 0.25, "gpus_per_scorer": 1.0}, Machine(cpus=64, gpus=2), 4),
-        ("vlpure", {"gpus_per_trial": 0.25, "gpus_per_scorer": 1.0}, Machine(cpus=64, gpus=1), None),
-        ("vlpure", {"gpus_per_scorer": 1.0}, Machine(cpus=4, gpus=0), None),
-        ("vlpure", {"gpus_per_scorer": 1.0}, Machine(cpus=4, gpus=1), 3),
-        ("conf", {"max_concurrent": 2}, Machine(cpus=64, gpus=0), 2),
-        ("conf", {}, Machine(cpus=64, gpus=0), 9),
+        ("conf", {}, Capacity(cpus=4, gpus=0), 4),
+        ("conf", {"cpus_per_trial": 3}, Capacity(cpus=8, gpus=0), 2),
+        ("conf", {"cpus_per_trial": 3}, Capacity(cpus=2, gpus=0), None),
+        ("conf", {"gpus_per_trial": 0.25}, Capacity(cpus=64, gpus=1), 4),
+        ("conf", {"gpus_per_trial": 1 / 3}, Capacity(cpus=64, gpus=1), 3),
+        ("conf", {"gpus_per_trial": 0.25}, Capacity(cpus=3, gpus=1), 3),
+        ("vlpure", {"gpus_per_trial": 0.25, "gpus_per_scorer": 1.0}, Capacity(cpus=64, gpus=2), 4),
+        ("vlpure", {"gpus_per_trial": 0.25, "gpus_per_scorer": 1.0}, Capacity(cpus=64, gpus=1), None),
+        ("vlpure", {"gpus_per_scorer": 1.0}, Capacity(cpus=4, gpus=0), None),
+        ("vlpure", {"gpus_per_scorer": 1.0}, Capacity(cpus=4, gpus=1), 3),
+        ("conf", {"max_concurrent": 2}, Capacity(cpus=64, gpus=0), 2),
+        ("conf", {}, Capacity(cpus=64, gpus=0), 9),
     ],
 )
 def test_trials_at_a_time(
-    strategy: str, run: dict[str, float], machine: Machine, expected: int | None, planned_trial: Planned
+    strategy: str, run: dict[str, float], machine: Capacity, expected: int | None, planned_trial: Planned
 ) -> None:
     todo = [planned_trial(seed, strategy=strategy) for seed in range(9)]
     assert concurrency(todo, RunSettings(**run), machine) == expected

@@ -32,6 +32,7 @@ from experiments.results.overall import (
     whole_conditions,
 )
 from experiments.results.statistics import CellKey, Condition
+from tests.experiments.synthetic import read_frame
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "reporting"
 EASY, HARD, OTHER = Condition("digits", 0.2, 0.2), Condition("digits", 0.2, 0.6), Condition("cifar10", 0.2, 0.2)
@@ -45,7 +46,7 @@ def seeds(*values: float) -> dict[int, float]:
 def rounds_frame(accuracy: dict[str, Sequence[Sequence[float]]], condition: Condition = EASY) -> pd.DataFrame:
     """Rounds of one condition: strategy -> a list of accuracies over rounds for each seed."""
     rows = [
-        {**condition._asdict(), "strategy": strategy, "seed": seed, "round": number, "accuracy": value}
+        {**condition._asdict(), "arm": strategy, "seed": seed, "round": number, "accuracy": value}
         for strategy, by_seed in accuracy.items()
         for seed, values in enumerate(by_seed)
         for number, value in enumerate(values)
@@ -125,7 +126,7 @@ def test_equal_strategies_give_about_alpha_false_alarms() -> None:
 
 
 def test_scores_are_those_of_finished_trials() -> None:
-    frame = pd.read_csv(GOLDEN / "trials.csv")
+    frame = read_frame(GOLDEN / "trials.csv")
     frame.loc[frame["status"] == "failed", "aubc"] = 0.99  # a value that must not count
     scores = collect_scores(frame, "aubc")
     assert list(scores) == [EASY, HARD, Condition("cifar10", 0.2, 0.6)]
@@ -159,8 +160,8 @@ def test_a_loss_is_a_loss() -> None:
 
 
 def test_the_best_needs_all_seeds() -> None:
-    by_strategy = {"a": seeds(0.5, 0.6), "b": {0: 0.9}, "c": seeds(0.55, 0.6)}
-    assert best_strategy(by_strategy) == "c"
+    by_arm = {"a": seeds(0.5, 0.6), "b": {0: 0.9}, "c": seeds(0.55, 0.6)}
+    assert best_strategy(by_arm) == "c"
     assert best_strategy({"a": {}, "b": {}}) is None
 
 
@@ -188,7 +189,7 @@ def test_every_strategy_meets_its_best_rival() -> None:
             "part": {0: 0.99},
         }
     }
-    comparisons = {each.strategy: each for each in compare_with_best_rival(scores)}
+    comparisons = {each.arm: each for each in compare_with_best_rival(scores)}
     assert {name: each.reference for name, each in comparisons.items()} == {
         "first": "second",
         "second": "first",

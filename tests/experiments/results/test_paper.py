@@ -21,7 +21,7 @@ def frame(ours: dict[str, tuple[float, ...]], **changes: Any) -> pd.DataFrame:
     """Trials of one condition: strategy -> aubc_paper of each seed; `aubc` is something else."""
     return pd.DataFrame(
         [
-            {**HARD._asdict(), "strategy": name, "seed": seed, "status": "finished", "aubc_paper": value, "aubc": 0.123}
+            {**HARD._asdict(), "arm": name, "seed": seed, "status": "finished", "aubc_paper": value, "aubc": 0.123}
             | changes
             for name, values in ours.items()
             for seed, value in enumerate(values)

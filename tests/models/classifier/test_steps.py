@@ -20,8 +20,8 @@ from models.classifier.loss_prediction import LossPrediction, add_loss_predictio
 from models.classifier.networks import build_classifier
 from models.classifier.recipe import Recipe
 from models.classifier.steps import Objective
-from models.device import use_threads
-from models.graphs import WARM_UP, NotRecordable, Way
+from models.device import Machine, use_threads
+from models.graphs import WARM_UP, NotRecordable
 
 CPU = torch.device("cpu")
 PLAIN = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), CPU)
@@ -63,14 +63,14 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 
 def trained(
-    recipe: Recipe, objective: Objective | None, *, plain_steps: bool, ways: set[Way] | None = None
+    recipe: Recipe, objective: Objective | None, *, plain_steps: bool, ways: set[str] | None = None
 ) -> dict[str, torch.Tensor]:
     network: nn.Module = build_classifier(recipe, 3, weights_seed=0)
     if isinstance(objective, LossPrediction):
         network = add_loss_prediction(network, hidden=4, weights_seed=0)  # type: ignore[arg-type]
     fit(
-        network, PIXELS, LABELS, recipe=recipe, normalise=PLAIN, batches_seed=1, device=CPU, objective=objective,
-        plain_steps=plain_steps, ways=ways,
+        network, PIXELS, LABELS, recipe=recipe, normalise=PLAIN, batches_seed=1,
+        machine=Machine(device=CPU, plain_steps=plain_steps, ways=set() if ways is None else ways), objective=objective,
     )  # fmt: skip
     return network.state_dict()
 
@@ -118,7 +118,7 @@ def test_an_objective_without_a_phase_is_never_recorded(recordings: Recorder) ->
 def test_the_way_of_a_training_is_reported(recordings: Recorder) -> None:
     recipe = Recipe(width=2, batch_size=4, steps=8)
     for plain_steps, way in ((True, "plain"), (False, "recorded")):
-        ways: set[Way] = set()
+        ways: set[str] = set()
         trained(recipe, None, plain_steps=plain_steps, ways=ways)
         assert ways == {way}
 
@@ -134,7 +134,7 @@ def test_steps_that_cannot_be_recorded_are_taken_plainly(
         yield refuse if wanted else None
 
     monkeypatch.setattr("models.classifier.fit.recorder", refusing)
-    recipe, ways = Recipe(width=2, batch_size=4, steps=8), set[Way]()
+    recipe, ways = Recipe(width=2, batch_size=4, steps=8), set[str]()
     plain = trained(recipe, None, plain_steps=True)
     fallen_back = trained(recipe, None, plain_steps=False, ways=ways)
     assert ways == {"plain"}
@@ -149,5 +149,5 @@ def test_steps_that_cannot_be_recorded_are_taken_plainly(
 def test_no_gradient_is_left_behind() -> None:
     network = build_classifier(Recipe(width=2), 3, weights_seed=0)
     recipe = Recipe(width=2, batch_size=4, steps=2)
-    fit(network, PIXELS, LABELS, recipe=recipe, normalise=PLAIN, batches_seed=0, device=CPU)
+    fit(network, PIXELS, LABELS, recipe=recipe, normalise=PLAIN, batches_seed=0, machine=Machine(device=CPU))
     assert all(parameter.grad is None for parameter in network.parameters())
