@@ -12,7 +12,8 @@ def card_sharing(gpus: float) -> Literal["alone", "mps", "turns"]:
 
     Processes without NVIDIA's MPS take turns: four trainings take 7.25 ms per step each, 1.81 ms per step and
     training; with MPS 5.13 and 1.28 (ResNet-18, width 64, batch 64, bf16, 32 pixels, compiled and recorded, H200,
-    n = 600 steps of four processes).
+    n = 600 steps of four processes). Several trainings in threads of one process ended in a segmentation fault
+    there, and would share one limit of memory.
     """
     if gpus >= 1:
         return "alone"
