@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test quick lint type smoke same-numbers docs clean
+.PHONY: help setup demo test quick gpu-check lint type smoke same-numbers docs clean
 
 # Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -69,6 +69,9 @@ smoke: setup  ## the real commands, shortened, into build/smoke: a trial, tables
 
 # The guard of a change that must not move a number: the same seeded grid from the commit BASE and from the working tree.
 BASE ?= HEAD
+gpu-check: setup  ## this machine's GPU: tests, speed of every part, the paper's card-hours (make gpu-check ARGS="-o check.json")
+	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
+
 same-numbers: setup  ## compare a seeded run's fingerprints and records with those of the commit BASE (default: HEAD)
 	$(BIN)/python tests/same_numbers.py $(BASE) $(ARGS)
 

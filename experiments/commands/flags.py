@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from data.console import CommandParser
 from data.files import CACHE_VARIABLE
+from models.mps import mps_runs
 from orchestrator.settings.grid import Nested, RunSettings, merge, parse_overrides
 from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
@@ -231,6 +232,16 @@ def slow_arithmetic(trials: Iterable[TrialConfig], *, gpus: float) -> list[str]:
     return [
         "recipe.precision=bf16 on a CPU: this machine's has no bfloat16 instructions, and without them it is many "
         "times slower than fp32"
+    ]
+
+
+def shared_card(gpus: float, *, address: str) -> list[str]:
+    """A line where trials are to share a card of this machine and NVIDIA's MPS, which lets them, does not run on it."""
+    if not 0 < gpus < 1 or address not in ("auto", "local") or mps_runs():
+        return []
+    return [
+        f"--gpus-per-trial {gpus:g} without NVIDIA's MPS: trials on a card take turns, which saves nothing over whole "
+        "cards but the work of the CPU in between; nvidia-cuda-mps-control -d starts it (docs/cluster.md)"
     ]
 
 

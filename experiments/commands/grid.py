@@ -27,9 +27,11 @@ from experiments.commands.flags import (
     ignored_flags,
     ray_address,
     seed_list,
+    shared_card,
     slow_arithmetic,
     trial_overrides,
 )
+from experiments.commands.rates import GpuRates
 from experiments.commands.status import show_status
 from experiments.commands.terminal import Progress
 from experiments.presets import ARMS, PRESETS
@@ -119,6 +121,10 @@ def _add_run_flags(parser: CommandParser, command: GridCommand) -> None:
     only.add_argument("--dry-run", action="store_true", help="print what is left and what it costs; compute nothing")
     only.add_argument("--status", action="store_true", help="print how the last launch is getting on; only read")
     run.add_argument(
+        "--rates", type=Path, metavar="FILE",
+        help="with --dry-run: what trials cost on a GPU where none has run yet, by the JSON of make gpu-check",
+    )  # fmt: skip
+    run.add_argument(
         "--address", default="auto", type=ray_address, metavar="ADDRESS",
         help="Ray cluster: auto (a running one, else a local one), local, or an address (default: auto)",
     )  # fmt: skip
@@ -180,12 +186,18 @@ def run_and_report(
         check_tracking_uri(uri, option=URI_VARIABLE if args.tracking_uri is None else "--tracking-uri")
     planned = plan_trials(trials, output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
+    if args.rates and not args.dry_run:
+        raise ValueError("--rates is for --dry-run, which prints what they come to")
     advice = slow_arithmetic((p.trial for p in planned), gpus=grid.run.gpus_per_trial)
+    advice += shared_card(grid.run.gpus_per_trial, address=args.address)
     for line in ignored_flags(args, [p.trial for p in planned]) + advice:
         progress.warn(line)
     progress.plan(command.title, output.path)
     if args.dry_run:
-        for line in bill_lines(planned, grid.run, output.ledger, address=args.address, machine=this_machine()):
+        rates = GpuRates.read(args.rates) if args.rates else None
+        for line in bill_lines(
+            planned, grid.run, output.ledger, address=args.address, machine=this_machine(), rates=rates
+        ):
             print(line)
         return DONE
     with stoppable(), output.locked() as locked:

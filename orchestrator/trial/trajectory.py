@@ -23,7 +23,8 @@ from models.classifier.inputs import FeatureRows, Normalise, training_inputs
 from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
 from models.classifier.workshop import Workshop
-from models.device import Machine, card_sharing, peak_memory_mib
+from models.device import Machine, peak_memory_mib
+from models.mps import card_sharing
 from orchestrator.ledger.classifiers import ClassifierStore, StateDict
 from orchestrator.ledger.records import RoundRecord, query_precision
 from orchestrator.problem import OpenSetProblem
