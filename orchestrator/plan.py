@@ -96,6 +96,11 @@ def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
     return lines
 
 
+def missing_features(trials: Iterable[TrialConfig]) -> int:
+    """How many images' features are still to be computed for these trials, on this machine."""
+    return sum(feature_bill(_open(trial), trial.clipn).num_missing for trial in trials)
+
+
 def feature_state(bill: FeatureBill) -> str:
     """In words: what is missing and how long it takes."""
     if not bill.num_missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -61,6 +62,12 @@ def shorten(text: str) -> str:
     """A text in one line that is not too long for people."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
+
+
+def memory_use(error: BaseException | str | None) -> str | None:
+    """Ray's own figures of a kill by its memory monitor; None for any other death."""
+    found = re.search(r"([0-9.]+)GB used / ([0-9.]+)GB limit", str(error))
+    return f"{found[1]} of {found[2]} GB were in use" if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,25 +57,22 @@ def processes() -> list[Process]:
     return [each for each in found if each is not None]
 
 
-def end_session(leader: int) -> int:
-    """Kill what is left of the session of process `leader`; how many processes there were.
+def end_session(leader: int) -> None:
+    """Kill what is left of the session of process `leader`, and see it gone.
 
     Without /proc those of its process group, which is all of Ray but its workers; they end when the raylet does.
     """
-    ended: set[int] = set()
     deadline = time.monotonic() + SWEEP_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
         left = {each.pid for each in processes() if each.session == leader and not each.is_dead}
         if not left:
-            break
-        ended |= left
+            return
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
-    return len(ended)
 
 
 @contextmanager

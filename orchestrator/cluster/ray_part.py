@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.console import RunStopped
 from data.stopping import INTERRUPTED
-from orchestrator.cluster.channel import Channel, Ended, Job, Listener, Lost, Reporter, shorten
+from orchestrator.cluster.channel import Channel, Ended, Job, Listener, Lost, Reporter, memory_use, shorten
 from orchestrator.cluster.placement import Node, Place, check_resources, choose_placement, nodes_to_come
 from orchestrator.cluster.scorers import service_line, start_scorers
 from orchestrator.cluster.session import choose_cluster
@@ -135,6 +135,7 @@ def _tune(job: Job, place: Place, writer: RemoteWriter, scorers: Sequence[Any], 
     """Let Tune run the trials. Raises LedgerUnwritable if the writer cannot go on, and RayLost if Tune ends."""
     from ray import tune
 
+    from orchestrator.cluster.memory import let_tune_outlive_memory_kills
     from orchestrator.cluster.trial_worker import Follower, TrialServices, run_one
     from orchestrator.ledger.classifiers import forget_first
 
@@ -142,6 +143,7 @@ def _tune(job: Job, place: Place, writer: RemoteWriter, scorers: Sequence[Any], 
     # Tune would print the remote traceback of each process that dies; the listener is told in a line.
     for name in ("ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    let_tune_outlive_memory_kills()
     follower = Follower(todo, writer, listener, max_failures=run.max_failures)
     services = TrialServices(
         writer=writer,
@@ -219,6 +221,9 @@ def main(argv: Sequence[str]) -> int:
             channel.send(Ended(error=_plain(error)))
             return 1
         reason = error if isinstance(error, RayLost) else f"{type(error).__name__}: {error}"
+        memory = memory_use(error)
+        if memory is not None:
+            reason = f"its memory monitor killed processes: {memory}"
         channel.send(Lost(reason=shorten(str(reason))))
         raise
     channel.send(Ended())

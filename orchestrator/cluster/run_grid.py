@@ -41,6 +41,8 @@ SILENCE_AT_START = 300.0
 """The same until Ray runs: a loaded machine needs a minute for that, and a cluster is asked for its token first."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds before Ray's part begins anew; doubled each time without a finished round in between."""
+PART = ["-m", "orchestrator.cluster.ray_part"]
+"""Ray's part, for Python."""
 LOG = "ray.log"
 """In the output folder: the end of what Ray's part wrote, once it was given up."""
 LOG_BYTES = 50_000
@@ -192,7 +194,7 @@ def _process(job: Job) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
     ours, theirs = Pipe()
     with (job.folder / LOG).open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cluster.ray_part", str(theirs.fileno())],
+            [sys.executable, *PART, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -5,7 +5,6 @@ The records come from and go to the ledger writer, purity comes from scoring act
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from ray.tune.experiment import Trial
 
 from data.console import RunStopped, duration, to_stderr
 from data.files import cache_root
-from orchestrator.cluster.channel import Compute, Listener, shorten
+from orchestrator.cluster.channel import Compute, Listener, memory_use, shorten
 from orchestrator.cluster.node import enter_folder, fetch_missing
 from orchestrator.cluster.scorer_client import RemotePurityScorer, ScorerUnavailable
 from orchestrator.cluster.writer_client import RemoteWriter
@@ -157,7 +156,7 @@ class Follower(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial's process died, or raised, and Tune starts it again; after a pause if memory was short."""
-        planned, error = self._planned(trial), trial.get_error()
+        planned, error = self._planned(trial), last_error(trial)
         if memory_use(error) is None:
             self._listener.stumble(planned, reason(error))
             return
@@ -175,7 +174,7 @@ class Follower(tune.Callback):
         """A trial was lost once more than is allowed."""
         planned = self._planned(trial)
         times = self._max_failures + 1
-        error = f"given up after {times} attempt(s) without a finished round; the last: {reason(trial.get_error())}"
+        error = f"given up after {times} attempt(s) without a finished round; the last: {reason(last_error(trial))}"
         try:
             self._writer.ask("fail", planned.fingerprint, planned.trial.model_dump(mode="json"), error)
         except (LedgerUnwritable, RayError) as trouble:
@@ -201,6 +200,21 @@ class _FatalStopper(tune.Stopper):
         return self._follower.fatal is not None
 
 
+def last_error(trial: Trial) -> BaseException | str | None:
+    """Why a trial was lost, as an error, or as text if the error cannot be read back; None if Tune noted nothing.
+
+    `Trial.get_error` looks where Tune has put nothing yet when it calls back: it gives None for every error.
+    """
+    pickled, text = trial.pickled_error_file, trial.error_file
+    try:
+        if pickled is not None:
+            error: BaseException = ray.cloudpickle.loads(Path(pickled).read_bytes())
+            return error
+    except Exception:  # an error of a class that this process cannot make
+        return Path(text).read_text() if text is not None else None
+    return None
+
+
 def reason(error: BaseException | str | None) -> str:
     """Why a trial was lost, in one line, without the remote traceback; `error` as Tune remembers it."""
     if error is None or isinstance(error, RayActorError):
@@ -213,9 +227,3 @@ def reason(error: BaseException | str | None) -> str:
     if isinstance(error, str):  # an error that could not be pickled: its traceback, which ends with the error
         return shorten(error.strip().rpartition("\n")[2])
     return shorten(f"{type(error).__name__}: {error}")
-
-
-def memory_use(error: BaseException | None) -> str | None:
-    """Ray's own figures of a kill by its memory monitor; None for any other death."""
-    found = re.search(r"([0-9.]+)GB used / ([0-9.]+)GB limit", str(error))
-    return f"{found[1]} of {found[2]} GB were in use" if found else None

@@ -12,13 +12,13 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.writer import LedgerWriter
 
-NAME = "ledger-writer"
-"""Of the actor, in the namespace of its grid."""
+NAME = "ledger-writer-{}"
+"""Of the actors, in the namespace of their grid. Numbered, since a dead actor keeps its name while anyone holds it."""
 WRITER_TIMEOUT = 300.0
 """Seconds to wait for an answer of the writer; one that died is replaced within seconds."""
 PAUSE = 0.2
@@ -28,8 +28,9 @@ PAUSE = 0.2
 class RemoteWriter:
     """Asks the ledger writer that lives now."""
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: Any, number: int) -> None:
         self._actor = actor
+        self._number = number
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """What the writer answers; a question lost to its death is asked again, which does no harm to any of them.
@@ -43,12 +44,13 @@ class RemoteWriter:
                 return ray.get(getattr(self._actor, method).remote(*arguments), timeout=left)
             except RayTaskError as error:  # wrapped with a remote traceback
                 raise error.cause from None
-            except RayActorError:
+            except (RayActorError, OutOfMemoryError):
                 if time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE)
-            with suppress(ValueError):  # none has the name just now
-                self._actor = ray.get_actor(NAME)
+            with suppress(ValueError):  # the next one is not there yet, or this one was only away for a moment
+                self._actor = ray.get_actor(NAME.format(self._number + 1))
+                self._number += 1
 
     def tell(self, method: str, *arguments: Any) -> None:
         """Let the writer know something, without waiting for it."""
@@ -60,13 +62,14 @@ class WriterKeeper:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._number = 0
         self._actor = self._start()
         self._ping: Any = None
 
     @property
     def writer(self) -> RemoteWriter:
         """For those who have something to write."""
-        return RemoteWriter(self._actor)
+        return RemoteWriter(self._actor, self._number)
 
     def look(self) -> None:
         """Replace the writer if it died; to be called every now and then."""
@@ -78,8 +81,8 @@ class WriterKeeper:
         try:
             ray.get(ping)
         except ActorDiedError:
-            with suppress(ValueError):  # Ray has not given its name free yet
-                self._actor = self._start()
+            self._number += 1
+            self._actor = self._start()
         except RayActorError:
             return  # away for a moment
 
@@ -87,6 +90,6 @@ class WriterKeeper:
         here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
         return (
             ray.remote(LedgerWriter)
-            .options(name=NAME, num_cpus=0, max_restarts=0, scheduling_strategy=here)
+            .options(name=NAME.format(self._number), num_cpus=0, max_restarts=0, scheduling_strategy=here)
             .remote(self._folder)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +112,7 @@ def test_placement_and_the_loss_of_a_node(
     with open_output(tmp_path / "out").locked() as output:
         planned = plan_trials(trials, output.ledger)
         saboteur = Saboteur(nodes, output.ledger)
+        ray.init(address=nodes.cluster.address, logging_level=logging.ERROR)  # to see where the actors are
         run_grid(planned, output, RunSettings(), address=nodes.cluster.address, listener=saboteur)
 
     assert saboteur.actors["LedgerWriter"] == nodes.head.node_id
