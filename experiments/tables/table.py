@@ -114,8 +114,8 @@ def _markdown_row(texts: Iterable[str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """A text that cannot end a cell or begin a tag."""
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    """A text in one line that cannot end a cell or begin a tag."""
+    return " ".join(text.splitlines()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _markdown_cell(cell: Cell) -> str:
