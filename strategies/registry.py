@@ -323,6 +323,29 @@ BEHIND_PURITY = (
 STRATEGIES |= {f"vlpure-{name}": _behind_purity(name, STRATEGIES[name]) for name in BEHIND_PURITY}
 
 
+def _not_loaded(_: Services) -> Strategy:
+    raise AssertionError("a strategy whose code was not loaded cannot be built")
+
+
+FOREIGN = Entry(
+    paper_name="not known",
+    reference="not known",
+    build=_not_loaded,
+    extra_networks="not known",
+    cost="not known",
+)
+"""What is known of every strategy from elsewhere without its code: it uses no purity and no section of the options."""
+
+
+def settings_entry(name: str) -> Entry:
+    """The entry that says which settings a strategy reads; its code is never imported.
+
+    Reports and other readers of records use it: a name in a run folder of somebody else must not run that person's
+    code, so that a name which is not ours is only a name there.
+    """
+    return STRATEGIES.get(name, FOREIGN)
+
+
 def find_strategy(name: str, *, others: Iterable[str] = ()) -> Entry:
     """The entry of a strategy: registered here, offered by an installed package, or `module:Class`.
 
@@ -336,13 +359,12 @@ def find_strategy(name: str, *, others: Iterable[str] = ()) -> Entry:
     if ":" not in where:
         raise unknown_name("strategy", name, [*STRATEGIES, *offered, *others])
     found = load_strategy(where)
-    return Entry(
+    return replace(
+        FOREIGN,
         paper_name=found.__name__,
         reference=where,
         build=lambda _: make_plugin(found, where),
         source=f"{found.__name__} {source_identity(found)}",
-        extra_networks="not known",
-        cost="not known",
     )
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from data.console import CommandParser
 from data.files import CACHE_VARIABLE
 from models.mps import mps_runs
-from orchestrator.settings.grid import Nested, RunSettings, merge, parse_overrides
+from orchestrator.settings.grid import Nested, RunSettings, check_name, merge, parse_overrides
 from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
 from strategies.purity.detectors import DETECTORS
@@ -195,7 +195,11 @@ def ray_address(text: str) -> str:
 def experiment_name(text: str) -> str:
     """An argparse type for an experiment of MLflow."""
     name = text.strip()
-    if not name or not name.isprintable():
+    try:
+        check_name("name", name)
+    except ValueError:
+        name = ""
+    if not name:
         raise argparse.ArgumentTypeError("expected a name, not an empty text or one that cannot be printed")
     return name
 

@@ -42,9 +42,28 @@ def rounds_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(ROUND_COLUMNS))
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would run."""
+
+
 def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV. Its column `arm` is headed `strategy`, the name that readers of these files have always had."""
-    return frame.rename(columns={"arm": "strategy"}).to_csv(index=False)
+    """A frame as CSV. Its column `arm` is headed `strategy`, the name that readers of these files have always had.
+
+    A text that a spreadsheet would take for a formula gets a quote before it; numbers are as they are.
+    """
+    texts = frame.select_dtypes(exclude="number")
+    quoted = frame.assign(**{str(name): texts[name].map(_quoted) for name in texts})
+    return quoted.rename(columns={"arm": "strategy"}).to_csv(index=False)
+
+
+def _quoted(value: Any) -> Any:
+    if not (isinstance(value, str) and value.startswith(FORMULA)):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def detection_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:

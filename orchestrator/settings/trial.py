@@ -20,7 +20,7 @@ from models.clipn.source import ClipnSource
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
 from strategies.purity.detectors import DETECTORS
-from strategies.registry import find_strategy
+from strategies.registry import find_strategy, settings_entry
 
 NUMBERS_VERSION = 1
 """Raised when code changes the numbers of a trial whose settings are the same, so that old records are not reused."""
@@ -109,12 +109,12 @@ class TrialConfig(Settings):
     @property
     def uses_purity(self) -> bool:
         """Whether the strategy asks a purity scorer."""
-        return find_strategy(self.strategy).uses_purity
+        return settings_entry(self.strategy).uses_purity
 
     @property
     def uses_scorer(self) -> bool:
         """Whether it asks a scorer: for purity, or for features of the pre-trained tower."""
-        return self.uses_purity or find_strategy(self.strategy).uses_pretrained
+        return self.uses_purity or settings_entry(self.strategy).uses_pretrained
 
     @property
     def uses_clipn(self) -> bool:
@@ -176,7 +176,7 @@ class TrialConfig(Settings):
         settings.get("recipe", {}).pop("eval_batch_size", None)
         if self.uses_purity:
             settings["purity"] = self.purity.settings_read()
-        return flat(settings | {"options": self.options.read_by(find_strategy(self.strategy).sections)})
+        return flat(settings | {"options": self.options.read_by(settings_entry(self.strategy).sections)})
 
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
         """64 hex digits of all that changes the records, and of nothing else.
@@ -204,7 +204,7 @@ class TrialConfig(Settings):
                 "data": data_fingerprint,
                 **self.split_identity(),
                 "strategy": find_strategy(self.strategy).source or self.strategy,
-                "options": self.options.read_by(find_strategy(self.strategy).sections),
+                "options": self.options.read_by(settings_entry(self.strategy).sections),
                 "seed": self.seed,
                 "recipe": self._recipe_identity(clipn_identity),
                 "purity": self.purity.settings_read() | {"clipn": clipn_identity} if self.uses_purity else None,
@@ -246,7 +246,20 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def make_trial(**settings: Any) -> TrialConfig:
-    """A checked TrialConfig. Raises ValueError with one line that names each wrong field and what it may be."""
+    """A checked TrialConfig of what a user asks for; a strategy from elsewhere is imported and checked too.
+
+    Raises ValueError with one line that names each wrong field and what it may be.
+    """
+    trial = read_trial(**settings)
+    find_strategy(trial.strategy)
+    return trial
+
+
+def read_trial(**settings: Any) -> TrialConfig:
+    """A TrialConfig of what a record says, checked as `make_trial` does, but its strategy is only a name.
+
+    Nothing is imported for it: records may come from somebody else. Raises ValueError likewise.
+    """
     try:
         trial = TrialConfig(**settings)
     except ValidationError as error:
