@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test quick nemesis gpu-check lint type smoke same-numbers docs clean
+.PHONY: help setup demo demo-full test quick nemesis gpu-check lint type smoke same-numbers docs clean
 
 # Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -24,8 +24,11 @@ help:  ## list the targets
 setup: $(PROJECT)  ## make .venv with the exact packages of constraints.txt and this project (editable)
 	@:
 
-demo: setup  ## a whole small Table 4 on scikit-learn's digits: trials, table, picture
+demo: setup  ## a small Table 4 on scikit-learn's digits in three minutes: trials, table, picture
 	$(BIN)/python experiments/table4.py --preset demo $(ARGS)
+
+demo-full: setup  ## the same with nine strategies in four conditions: 108 trials
+	$(BIN)/python experiments/table4.py --preset demo-full $(ARGS)
 
 test: setup  ## the tests, without those marked slow (all: make test ARGS="-m 'slow or not slow'")
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from data.console import duration
 from data.registry import open_data_set
 from experiments.commands.rates import GpuRates
+from models.classifier.recipe import PIXEL_NETWORKS
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial, distinct, feature_lines
@@ -26,6 +27,8 @@ from orchestrator.settings.grid import RunSettings
 
 RESNET18_BYTES = 44_700_000
 """Of a ResNet-18 of width 64 in 32-bit floats; it grows with the square of the width."""
+CONVNET_BYTES = 110_000
+"""The same of a ConvNet of width 16."""
 LINEAR_HEAD_BYTES = 1_000_000
 """More than any linear head here has."""
 RECORD_BYTES, QUERY_BYTES = 1_200, 7
@@ -229,7 +232,10 @@ def classifier_bytes(planned: PlannedTrial) -> int:
     if planned.trial.detection is not None:
         return 0
     recipe = planned.trial.recipe
-    return LINEAR_HEAD_BYTES if recipe.network != "resnet18" else RESNET18_BYTES * recipe.width**2 // 64**2
+    if recipe.network not in PIXEL_NETWORKS:
+        return LINEAR_HEAD_BYTES
+    whole, width = (RESNET18_BYTES, 64) if recipe.network == "resnet18" else (CONVNET_BYTES, 16)
+    return whole * recipe.width**2 // width**2
 
 
 def _bytes(number: float) -> str:

@@ -104,7 +104,7 @@ def test_a_preset_says_more_of_one_table(tmp_path: Path) -> None:
 
 
 def test_every_arm_of_the_commands_is_a_trial_in_every_preset() -> None:
-    for name in ("demo", "cpu", "paper"):
+    for name in ("demo", "demo-full", "cpu", "paper"):
         trials = load_preset(PRESETS, name, {"strategies": list(ARMS), "seeds": [0]}, {}, arms=ARMS).arm_trials()
         assert {trial.arm for trial in trials} == set(ARMS)
 
@@ -114,7 +114,7 @@ def test_a_repeated_seed_is_refused() -> None:
         GridConfig(**{**SMALL, "seeds": [0, 0]}).trials()
 
 
-@pytest.mark.parametrize("name", ["demo", "cpu", "paper"])
+@pytest.mark.parametrize("name", ["demo", "demo-full", "cpu", "paper"])
 def test_the_presets_fit(name: str) -> None:
     trials = load_preset(PRESETS, name, {}, {}).trials()
     assert len({trial.label for trial in trials}) == len(trials) > 0
@@ -129,8 +129,9 @@ def test_the_paper_preset_is_the_papers_grid() -> None:
     }  # fmt: skip
 
 
-def test_the_demo_has_108_trials() -> None:
-    assert len(load_preset(PRESETS, "demo", {}, {}).trials()) == 108
+@pytest.mark.parametrize(("name", "num_trials"), [("demo", 12), ("demo-full", 108)])
+def test_the_demos_have_so_many_trials(name: str, num_trials: int) -> None:
+    assert len(load_preset(PRESETS, name, {}, {}).trials()) == num_trials
 
 
 def test_an_unknown_preset_suggests_the_nearest() -> None:
