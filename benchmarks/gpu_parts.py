@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ FLOPS_A_STEP = {32: 213e9, 64: 852e9}
 SIZES = (32, 64)
 BLOCK = 100
 """Steps between two looks at the clock."""
-WARM_BLOCKS = 2
+WARM_BLOCKS = 1
 """Blocks at the start of a training that do not count."""
 DEVICE = torch.device("cuda")
 
@@ -141,32 +141,43 @@ def share_of_peak(row: Figures, peak_tflops: float) -> float:
     return float(FLOPS_A_STEP[row["pixels"]] / (row["ms"] / 1e3) / (peak_tflops * 1e12))
 
 
-def _one_of_several(barrier: Any, results: Any, sizes: tuple[int, ...], blocks: int) -> None:
+def _one_of_several(number: int, phases: Sequence[tuple[int, Any, Any]], results: Any) -> None:
     fresh_device()
-    for size in sizes:
-        results.put((size, ms_a_step(size, blocks=blocks, at_start=lambda: barrier.wait(timeout=60))))
+    for trials, begin, end in phases:
+        if number < trials:
+            for size in SIZES:
+                results.put((trials, size, ms_a_step(size, blocks=2, at_start=begin.wait)))
+        end.wait()
 
 
-def several_ms(trials: int, *, sizes: tuple[int, ...] = SIZES, blocks: int = 5) -> dict[int, float]:
-    """By image size: milliseconds per step and training of so many processes on the card at a time."""
+def sharing_part(sharing: str, several: Sequence[int] = (4, 2)) -> Figures:
+    """Trainings side by side, a process each.
+
+    The caller has started MPS or not, and this process leaves the card alone. The same processes take part in all of
+    `several`, the largest number first: starting them takes longer than they run.
+    """
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(trials), context.Queue()
-    given = (barrier, results, sizes, blocks)
-    processes = [context.Process(target=_one_of_several, args=given) for _ in range(trials)]
+    results, most = context.Queue(), max(several)
+    phases = [
+        (trials, context.Barrier(trials, timeout=60), context.Barrier(most, timeout=60)) for trials in several
+    ]  # fmt: skip
+    processes = [context.Process(target=_one_of_several, args=(number, phases, results)) for number in range(most)]
     for process in processes:
         process.start()
-    found = [results.get(timeout=150) for _ in range(trials * len(sizes))]
+    found = [results.get(timeout=90) for _ in range(len(SIZES) * sum(several))]
     for process in processes:
         process.join()
-    return {size: statistics.mean(ms for one, ms in found if one == size) / trials for size in sizes}
-
-
-def sharing_part(sharing: str, trials: int) -> Figures:
-    """Trainings side by side; the caller has started MPS or not, and this process itself leaves the card alone."""
     return {
         "steps": [
-            {"pixels": size, "way": "compiled and recorded", "trials": trials, "sharing": sharing, "ms": ms}
-            for size, ms in several_ms(trials).items()
+            {
+                "pixels": size,
+                "way": "compiled and recorded",
+                "trials": trials,
+                "sharing": sharing,
+                "ms": statistics.mean(ms for *which, ms in found if which == [trials, size]) / trials,
+            }
+            for trials in several
+            for size in SIZES
         ]
     }
 
@@ -415,11 +426,7 @@ def main() -> int:
         _, what, size = name.split(":")
         warm(what, int(size))
         return 0
-    if name.startswith("sharing:"):
-        _, sharing, trials = name.split(":")
-        figures = sharing_part(sharing, int(trials))
-    else:
-        figures = PARTS[name]()
+    figures = sharing_part(name.partition(":")[2]) if name.startswith("sharing:") else PARTS[name]()
     if graphs._Process.failure is not None:
         figures["compile_failure"] = graphs._Process.failure
     path.write_text(json.dumps(figures))

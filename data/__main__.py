@@ -109,6 +109,8 @@ def _describe(data_set: DataSet) -> None:
     print(f"  classes          {', '.join(data_set.class_names[:8])}{', ...' if data_set.num_classes > 8 else ''}")
     print(f"  mean, deviation  {_rounded(data_set.mean)}, {_rounded(data_set.std)}")
     print(f"  fingerprint      {data_set.fingerprint}")
+    for note in data_set.notes:
+        print(f"  note             {note}")
 
 
 def _rounded(values: tuple[float, float, float]) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from data import cache
 from data.cache import Meta, clear_write_errors
 from data.console import Progress, StepReporter, to_stderr
+from data.deceptive import Suspicions
 from data.decoding import decode_square, find_bad_images, picture_size
 from data.files import content_hash, file_hash, write_atomically
 from data.image_files import ImageFile, state_of_files
@@ -48,6 +49,8 @@ class StoredImages:
     """For each set, which of its files are among its images: all, unless bad ones were skipped."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    notes: tuple[str, ...] = ()
+    """What deceives in these images (`data.deceptive`), a line each; none in entries of earlier versions."""
 
 
 def open_stored_images(
@@ -97,7 +100,13 @@ def open_stored_images(
         else:
             names = [file.name for file in files]
             images[name] = PathImages(root, names, image_size=meta["image_size"], fingerprint=fingerprint)
-    return StoredImages(images=images, kept=kept, mean=_triple(meta["mean"]), std=_triple(meta["std"]))
+    return StoredImages(
+        images=images,
+        kept=kept,
+        mean=_triple(meta["mean"]),
+        std=_triple(meta["std"]),
+        notes=tuple(meta.get("notes", ())),
+    )
 
 
 def open_entry(key: Any, build: Callable[[Path], Meta], *, what: str, progress: Progress) -> tuple[Path, Meta]:
@@ -220,11 +229,12 @@ def _decode_sets(
     """Decode every file once; keep small images as arrays in `folder`; returns the entry's meta data."""
     as_array = size <= MAX_ARRAY_SIZE
     statistics = ChannelStatistics()
+    suspicions = Suspicions(root, sets)
     fingerprints = {}
     num_before = 0
     for name, files in sets.items():
         paths = [root / file.name for file in files]
-        blocks = _decoded_blocks(paths, size, reporter, num_before)
+        blocks = _decoded_blocks(paths, size, reporter, num_before, suspicions)
         if name == "train":
             blocks = _observed(blocks, statistics)
         if as_array:
@@ -234,15 +244,24 @@ def _decode_sets(
             fingerprints[name] = _hash_files(paths, blocks, size)
         num_before += len(paths)
     mean, std = statistics.result()
-    return {"image_size": size, "as_array": as_array, "fingerprints": fingerprints, "mean": mean, "std": std}
+    return {
+        "image_size": size,
+        "as_array": as_array,
+        "fingerprints": fingerprints,
+        "mean": mean,
+        "std": std,
+        "notes": suspicions.notes(),
+    }
 
 
 def _decoded_blocks(
-    paths: Sequence[Path], size: int, reporter: StepReporter, num_before: int
+    paths: Sequence[Path], size: int, reporter: StepReporter, num_before: int, suspicions: Suspicions
 ) -> Iterator[NDArray[np.uint8]]:
     """The pictures of `paths` in order, uint8 (B, size, size, 3) at a time."""
     for start in range(0, len(paths), _BLOCK):
-        yield decode_square(paths[start : start + _BLOCK], size)
+        block_BHWC = decode_square(paths[start : start + _BLOCK], size)
+        suspicions.look(paths[start : start + _BLOCK], block_BHWC)
+        yield block_BHWC
         reporter.done(num_before + min(start + _BLOCK, len(paths)))
 
 

@@ -173,6 +173,8 @@ class DataSet:
     split_protocol: SplitProtocol = "ratios"
     domain: str | None = None
     """The word for the data set's domain in prompts ("real"); None where it has none. Not part of the fingerprint."""
+    notes: tuple[str, ...] = ()
+    """What a reader of its results should know of its images (`data.deceptive`). Not part of the fingerprint."""
 
     @property
     def num_classes(self) -> int:
@@ -196,8 +198,9 @@ def make_data_set(
     std: tuple[float, float, float],
     split_protocol: SplitProtocol = "ratios",
     domain: str | None = None,
+    notes: tuple[str, ...] = (),
 ) -> DataSet:
-    """The data set with its fingerprint computed from everything but the name and the domain's word."""
+    """The data set with its fingerprint computed from everything but the name, the domain's word and the notes."""
     for image_set in (train, test, pretrain):
         if image_set is not None:
             has_others = split_protocol == "domain" and image_set is train
@@ -225,6 +228,7 @@ def make_data_set(
         fingerprint=fingerprint,
         split_protocol=split_protocol,
         domain=domain,
+        notes=notes,
     )
 
 

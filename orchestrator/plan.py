@@ -87,7 +87,7 @@ def distinct(planned: Iterable[PlannedTrial]) -> list[PlannedTrial]:
 
 def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
     """For people: a line for each data set whose purity needs image features, with whether they are in the store."""
-    needed = {(p.data_fingerprint, p.trial.clipn): p.trial for p in planned if p.trial.uses_purity}
+    needed = {(p.data_fingerprint, p.trial.clipn): p.trial for p in planned if p.trial.uses_scorer}
     lines = []
     for trial in needed.values():
         data = _open(trial)
@@ -158,6 +158,8 @@ def _check(trial: TrialConfig, data: DataSet) -> None:
         raise ValueError(f"{trial.label}: {error}") from None
     _check_id_classes(trial, data, counts)
     check_budget(trial, data, counts)
+    if trial.detection is not None:
+        return  # no classifier, whatever the recipe says
     if data.split_protocol == "domain" and trial.ood_ratio == 0 and trial.supervision == "budget":
         raise ValueError(
             f"{trial.label}: ood_ratio = 0, but the OOD images of {trial.dataset} are all that is not of its ID "

@@ -56,6 +56,14 @@ def check_budget(trial: TrialConfig, data: DataSet, counts: SplitCounts) -> None
     if trial.supervision != "budget":
         return  # it buys nothing
     num_images = counts.initial_id + counts.initial_ood + counts.unlabelled_id + counts.unlabelled_ood
+    if trial.detection is not None:
+        wanted = trial.detection.labels[trial.rounds - 1]
+        if wanted >= num_images:
+            raise ValueError(
+                f"{trial.label}: detection.labels asks for {wanted} labels, but there are only {num_images} images to "
+                "label, and some must be left to judge; lower --rounds, or detection.labels"
+            )
+        return
     wanted = labels_bought(data, counts, rounds=trial.rounds, budget=trial.budget)
     if wanted > num_images:
         advice = _advice(trial, data, counts, num_images) or "--rounds and --budget"

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data.console import unknown_name
 from models.contrastive.recipe import Method
 from strategies.alphamix import AlphaMix
-from strategies.base import Strategy
+from strategies.base import IndexArray, Strategy
 from strategies.ccal import Ccal
 from strategies.learning_loss import LearningLoss
 from strategies.monte_carlo import Measure, MonteCarlo, mean_deviation, mutual_information, variation_ratio
@@ -27,6 +30,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenFeatures:
+    """Image features of the frozen pre-trained tower: the ones of the purity step, so that nothing is computed twice.
+
+    The scorer holds them. Behind Ray a call carries all rows asked for (51 MB for 25,000 images of 512 dimensions), so
+    a strategy asks once per round.
+    """
+
+    scorer: PurityScorer
+    data_fingerprint: str
+
+    def rows(self, idx: IndexArray) -> NDArray[np.float32]:
+        """Unit features (n, D) of training images, in the order of `idx`."""
+        return self.scorer.features(self.data_fingerprint, idx)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What a strategy may be built from."""
 
@@ -35,6 +54,8 @@ class Services:
     options: StrategyOptions
     contrastive: Callable[[Method], ContrastiveFeatures]
     """The frozen encoder of the trial's data set, trained at the first use of its features."""
+    pretrained: Callable[[], FrozenFeatures]
+    """The pre-trained image tower's features; only for an entry with `uses_pretrained`."""
 
     def require_scorer(self) -> PurityScorer:
         """The purity scorer; the caller of a strategy that uses purity always gives one."""
@@ -53,6 +74,8 @@ class Entry:
     """Makes the strategy. Modules that need torch are imported inside, so that planning does without."""
     uses_purity: bool = False
     """Whether it asks a purity scorer, so that CLIPN and the purity options change its numbers."""
+    uses_pretrained: bool = False
+    """Whether it reads features of the pre-trained image tower, so that CLIPN's image tower changes its numbers."""
     uses_domain: bool = False
     """Whether it puts the data set's domain into its prompts, so that it needs a data set that has one."""
     sections: tuple[str, ...] = ()
@@ -109,7 +132,14 @@ def _probcover(services: Services) -> Strategy:
     from strategies.probcover import ProbCover
 
     encoder = services.contrastive("simclr")
-    return ProbCover(lambda: encoder.projections, services.options.probcover)
+    return ProbCover(lambda idx: np.asarray(encoder.projections)[idx], services.options.probcover)
+
+
+def _pretrained_probcover(services: Services) -> Strategy:
+    from strategies.probcover import ProbCover
+
+    features = services.pretrained()
+    return ProbCover(features.rows, services.options.probcover)
 
 
 def _lfosa(services: Services) -> Strategy:
@@ -218,6 +248,14 @@ STRATEGIES: dict[str, Entry] = {
         extra_networks="a SimCLR encoder, once a data set",
         cost="products of all pool features with each other, in blocks",
     ),
+    "probcover-pretrained": Entry(
+        paper_name="ProbCover (pre-trained features)",
+        reference="Yehuda et al. 2022, on the features of the purity step's image tower",
+        build=_pretrained_probcover,
+        uses_pretrained=True,
+        sections=("probcover",),
+        cost="products of all pool features with each other, in blocks",
+    ),
     "lfosa": Entry(
         paper_name="LfOSA",
         reference="Ning et al. 2022",
@@ -285,6 +323,29 @@ BEHIND_PURITY = (
 STRATEGIES |= {f"vlpure-{name}": _behind_purity(name, STRATEGIES[name]) for name in BEHIND_PURITY}
 
 
+def _not_loaded(_: Services) -> Strategy:
+    raise AssertionError("a strategy whose code was not loaded cannot be built")
+
+
+FOREIGN = Entry(
+    paper_name="not known",
+    reference="not known",
+    build=_not_loaded,
+    extra_networks="not known",
+    cost="not known",
+)
+"""What is known of every strategy from elsewhere without its code: it uses no purity and no section of the options."""
+
+
+def settings_entry(name: str) -> Entry:
+    """The entry that says which settings a strategy reads; its code is never imported.
+
+    Reports and other readers of records use it: a name in a run folder of somebody else must not run that person's
+    code, so that a name which is not ours is only a name there.
+    """
+    return STRATEGIES.get(name, FOREIGN)
+
+
 def find_strategy(name: str, *, others: Iterable[str] = ()) -> Entry:
     """The entry of a strategy: registered here, offered by an installed package, or `module:Class`.
 
@@ -298,13 +359,12 @@ def find_strategy(name: str, *, others: Iterable[str] = ()) -> Entry:
     if ":" not in where:
         raise unknown_name("strategy", name, [*STRATEGIES, *offered, *others])
     found = load_strategy(where)
-    return Entry(
+    return replace(
+        FOREIGN,
         paper_name=found.__name__,
         reference=where,
         build=lambda _: make_plugin(found, where),
         source=f"{found.__name__} {source_identity(found)}",
-        extra_networks="not known",
-        cost="not known",
     )
 
 

@@ -164,7 +164,7 @@ def test_a_ledger_writer_needs_no_torch(tmp_path: Path) -> None:
     import torch
 
     from orchestrator.trial.environment import describe_environment
-    from tests.experiments.conftest import make_record
+    from tests.factories import make_record
 
     record = make_record(0, environment=describe_environment(torch.device("cpu")))
     outcome = subprocess.run(

@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 
 from data.console import CommandParser
 from data.files import CACHE_VARIABLE
-from orchestrator.settings.grid import Nested, RunSettings, merge, parse_overrides
+from models.mps import mps_runs
+from orchestrator.settings.grid import Nested, RunSettings, check_name, merge, parse_overrides
 from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
+from strategies.purity.detectors import DETECTORS
 
 MOST_SEEDS = 10_000
 """In a range on the command line: more is a slip of the finger."""
@@ -40,7 +42,7 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
         help="what an image file that cannot be decoded does: stop (default), or be named and left out",
     )
     group.add_argument(
-        "--purity", metavar="DETECTOR", help="purity detector: atd (CLIPN's, the paper's), ctw (CLIPN's other), or mcm"
+        "--purity", metavar="DETECTOR", help=f"purity detector: {', '.join(DETECTORS)} (default: atd, the paper's)"
     )
     group.add_argument(
         "--clipn-checkpoint", metavar="PATH", help="CLIPN's weights (default: a small stand-in, where the data has one)"
@@ -193,7 +195,11 @@ def ray_address(text: str) -> str:
 def experiment_name(text: str) -> str:
     """An argparse type for an experiment of MLflow."""
     name = text.strip()
-    if not name or not name.isprintable():
+    try:
+        check_name("name", name)
+    except ValueError:
+        name = ""
+    if not name:
         raise argparse.ArgumentTypeError("expected a name, not an empty text or one that cannot be printed")
     return name
 
@@ -230,6 +236,16 @@ def slow_arithmetic(trials: Iterable[TrialConfig], *, gpus: float) -> list[str]:
     return [
         "recipe.precision=bf16 on a CPU: this machine's has no bfloat16 instructions, and without them it is many "
         "times slower than fp32"
+    ]
+
+
+def shared_card(gpus: float, *, address: str) -> list[str]:
+    """A line where trials are to share a card of this machine and NVIDIA's MPS, which lets them, does not run on it."""
+    if not 0 < gpus < 1 or address not in ("auto", "local") or mps_runs():
+        return []
+    return [
+        f"--gpus-per-trial {gpus:g} without NVIDIA's MPS: trials on a card take turns, which saves nothing over whole "
+        "cards but the work of the CPU in between; nvidia-cuda-mps-control -d starts it (docs/cluster.md)"
     ]
 
 

@@ -6,10 +6,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.console import DONE, SOME_FAILED, CommandParser, run_command
 from data.stopping import INTERRUPTED, stoppable
@@ -27,9 +28,12 @@ from experiments.commands.flags import (
     ignored_flags,
     ray_address,
     seed_list,
+    shared_card,
     slow_arithmetic,
     trial_overrides,
 )
+from experiments.commands.live_page import LivePage
+from experiments.commands.rates import GpuRates
 from experiments.commands.status import show_status
 from experiments.commands.terminal import Progress
 from experiments.presets import ARMS, PRESETS
@@ -41,7 +45,16 @@ from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.launch import note_launch
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
-from orchestrator.settings.grid import AXES, ArmTrial, GridConfig, RunSettings, load_preset, preset_name
+from orchestrator.settings.grid import (
+    AXES,
+    ArmTrial,
+    GridConfig,
+    Nested,
+    RunSettings,
+    load_preset,
+    merge,
+    preset_name,
+)
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
@@ -69,6 +82,10 @@ class GridCommand:
     """The paper's values."""
     notes: tuple[str, ...] = ()
     """Lines for the reader of the report."""
+    settings: Nested | None = None
+    """Settings of its trials, if the preset has no `detection`: for a command that needs trials of that kind."""
+    report: Callable[[Sequence[PlannedTrial], OutputFolder, argparse.Namespace], list[Path]] | None = None
+    """Writes and prints its report, and gives the files; None: the one that the tables of the paper share."""
 
 
 def make_parser(command: GridCommand) -> CommandParser:
@@ -106,6 +123,10 @@ def _add_run_flags(parser: CommandParser, command: GridCommand) -> None:
     only.add_argument("--dry-run", action="store_true", help="print what is left and what it costs; compute nothing")
     only.add_argument("--status", action="store_true", help="print how the last launch is getting on; only read")
     run.add_argument(
+        "--rates", type=Path, metavar="FILE",
+        help="with --dry-run: what trials cost on a GPU where none has run yet, by the JSON of make gpu-check",
+    )  # fmt: skip
+    run.add_argument(
         "--address", default="auto", type=ray_address, metavar="ADDRESS",
         help="Ray cluster: auto (a running one, else a local one), local, or an address (default: auto)",
     )  # fmt: skip
@@ -131,7 +152,9 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
         return status_of(command, args)
     grid = grid_of(command, args)
     trials = grid.arm_trials(trial_overrides(args))
-    return run_and_report(command, grid, trials, args, partial(_report, command=command, args=args))
+    return run_and_report(
+        command, grid, trials, args, partial(_report, command=command, args=args), page=partial(_page, command=command)
+    )
 
 
 def output_path(args: argparse.Namespace) -> Path:
@@ -152,11 +175,12 @@ def run_and_report(
     trials: Sequence[ArmTrial],
     args: argparse.Namespace,
     report: Callable[[Sequence[PlannedTrial], OutputFolder], list[Path]],
+    page: Callable[[Sequence[PlannedTrial], OutputFolder], Path] | None = None,
 ) -> int:
     """Run what the output folder lacks of the trials, then `report` on all of them; the exit code.
 
-    `report` gives the files that it wrote, which go to MLflow. With --dry-run the plan is printed and nothing else is
-    done.
+    `report` gives the files that it wrote, which go to MLflow; `page` writes the page alone, while the grid runs. With
+    --dry-run the plan is printed and nothing else is done.
     """
     for option, place in (("--scorers-on", grid.run.scorers_on), ("--trials-on", grid.run.trials_on)):
         if place is not None:
@@ -167,19 +191,26 @@ def run_and_report(
         check_tracking_uri(uri, option=URI_VARIABLE if args.tracking_uri is None else "--tracking-uri")
     planned = plan_trials(trials, output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
+    if args.rates and not args.dry_run:
+        raise ValueError("--rates is for --dry-run, which prints what they come to")
     advice = slow_arithmetic((p.trial for p in planned), gpus=grid.run.gpus_per_trial)
+    advice += shared_card(grid.run.gpus_per_trial, address=args.address)
     for line in ignored_flags(args, [p.trial for p in planned]) + advice:
         progress.warn(line)
     progress.plan(command.title, output.path)
     if args.dry_run:
-        for line in bill_lines(planned, grid.run, output.ledger, address=args.address, machine=this_machine()):
+        rates = GpuRates.read(args.rates) if args.rates else None
+        for line in bill_lines(
+            planned, grid.run, output.ledger, address=args.address, machine=this_machine(), rates=rates
+        ):
             print(line)
         return DONE
     with stoppable(), output.locked() as locked:
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
         tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
-        code = _compute(planned, grid, locked, command, args, progress, tracker)
+        live = None if page is None else _live_page(planned, locked, page, progress)
+        code = _compute(planned, grid, locked, command, args, progress, tracker, live)
         planned = refreshed(planned, locked)
         files = report(planned, locked)
         if tracker is not None:
@@ -207,6 +238,8 @@ def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     changed = given_run_settings(args)
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)
+    if command.settings and not grid.trial.get("detection"):
+        grid = grid.model_copy(update={"trial": merge(grid.trial, command.settings)})
     return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
 
 
@@ -242,8 +275,9 @@ def _compute(
     args: argparse.Namespace,
     progress: Progress,
     tracker: Tracker | None,
+    live: LivePage | None,
 ) -> int:
-    """Run what is left, with MLflow following; the exit code as far as it is decided by how that ended."""
+    """Run what is left, with MLflow and the page following; the exit code as far as it is decided by how that ended."""
     todo = [p for p in distinct(planned) if not p.is_finished]
     begun = False
 
@@ -254,11 +288,13 @@ def _compute(
         note_launch(output, command.name, planned)
         if tracker is not None:
             tracker.start()
+        if live is not None and todo:
+            live.start()
 
     code = DONE
     try:
         if todo:
-            with progress.live(on_begin=begin):
+            with progress.live(on_begin=begin), live or nullcontext():
                 run_grid(todo, output, grid.run, address=args.address, listener=progress)
         else:
             begin()
@@ -277,28 +313,64 @@ def _compute(
     return code
 
 
+def _live_page(
+    planned: Sequence[PlannedTrial],
+    output: OutputFolder,
+    page: Callable[[Sequence[PlannedTrial], OutputFolder], Path],
+    progress: Progress,
+) -> LivePage:
+    """What keeps the page up to date while the grid runs; where it lies is printed as soon as it is there."""
+    is_told = False
+
+    def write() -> None:
+        nonlocal is_told
+        path = page(refreshed(planned, output), output)
+        if not is_told:
+            progress.tell(f"report: {path.resolve().as_uri()} (fills while the grid runs)")
+        is_told = True
+
+    fingerprints = [p.fingerprint for p in distinct(planned)]
+    return LivePage(write, lambda: tuple(map(output.ledger.version, fingerprints)), progress.warn)
+
+
+def _page(planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCommand) -> Path:
+    """Write the page as it stands while the grid runs; where it lies."""
+    from experiments.pages.files import write_running_page
+
+    path = output.path / command.name / "index.html"
+    write_running_page(path, **_report_parts(planned, command))
+    return path
+
+
+def _report_parts(planned: Sequence[PlannedTrial], command: GridCommand) -> dict[str, Any]:
+    """What a report is made of, as `write_report` and `write_running_page` take it."""
+    from experiments.results.details import details_of
+    from experiments.results.frames import rounds_frame, trials_frame
+
+    trials, rounds = trials_frame(planned), rounds_frame(planned)
+    return {
+        "title": command.title,
+        "tables": command.tables(trials, rounds),
+        "trials": trials,
+        "rounds": rounds,
+        "notes": command.notes,
+        "details": details_of(planned),
+        "paper": command.paper(),
+    }
+
+
 def _report(
     planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCommand, args: argparse.Namespace
 ) -> list[Path]:
     """Write the tables and the picture, print the tables, and say where everything lies; the files."""
+    if command.report is not None:
+        return command.report(planned, output, args)
     from experiments.pages.files import write_report
-    from experiments.results.details import details_of
-    from experiments.results.frames import rounds_frame, trials_frame
     from experiments.tables.table4 import report_text
 
-    trials, rounds = trials_frame(planned), rounds_frame(planned)
-    tables, folder = command.tables(trials, rounds), output.path / command.name
-    files = write_report(
-        folder,
-        name=command.name,
-        title=command.title,
-        tables=tables,
-        trials=trials,
-        rounds=rounds,
-        notes=command.notes,
-        details=details_of(planned),
-        paper=command.paper(),
-    )
+    parts, folder = _report_parts(planned, command), output.path / command.name
+    tables, trials = parts["tables"], parts["trials"]
+    files = write_report(folder, name=command.name, **parts)
     print()
     print(report_text(tables, trials, notes=command.notes))
     for p in distinct(planned):

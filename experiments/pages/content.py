@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from experiments.plots.canvas import PAGE_DPI, file_bytes
 from experiments.plots.ranks import draw_penalties, draw_ranks
-from experiments.results.comparison import collect_scores
+from experiments.results.comparison import MOST_EXACT_PAIRS, NUM_DRAWS, collect_scores
 from experiments.results.details import Details
 from experiments.results.paper import PaperValues
+from experiments.results.statistics import CellKey
 from experiments.tables.beside_paper import paper_section
 from experiments.tables.comparisons import (
     Overall,
@@ -93,6 +94,11 @@ def _difference_sections(trials: pd.DataFrame, strategies: Sequence[str]) -> lis
         "exact sign-flip test, both adjusted by Holm over the rivals of a column. The best rival is chosen after the "
         "values were seen, so its p-values are no fair test of one pair."
     )
+    if chosen.groupby(list(CellKey._fields))["seed"].nunique().max() > MOST_EXACT_PAIRS:
+        line += (
+            f" With more than {MOST_EXACT_PAIRS} pairs the sign-flip test is not exact: it draws {NUM_DRAWS:,} signs, "
+            "always the same ones, and its p is never below 0.00001."
+        )
     return [Section(title="Differences paired by seed", lines=(line,), tables=tuple(tables))]
 
 

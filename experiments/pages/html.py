@@ -28,6 +28,8 @@ SCRIPT = Path(__file__).with_name("page.js")
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 FACTS = "What these numbers are"
+RELOAD = 15
+"""Seconds until the page of a running grid loads itself again."""
 DIGITS = 6
 """Decimals of the curves' values in the page."""
 TRIAL_COLUMNS = (
@@ -38,9 +40,18 @@ CellIds = Mapping[CellKey, int]
 
 
 def report_page(
-    report: Report, *, trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, pictures: Mapping[Path, bytes]
+    report: Report,
+    *,
+    trials: pd.DataFrame,
+    rounds: pd.DataFrame,
+    details: Details,
+    pictures: Mapping[Path, bytes],
+    is_running: bool = False,
 ) -> str:
-    """The page. `pictures` are the contents of the pictures that the report's sections show, by path."""
+    """The page. `pictures` are the contents of the pictures that the report's sections show, by path.
+
+    While the grid `is_running`, the page says so and loads itself again now and then.
+    """
     # Only here: --help and --dry-run of the commands that write reports do without.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -57,6 +68,7 @@ def report_page(
         summary=_summary(trials, details),
         ids=ids,
         dagger=DAGGER,
+        reload=RELOAD if is_running else None,
         images={path: _image(path, content) for path, content in pictures.items()},
         policy=_policy(style, script),
         # Marked as safe: our own files, and JSON that cannot end its element.

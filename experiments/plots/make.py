@@ -97,8 +97,8 @@ class FigureMaker:
             found = True
             self._tell(f"figure 12: embedding the pool of {planned[0].trial.dataset} in the plane")
             if plan.studied:
-                features_AD = self._scorer(plan).bank(planned[0].data_fingerprint).features_AD.cpu().numpy()
-                drawn = query_map(planned, features_AD.__getitem__, embedded="CLIPN's image features")
+                features = partial(self._scorer(plan).features, planned[0].data_fingerprint)
+                drawn = query_map(planned, features, embedded="CLIPN's image features")
             else:
                 drawn = query_map(
                     planned,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.results.from_ledgers import FoundTrials, in_order
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.trial import TrialConfig, read_trial
 from orchestrator.tracking.mirror import SETTINGS
 from orchestrator.tracking.uri import NotReachable, check_reachable, masked
 
@@ -109,7 +109,7 @@ def _trial(run: Run) -> TrialConfig:
             section = section.setdefault(part, {})
         section[last] = _value(text)
     try:
-        return make_trial(**_known(settings, TrialConfig.model_fields))
+        return read_trial(**_known(settings, TrialConfig.model_fields))
     except (ValueError, TypeError) as error:
         raise ValueError(f"MLflow run {run.info.run_id}: its settings are not this version's ({error})") from None
 

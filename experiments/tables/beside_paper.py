@@ -155,7 +155,7 @@ def _agreement_table(
         best = max(keys, key=lambda key: ours[key].mean).arm if keys else "-"
         in_paper = [key for key in paper if key.condition == condition]
         texts = (
-            "-" if math.isnan(rho) else f"{rho:+.2f}",
+            _spearman_text(rho, len(keys)),
             f"{len(keys)} of {len(in_paper)}",
             best,
             max(in_paper, key=lambda key: paper[key]).arm,
@@ -163,6 +163,12 @@ def _agreement_table(
         rows.append((condition_name(condition), texts))
     columns = ("Spearman", "strategies", "our best", "the paper's best")
     return text_table(title, corner="condition", columns=columns, rows=rows)
+
+
+def _spearman_text(rho: float, num_strategies: int) -> str:
+    if math.isnan(rho):
+        return "all tie" if num_strategies >= 3 else "needs three strategies"
+    return f"{rho:+.2f}"
 
 
 def _swap_table(title: str, swaps: Sequence[Swap]) -> Table:

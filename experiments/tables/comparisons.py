@@ -46,6 +46,9 @@ BASELINE = "random"
 BOOTSTRAP_SEED = 0
 NUM_RESAMPLES = 2000
 
+NO_TEST = "needs two seeds"
+"""In place of what a paired test over seeds would say."""
+
 RANDOM_TITLE = "difference to random"
 RIVAL_TITLE = "difference to the best rival"
 
@@ -125,6 +128,8 @@ class Overall:
     """Those that are not in every condition."""
     ranking: Ranking
     penalties_SS: NDArray[np.float64]
+    is_tested: bool
+    """Whether a condition has two seeds, so that there are paired tests: without, no penalty is known, not even 0."""
     iqm: Mapping[str, Interval]
     improvement: Mapping[str, Interval]
     """Over `random`; empty without it."""
@@ -158,6 +163,7 @@ def compare_overall(trials: pd.DataFrame, rounds: pd.DataFrame, strategies: Sequ
         strategies_left_out=tuple(name for name in given if name not in strategies),
         ranking=rank_strategies(whole, strategies),
         penalties_SS=penalty_matrix(chosen, strategies),
+        is_tested=any(len(seeds) >= 2 for by_arm in whole.values() for seeds in by_arm.values()),
         iqm={name: interquartile_mean(whole, name, rng=rng, num_resamples=NUM_RESAMPLES) for name in strategies},
         improvement={
             name: probability_of_improvement(whole, name, BASELINE, rng=rng, num_resamples=NUM_RESAMPLES)
@@ -176,12 +182,20 @@ def overall_table(overall: Overall) -> Table:
     rows = []
     for name, rank in overall.ranking.ranks.items():
         cells = [
-            f"{rank:.2f}", _interval(overall.iqm[name]), f"{penalties_S[overall.strategies.index(name)]:.2f}",
-        ]  # fmt: skip
+            f"{rank:.2f}",
+            _interval(overall.iqm[name]),
+            f"{penalties_S[overall.strategies.index(name)]:.2f}" if overall.is_tested else NO_TEST,
+        ]
         if overall.improvement:
             counts = overall.outcomes.get(name)
             cells.append(_interval(overall.improvement[name]) if name in overall.improvement else "-")
-            cells.append(f"{counts['win']} / {counts['tie']} / {counts['loss']}" if counts else "-")
+            cells.append(
+                f"{counts['win']} / {counts['tie']} / {counts['loss']}"
+                if counts
+                else "-"
+                if name == BASELINE
+                else NO_TEST
+            )
         rows.append((name, cells))
     return text_table("Summary", corner="strategy", columns=columns, rows=rows)
 
@@ -191,7 +205,9 @@ def penalty_table(overall: Overall) -> Table:
     names = [(name, position) for position, name in enumerate(overall.strategies)]
 
     def cell(first: int, second: int) -> Cell:
-        return Cell(text="-" if first == second else f"{overall.penalties_SS[first, second]:.2f}")
+        if first == second:
+            return Cell(text="-")
+        return Cell(text=f"{overall.penalties_SS[first, second]:.2f}" if overall.is_tested else NO_TEST)
 
     return grid_table("Penalty matrix", corner="beats", rows=names, columns=names, cell=cell)
 

@@ -11,6 +11,7 @@ from experiments.results.departures import departures
 from experiments.results.details import Details
 from experiments.results.statistics import CellKey, cell_key, check_seeds, estimate_cells
 from experiments.tables.table import DAGGER, Fact, format_ratio, join
+from orchestrator.ledger.records import DATA_NOTES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,19 @@ def machine_facts(details: Details) -> list[Fact]:
         Fact(name="Hardware", text=_counted(details, _device)),
         Fact(name="Software", text=_counted(details, _software)),
         Fact(name="Code", text=_counted(details, _code)),
+        *_data_facts(details),
     ]
+
+
+def _data_facts(details: Details) -> list[Fact]:
+    """What deceives in the images of the data sets, if anything does."""
+    lines = {
+        f"{each.settings['dataset']}: {environment[DATA_NOTES]}": None
+        for each in details.values()
+        for environment in each.environments
+        if each.settings and DATA_NOTES in environment
+    }
+    return [Fact(name="Images", text=f"{'; '.join(lines)}.")] if lines else []
 
 
 def seed_facts(trials: pd.DataFrame) -> list[Fact]:
@@ -125,7 +138,7 @@ def _device(environment: Environment) -> str:
 
 
 def _software(environment: Environment) -> str:
-    versions = [f"{name} {text}" for name, text in environment.items() if name not in (*OF_MACHINE, *CODE)]
+    versions = [f"{name} {text}" for name, text in environment.items() if name not in (*OF_MACHINE, *CODE, DATA_NOTES)]
     return join(versions) or "not recorded"
 
 

@@ -114,8 +114,8 @@ def _markdown_row(texts: Iterable[str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """A text that cannot end a cell or begin a tag."""
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    """A text in one line that cannot end a cell or begin a tag."""
+    return " ".join(text.splitlines()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -197,9 +197,9 @@ def format_difference(value: Estimate) -> str:
 
 
 def format_p(p: float) -> str:
-    """`0.012`, `< 0.001`, `?` where there is none."""
+    """`0.012`, `< 0.001`; why there is none: a test of paired differences has no p with fewer than two seeds."""
     if math.isnan(p):
-        return "?"
+        return "needs two seeds"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

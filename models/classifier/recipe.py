@@ -17,6 +17,8 @@ from data.console import unknown_name
 from data.files import content_hash
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+PIXEL_NETWORKS = ("resnet18", "convnet")
+"""Networks that look at pixels and are trained whole; the others look at an encoder's features."""
 
 
 class Recipe(BaseModel):
@@ -24,13 +26,13 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    network: Literal["resnet18", "linear", "zero-shot"] = "resnet18"
-    """Architecture: a ResNet-18 with the 3x3 stem for small images, a linear head on stored features, or without any
-    training the class whose "yes" text is nearest to the image in CLIPN."""
+    network: Literal["resnet18", "convnet", "linear", "zero-shot"] = "resnet18"
+    """Architecture: a ResNet-18 with the 3x3 stem for small images, three convolutions, a linear head on stored
+    features, or without any training the class whose "yes" text is nearest to the image in CLIPN."""
     encoder: str | None = None
     """For `linear`: the frozen encoder of those features (`models.classifier.frozen`). For `zero-shot`: `clipn`."""
     width: Annotated[int, Field(ge=1, le=1024)] = 64
-    """Channels of the first stage; the later ones have 2, 4 and 8 times as many."""
+    """Channels of the first stage; each later one has twice as many as the one before it."""
     steps: Annotated[int, Field(ge=1)] = 20_000
     """Number of SGD steps, each on a batch drawn uniformly with replacement."""
     epochs: Annotated[int, Field(ge=1)] | None = None
@@ -68,16 +70,18 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check_encoder(self) -> Recipe:
-        """A linear head has an encoder and no augmentation but its crops; a ResNet has none; zero-shot reads CLIPN."""
-        if (self.network == "resnet18") != (self.encoder is None):
+        """A linear head has an encoder and no augmentation but its crops; networks of pixels have none; zero-shot reads
+        CLIPN."""
+        sees_pixels = self.network in PIXEL_NETWORKS
+        if sees_pixels != (self.encoder is None):
             raise ValueError(
-                "network linear needs an encoder, such as timm:vit_base_patch16_224, and resnet18 has none"
+                "network linear needs an encoder, such as timm:vit_base_patch16_224; resnet18 and convnet have none"
             )
         if self.network == "zero-shot" and self.encoder != "clipn":
             raise ValueError("network zero-shot compares images with CLIPN's texts: encoder=clipn")
         if self.network != "linear" and self.smallest_crop is not None:
-            raise ValueError("smallest_crop is for a linear head's encoder; resnet18 has crop_padding")
-        if self.network != "resnet18" and (self.flip or self.crop_padding or self.rotation):
+            raise ValueError("smallest_crop is for a linear head's encoder; resnet18 and convnet have crop_padding")
+        if not sees_pixels and (self.flip or self.crop_padding or self.rotation):
             raise ValueError(
                 "stored features cannot be flipped, shifted or turned: flip=false, crop_padding=0, rotation=0"
             )
@@ -141,14 +145,26 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paper-clip-linear-crops-tiny": CLIP_LINEAR | {"smallest_crop": 0.9, "steps": 1000},
     # CLIPN as it is, with the names of the ID classes (protocol 1.9, Table 6).
     "zero-shot": {"network": "zero-shot", "encoder": "clipn", "flip": False, "crop_padding": 0, "rotation": 0},
-    # For scikit-learn's digits; chosen on the images set apart for the small CLIPN, which are in no pool and no test.
+    # For scikit-learn's digits; both chosen on the images set apart for the small CLIPN, which are in no pool and no
+    # test (450 of them as the pool, 150 as the test; 10 seeds): RANDOM and CONF reach an AUBC of 0.888 and 0.906 in
+    # 0.5 CPU seconds with three convolutions (0.877 and 0.896 at half the width), 0.875 and 0.897 in 3.7 CPU seconds
+    # with the narrow ResNet-18.
+    "digits": {
+        "network": "convnet",
+        "width": 16,
+        "steps": 60,
+        "batch_size": 32,
+        "learning_rate": 0.1,
+        "crop_padding": 1,
+        "flip": False,  # a mirrored digit is another sign
+    },
     "demo": {
         "width": 8,
         "steps": 100,
         "batch_size": 32,
         "learning_rate": 0.1,
         "crop_padding": 1,
-        "flip": False,  # a mirrored digit is another sign
+        "flip": False,
     },
     # For 32-pixel photographs on a CPU.
     "cpu": {"width": 16, "steps": 300, "learning_rate": 0.05},

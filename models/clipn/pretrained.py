@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from open_clip.pretrained import download_pretrained
 
 from data.cache import is_hub_file_whole
@@ -38,7 +39,7 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
         known = published_weights(model, pretrained)
         config |= {"quick_gelu": True} if known.get("quick_gelu") else {}
         path = _find_or_download(model, pretrained, known, progress)
-    clipn = Clipn(config)
+    clipn = Clipn.without_weights(config)
     own = {
         name: tensor for name, tensor in clipn.state_dict().items() if not name.startswith(("text_no.", "prompt_no"))
     }
@@ -47,8 +48,13 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
         check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in own.items()})
     except ValueError as error:  # it names the setting that the same file would be for as a CLIPN checkpoint
         raise ValueError("clipn.pretrained: " + str(error).removeprefix("clipn.checkpoint: ")) from error
-    clipn.load_state_dict({name: tensors[file_name(name)] for name in own}, strict=False)
-    clipn.copy_text_to_no()
+    weights = {name: tensors[file_name(name)] for name in own}
+    text_no = {
+        name.replace("text.", "text_no.", 1): tensor.clone()
+        for name, tensor in weights.items()
+        if name.startswith("text.")
+    }
+    clipn.take(weights | text_no | {"prompt_no": torch.zeros(clipn.prompt_no.shape)})
     return clipn.eval()
 
 

@@ -34,10 +34,10 @@ def load_clipn(path: Path, config: Mapping[str, Any]) -> Clipn:
     Raises ValueError, naming the file, where it is missing, truncated, of another kind, or where its tensors are not
     exactly those of the architecture (missing, extra and misshaped ones are named).
     """
-    clipn = Clipn(config)
+    clipn = Clipn.without_weights(config)
     tensors = read_tensors(path)
     check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in clipn.state_dict().items()})
-    clipn.load_state_dict({name: tensors[file_name(name)] for name in clipn.state_dict()}, strict=True)
+    clipn.take({name: tensors[file_name(name)] for name in clipn.state_dict()})
     return clipn.eval()
 
 
@@ -78,7 +78,8 @@ def _read_file(path: Path) -> object:
         if path.suffix == ".safetensors":
             return load_file(path)
         with torch.serialization.safe_globals(_numpy_scalar_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Memory-mapped: a page is read when it is used, and shared by all processes that use the file.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it holds {found[1]}, and only tensors are loaded" if found else "it is damaged"

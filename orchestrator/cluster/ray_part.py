@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from data.console import RunStopped
 from data.stopping import INTERRUPTED
 from orchestrator.cluster.channel import Channel, Ended, Job, Listener, Lost, Reporter, memory_use, shorten
 from orchestrator.cluster.placement import Node, Place, check_resources, choose_placement, nodes_to_come
-from orchestrator.cluster.scorers import service_line, start_scorers
+from orchestrator.cluster.scorers import ScoringService, patient_first, service_line, start_scorers
 from orchestrator.cluster.session import choose_cluster
 from orchestrator.ledger.ledger import LedgerUnwritable
 from orchestrator.plan import PlannedTrial
@@ -62,7 +63,7 @@ def run_trials(job: Job, channel: Channel) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     listener = Reporter(channel, job.todo)
-    num_scorers = job.run.scorers if any(p.trial.uses_purity for p in job.todo) else 0
+    num_scorers = job.run.scorers if any(p.trial.uses_scorer for p in job.todo) else 0
     with _ray(job, listener):
         from orchestrator.cluster.watch import Watch
         from orchestrator.cluster.writer_client import WriterKeeper
@@ -76,13 +77,19 @@ def run_trials(job: Job, channel: Channel) -> None:
         watch = Watch(channel, keeper.look)
         watch.start()
         try:
-            scorers = start_scorers(
+            job = replace(job, todo=patient_first(job.todo))
+            service = start_scorers(
                 job.todo, job.run, placement.scorers, autoscaled=to_come is not None, tell=listener.tell
             )
             listener.begin(job.todo)
-            _tune(job, placement.trials, keeper.writer, scorers, listener)
-            if scorers:
-                listener.tell(service_line(scorers))
+            try:
+                _tune(job, placement.trials, keeper.writer, service, listener)
+            finally:
+                service.stop()
+            if service.error is not None:
+                raise service.error
+            if service.actors:
+                listener.tell(service_line(service.actors))
         finally:
             watch.stop()
 
@@ -131,7 +138,7 @@ def _nodes() -> list[Node]:
     ]
 
 
-def _tune(job: Job, place: Place, writer: RemoteWriter, scorers: Sequence[Any], listener: Listener) -> None:
+def _tune(job: Job, place: Place, writer: RemoteWriter, service: ScoringService, listener: Listener) -> None:
     """Let Tune run the trials. Raises LedgerUnwritable if the writer cannot go on, and RayLost if Tune ends."""
     from ray import tune
 
@@ -144,10 +151,12 @@ def _tune(job: Job, place: Place, writer: RemoteWriter, scorers: Sequence[Any], 
     for name in ("ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     let_tune_outlive_memory_kills()
-    follower = Follower(todo, writer, listener, max_failures=run.max_failures)
+    follower = Follower(
+        todo, writer, listener, max_failures=run.max_failures, is_hopeless=lambda: service.error is not None
+    )
     services = TrialServices(
         writer=writer,
-        scorers=tuple(scorers),
+        scorers=service.actors,
         run=run,
         folder=str(Path.cwd()),
         output=str(output.path),

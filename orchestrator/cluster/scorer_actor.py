@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from orchestrator.cluster.node import enter_folder, fetch_missing
 from orchestrator.plan import missing_features
 from orchestrator.settings.trial import TrialConfig
-from strategies.purity.contract import PurityRequest, PurityScores
+from strategies.purity.contract import IndexArray, PurityRequest, PurityScores
 
 if TYPE_CHECKING:
     from orchestrator.trial.purity_scorer import LocalPurityScorer
@@ -33,9 +35,16 @@ class Answer:
     """A scoring actor's reply to a request."""
 
     scores: PurityScores | None
-    """None: the actor has its fill of requests, and this one is to be sent again later."""
+    """None: features were asked for, or the actor has its fill of requests, and this one is to be sent again later."""
     queue: int
     """Requests that were ahead of this one."""
+    features_ND: NDArray[np.float32] | None = None
+    """What `ScoringActor.features` gives."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the request was answered."""
+        return self.scores is not None or self.features_ND is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,22 +137,31 @@ class ScoringActor:
 
     async def score(self, request: PurityRequest) -> Answer:
         """The answer to a request, in its turn; without scores where the queue is full."""
+        return await self._in_turn(lambda scorer: {"scores": scorer.score(request)})
+
+    async def features(self, data_fingerprint: str, idx: IndexArray) -> Answer:
+        """Unit features of some training images, in their turn; without them where the queue is full."""
+        return await self._in_turn(
+            lambda scorer: {"scores": None, "features_ND": scorer.features(data_fingerprint, idx)}
+        )
+
+    async def _in_turn(self, work: Callable[[LocalPurityScorer], dict[str, Any]]) -> Answer:
         ahead = self._queue
         if ahead >= self._max_queue:
             return Answer(scores=None, queue=ahead)
         self._queue += 1
         self._longest_queue = max(self._longest_queue, self._queue)
         try:
-            scores = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, request)
+            given = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, work)
         finally:
             self._queue -= 1
-        return Answer(scores=scores, queue=ahead)
+        return Answer(queue=ahead, **given)
 
-    def _compute(self, request: PurityRequest) -> PurityScores:
+    def _compute(self, work: Callable[[LocalPurityScorer], dict[str, Any]]) -> dict[str, Any]:
         scorer = self._ready_scorer()
         started = time.perf_counter()
         try:
-            return scorer.score(request)
+            return work(scorer)
         finally:
             self._seconds += time.perf_counter() - started
             self._requests += 1
@@ -163,7 +181,7 @@ class ScoringActor:
                 progress=self._tell,
                 deterministic=self._deterministic,
             )
-            assert self._scorer is not None, "a scoring actor was started for trials that use no purity"
+            assert self._scorer is not None, "a scoring actor was started for trials that ask none"
             self._doing = "answering requests"
         return self._scorer
 

@@ -1,7 +1,8 @@
-"""Starts the scoring actors of a grid, waits until they are ready, and tells what they did."""
+"""Starts the scoring actors of a grid, follows them until they are ready, and reports what they did."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,24 +27,55 @@ RESTARTS_TO_GET_READY = 3
 """How often in a row a scoring actor may die, before it is ready, without having encoded anything."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before an actor that died goes on to get ready; doubled each time it died without having got on."""
+HEAD_START = 64
+"""Trials among which those that need no scorer go first."""
 METRICS_TIMEOUT = 5.0
 """Seconds to wait, when all trials have ended, for the scoring actors' account."""
 
 
+class ScoringService:
+    """Scoring actors that get ready in the background, while trials that do not need them run already.
+
+    A trial that asks before they are ready waits for its answer.
+    """
+
+    def __init__(self, actors: Sequence[Any], *, timeout: float, tell: Tell) -> None:
+        """`actors` have been asked for; `timeout` is the time to place them, in seconds."""
+        self.actors = tuple(actors)
+        self.error: BaseException | None = None
+        """Why they will never be ready: bad weights, no room for them, or deaths again and again."""
+        self._timeout, self._tell = timeout, tell
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._get_ready, name="scorers", daemon=True)
+        if self.actors:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop waiting for them."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+
+    def _get_ready(self) -> None:
+        try:
+            _wait_until_ready(self.actors, timeout=self._timeout, tell=self._tell, is_stopped=self._stop.is_set)
+        except BaseException as error:  # whatever it is, the run ends with it
+            if not self._stop.is_set():  # else Ray was shut down under it
+                self.error = error
+
+
 def start_scorers(
     todo: Sequence[PlannedTrial], run: RunSettings, place: Place, *, autoscaled: bool, tell: Tell
-) -> list[Any]:
-    """The scoring actors, ready to answer; none where no trial uses purity.
-
-    Raises ValueError if they cannot be placed, RunStopped if they die again and again, an actor's own error as it is.
-    """
+) -> ScoringService:
+    """The scoring service of these trials; without actors if no trial asks a scorer."""
     import ray
 
     from orchestrator.cluster.scorer_actor import ScoringActor
 
-    one_each = {(p.data_fingerprint, p.trial.clipn): p.trial for p in todo if p.trial.uses_purity}
+    timeout = AUTOSCALER_TIMEOUT if autoscaled else CONNECT_TIMEOUT
+    one_each = {(p.data_fingerprint, p.trial.clipn): p.trial for p in todo if p.trial.uses_scorer}
     if not one_each:
-        return []
+        return ScoringService([], timeout=timeout, tell=tell)
     options = {
         "num_cpus": 0 if run.gpus_per_scorer == 0 else 1,
         "num_gpus": run.gpus_per_scorer,
@@ -67,12 +99,23 @@ def start_scorers(
         )
         for number in range(run.scorers)
     ]
-    _wait_until_ready(actors, timeout=AUTOSCALER_TIMEOUT if autoscaled else CONNECT_TIMEOUT, tell=tell)
-    return actors
+    return ScoringService(actors, timeout=timeout, tell=tell)
 
 
-def _wait_until_ready(actors: Sequence[Any], *, timeout: float, tell: Tell) -> None:
-    """Returns when all scoring actors are ready; meanwhile tells what the first is doing, whenever that changes."""
+def patient_first(todo: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+    """The trials in an order in which those at the head need no scorer, as long as there are such.
+
+    Of the first `HEAD_START` only: a long grid is to fill cell by cell, not strategy by strategy.
+    """
+    head = sorted(todo[:HEAD_START], key=lambda p: p.trial.uses_scorer)
+    return [*head, *todo[HEAD_START:]]
+
+
+def _wait_until_ready(actors: Sequence[Any], *, timeout: float, tell: Tell, is_stopped: Callable[[], bool]) -> None:
+    """Return when all scoring actors are ready; meanwhile print what the first is doing, whenever that changes.
+
+    Raises ValueError if they cannot be placed, RunStopped if they die again and again, an actor's own error as it is.
+    """
     import ray
 
     started = time.perf_counter()
@@ -82,6 +125,8 @@ def _wait_until_ready(actors: Sequence[Any], *, timeout: float, tell: Tell) -> N
         each.begin()
     said = ""
     while pending := [each for each in starting if not each.is_ready]:
+        if is_stopped():
+            return
         ray.wait([each.reply for each in pending], num_returns=len(pending), timeout=1.0)
         for each in pending:
             each.look()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
         compute = services.compute or _compute_trial()
         compute(
             planned,
-            scorer=RemotePurityScorer(services.scorers, first=spec["number"]) if trial.uses_purity else None,
+            scorer=RemotePurityScorer(services.scorers, first=spec["number"]) if trial.uses_scorer else None,
             history=writer.ask("history", planned.fingerprint),
             report=keep,
             classifiers=_classifiers_folder(services),
@@ -119,12 +119,20 @@ class Follower(tune.Callback):
     """
 
     def __init__(
-        self, todo: Sequence[PlannedTrial], writer: RemoteWriter, listener: Listener, *, max_failures: int
+        self,
+        todo: Sequence[PlannedTrial],
+        writer: RemoteWriter,
+        listener: Listener,
+        *,
+        max_failures: int,
+        is_hopeless: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_hopeless` says whether the run has to stop for something that no trial reports."""
         self._todo = todo
         self._writer = writer
         self._listener = listener
         self._max_failures = max_failures
+        self._is_hopeless = is_hopeless
         self._failures_before: dict[str, int] = {}
         """Of each trial: how often it was lost before its last finished round."""
         self.fatal: str | None = None
@@ -135,8 +143,13 @@ class Follower(tune.Callback):
         return {}
 
     @property
+    def must_stop(self) -> bool:
+        """Whether nothing more is to be run."""
+        return self.fatal is not None or self._is_hopeless()
+
+    @property
     def stopper(self) -> tune.Stopper:
-        """Stops the experiment as soon as there is a fatal error."""
+        """Stops the experiment as soon as there is a fatal error, or no hope."""
         return _FatalStopper(self)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -167,7 +180,7 @@ class Follower(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial function returned; its last report says whether it failed."""
-        if self.fatal is None:
+        if not self.must_stop:
             self._listener.end(self._planned(trial), (trial.last_result or {}).get("error"))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -197,7 +210,7 @@ class _FatalStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._follower.fatal is not None
+        return self._follower.must_stop
 
 
 def last_error(trial: Trial) -> BaseException | str | None:

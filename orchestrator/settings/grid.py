@@ -6,6 +6,7 @@ An arm is a strategy with settings on top, under a name of its own.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -98,6 +99,8 @@ class GridConfig(Settings):
             values = getattr(self, axis)
             if len(set(values)) < len(values):
                 raise ValueError(f"{axis} = {', '.join(map(str, values))}: a value is repeated")
+        for name in self.datasets:
+            check_name("datasets", name)
         for name in self.per_dataset:
             if name not in DATA_SETS and not name.startswith(FOLDER_PREFIX):
                 raise unknown_name("data set", name, DATA_SETS)
@@ -257,8 +260,22 @@ def check_arm(name: str, settings: Mapping[str, Any]) -> None:
             raise ValueError(f"arms.{name}.{field}: an arm cannot set it; it comes from the grid")
     if name in STRATEGIES:
         raise ValueError(f"arms.{name}: a strategy has that name; call the arm otherwise")
+    check_name("arms", name)
     if "," in name:
         raise ValueError(f"arms.{name}: a comma separates names on the command line; leave it out")
+
+
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories that a name may not have: controls, marks of direction, bytes that are not UTF-8, line ends."""
+JOINERS = "\u200c\u200d"
+"""Of category Cf, but letters of some languages need them."""
+
+
+def check_name(field: str, name: str) -> None:
+    """Raises ValueError for a name that would break the lines of a table, or reach a terminal as a command."""
+    for character in name:
+        if unicodedata.category(character) in UNPRINTABLE and character not in JOINERS:
+            raise ValueError(f"{field}: {name!a} has a character that cannot be printed ({character!a})")
 
 
 def settings_of(name: str, arms: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -26,10 +26,11 @@ from orchestrator.plan import PlannedTrial
 from orchestrator.problem import OpenSetProblem, pose_problem
 from orchestrator.settings.grid import RunSettings
 from orchestrator.settings.trial import TrialConfig
+from orchestrator.trial.detection import run_detection
 from orchestrator.trial.purity_scorer import LocalPurityScorer
 from orchestrator.trial.trajectory import Report, Trajectory
 from strategies.purity.contract import PurityScorer
-from strategies.registry import Services, find_strategy
+from strategies.registry import FrozenFeatures, Services, find_strategy
 
 
 @lru_cache(maxsize=4)
@@ -59,6 +60,10 @@ def compute_trial(
         plain_steps=run.plain_steps,
         no_compile=run.no_compile,
     )
+    if planned.trial.detection is not None:
+        assert scorer is not None, "a detection trial was started without a scorer"
+        problem = pose_problem(planned.trial, _data_of(planned))
+        return run_detection(planned.trial, problem, scorer, history=history, report=report, device=machine.device)
     trajectory = _trajectory(planned, scorer=scorer, classifiers=classifiers, machine=machine, progress=progress)
     return trajectory.run(history, report)
 
@@ -90,10 +95,7 @@ def _trajectory(
     progress: StepProgress | None,
 ) -> Trajectory:
     """The loop of a trial, with the data and the encoders that it needs."""
-    trial = planned.trial
-    data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
-    if data.fingerprint != planned.data_fingerprint:
-        raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
+    trial, data = planned.trial, _data_of(planned)
     problem, device = pose_problem(trial, data), machine.device
     strategy = find_strategy(trial.strategy).build(
         Services(
@@ -101,6 +103,7 @@ def _trajectory(
             purity=trial.purity,
             options=trial.options,
             contrastive=lambda method: _encoder(trial, problem, method, device),
+            pretrained=lambda: FrozenFeatures(scorer=_given(scorer), data_fingerprint=data.fingerprint),
         )
     )
     return Trajectory(
@@ -111,9 +114,23 @@ def _trajectory(
         classifiers=ClassifierStore(classifiers, planned.fingerprint),
         features=_features(trial, data, device),
         class_features_KD=_class_features(trial, problem, device),
-        scorer=scorer if trial.uses_purity else None,
+        scorer=scorer if trial.uses_scorer else None,
         progress=progress,
     )
+
+
+def _given(scorer: PurityScorer | None) -> PurityScorer:
+    assert scorer is not None, "a strategy that uses pre-trained features was built without a scorer"
+    return scorer
+
+
+def _data_of(planned: PlannedTrial) -> DataSet:
+    """The trial's data set, if it is the one that the trial was planned with."""
+    trial = planned.trial
+    data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
+    if data.fingerprint != planned.data_fingerprint:
+        raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
+    return data
 
 
 def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[FeatureRows, FeatureRows] | None:
@@ -162,12 +179,12 @@ def local_scorer(
     progress: Callable[[str], None] | None = None,
     deterministic: bool = False,
 ) -> LocalPurityScorer | None:
-    """A scorer in this process for the data sets of those trials that use purity; None if there are none.
+    """A scorer in this process for the data sets of those trials that ask one; None if there are none.
 
     Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
     `deterministic`: equal seeds give equal answers on a GPU, too.
     """
-    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn for t in trials if t.uses_purity}
+    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn for t in trials if t.uses_scorer}
     if not needed:
         return None
     device = open_machine(cpus=cpus, gpus=gpus, deterministic=deterministic).device

@@ -23,9 +23,10 @@ from models.classifier.inputs import FeatureRows, Normalise, training_inputs
 from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
 from models.classifier.workshop import Workshop
-from models.device import Machine, card_sharing, peak_memory_mib
+from models.device import Machine, peak_memory_mib
+from models.mps import card_sharing
 from orchestrator.ledger.classifiers import ClassifierStore, StateDict
-from orchestrator.ledger.records import RoundRecord, query_precision
+from orchestrator.ledger.records import DATA_NOTES, RoundRecord, query_precision
 from orchestrator.problem import OpenSetProblem
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.classifier import ClassifierPlan, stream_generator, stream_seed
@@ -288,7 +289,7 @@ class Trajectory:
             pool_checksum=self._pool.checksum(),
             seconds=seconds,
             peak_memory_mib=peak_memory_mib(self._device),
-            environment=self._environment(),
+            environment=self._environment() | self._data_notes(),
             time_ms=time.time_ns() // 1_000_000,
             memory={name: [float(value) for value in values] for name, values in query.memory.items()} if query else {},
             service=self._service() if query else {},
@@ -304,6 +305,11 @@ class Trajectory:
             }
             self._machine.ways.clear()
         return environment
+
+    def _data_notes(self) -> dict[str, str]:
+        """What a reader of the records should know of the images; nothing for most data sets."""
+        notes = self._problem.data.notes
+        return {DATA_NOTES: "; ".join(notes)} if notes else {}
 
     def _service(self) -> dict[str, float]:
         """What the last purity request took."""

@@ -101,7 +101,7 @@ def _record(
         num_ood=num_ood,
         queried_idx=[],
         diagnostics={"logit_scale": 12.5} if number and trial.uses_purity else {},
-        pool_checksum="0",
+        pool_checksum=64 * "0",
         seconds={"query": 0.5 * (number > 0), "train": 12.0 + number, "evaluate": 0.25},
         environment={"device": "Some GPU", "threads": 2, "torch": "2.11.0", "python": "3.11.9", "gpus": 0.25},
         time_ms=START_MS + 60_000 * number,

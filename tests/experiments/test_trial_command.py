@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., int]
@@ -134,3 +136,28 @@ def test_under_ray_it_fails_once_with_its_reason(plugins: Path, tmp_path: Path) 
     assert f"SystemExit: 0 ({plugins}, line 32)" in told
     assert "again" not in told
     assert "its worker process died" not in told
+
+
+def test_images_that_deceive_are_told_in_the_terminal_and_in_the_reports_facts(
+    trial: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """test/ is a link to train/, whose classes are links to another disk."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog", "owl", "pig"):
+        (tmp_path / "big" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "big" / name / f"{number}.png")
+        (tmp_path / "images" / "train").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / "train" / name).symlink_to(tmp_path / "big" / name)
+    (tmp_path / "images" / "test").symlink_to("train")
+    words = ["--dataset", f"folder:{tmp_path / 'images'}", "--mismatch-ratio", "0.5", "--ood-ratio", "0.5"]
+    assert trial(*words, "--budget", "4", "-o", "out") == 0
+    told = "48 of 48 test images are copies of training images (the first is test/cat/0.png)"
+    assert capsys.readouterr().err.count(told) == 1
+    from experiments.report import main as report
+
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / "out"), "-o", str(tmp_path / "report"), "-q"])
+    assert report() == 0
+    pages = [path.read_text() for path in (tmp_path / "report").rglob("*.md")]
+    assert any(told in page for page in pages)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,10 +11,8 @@ import torch
 
 from models.device import (
     CONTEXT_BYTES,
-    card_sharing,
     clear_memory_errors,
     memory_share,
-    mps_runs,
     pick_device,
     use_arithmetic,
 )
@@ -89,17 +86,3 @@ def test_too_little_memory_is_one_line_with_advice() -> None:
         clear_memory_errors("in training", "lower it"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
-
-
-def test_the_multi_process_service_is_noticed_by_its_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
-    assert not mps_runs()
-    assert (card_sharing(1.0), card_sharing(2.0), card_sharing(0.25)) == ("alone", "alone", "turns")
-    pid = tmp_path / "nvidia-cuda-mps-control.pid"
-    pid.write_text(f"{os.getpid()}\n")
-    assert mps_runs()
-    assert (card_sharing(1.0), card_sharing(0.25)) == ("alone", "mps")
-    pid.write_text("999999999\n")  # a daemon that is gone
-    assert not mps_runs()
-    pid.write_text("")
-    assert not mps_runs()

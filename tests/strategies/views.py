@@ -12,20 +12,25 @@ from strategies.base import PoolView, Selection
 from strategies.check import DIM, NUM_CLASSES, NUM_IMAGES
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, RequestFigures
-from strategies.purity.scores import id_and_ood_scores, judged_id, prototypes
-from strategies.registry import Services, find_strategy
+from strategies.purity.scores import Evidence, atd, judged_id, prototypes
+from strategies.registry import FrozenFeatures, Services, find_strategy
 
 
 class ArrayScorer:
-    """A purity scorer on random features; `verdict` overrules the decisions."""
+    """A purity scorer on random features; `verdict` overrules the decisions, `constant`: all images are equal."""
 
     last_request: RequestFigures | None = None
 
-    def __init__(self, verdict: bool | None = None) -> None:
+    def __init__(self, verdict: bool | None = None, *, constant: bool = False) -> None:
         generator = torch.Generator().manual_seed(7)
         self._features = torch.nn.functional.normalize(torch.randn(NUM_IMAGES, DIM, generator=generator), dim=1)
         self._texts = torch.nn.functional.normalize(torch.randn(2, NUM_CLASSES, DIM, generator=generator), dim=2)
         self._verdict = verdict
+        if constant:
+            self._features[:] = self._features[0].clone()
+
+    def features(self, data_fingerprint: str, idx: np.ndarray) -> np.ndarray:
+        return self._features[torch.from_numpy(idx)].numpy()
 
     def score(self, request: PurityRequest) -> PurityScores:
         features = self._features[torch.tensor(request.unlabelled_idx)]
@@ -34,13 +39,13 @@ class ArrayScorer:
             torch.tensor(request.labelled_id_labels),
             NUM_CLASSES,
         )
-        ood_id = id_and_ood_scores(
-            features @ self._texts[0].T,
-            features @ self._texts[1].T,
-            10.0,
+        evidence = Evidence(
+            yes_NK=features @ self._texts[0].T,
+            no_NK=features @ self._texts[1].T,
             similarity_NK=features @ means.T,
             has_prototype_K=known,
         )
+        ood_id = atd(evidence, 10.0)
         is_id = judged_id(*ood_id) if self._verdict is None else torch.full((len(features),), self._verdict)
         return PurityScores(
             id_scores=ood_id[0].numpy(),
@@ -77,12 +82,14 @@ def select(
     name: str, view: PoolView, budget: int, *, seed: int = 0, verdict: bool | None = None, constant: bool = False
 ) -> Selection:
     """What a registered strategy picks; `constant`: its frozen encoder finds all images equal."""
+    scorer = ArrayScorer(verdict, constant=constant)
     strategy = find_strategy(name).build(
         Services(
-            scorer=ArrayScorer(verdict),
+            scorer=scorer,
             purity=PurityOptions(),
             options=QUICK,
             contrastive=lambda method: cast(ContrastiveFeatures, RandomEncoder(method, constant=constant)),
+            pretrained=lambda: FrozenFeatures(scorer=scorer, data_fingerprint="0" * 64),
         )
     )
     return strategy.select(view, budget, np.random.default_rng(seed))

@@ -217,13 +217,6 @@ def _remove(name: str) -> Callable[[Path], None]:
     return remove
 
 
-def _link_outside(source: Path) -> None:
-    name = _listed(source, "real_train")[0][0]
-    outside = source.parent / "outside.jpg"
-    (source / name).rename(outside)
-    (source / name).symlink_to(outside)
-
-
 def _outside_in_domain_only(source: Path) -> None:
     Image.new("RGB", (8, 8)).save(source.parent / "other.jpg")
     _append("clipart_train.txt", "clipart/../../other.jpg 0")(source)
@@ -271,7 +264,6 @@ REAL_1 = "real/airplane/real_001_000001.jpg"
         (_append("sketch_train.txt", "sketch/bee/x.jpg 1"), r"label 1 is '(ant|bee)' here, but '(ant|bee)' further up"),
         (_append("sketch_train.txt", "sketch/ant/x.jpg 4"), r"the lists give 'ant' the labels \[1, 4\]"),
         (_no_class_between, r"no list has an image of class 3 of 0\.\.5"),
-        (_link_outside, r"\.jpg: this link points outside the data set, to \S+outside\.jpg"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(

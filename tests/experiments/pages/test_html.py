@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from experiments.pages.files import write_report
+from experiments.pages.files import write_report, write_running_page
 from experiments.results.details import details_of
 from experiments.results.frames import rounds_frame, trials_frame
 from experiments.results.paper import paper_table4
@@ -273,3 +273,20 @@ class TestInABrowser:
         )
         assert opened.run(f"{added} return window.evil === undefined")
         assert "Content Security Policy" in opened.console()[0]
+
+
+def test_the_page_of_a_running_grid_loads_itself_again(tmp_path: Path) -> None:
+    trials = synthetic.grid(seeds=range(1), conditions=synthetic.CONDITIONS[:1], strategies=("random", "vlpure"))
+    planned = synthetic.plan(trials, synthetic.write_ledger(tmp_path / "ledger", trials[:1]))
+    frames = {"trials": trials_frame(planned), "rounds": rounds_frame(planned)}
+    parts: dict[str, Any] = {"title": "t", "tables": table4_tables(frames["trials"]), **frames}
+    path = tmp_path / "page" / "index.html"
+    write_running_page(path, **parts, notes=(), details=details_of(planned), paper={})
+    assert [file.name for file in path.parent.iterdir()] == ["index.html"]
+    page = path.read_text()
+    Outline().feed(page)
+    assert '<body data-reload="15">' in page
+    assert "1 of 2 trials finished" in page
+    write_report(path.parent, name="t", **parts)
+    assert "data-reload" not in path.read_text()
+    assert "The grid is running" not in path.read_text()

@@ -84,5 +84,5 @@ def test_what_is_not_finished_is_not_compared() -> None:
     section = paper_section(frame(OURS, status="unfinished"), {"aubc_paper": paper(PAPER)})
     assert section is not None
     assert section.tables[0].rows[0].cells[0].text == "missing (0 of 2 seeds); paper 62.00"
-    assert [cell.text for cell in section.tables[1].rows[0].cells] == ["-", "0 of 4", "-", "e"]
+    assert [cell.text for cell in section.tables[1].rows[0].cells] == ["needs three strategies", "0 of 4", "-", "e"]
     assert len(section.tables) == 2

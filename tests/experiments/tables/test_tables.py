@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -9,10 +10,11 @@ import pytest
 
 from experiments.pages.files import ReportFiles, write_report
 from experiments.results.details import TrialDetails
+from experiments.results.frames import csv_text
 from experiments.results.paper import paper_table4
 from experiments.results.statistics import CellKey
 from experiments.tables.facts import describe_progress
-from experiments.tables.table import Cell, Row, Table, render_markdown, render_text
+from experiments.tables.table import Cell, Row, Table, escape_markdown, render_markdown, render_text
 from experiments.tables.table4 import cells_frame, dagger_cells, report_text, result_tables, table4_tables
 from tests.experiments.synthetic import read_frame
 
@@ -169,3 +171,14 @@ def test_report_files_are_written(trials: pd.DataFrame, tmp_path: Path) -> None:
         assert (tmp_path / "new" / f"{picture}.png").read_bytes()[:4] == b"\x89PNG"
     pd.testing.assert_frame_equal(read_frame(tmp_path / "new" / "trials.csv"), trials, check_exact=True)
     pd.testing.assert_frame_equal(read_frame(tmp_path / "new" / "rounds.csv"), rounds, check_exact=True)
+
+
+def test_texts_that_a_spreadsheet_would_run_are_quoted() -> None:
+    frame = pd.DataFrame(
+        {"arm": ["=cmd()", "+a", "-x", "@b", "plain", "-0.5"], "aubc": [-0.5, -1, 1e-9, math.nan, 0, 2]}
+    )
+    assert csv_text(frame) == ("strategy,aubc\n'=cmd(),-0.5\n'+a,-1.0\n'-x,1e-09\n'@b,\nplain,0.0\n-0.5,2.0\n")
+
+
+def test_a_line_break_in_a_name_does_not_break_a_table() -> None:
+    assert escape_markdown("a\nb | <c>") == "a b \\| &lt;c>"

@@ -178,7 +178,7 @@ def test_steps_take_the_place_of_a_named_recipes_passes() -> None:
     ("changes", "message"),
     [
         ({"network": "linear"}, "network linear needs an encoder"),
-        ({"encoder": "clipn"}, "resnet18 has none"),
+        ({"encoder": "clipn"}, "resnet18 and convnet have none"),
         (LINEAR | {"flip": True}, "cannot be flipped"),
         (LINEAR | {"rotation": 5.0}, "cannot be flipped"),
         ({"smallest_crop": 0.9}, "smallest_crop is for a linear head's encoder"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models.resnet import BasicBlock as TorchvisionBlock
 
-from models.classifier.networks import BasicBlock, ResNet18, build_classifier
+from models.classifier.networks import BasicBlock, ConvNet, ResNet18, build_classifier
 from models.classifier.recipe import Recipe
 
 
@@ -74,3 +74,17 @@ def test_a_block_is_torchvisions_to_the_bit() -> None:
         output.square().sum().backward()
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(mine.grad, other.grad)
+
+
+@pytest.mark.parametrize(("size", "last"), [(2, 1), (8, 2), (33, 9)])
+def test_the_convnet_halves_twice_and_its_features_feed_the_head(size: int, last: int) -> None:
+    network = build_classifier(Recipe(network="convnet", width=3), 4, weights_seed=0).eval()
+    assert isinstance(network, ConvNet)
+    images = torch.rand(2, 3, size, size)
+    logits, features, outputs = network.with_stages(images)
+    assert [tuple(output.shape[1:]) for output in outputs][::2] == [(3, size, size), (12, last, last)]
+    assert network.stage_widths == (3, 6, 12)
+    assert torch.allclose(features, outputs[-1].mean(dim=(2, 3)))
+    assert torch.allclose(network.head(features), logits)
+    # 3 -> 3 -> 6 -> 12 channels of 3x3 without bias, a scale and a shift each, and the head.
+    assert sum(p.numel() for p in network.parameters()) == 9 * (9 + 18 + 72) + 2 * 21 + 13 * 4

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.clipn.features import VisionLanguage
 from orchestrator.trial.purity_scorer import LocalPurityScorer
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores
-from strategies.purity.logit_scale import SCALES
+from strategies.purity.tuning import SCALES
 
 Array = NDArray[np.float64]
 NAMES = ("a", "b", "c")

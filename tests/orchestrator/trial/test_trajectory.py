@@ -281,7 +281,7 @@ def test_what_a_strategy_learns_survives_a_stop() -> None:
 
 def test_what_a_purity_request_took_is_in_the_record_and_changes_no_number() -> None:
     scorer = ArrayScorer()
-    scorer.last_request = RequestFigures(seconds=0.25, queue=3, lost=1)
+    scorer.last_request = RequestFigures(seconds=0.25, queue=3, lost=1, tied_scales=2)
     trial = tiny_trial(rounds=2)
     problem = pose_problem(trial, open_data_set("digits"))
     store = ClassifierStore(None, "f" * 64)
@@ -289,7 +289,10 @@ def test_what_a_purity_request_took_is_in_the_record_and_changes_no_number() -> 
         trial, problem, LeastConfidence(), machine=Machine(device=torch.device("cpu")), classifiers=store, scorer=scorer
     ).run([], lambda record: None)
     without = trajectory(trial).run([], lambda record: None)
-    assert [record.service for record in with_figures] == [{}, {"seconds": 0.25, "queue": 3, "lost": 1}]
+    assert [record.service for record in with_figures] == [
+        {},
+        {"seconds": 0.25, "queue": 3, "lost": 1, "tied_scales": 2},
+    ]
     assert numbers(with_figures) == numbers(without)
 
 

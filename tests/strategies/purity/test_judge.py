@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from strategies.purity.contract import PurityOptions
-from strategies.purity.judge import Evidence, judge
-from strategies.purity.logit_scale import choose_logit_scale
-from strategies.purity.scores import ctw_scores, id_and_ood_scores, mcm_scores
-from strategies.purity.threshold import choose_scale_and_threshold
+from strategies.purity.judge import judge, judge_with_terms
+from strategies.purity.scores import Evidence, atd, ctw, mcm, terms
+from strategies.purity.tuning import choose_scale, choose_scale_and_threshold
 
 DETECTORS = ("atd", "ctw", "mcm")
 
@@ -41,27 +41,18 @@ def test_some_of_the_images() -> None:
     assert evidence(0, 5, with_similarity=False).of(torch.tensor([0])).similarity_NK is None
 
 
-@pytest.mark.parametrize(("detector", "scores"), [("atd", id_and_ood_scores), ("ctw", ctw_scores)])
+@pytest.mark.parametrize(("detector", "scores"), [("atd", atd), ("ctw", ctw)])
 @pytest.mark.parametrize("criterion", ["balanced", "plain"])
 def test_a_tuned_pair_of_scores(detector: str, scores, criterion: str) -> None:  # noqa: ANN001 - PairScores
     labelled, images = evidence(1, 30), evidence(2, 50)
     found = judge(labelled, IS_ID, images, PurityOptions(detector=detector, criterion=criterion))
-    choice = choose_logit_scale(
-        labelled.yes_NK,
-        labelled.no_NK,
-        IS_ID,
-        similarity_LK=labelled.similarity_NK,
-        has_prototype_K=labelled.has_prototype_K,
-        criterion=criterion,
-        scores=scores,
-    )
+    choice = choose_scale(labelled, IS_ID, criterion=criterion, scores=scores)
     assert choice is not None
-    weights = {"similarity_NK": images.similarity_NK, "has_prototype_K": images.has_prototype_K}
-    id_scores, ood_scores = scores(images.yes_NK, images.no_NK, choice.scale, **weights)
+    id_scores, ood_scores = scores(images, choice.scale)
     assert (found.logit_scale, found.is_tuned, found.labelled_accuracy) == (choice.scale, True, choice.accuracy)
-    assert torch.equal(found.id_N, id_scores)
-    assert torch.equal(found.ood_N, ood_scores)
-    assert torch.equal(found.is_id_N, id_scores > ood_scores)
+    np.testing.assert_array_equal(found.id_scores, id_scores)
+    np.testing.assert_array_equal(found.ood_scores, ood_scores)
+    np.testing.assert_array_equal(found.is_id, id_scores > ood_scores)
 
 
 @pytest.mark.parametrize("tuned", [False, True])
@@ -73,21 +64,13 @@ def test_mcm_learns_threshold_and_scale_or_the_threshold_alone(
     labelled, images = (evidence(*which, with_similarity=with_similarity) for which in ((1, 30), (2, 50)))
     options = PurityOptions(detector="mcm", criterion=criterion, self_temperature=tuned, fixed_scale=3.0)
     found = judge(labelled, IS_ID, images, options)
-    choice = choose_scale_and_threshold(
-        labelled.yes_NK,
-        IS_ID,
-        similarity_LK=labelled.similarity_NK,
-        has_prototype_K=labelled.has_prototype_K,
-        criterion=criterion,
-        **({} if tuned else {"scales": (3.0,)}),
-    )
+    choice = choose_scale_and_threshold(labelled, IS_ID, criterion=criterion, **({} if tuned else {"scales": (3.0,)}))
     assert choice is not None
-    weights = {"similarity_NK": images.similarity_NK, "has_prototype_K": images.has_prototype_K}
-    scores = mcm_scores(images.yes_NK, choice.scale, **weights)
+    scores = mcm(images, choice.scale)
     assert (found.logit_scale, found.is_tuned, found.labelled_accuracy) == (choice.scale, tuned, choice.accuracy)
-    assert torch.equal(found.id_N, scores)
-    assert found.ood_N.tolist() == [choice.threshold] * 50
-    assert torch.equal(found.is_id_N, scores > choice.threshold)
+    np.testing.assert_array_equal(found.id_scores, scores)
+    assert found.ood_scores.tolist() == [choice.threshold] * 50
+    np.testing.assert_array_equal(found.is_id, scores > choice.threshold)
 
 
 def test_mcm_does_not_look_at_the_no_texts() -> None:
@@ -95,8 +78,8 @@ def test_mcm_does_not_look_at_the_no_texts() -> None:
     unknown = (replace(each, no_NK=torch.full_like(each.no_NK, torch.nan)) for each in (labelled, images))
     options = PurityOptions(detector="mcm")
     found, blind = judge(labelled, IS_ID, images, options), judge(next(unknown), IS_ID, next(unknown), options)
-    assert torch.equal(found.id_N, blind.id_N)
-    assert torch.equal(found.ood_N, blind.ood_N)
+    np.testing.assert_array_equal(found.id_scores, blind.id_scores)
+    np.testing.assert_array_equal(found.ood_scores, blind.ood_scores)
 
 
 def test_mcm_without_labelled_ood_images_keeps_95_percent_of_the_labelled_id_images() -> None:
@@ -104,20 +87,20 @@ def test_mcm_without_labelled_ood_images_keeps_95_percent_of_the_labelled_id_ima
     options = PurityOptions(detector="mcm", fixed_scale=20.0)
     found = judge(labelled, torch.ones(40, dtype=torch.bool), labelled, options)
     assert (found.logit_scale, found.is_tuned, found.labelled_accuracy) == (20.0, False, None)
-    assert int(found.is_id_N.sum()) == 38
+    assert int(found.is_id.sum()) == 38
 
 
 def test_mcm_without_labelled_id_images_takes_everything_for_id() -> None:
     found = judge(evidence(1, 5), torch.zeros(5, dtype=torch.bool), evidence(2, 50), PurityOptions(detector="mcm"))
-    assert found.ood_N.unique().tolist() == [0.0]
-    assert found.is_id_N.all()
+    assert np.unique(found.ood_scores).tolist() == [0.0]
+    assert found.is_id.all()
 
 
 def test_ctw_without_similarities_has_nothing_to_learn() -> None:
     labelled, images = (evidence(*which, with_similarity=False) for which in ((1, 30), (2, 50)))
     found = judge(labelled, IS_ID, images, PurityOptions(detector="ctw", fixed_scale=7.0))
     assert (found.logit_scale, found.is_tuned, found.labelled_accuracy) == (7.0, False, None)
-    assert torch.equal(found.id_N, ctw_scores(images.yes_NK, images.no_NK, 7.0)[0])
+    np.testing.assert_array_equal(found.id_scores, ctw(images, 7.0)[0])
 
 
 @pytest.mark.parametrize("detector", ["atd", "ctw"])
@@ -142,5 +125,13 @@ def test_uninformative_weights_change_no_decision(detector: str, num_ood: int) -
         )
         for similarity in (None, 0.3)
     )
-    assert torch.equal(weighted.is_id_N, plain.is_id_N)
-    assert 0 < int(plain.is_id_N.sum()) < 200
+    np.testing.assert_array_equal(weighted.is_id, plain.is_id)
+    assert 0 < int(plain.is_id.sum()) < 200
+
+
+def test_the_terms_are_those_at_the_scale_judged_with() -> None:
+    labelled, images = evidence(1, 30), evidence(2, 50)
+    scores, factors = judge_with_terms(labelled, IS_ID, images, PurityOptions())
+    np.testing.assert_array_equal(scores.id_scores, judge(labelled, IS_ID, images, PurityOptions()).id_scores)
+    assert scores.is_tuned
+    assert torch.equal(factors.probs_NK, terms(images, scores.logit_scale).probs_NK)
