@@ -125,13 +125,14 @@ class _Supervisor:
 
         Raises what would only come again.
         """
+        had_begun = self._has_begun
         with _process(job) as (process, connection):
             last = self._follow(job, connection)
             if last is None:
                 return _ending(process)
         if isinstance(last, Lost):
             return last.reason
-        if isinstance(last.error, ValueError) and self._has_begun:
+        if isinstance(last.error, ValueError) and had_begun:
             return shorten(str(last.error))  # it was right before: the cluster has changed, or went away
         if last.error is not None:
             raise last.error

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.results.frames import rounds_frame
+from experiments.results.frames import csv_text, rounds_frame
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.plan import look_up, plan_trials
 from orchestrator.settings.grid import RunSettings, load_preset, parse_overrides
@@ -47,7 +47,7 @@ def calm_rounds(output: Path) -> pd.DataFrame:
         )
     finished = [look_up(ledger, p.trial, p.fingerprint, p.data_fingerprint) for p in planned]
     path = output / "rounds.csv"
-    rounds_frame(finished).to_csv(path, index=False)
+    path.write_text(csv_text(rounds_frame(finished)))
     return pd.read_csv(path)
 
 

@@ -192,8 +192,9 @@ def test_rounds_in_between_count_anew_and_are_told_from_the_ledger(
 def test_what_would_only_come_again_is_raised_at_once(
     attempt: Try, tmp_path: Path, raised: str, kind: type[Exception]
 ) -> None:
+    """Though trials may have begun: scoring actors read their weights beside them."""
     with pytest.raises(kind) as caught:
-        attempt(f"channel.send(Ended(error={raised}))")
+        attempt(f"listener.begin(job.todo); channel.send(Ended(error={raised}))")
     assert type(caught.value) is kind
     assert (tmp_path / "turns").read_text() == "x"
 

@@ -83,7 +83,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def start(*actors: Actor) -> list[str]:
     said: list[str] = []
-    _wait_until_ready(actors, timeout=60, tell=said.append)
+    _wait_until_ready(actors, timeout=60, tell=said.append, is_stopped=lambda: False)
     return said
 
 
