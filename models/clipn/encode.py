@@ -30,7 +30,9 @@ IMAGE_BATCH = 256
 
 
 COMPILE_TOWER_FROM = 200_000
-"""Images from which compiling the tower on a GPU pays: it saves some 20 us per image and takes 5 s to 40 s."""
+"""Images from which the tower is compiled on a GPU. Compiling takes 4 s (from the cache) to 40 s, in which the tower as
+it is encodes 40,000 to 400,000 images (10,184 images/s, ViT-B/16 in bfloat16, H200, n = 1); what it gains was not
+measured yet (`benchmarks/gpu_check.py` does)."""
 TOWER_BYTES = 16 << 20
 """GPU memory per image of a batch, a round figure for a ViT-B/16."""
 LARGEST_BATCH = 1024
