@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.files import cache_root, content_hash, file_hash, write_text_atomically
+from data.files import cache_root, content_hash, file_hash, user_path, write_text_atomically
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def file_hash_once(path: Path) -> str:
 
     Raises ValueError where there is no such file.
     """
-    path = path.expanduser().resolve()
+    path = user_path(path).resolve()
     if not path.is_file():
         raise ValueError(f"clipn.checkpoint: there is no file {path}")
     stat = path.stat()

@@ -11,6 +11,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from data.files import path_argument
+
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -23,7 +25,6 @@ from experiments.commands.flags import (
     add_gpu_flags,
     add_output_flags,
     add_trial_flags,
-    folder_path,
     given,
     ignored_flags,
     run_command,
@@ -68,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--gpus-per-trial", type=float, metavar="N", help="above 0: use the GPU (default: 0)")
     add_gpu_flags(how)
     how.add_argument(
-        "-o", "--output-dir", type=folder_path, metavar="DIR", help="keep the records here, and continue from them"
+        "-o", "--output-dir", type=path_argument, metavar="DIR", help="keep the records here, and continue from them"
     )
     add_output_flags(parser)
     return parser

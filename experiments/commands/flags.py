@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from data.console import RunStopped
-from data.files import CACHE_VARIABLE
+from data.files import CACHE_VARIABLE, is_unicode, path_argument, shown
 from orchestrator.settings.grid import Nested, merge, parse_overrides
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.tracking.uri import masked
@@ -50,6 +50,7 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
     ArithmeticError or a MemoryError is a computation that went wrong, RunStopped something outside (a full disk): one
     line, exit 1.
     """
+    _check_words(parser)
     args = parser.parse_args()
     if not args.debug:
         warnings.simplefilter("ignore")  # libraries warn of what a user of this program can do nothing about
@@ -82,6 +83,13 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
         return INTERRUPTED
 
 
+def _check_words(parser: argparse.ArgumentParser) -> None:
+    """Refuse what no record could hold, before it is computed: a name out of an old ZIP or camera card."""
+    for word in sys.argv[1:]:
+        if not is_unicode(word):
+            parser.error(f"'{shown(word)}' holds bytes that are no UTF-8; rename the file or folder, or link to it")
+
+
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that change what every trial computes."""
     group = parser.add_argument_group(
@@ -93,7 +101,7 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--budget", type=int, metavar="N", help="labels bought a round, the initial set included")
     group.add_argument(
         "--data-root",
-        type=folder_path,
+        type=path_argument,
         metavar="DIR",
         help="folder with the data sets' files (default: the data set's own)",
     )
@@ -208,16 +216,6 @@ def seed_list(text: str) -> tuple[int, ...]:
 
 SERVERS, DATABASES = ("http", "https"), ("sqlite", "postgresql", "mysql", "mssql")
 """Schemes of tracking URIs; a database's may name its driver, as in postgresql+psycopg."""
-
-
-def folder_path(text: str) -> Path:
-    """An argparse type for a folder: `~` stands for the home folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("expected a folder, not an empty text")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f"there is no home folder for '{Path(text).parts[0]}'") from None
 
 
 def ray_address(text: str) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.files import path_argument
 from experiments.commands.bill import bill_lines, this_machine
 from experiments.commands.flags import (
     DONE,
@@ -23,7 +24,6 @@ from experiments.commands.flags import (
     check_tracking_uri,
     comma_list,
     experiment_name,
-    folder_path,
     given,
     ignored_flags,
     ray_address,
@@ -101,7 +101,7 @@ def make_parser(command: GridCommand) -> argparse.ArgumentParser:
 def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> None:
     run = parser.add_argument_group("how it is run")
     run.add_argument(
-        "-o", "--output-dir", type=folder_path, metavar="DIR",
+        "-o", "--output-dir", type=path_argument, metavar="DIR",
         help=f"records, shared by all tables, and the report in its folder {command.name} (default: runs/<preset>)",
     )  # fmt: skip
     only = run.add_mutually_exclusive_group()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from data.files import write_atomically
+from data.files import user_path, write_atomically
 from models.clipn.model import Clipn
 
 _TEXT_NAME = re.compile(r"(transformer|token_embedding|positional_embedding|ln_final|text_projection)(_no)?(\..+)?")
@@ -59,6 +59,7 @@ def file_name(name: str) -> str:
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a weights file by name, without `module.`. Errors as `load_clipn`, for the file alone."""
+    path = user_path(path)
     if not path.is_file():
         raise ValueError(f"clipn.checkpoint: there is no file {path}")
     content = _read_file(path)

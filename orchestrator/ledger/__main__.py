@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.console import duration
+from data.files import path_argument
 from orchestrator.ledger.damaged import HASH, Examined, examine
 from orchestrator.ledger.ledger import Ledger, LedgerUnwritable, TrajectoryState
 from orchestrator.ledger.output import MARKER, OutputFolder, find_output, output_to_repair
@@ -126,7 +127,9 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m orchestrator.ledger",
         description="List the trials in an output folder's ledger and check its files. Exit code 1: problems.",
     )
-    parser.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="a grid's or trial's output folder")
+    parser.add_argument(
+        "output_dir", type=path_argument, metavar="OUTPUT_DIR", help="a grid's or trial's output folder"
+    )
     parser.add_argument(
         "--repair",
         action="store_true",

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from data.console import unknown_name
+from data.files import user_path
 from data.registry import DATA_SETS, FOLDER_PREFIX
 from orchestrator.settings.trial import Settings, TrialConfig, make_trial, one_line
 from strategies.registry import STRATEGIES, find_strategy
@@ -160,7 +161,7 @@ def preset_path(folder: Path, name: str) -> Path:
     Raises ValueError for one that is not there.
     """
     if name.endswith((".yaml", ".yml")):
-        path = Path(name).expanduser()
+        path = user_path(name)
         if not path.is_file():
             raise ValueError(f"preset {name}: there is no such file")
         return path
