@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 from data.console import RunStopped
 from data.files import CACHE_VARIABLE, is_unicode, path_argument, shown
-from orchestrator.settings.grid import Nested, merge, parse_overrides
+from orchestrator.settings.grid import Nested, merge, parse_overrides, seed_range
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.tracking.uri import masked
 
-MOST_SEEDS = 10_000
-"""In a range on the command line: more is a slip of the finger."""
+LONGEST_LINE = 600
+"""Letters of an error that are printed: what a user wrote may be longer than a screen."""
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -40,7 +40,10 @@ class CommandParser(argparse.ArgumentParser):
         near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
         if unknown != message.partition(" ")[0] and near:
             message += f" (did you mean {near[0]}?)"
-        self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())}; {self.prog} --help lists the flags\n")
+        self.exit(
+            BAD_INPUT,
+            f"{self.prog}: error: {shortened(' '.join(message.split()))}; {self.prog} --help lists the flags\n",
+        )
 
 
 def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int]) -> int:
@@ -59,7 +62,7 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
     except ValueError as error:
         if args.debug:
             raise
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{parser.prog}: error: {shortened(' '.join(str(error).split()))}", file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:  # whoever read the output has seen enough: head, less
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,6 +84,12 @@ def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namesp
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def shortened(text: str) -> str:
+    """The text, without its middle if it is long: the advice stands at the end."""
+    half = LONGEST_LINE // 2
+    return text if len(text) <= LONGEST_LINE else f"{text[:half]} ... {text[-half:]}"
 
 
 def _check_words(parser: argparse.ArgumentParser) -> None:
@@ -200,18 +209,10 @@ def comma_list(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
 
 def seed_list(text: str) -> tuple[int, ...]:
     """An argparse type for seeds: `0-4`, `0,2,5` or both together."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if match is None:
-            raise argparse.ArgumentTypeError(f"expected seeds such as 0-4 or 0,2,5, not '{text}'")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise argparse.ArgumentTypeError(f"seeds {part.strip()} run backwards")
-        if last - first >= MOST_SEEDS:
-            raise argparse.ArgumentTypeError(f"seeds {part.strip()} are more than {MOST_SEEDS:,}")
-        seeds.extend(range(first, last + 1))
-    return tuple(seeds)
+    try:
+        return seed_range(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 SERVERS, DATABASES = ("http", "https"), ("sqlite", "postgresql", "mysql", "mssql")

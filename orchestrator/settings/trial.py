@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -218,12 +219,18 @@ def make_trial(**settings: Any) -> TrialConfig:
     return trial
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+_short.maxlevel, _short.maxlist, _short.maxtuple, _short.maxdict = 3, 10, 10, 10
+"""How values that a user wrote are printed: whole if they are of usual length."""
+
+
 def one_line(error: ValidationError) -> str:
     """A pydantic error as one line: field, value, what is wrong; for each field."""
     parts = []
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"]) or "settings"
-        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {problem['input']!r}"
+        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {_short.repr(problem['input'])}"
         message = problem["msg"].removeprefix("Value error, ")
         parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)

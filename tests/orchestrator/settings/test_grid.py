@@ -179,3 +179,19 @@ def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None
     read = read_yaml(f"value: {text}", origin="x")["value"]
     assert read == value
     assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [("0-2", (0, 1, 2)), ("1,4-5", (1, 4, 5)), ("7", (7,)), ("[0, 3-4]", (0, 3, 4)), ("[0, 1]", (0, 1))],
+)
+def test_a_preset_takes_seeds_as_the_command_line_does_and_a_name_for_a_list(
+    tmp_path: Path, seeds: str, expected: tuple[int, ...]
+) -> None:
+    (tmp_path / "own.yaml").write_text(
+        f"datasets: digits\nmismatch_ratios: 0.2\nood_ratios: 0.6\nstrategies: conf\nseeds: {seeds}\n"
+    )
+    grid = load_preset(tmp_path, "own", {}, {})
+    assert (grid.datasets, grid.mismatch_ratios, grid.strategies, grid.seeds) == (
+        ("digits",), (0.2,), ("conf",), expected,
+    )  # fmt: skip
