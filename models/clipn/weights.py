@@ -68,9 +68,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     content = _read_file(path)
     state = content
     if isinstance(content, Mapping):
-        state = next(
-            (content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content
-        )
+        wrapped = content.get("model") if isinstance(content.get("model"), Mapping) else content
+        state = content.get("state_dict", wrapped)
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ValueError(f"clipn.checkpoint: {path} holds no state_dict of tensors, so it is no CLIPN checkpoint")
     for name, tensor in state.items():
