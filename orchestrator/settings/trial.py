@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import reprlib
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -296,12 +297,18 @@ def _check_detection(trial: TrialConfig, detection: DetectionSettings) -> None:
         raise ValueError("detection: a pool without unlabelled OOD images leaves nothing to detect")
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+_short.maxlevel, _short.maxlist, _short.maxtuple, _short.maxdict = 3, 10, 10, 10
+"""How values that a user wrote are printed: whole if they are of usual length."""
+
+
 def one_line(error: ValidationError) -> str:
     """A pydantic error as one line: field, value, what is wrong; for each field."""
     parts = []
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"]) or "settings"
-        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {problem['input']!r}"
+        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {_short.repr(problem['input'])}"
         message = problem["msg"].removeprefix("Value error, ")
         parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)
