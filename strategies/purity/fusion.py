@@ -21,8 +21,8 @@ def learn_fusion(scores_LS: Tensor, is_id_L: Tensor) -> Callable[[Tensor], Tenso
 
     No image's score may rest on its own label: text scores do not, those of a probe are held out. The weights maximise
     the class-balanced likelihood under a normal prior around 1 for the first score and 0 for the others: with few
-    labels it is the first score, with many it is what predicts best. Weights below 0 are set to 0: a score that has to be
-    turned round is noise.
+    labels it is the first score, with many it is what predicts best. Weights below 0 are set to 0: a score that has to
+    be turned round is noise.
     """
     scores_LS = scores_LS.double()
     centre_S, spread_S = scores_LS.mean(dim=0), scores_LS.std(dim=0).clamp(min=1e-9)

@@ -29,14 +29,15 @@ class ArrayScorer:
 
     last_request: RequestFigures | None = None
 
-    def __init__(self, verdict: bool | None = None) -> None:
+    def __init__(self, verdict: bool | None = None, *, constant: bool = False) -> None:
+        self._constant = constant
         generator = torch.Generator().manual_seed(7)
         self._features = torch.nn.functional.normalize(torch.randn(NUM_IMAGES, DIM, generator=generator), dim=1)
         self._texts = torch.nn.functional.normalize(torch.randn(2, NUM_CLASSES, DIM, generator=generator), dim=2)
         self._verdict = verdict
 
     def features(self, data_fingerprint: str, idx: np.ndarray) -> np.ndarray:
-        return self._features[torch.from_numpy(idx)].numpy()
+        return self._features[torch.from_numpy(idx * (not self._constant))].numpy()
 
     def score(self, request: PurityRequest) -> PurityScores:
         features = self._features[torch.from_numpy(request.unlabelled_idx)]
@@ -146,7 +147,7 @@ def select(
     name: str, view: PoolView, budget: int, *, seed: int = 0, verdict: bool | None = None, constant: bool = False
 ) -> Selection:
     """What a registered strategy picks; `constant`: its frozen encoder finds all images equal."""
-    scorer = ArrayScorer(verdict)
+    scorer = ArrayScorer(verdict, constant=constant)
     strategy = find_strategy(name).build(
         Services(
             scorer=scorer,
