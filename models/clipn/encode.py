@@ -147,6 +147,32 @@ class ClassRows:
         return np.asarray(torch.cat([yes_CD, no_CD], dim=1).cpu().numpy())
 
 
+class SentenceRows:
+    """Row i is the "yes" tower's feature of sentence i, normalised: (n, D)."""
+
+    def __init__(self, clipn: Clipn, texts: Sequence[str]) -> None:
+        self._clipn = clipn
+        self._texts = texts
+
+    @property
+    def facts(self) -> Mapping[str, float]:
+        """None."""
+        return {}
+
+    @torch.inference_mode()
+    def compute(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Features of the sentences `start` to `stop` (excluded). Raises ValueError for texts that are too long."""
+        # By length, so that a short sentence is not padded to the longest: half the time.
+        order = sorted(range(start, stop), key=lambda place: len(self._texts[place]))
+        rows_BD = np.empty((stop - start, self._clipn.embed_dim), dtype=np.float32)
+        for at in range(0, len(order), TEXT_BATCH):
+            places = order[at : at + TEXT_BATCH]
+            tokens_BL = tokenize([self._texts[place] for place in places], self._clipn.context_length)
+            features_BD = self._clipn.encode_yes(tokens_BL.to(self._clipn.device)).float()
+            rows_BD[np.array(places) - start] = functional.normalize(features_BD, dim=1).cpu().numpy()
+        return rows_BD
+
+
 def resize_and_crop(image_HW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The image (size, size, 3) uint8: shorter side brought to `size` pixels, bicubic, then the centre cut out.
 

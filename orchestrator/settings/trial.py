@@ -18,6 +18,7 @@ from data.splits.domain import NUM_ID_CLASSES
 from data.splits.draw import SplitSettings, Supervision
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
+from models.words.lists import word_list
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
 from strategies.purity.detectors import DETECTORS
@@ -272,6 +273,8 @@ def read_trial(**settings: Any) -> TrialConfig:
         raise ValueError(f"{what} leaves no pool to query, so rounds = {trial.rounds} cannot be; take rounds = 1")
     if trial.detection is not None:
         _check_detection(trial, trial.detection)
+    if trial.uses_purity and "words" in DETECTORS[trial.purity.detector].needs:
+        word_list().check_kinds(trial.purity.words.leave_out)  # refused now, and not by a scorer later
     reads_no_text = trial.uses_purity and "no text" in DETECTORS[trial.purity.detector].needs
     if reads_no_text and trial.clipn.pretrained is not None:
         raise ValueError(
