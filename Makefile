@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-full test quick lint type smoke same-numbers docs clean
+.PHONY: help setup demo demo-full test quick nemesis gpu-check lint type smoke same-numbers docs clean
 
 # Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -36,6 +36,9 @@ test: setup  ## the tests, without those marked slow (all: make test ARGS="-m 's
 quick: setup lint type  ## lint, types, and the tests that start no process and train nothing: a minute, for the inner loop
 	$(BIN)/python -m pytest --quick -m "not slow" -q -rfE --durations=3 $(ARGS)
 
+nemesis: setup  ## kill, freeze, starve and interrupt a whole grid, 44 times over (half an hour; needs Linux)
+	$(BIN)/python -m pytest -m slow -s tests/experiments/test_nemesis.py $(ARGS)
+
 lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -57,6 +60,7 @@ smoke: setup  ## the real commands, shortened, into build/smoke: a trial, tables
 	$(BIN)/python experiments/table6.py $(SHORT)
 	$(BIN)/python experiments/table7.py $(SHORT) --strategies random,conf,vlpure,vlpure-no-visual,vlpure-fixed-scale,vlpure-bare
 	$(BIN)/python experiments/table8.py $(SHORT) --strategies random,conf,ll,coreset,vlpure,vlpure-ll,vlpure-coreset
+	$(BIN)/python experiments/table9.py $(SHORT)
 	$(BIN)/python experiments/figures.py $(SHORT) --strategies random,conf,vlpure
 	$(BIN)/python -m data.drawings $(SMOKE)/images --num-train 12 --num-test 4
 	$(BIN)/python experiments/train_clipn.py --dataset folder:$(SMOKE)/images/drawings --steps-clip 150 --steps-no 60 \
@@ -67,9 +71,13 @@ smoke: setup  ## the real commands, shortened, into build/smoke: a trial, tables
 	test -s $(SMOKE)/report/index.html && test -n "$$(ls $(SMOKE)/run/figures/*.png)"
 	for table in 4 5 6 7 8; do \
 		test -s $(SMOKE)/run/table$$table/table$$table.md && test -s $(SMOKE)/run/table$$table/trials.csv || exit 1; done
+	test -s $(SMOKE)/run/table9/table9.md && test -s $(SMOKE)/run/table9/auroc.png && test -s $(SMOKE)/report/table9/table9.md
 
 # The guard of a change that must not move a number: the same seeded grid from the commit BASE and from the working tree.
 BASE ?= HEAD
+gpu-check: setup  ## this machine's GPU: tests, speed of every part, the paper's card-hours (make gpu-check ARGS="-o check.json")
+	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
+
 same-numbers: setup  ## compare a seeded run's fingerprints and records with those of the commit BASE (default: HEAD)
 	$(BIN)/python tests/same_numbers.py $(BASE) $(ARGS)
 

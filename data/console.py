@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
-import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
+
+from data.files import is_unicode, shown
+from data.stopping import INTERRUPTED, steady_output, stoppable
 
 Progress = Callable[[str], None]
 """Takes one line of text about work in progress."""
@@ -64,8 +66,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} '{name}'{hint}; known: {', '.join(known)}")
 
 
-DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes of every command."""
+DONE, SOME_FAILED, BAD_INPUT = 0, 1, 2
+"""Exit codes of every command, beside `data.stopping.INTERRUPTED`."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """A disk that is full or failing is not a mistake in the command: exit code 1, not 2."""
 
@@ -79,6 +81,17 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, *, prog: str, description: str, epilog: str | None = None, usage: str | None = None) -> None:
         super().__init__(prog=prog, description=description, epilog=epilog, usage=usage, allow_abbrev=False)
+        self._before_help: list[Callable[[], None]] = []
+
+    def before_help(self, fill: Callable[[], None]) -> None:
+        """Have `fill` called when help is wanted: for help texts that take time to find."""
+        self._before_help.append(fill)
+
+    def format_help(self) -> str:
+        """The text of --help."""
+        for fill in self._before_help:
+            fill()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong with the command line, and exit with `BAD_INPUT`."""
@@ -86,7 +99,27 @@ class CommandParser(argparse.ArgumentParser):
         near = nearest(unknown, self._option_string_actions)
         if unknown != message.partition(" ")[0] and near:
             message += f" (did you mean {near}?)"
-        self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())}; {self.prog} --help lists the flags\n")
+        self.exit(
+            BAD_INPUT,
+            f"{self.prog}: error: {shortened(' '.join(message.split()))}; {self.prog} --help lists the flags\n",
+        )
+
+
+LONGEST_LINE = 600
+"""Letters of an error that are printed: what a user wrote may be longer than a screen."""
+
+
+def shortened(text: str) -> str:
+    """The text, without its middle if it is long: the advice stands at the end."""
+    half = LONGEST_LINE // 2
+    return text if len(text) <= LONGEST_LINE else f"{text[:half]} ... {text[-half:]}"
+
+
+def _check_words(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+    """Refuse what no record could hold, before it is computed: a name out of an old ZIP or camera card."""
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if not is_unicode(word):
+            parser.error(f"'{shown(word)}' holds bytes that are no UTF-8; rename the file or folder, or link to it")
 
 
 def run_command(
@@ -100,19 +133,19 @@ def run_command(
     command has), exit 2. An ArithmeticError or a MemoryError is a computation that went wrong, RunStopped something
     outside (a full disk): one line, exit 1.
     """
+    steady_output()
+    _check_words(parser, arguments)
     args = parser.parse_args(arguments)
     if not args.debug:
         warnings.simplefilter("ignore")  # libraries warn of what a user of this program can do nothing about
     try:
-        return body(args)
+        with stoppable("stopped at once"):
+            return body(args)
     except ValueError as error:
         if args.debug:
             raise
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{parser.prog}: error: {shortened(' '.join(str(error).split()))}", file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:  # whoever read the output has seen enough: head, less
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except OSError as error:
         if args.debug or error.filename is None:
             raise

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.files import path_argument
+
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -24,9 +26,11 @@ from experiments.table5 import TABLE5
 from experiments.table6 import TABLE6
 from experiments.table7 import TABLE7
 from experiments.table8 import TABLE8
+from experiments.table9 import TABLE9
 
 if TYPE_CHECKING:
     from experiments.results.from_ledgers import FoundTrials
+    from orchestrator.plan import PlannedTrial
 
 TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8)
 """The commands whose tables a report has, where they ran some of its trials."""
@@ -40,18 +44,24 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Example: report.py runs/paper runs/more-seeds -o both",
     )
     parser.add_argument(
-        "run_dirs", nargs="*", type=Path, metavar="RUN_DIR", help="output folder of a grid; several are taken together"
+        "run_dirs",
+        nargs="*",
+        type=path_argument,
+        metavar="RUN_DIR",
+        help="output folder of a grid; several are taken together",
     )
     parser.add_argument(
         "--from-mlflow", metavar="URI", help="in place of folders: a tracking server, or sqlite:///FILE"
     )
     parser.add_argument("--experiment", metavar="NAME", help="with --from-mlflow: the experiment there")
     parser.add_argument(
-        "-o", "--output-dir", type=Path, metavar="DIR",
+        "-o", "--output-dir", type=path_argument, metavar="DIR",
         help="where the report goes (default: report in the first RUN_DIR; with --from-mlflow: report)",
     )  # fmt: skip
     parser.add_argument("--data", action="store_true", help="in place of folders: Tables 1 to 3, on data and problems")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="with --data: folder with the data sets' files")
+    parser.add_argument(
+        "--data-root", type=path_argument, metavar="DIR", help="with --data: folder with the data sets' files"
+    )
     parser.add_argument("--title", help="heading (default: says what it was made from)")
     add_output_flags(parser)
     return parser
@@ -113,7 +123,28 @@ def _report_mlflow(args: argparse.Namespace) -> int:
 
 
 def _write(found: FoundTrials, args: argparse.Namespace, *, default: Path, title: str) -> int:
-    """Write the report, print its tables, and say where it lies."""
+    """Write the report, print its tables, and say where it lies; that of Table 9 in a folder of its own."""
+    detection = [each for each in found.planned if each.trial.detection is not None]
+    others = replace(found, planned=[each for each in found.planned if each.trial.detection is None])
+    if detection:
+        _write_detection(detection, args, folder=(args.output_dir or default) / TABLE9.name)
+    return _write_tables(others, args, default=default, title=title) if others.planned else DONE
+
+
+def _write_detection(planned: list[PlannedTrial], args: argparse.Namespace, *, folder: Path) -> None:
+    """The report of detection trials, which are in no other table."""
+    from experiments.pages.detection import write_detection_report
+    from experiments.results.from_ledgers import row_names, with_missing_seeds
+
+    named = [replace(each, arm=row) for each, row in zip(planned, row_names(planned, ARMS), strict=True)]
+    files, text = write_detection_report(folder, with_missing_seeds(named), title=TABLE9.title, notes=TABLE9.notes)
+    print(text)
+    if not args.quiet:
+        print(f"report: {files.page}")
+
+
+def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path, title: str) -> int:
+    """The report of trials that trained classifiers."""
     from experiments.pages.files import write_report
     from experiments.results.details import details_of
     from experiments.results.frames import rounds_frame, trials_frame

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from strategies.base import PoolView, Selection, Strategy
+from strategies.base import IndexArray, PoolView, Selection, Strategy
 from strategies.numeric.kcenter import first_maximum
 from strategies.options import ProbCoverOptions
 
@@ -24,7 +24,8 @@ SAMPLE = 1000
 SAMPLE_BLOCK = 128
 """Of these, how many at a time."""
 
-Features = Callable[[], NDArray[np.float32]]
+Features = Callable[[IndexArray], NDArray[np.float32]]
+"""Features (n, D) of training images, in the order of their indices."""
 
 
 def count_neighbours(points_ND: Tensor, of_SD: Tensor, radius: float) -> Tensor:
@@ -96,14 +97,14 @@ class ProbCover(Strategy):
     """
 
     def __init__(self, features: Features, options: ProbCoverOptions) -> None:
-        """`features` gives those of all training images, by index."""
+        """`features` is asked once in a round."""
         self._features = features
         self._options = options
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
         """min(budget, N) images in the order picked; the score is the number of images covered anew."""
         rows = np.concatenate([view.labelled_id_idx, view.unlabelled_idx])
-        points_ND = torch.from_numpy(np.asarray(self._features())[rows]).to(view.workshop.device)
+        points_ND = torch.from_numpy(np.asarray(self._features(rows))).to(view.workshop.device)
         points_ND = torch.nn.functional.normalize(points_ND, dim=1)
         radius = self._options.radius
         if radius is None:

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("data", "models", "strategies", "orchestrator", "experiments")
-SLOW_TO_IMPORT = ("torch", "ray", "mlflow")
+SLOW_TO_IMPORT = ("torch", "ray", "mlflow", "jinja2")
 
 PRINT_LOADED_AFTER_HELP = """
 import json, runpy, sys
@@ -112,7 +112,8 @@ def test_help_loads_nothing_slow(command: str, tmp_path: Path) -> None:
 
 def test_the_driver_of_a_grid_loads_no_torch() -> None:
     modules = [
-        "cluster.run_grid", "cluster.trial_worker", "cluster.scorer_actor", "cluster.scorer_client", "cluster.scorers",
+        "cluster.run_grid", "cluster.ray_part", "cluster.watch", "cluster.writer_client", "cluster.trial_worker",
+        "cluster.scorer_actor", "cluster.scorer_client", "cluster.scorers",
         "cluster.writer", "ledger.classifiers", "tracking.tracker",
     ]  # fmt: skip
     source = f"import sys, {', '.join(f'orchestrator.{name}' for name in modules)}; print('torch' in sys.modules)"

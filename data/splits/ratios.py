@@ -204,8 +204,8 @@ def _checked_num_id_classes(num_classes: int, mismatch_ratio: float, ood_ratio: 
     num_id_classes = math.floor(num_classes * mismatch_ratio)
     if num_id_classes == 0:
         raise ValueError(
-            f"mismatch ratio {mismatch_ratio} of {num_classes} classes gives no ID class; it must be at least "
-            f"{1 / num_classes:.4g}"
+            f"mismatch ratio {mismatch_ratio} of {num_classes} classes gives no ID class; take "
+            f"{ratio_of_classes(num_classes, min(2, num_classes))} or more"  # with one ID class accuracy is always 1
         )
     if num_id_classes == num_classes and ood_ratio > 0:
         raise ValueError(
@@ -215,18 +215,53 @@ def _checked_num_id_classes(num_classes: int, mismatch_ratio: float, ood_ratio: 
     return num_id_classes
 
 
+# What follows is advice for messages. Each value is tried with the official code's own float arithmetic before it is
+# printed: 1/9 printed as 0.1111 is refused again, and so is ceil(51 / 0.68) = 75 (int(75 * 0.68) is 50).
+
+
+def ratio_of_classes(num_classes: int, wanted: int) -> float:
+    """The mismatch ratio of fewest digits that gives at least `wanted` ID classes, for 1 <= wanted <= num_classes."""
+    for digits in range(1, 17):
+        scale = 10**digits
+        for step in (0, 1):  # rounding up may still fall short by a bit of the float
+            ratio: float = (math.ceil(wanted * scale / num_classes) + step) / scale
+            if math.floor(num_classes * ratio) == wanted and ratio <= 1:
+                return ratio
+    return wanted / num_classes
+
+
+def _least_budget(num_id_classes: int, ood_ratio: float) -> int:
+    """The smallest budget that buys an initial ID image for each class."""
+    budget = math.ceil(num_id_classes / (1 - ood_ratio))
+    while int(budget * (1 - ood_ratio)) < num_id_classes:
+        budget += 1
+    return budget
+
+
+def _most_budget(most_initial_id: int, ood_ratio: float) -> int:
+    """The largest budget that buys at most that many initial ID images."""
+    budget = math.ceil((most_initial_id + 1) / (1 - ood_ratio)) + 1
+    while int(budget * (1 - ood_ratio)) > most_initial_id:
+        budget -= 1
+    return budget
+
+
 def _check_draw_by_classes(id_sizes: Sequence[int], *, initial_id: int, budget: int, ood_ratio: float) -> None:
     """Raise ValueError where scikit-learn's stratified draw would."""
     num_id_classes, num_id = len(id_sizes), sum(id_sizes)
     if initial_id < num_id_classes:
         raise ValueError(
             f"budget {budget} with OOD ratio {ood_ratio} buys {initial_id} initial ID images, fewer than the "
-            f"{num_id_classes} ID classes; raise the budget to at least {math.ceil(num_id_classes / (1 - ood_ratio))}"
+            f"{num_id_classes} ID classes; raise the budget to at least {_least_budget(num_id_classes, ood_ratio)}"
         )
     if num_id - initial_id < num_id_classes:
+        most, least = _most_budget(num_id - num_id_classes, ood_ratio), _least_budget(num_id_classes, ood_ratio)
+        advice = f"lower the budget to at most {most}"
+        if most < least:
+            advice = "no budget suits so few ID images; lower the mismatch ratio or add images"
         raise ValueError(
             f"budget {budget} with OOD ratio {ood_ratio} takes {initial_id} of {num_id} ID images and leaves "
-            f"fewer than one for each of the {num_id_classes} ID classes; lower the budget"
+            f"fewer than one for each of the {num_id_classes} ID classes; {advice}"
         )
     if min(id_sizes) < 2:
         raise ValueError(

@@ -6,16 +6,16 @@ import argparse
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from data.files import CACHE_VARIABLE
-from orchestrator.settings.grid import Nested, merge, parse_overrides
-from orchestrator.settings.trial import TrialConfig
+from data.console import CommandParser
+from data.files import CACHE_VARIABLE, path_argument
+from models.mps import mps_runs
+from orchestrator.settings.grid import Nested, RunSettings, check_name, merge, parse_overrides, seed_range
+from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
-
-MOST_SEEDS = 10_000
-"""In a range on the command line: more is a slip of the finger."""
+from strategies.purity.detectors import DETECTORS
 
 
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--budget", type=int, metavar="N", help="labels bought a round, the initial set included")
     group.add_argument(
         "--data-root",
-        type=folder_path,
+        type=path_argument,
         metavar="DIR",
         help="folder with the data sets' files (default: the data set's own)",
     )
@@ -39,7 +39,7 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
         help="what an image file that cannot be decoded does: stop (default), or be named and left out",
     )
     group.add_argument(
-        "--purity", metavar="DETECTOR", help="purity detector: atd (CLIPN's, the paper's), ctw (CLIPN's other), or mcm"
+        "--purity", metavar="DETECTOR", help=f"purity detector: {', '.join(DETECTORS)} (default: atd, the paper's)"
     )
     group.add_argument(
         "--clipn-checkpoint", metavar="PATH", help="CLIPN's weights (default: a small stand-in, where the data has one)"
@@ -61,20 +61,39 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_gpu_flags(group: argparse._ArgumentGroup) -> None:
-    """The flags about how a GPU computes; they change nothing on a CPU."""
-    group.add_argument(
-        "--deterministic",
-        action="store_true",
-        default=None,
-        help="on a GPU: equal seeds give equal records, to the bit, and more slowly (on a CPU they always do)",
-    )
-    group.add_argument(
-        "--plain-steps",
-        action="store_true",
-        default=None,
-        help="on a GPU: launch training steps kernel by kernel, in place of replaying them as CUDA graphs",
-    )
+METAVARS: dict[type, str] = {int: "N", float: "X", str: "WHERE"}
+
+
+def add_run_flags(parser: CommandParser, group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
+    """A flag for each of these fields of `RunSettings`: its name, its type and, for --help, its docstring."""
+    actions = {}
+    for name in names:
+        field = RunSettings.model_fields[name]
+        flag, kind = f"--{name.replace('_', '-')}", _plain_type(field.annotation)
+        actions[name] = (
+            group.add_argument(flag, action="store_true", default=None, help="")
+            if kind is bool
+            else group.add_argument(flag, type=kind, metavar=METAVARS[kind], help="")
+        )
+
+    def fill() -> None:
+        for name, text in field_docstrings(RunSettings).items():
+            if name in actions:
+                begin = text[:1] if text[1:2].isupper() else text[:1].lower()  # as other helps; CPUs stay
+                actions[name].help = (begin + text[1:].rstrip(".")).replace("%", "%%")
+
+    parser.before_help(fill)
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The type behind `Annotated[int, ...]` and `int | None`."""
+    parts = get_args(annotation)
+    return _plain_type(parts[0]) if parts else annotation
+
+
+def given_run_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of `RunSettings` that the command line gives."""
+    return given({name: getattr(args, name) for name in RunSettings.model_fields if name in args})
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
@@ -128,32 +147,14 @@ def comma_list(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
 
 def seed_list(text: str) -> tuple[int, ...]:
     """An argparse type for seeds: `0-4`, `0,2,5` or both together."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if match is None:
-            raise argparse.ArgumentTypeError(f"expected seeds such as 0-4 or 0,2,5, not '{text}'")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise argparse.ArgumentTypeError(f"seeds {part.strip()} run backwards")
-        if last - first >= MOST_SEEDS:
-            raise argparse.ArgumentTypeError(f"seeds {part.strip()} are more than {MOST_SEEDS:,}")
-        seeds.extend(range(first, last + 1))
-    return tuple(seeds)
+    try:
+        return seed_range(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 SERVERS, DATABASES = ("http", "https"), ("sqlite", "postgresql", "mysql", "mssql")
 """Schemes of tracking URIs; a database's may name its driver, as in postgresql+psycopg."""
-
-
-def folder_path(text: str) -> Path:
-    """An argparse type for a folder: `~` stands for the home folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("expected a folder, not an empty text")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f"there is no home folder for '{Path(text).parts[0]}'") from None
 
 
 def ray_address(text: str) -> str:
@@ -173,7 +174,11 @@ def ray_address(text: str) -> str:
 def experiment_name(text: str) -> str:
     """An argparse type for an experiment of MLflow."""
     name = text.strip()
-    if not name or not name.isprintable():
+    try:
+        check_name("name", name)
+    except ValueError:
+        name = ""
+    if not name:
         raise argparse.ArgumentTypeError("expected a name, not an empty text or one that cannot be printed")
     return name
 
@@ -210,6 +215,16 @@ def slow_arithmetic(trials: Iterable[TrialConfig], *, gpus: float) -> list[str]:
     return [
         "recipe.precision=bf16 on a CPU: this machine's has no bfloat16 instructions, and without them it is many "
         "times slower than fp32"
+    ]
+
+
+def shared_card(gpus: float, *, address: str) -> list[str]:
+    """A line where trials are to share a card of this machine and NVIDIA's MPS, which lets them, does not run on it."""
+    if not 0 < gpus < 1 or address not in ("auto", "local") or mps_runs():
+        return []
+    return [
+        f"--gpus-per-trial {gpus:g} without NVIDIA's MPS: trials on a card take turns, which saves nothing over whole "
+        "cards but the work of the CPU in between; nvidia-cuda-mps-control -d starts it (docs/cluster.md)"
     ]
 
 

@@ -13,7 +13,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
-from strategies.registry import BEHIND_PURITY, STRATEGIES, Entry, Services
+from strategies.registry import BEHIND_PURITY, STRATEGIES, Entry, FrozenFeatures, Services
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "strategies.md"
 HEAD = """# Strategies
@@ -69,7 +69,11 @@ def _told(entry: Entry) -> tuple[str, str]:
     """From the class's docstring: its first sentence, and where it departs from the original."""
     nobody = cast(Any, Nobody())
     services = Services(
-        scorer=nobody, purity=PurityOptions(), options=StrategyOptions(), contrastive=lambda method: nobody
+        scorer=nobody,
+        purity=PurityOptions(),
+        options=StrategyOptions(),
+        contrastive=lambda method: nobody,
+        pretrained=lambda: FrozenFeatures(scorer=nobody, data_fingerprint=""),
     )
     text = " ".join((inspect.getdoc(type(entry.build(services))) or "").split())
     found = re.search(r"Departures?( from [^:]*)?: (.*)", text)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from data.files import write_atomically, write_text_atomically
+from data.files import write_bytes_atomically, write_text_atomically
 from experiments.pages.content import Report, make_report
 from experiments.pages.html import report_page
 from experiments.pages.latex import report_latex
@@ -15,6 +15,7 @@ from experiments.pages.markdown import report_markdown
 from experiments.plots.curves import curves_png
 from experiments.results.comparison import collect_scores
 from experiments.results.details import Details
+from experiments.results.frames import csv_text
 from experiments.results.paper import PaperValues
 from experiments.tables.comparisons import compared_strategies, comparisons_frame
 from experiments.tables.facts import box_columns
@@ -91,11 +92,11 @@ def write_report(
         folder / "index.html": page,
         folder / f"{name}.md": report_markdown(report),
         folder / f"{name}.tex": report_latex(report),
-    } | {path: frame.to_csv(index=False) for path, frame in frames.items()}
+    } | {path: csv_text(frame) for path, frame in frames.items()}
     for path, text in texts.items():
         write_text_atomically(path, text)
     for path, picture in own.items():
-        _write_bytes(path, picture)
+        write_bytes_atomically(path, picture)
     return ReportFiles(page=folder / "index.html", all=(*texts, *own))
 
 
@@ -175,12 +176,5 @@ def _page(
 
 def _comparisons(trials: pd.DataFrame, compared: Sequence[str] | None) -> pd.DataFrame:
     strategies = [name for name in compared_strategies(trials) if compared is None or name in compared]
-    chosen = trials[trials["strategy"].isin(strategies) & (trials["ood_ratio"] > 0)]
+    chosen = trials[trials["arm"].isin(strategies) & (trials["ood_ratio"] > 0)]
     return comparisons_frame(collect_scores(chosen, "aubc")).round(SHARES | P_VALUES)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    def write(file: BinaryIO) -> None:
-        file.write(content)
-
-    write_atomically(path, write)

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 
 FileFormat = Literal["png", "pdf"]
+FILE_FORMATS: tuple[FileFormat, ...] = ("png", "pdf")
 
 COLUMN_WIDTH, PAGE_WIDTH = 3.4, 6.9
 """Inches: one column, and both columns, of a printed page."""
-PRINT_DPI = 300
+PRINT_DPI, PAGE_DPI = 300, 150
+"""Dots per inch of a figure for print, and of one in a report's page."""
 PRINT_FONT, PRINT_SMALL = 8.0, 7.0
 """Points, of titles and labels, and of ticks and notes, in a figure for print."""
 FEWEST_FOR_BAND = 3

@@ -1,7 +1,7 @@
 """The purity step of a trial before its first query, looked at from the oracle's side: for Figures 5 and 6.
 
 Nothing of a trial need have been run: the initial labels and the pool come from its problem, the scores from CLIPN's
-features. Shapes: A all training images, N unlabelled images, L labelled images, K ID classes, T logit scales.
+features. Shapes: N unlabelled images, L labelled images, K ID classes, T logit scales.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from experiments.results.statistics import Condition
 from orchestrator.problem import OpenSetProblem, pose_problem
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.compute import cached_data_set
-from orchestrator.trial.purity_scorer import LocalPurityScorer
+from orchestrator.trial.purity_scorer import Case, LocalPurityScorer
 from strategies.purity.contract import PurityRequest, PurityScores
-from strategies.purity.judge import Evidence
-from strategies.purity.logit_scale import SCALES, count_right, merit
-from strategies.purity.scores import visual_weights
+from strategies.purity.scores import Terms
+from strategies.purity.tuning import SCALES, balanced_accuracies
 
 KINDS = ((True, True), (False, False), (True, False), (False, True))
 """(is ID, judged ID)."""
@@ -41,8 +40,10 @@ class PurityStep:
     problem: OpenSetProblem
     request: PurityRequest
     scores: PurityScores
-    evidence: Evidence
-    """Of all A training images."""
+    terms: Terms
+    """What the scores of the unlabelled images are products of."""
+    case: Case
+    """What the scorer judged from."""
     is_id_N: NDArray[np.bool_]
     """The truth of the unlabelled images."""
 
@@ -75,12 +76,14 @@ def first_purity_step(trial: TrialConfig, scorer: LocalPurityScorer) -> PuritySt
         unlabelled_idx=split.unlabelled_idx,
         options=trial.purity,
     )
+    scores, terms = scorer.score_with_terms(request)
     return PurityStep(
         trial=trial,
         problem=problem,
         request=request,
-        scores=scorer.score(request),
-        evidence=scorer.bank(data.fingerprint).evidence(request),
+        scores=scores,
+        terms=terms,
+        case=scorer.case(request),
         is_id_N=labels[split.unlabelled_idx] < problem.num_id_classes,
     )
 
@@ -110,17 +113,10 @@ def typical_places(count: int) -> list[int]:
     return sorted({count // 3, 2 * count // 3}) if count else []
 
 
-@torch.inference_mode()
 def _examples(step: PurityStep, positions: Sequence[int]) -> list[PurityExample]:
     """The unlabelled images at these positions with their terms."""
-    data, scale = step.problem.data, step.scores.logit_scale
+    data, terms = step.problem.data, step.terms
     idx = step.request.unlabelled_idx[positions]
-    evidence = step.evidence.of(torch.from_numpy(idx).to(step.evidence.yes_NK.device))
-    probs_NK = torch.softmax(scale * evidence.yes_NK, dim=-1)  # Eq. 2
-    not_q_NK = torch.sigmoid(scale * (evidence.yes_NK - evidence.no_NK))  # 1 - q_k, Eq. 3
-    weights_NK = None
-    if evidence.similarity_NK is not None and evidence.has_prototype_K is not None:
-        weights_NK = visual_weights(evidence.similarity_NK, evidence.has_prototype_K, scale)  # Eq. 6
     names, labels, pixels = data.class_names, data.train.labels[idx], data.train.images.load(idx)
     return [
         PurityExample(
@@ -132,9 +128,9 @@ def _examples(step: PurityStep, positions: Sequence[int]) -> list[PurityExample]
             ood_score=float(step.scores.ood_scores[position]),
             terms=_best_terms(
                 step.request.class_names,
-                probs_NK[row],
-                not_q_NK[row],
-                None if weights_NK is None else weights_NK[row],
+                terms.probs_NK[position],
+                terms.not_q_NK[position],
+                None if terms.weights_NK is None else terms.weights_NK[position],
             ),
         )
         for row, position in enumerate(positions)
@@ -157,47 +153,29 @@ def _best_terms(
     return tuple(sorted(terms, key=lambda term: -term.product)[:SHOWN_CLASSES])
 
 
+@torch.inference_mode()
 def scale_sweep(step: PurityStep) -> ScaleSweep:
     """The balanced accuracy at every plotted scale, on the labelled images and on the pool, and the tuned scale's."""
-    request = step.request
-    labelled_idx = np.concatenate([request.labelled_id_idx, request.labelled_ood_idx])
-    is_id_L = np.arange(len(labelled_idx)) < len(request.labelled_id_idx)
-    can_tune = bool(is_id_L.any() and not is_id_L.all())
+    case = step.case
+    is_id_N = torch.from_numpy(step.is_id_N).to(case.is_id_L.device)
+
+    def on_labels(scales: tuple[float, ...]) -> NDArray[np.float64]:
+        return np.asarray(balanced_accuracies(case.labelled, case.is_id_L, scales).cpu().numpy())
+
+    def on_pool(scales: tuple[float, ...]) -> NDArray[np.float64]:
+        return np.asarray(balanced_accuracies(case.images, is_id_N, scales).cpu().numpy())
+
     tuned = None
     if step.scores.is_tuned:
         scale = step.scores.logit_scale
-        (on_labels,), (on_pool,) = (
-            _balanced_accuracy(step, idx, is_id, (scale,))
-            for idx, is_id in ((labelled_idx, is_id_L), (request.unlabelled_idx, step.is_id_N))
-        )
-        tuned = (scale, float(on_labels), float(on_pool))
+        tuned = (scale, float(on_labels((scale,))[0]), float(on_pool((scale,))[0]))
+    can_tune = bool(case.is_id_L.any() and not case.is_id_L.all())
     return ScaleSweep(
         condition=step.condition,
         seed=step.trial.seed,
         scales_T=np.array(PLOTTED_SCALES),
-        labelled_T=_balanced_accuracy(step, labelled_idx, is_id_L, PLOTTED_SCALES) if can_tune else None,
-        pool_T=_balanced_accuracy(step, request.unlabelled_idx, step.is_id_N, PLOTTED_SCALES),
+        labelled_T=on_labels(PLOTTED_SCALES) if can_tune else None,
+        pool_T=on_pool(PLOTTED_SCALES),
         tuned=tuned,
-        fixed_scale=request.options.fixed_scale,
+        fixed_scale=step.request.options.fixed_scale,
     )
-
-
-@torch.inference_mode()
-def _balanced_accuracy(
-    step: PurityStep, idx: NDArray[np.int64], is_id_N: NDArray[np.bool_], scales: tuple[float, ...]
-) -> NDArray[np.float64]:
-    """(T,) mean of the recalls of ID and OOD on the images `idx`, in [0, 1]; both kinds are among them."""
-    device = step.evidence.yes_NK.device
-    evidence = step.evidence.of(torch.from_numpy(idx).to(device))
-    num_id = int(is_id_N.sum())
-    num_ood = len(is_id_N) - num_id
-    right_id_T, right_ood_T = count_right(
-        evidence.yes_NK,
-        evidence.no_NK,
-        torch.from_numpy(is_id_N).to(device),
-        similarity_LK=evidence.similarity_NK,
-        has_prototype_K=evidence.has_prototype_K,
-        scales=scales,
-    )
-    merit_T, most = merit(right_id_T, right_ood_T, num_id, num_ood, "balanced")
-    return np.asarray(merit_T.cpu().numpy() / most, dtype=np.float64)

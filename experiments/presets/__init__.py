@@ -8,7 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from strategies.purity.detectors import DETECTORS
+
 PRESETS = Path(__file__).parent
+
+OTHER_DETECTORS = tuple(name for name in DETECTORS if name != "atd")
+"""All but the paper's, which `vlpure` has."""
 
 ARMS: dict[str, dict[str, Any]] = {
     # Reference runs: what a perfect purity step, all labels, or no label at all would give.
@@ -26,4 +31,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "vlpure-fixed-scale": {"strategy": "vlpure", "purity": {"self_temperature": False}},
     "vlpure-no-visual": {"strategy": "vlpure", "purity": {"visual_similarity": False}},
     "vlpure-bare": {"strategy": "vlpure", "purity": {"self_temperature": False, "visual_similarity": False}},
+    # Table 9: VLPure with another detector in place of ATD with visual weights.
+    **{f"vlpure-{name}": {"strategy": "vlpure", "purity": {"detector": name}} for name in OTHER_DETECTORS},
 }  # fmt: skip

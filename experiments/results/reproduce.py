@@ -55,7 +55,8 @@ def _candidates(dataset: str, settings: Mapping[str, Any]) -> Iterator[tuple[str
     """
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     for preset in sorted(names, key=lambda name: dataset not in load_preset(PRESETS, name, {}, {}).datasets):
-        grid = _narrowed(dataset, preset)
+        # A detection trial is refused for a strategy without purity step.
+        grid = _narrowed(dataset, preset, "vlpure" if "detection.labels" in settings else "random")
         for recipe in (None, *RECIPES, "null"):  # null: no recipe, so that steps and passes can both be given
             start = [] if recipe is None else [f"recipe.name={recipe}"]
             base = _settings(grid, parse_overrides(start))
@@ -71,10 +72,10 @@ def _candidates(dataset: str, settings: Mapping[str, Any]) -> Iterator[tuple[str
 
 
 @lru_cache(maxsize=64)
-def _narrowed(dataset: str, preset: str) -> GridConfig:
-    """A preset with a single trial; its ratios, strategy and seed are not looked at."""
+def _narrowed(dataset: str, preset: str, strategy: str) -> GridConfig:
+    """A preset with a single trial of that strategy; its ratios and seed are not looked at."""
     axes = {
-        "datasets": (dataset,), "mismatch_ratios": (0.5,), "ood_ratios": (0.5,), "strategies": ("random",),
+        "datasets": (dataset,), "mismatch_ratios": (0.5,), "ood_ratios": (0.5,), "strategies": (strategy,),
         "seeds": (0,),
     }  # fmt: skip
     return load_preset(PRESETS, preset, axes, {})
@@ -94,7 +95,7 @@ def _differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[di
     flags: dict[str, Any] = {}
     assignments = []
     for path, value in wanted.items():
-        if base[path] == value:
+        if base.get(path, ...) == value:  # a section that is none there is one leaf
             continue
         if path in FLAGS and value is not None:
             flags[path] = value

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from models.classifier.inputs import Inputs, Normalise, make_batches
 from models.classifier.recipe import Recipe
 from models.classifier.sgd import Group, Sgd
-from models.classifier.steps import Objective, ReplayedSteps, Step, recorder
-from models.device import clear_memory_errors
+from models.classifier.steps import Objective, RepeatedSteps, Step
+from models.device import Machine, clear_memory_errors
+from models.graphs import CompiledForward, compiled_forward, recorder, worth_compiling
 
 PROGRESS_EVERY = 100
 """Steps between two calls of `progress`."""
@@ -57,22 +58,24 @@ def fit(
     recipe: Recipe,
     normalise: Normalise,
     batches_seed: int,
-    device: torch.device,
+    machine: Machine,
     objective: Objective | None = None,
     progress: StepProgress | None = None,
-    plain_steps: bool = False,
 ) -> nn.Module:
-    """The network, trained as the recipe says on `device`; the last weights, no selection (P10, P12).
+    """The network, trained as the recipe says on the machine's device; the last weights, no selection (P10, P12).
 
     `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D) or images that it crops anew in each step.
     Labels are 0..K-1; `objective` is the cross entropy by default. On CUDA steps are recorded and replayed
-    (`models.classifier.steps`), unless `plain_steps`: the numbers are the same. Equal seeds give equal weights, to the
-    bit on a CPU with the same number of threads. Raises ValueError without images, ArithmeticError when the weights are
-    no longer finite (a learning rate that is too high), and MemoryError where the device has too little memory.
+    (`models.graphs`), unless `plain_steps`: the numbers are the same. Long trainings are compiled as well, unless
+    `no_compile`: the numbers then differ by rounding. `machine.ways` gets how the steps were taken. Equal seeds give
+    equal weights, to the bit on a CPU with the same number of threads. Raises ValueError without images,
+    ArithmeticError when the weights are no longer finite (a learning rate that is too high), and MemoryError if the
+    device has too little memory.
     """
     if not len(inputs):
         raise ValueError("no labelled ID image to train on: raise the budget or lower the OOD ratio")
     objective = objective or CrossEntropy()
+    device = machine.device
     num_steps, pass_steps = recipe.num_steps(len(inputs)), _pass_steps(recipe, len(inputs))
     generator = torch.Generator(device=device).manual_seed(batches_seed)
     with (
@@ -80,12 +83,20 @@ def fit(
         _own_randomness(batches_seed, device),
     ):
         batches = make_batches(inputs, recipe, normalise, generator)
-        labels = torch.from_numpy(labels_N).to(device)
+        labels = torch.tensor(labels_N, device=device)  # a copy: those of a view are read-only
         network = network.to(device).train()
-        with recorder(device, generator, wanted=not plain_steps) as record:
+        compiles = not machine.plain_steps and not machine.no_compile and worth_compiling(device, num_steps)
+        with recorder(device, generator, wanted=not machine.plain_steps) as record:
             optimiser = _optimiser(network, recipe, objective, as_tensor=device.type == "cuda" or record is not None)
             step = Step(network, batches, labels, objective=objective, optimiser=optimiser, recipe=recipe)
-            run = step if record is None else ReplayedSteps(step, objective, record)
+            run = RepeatedSteps(
+                step,
+                network,
+                objective,
+                record=record,
+                forward=CompiledForward(compiled_forward() if compiles else None),
+                batch_size=recipe.batch_size,
+            )
             rates = _learning_rates(recipe, num_steps, pass_steps)
             for number, picked in enumerate(batches.positions()):
                 if number % pass_steps == 0:
@@ -96,6 +107,7 @@ def fit(
                 if progress is not None and (number + 1) % PROGRESS_EVERY == 0:
                     progress(number + 1, num_steps)
             network.zero_grad(set_to_none=True)
+    machine.ways.add(run.way)
     _check_finite(network, recipe, num_steps)
     return network.eval()
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from orchestrator.cluster.node import enter_folder, fetch_missing
+from orchestrator.plan import missing_features
 from orchestrator.settings.trial import TrialConfig
-from strategies.purity.contract import PurityRequest, PurityScores
+from strategies.purity.contract import IndexArray, PurityRequest, PurityScores
 
 if TYPE_CHECKING:
     from orchestrator.trial.purity_scorer import LocalPurityScorer
@@ -31,9 +35,16 @@ class Answer:
     """A scoring actor's reply to a request."""
 
     scores: PurityScores | None
-    """None: the actor has its fill of requests, and this one is to be sent again later."""
+    """None: features were asked for, or the actor has its fill of requests, and this one is to be sent again later."""
     queue: int
     """Requests that were ahead of this one."""
+    features_ND: NDArray[np.float32] | None = None
+    """What `ScoringActor.features` gives."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the request was answered."""
+        return self.scores is not None or self.features_ND is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +57,10 @@ class Load:
     """Grows with each answer and each step of long work; stands still in an actor that is stuck."""
     doing: str
     """What it is busy with, for people."""
+    life: str = ""
+    """Tells one process of the actor from the one that takes its place."""
+    num_missing: int | None = None
+    """Images without features when the process began to get ready; None before that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +104,8 @@ class ScoringActor:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
         self._scorer: LocalPurityScorer | None = None
         self._doing = "starting"
+        self._life = uuid.uuid4().hex
+        self._num_missing: int | None = None
         self._progress = 0
         self._queue = self._longest_queue = 0
         self._requests = 0
@@ -96,7 +113,13 @@ class ScoringActor:
 
     async def load(self) -> Load:
         """How busy it is; answered at once."""
-        return Load(queue=self._queue, progress=self._progress, doing=self._doing)
+        return Load(
+            queue=self._queue,
+            progress=self._progress,
+            doing=self._doing,
+            life=self._life,
+            num_missing=self._num_missing,
+        )
 
     async def metrics(self) -> ScorerMetrics:
         """What it did; answered at once."""
@@ -114,22 +137,31 @@ class ScoringActor:
 
     async def score(self, request: PurityRequest) -> Answer:
         """The answer to a request, in its turn; without scores where the queue is full."""
+        return await self._in_turn(lambda scorer: {"scores": scorer.score(request)})
+
+    async def features(self, data_fingerprint: str, idx: IndexArray) -> Answer:
+        """Unit features of some training images, in their turn; without them where the queue is full."""
+        return await self._in_turn(
+            lambda scorer: {"scores": None, "features_ND": scorer.features(data_fingerprint, idx)}
+        )
+
+    async def _in_turn(self, work: Callable[[LocalPurityScorer], dict[str, Any]]) -> Answer:
         ahead = self._queue
         if ahead >= self._max_queue:
             return Answer(scores=None, queue=ahead)
         self._queue += 1
         self._longest_queue = max(self._longest_queue, self._queue)
         try:
-            scores = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, request)
+            given = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, work)
         finally:
             self._queue -= 1
-        return Answer(scores=scores, queue=ahead)
+        return Answer(queue=ahead, **given)
 
-    def _compute(self, request: PurityRequest) -> PurityScores:
+    def _compute(self, work: Callable[[LocalPurityScorer], dict[str, Any]]) -> dict[str, Any]:
         scorer = self._ready_scorer()
         started = time.perf_counter()
         try:
-            return scorer.score(request)
+            return work(scorer)
         finally:
             self._seconds += time.perf_counter() - started
             self._requests += 1
@@ -141,6 +173,7 @@ class ScoringActor:
 
             if self._fetch_data:
                 fetch_missing(self._trials, progress=self._tell)
+            self._num_missing = missing_features(self._trials)
             self._scorer = local_scorer(
                 self._trials,
                 cpus=self._cpus,
@@ -148,7 +181,7 @@ class ScoringActor:
                 progress=self._tell,
                 deterministic=self._deterministic,
             )
-            assert self._scorer is not None, "a scoring actor was started for trials that use no purity"
+            assert self._scorer is not None, "a scoring actor was started for trials that ask none"
             self._doing = "answering requests"
         return self._scorer
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.cluster.scorer_actor import Answer, Load
-from strategies.purity.contract import PurityRequest, PurityScores, RequestFigures
+from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +67,31 @@ class RemotePurityScorer:
 
         Raises the scorer's own error as it is, and ScorerUnavailable where `Patience` runs out.
         """
+        scores = self._answer("score", request).scores
+        assert scores is not None
+        assert self.last_request is not None
+        self.last_request = replace(self.last_request, tied_scales=scores.num_tied_scales)
+        return scores
+
+    def features(self, data_fingerprint: str, idx: IndexArray) -> NDArray[np.float32]:
+        """Unit features (n, D) of some training images, in the order of `idx`. Raises as `score`."""
+        features_ND = self._answer("features", data_fingerprint, idx).features_ND
+        assert features_ND is not None
+        return features_ND
+
+    def _answer(self, method: str, *arguments: Any) -> Answer:
+        """The answer of the first actor that gives one to a call of its `method`. Raises as `score`."""
         patience = self._patience
         started = time.monotonic()
         num_lost = num_silent = 0
         while True:
             number = self._least_busy()
             try:
-                answer, scores = self._ask(self._actors[number], request)
+                answer = self._ask(self._actors[number], method, arguments)
                 self._lost[number] = 0
                 seconds = time.monotonic() - started
                 self.last_request = RequestFigures(seconds=seconds, queue=answer.queue, lost=num_lost)
-                return scores
+                return answer
             except RayTaskError as error:  # the scorer's own error, wrapped with a remote traceback
                 raise error.cause from None
             except (RayError, ScorerSilent) as error:
@@ -110,19 +126,19 @@ class RemotePurityScorer:
             ),
         )
 
-    def _ask(self, actor: Any, request: PurityRequest) -> tuple[Answer, PurityScores]:
-        """An answer with its scores, after waiting for a place in the actor's queue and then for its answer.
+    def _ask(self, actor: Any, method: str, arguments: tuple[Any, ...]) -> Answer:
+        """What was asked for, after waiting for a place in the actor's queue and then for its answer.
 
         Raises RayTaskError for the scorer's error, another RayError where the actor dies, and ScorerSilent.
         """
         watch = _Watch(actor, self._patience)
         while True:
-            reply = actor.score.remote(request)
+            reply = getattr(actor, method).remote(*arguments)
             while not ray.wait([reply], timeout=self._patience.pulse)[0]:
                 watch.look()
             answer: Answer = ray.get(reply)
-            if answer.scores is not None:
-                return answer, answer.scores
+            if answer.is_given:
+                return answer
             watch.look()
             time.sleep(self._patience.full_pause)
 

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
+DATA_NOTES = "data_notes"
+"""Key of a record's environment: what deceives in the images, if anything does (`data.deceptive`)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import reprlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,12 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data.files import content_hash
 from data.registry import split_protocol_of
 from data.splits.domain import NUM_ID_CLASSES
-from data.splits.draw import Supervision
+from data.splits.draw import SplitSettings, Supervision
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
+from models.words.lists import word_list
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
-from strategies.registry import find_strategy
+from strategies.purity.detectors import DETECTORS
+from strategies.registry import find_strategy, settings_entry
 
 NUMBERS_VERSION = 1
 """Raised when code changes the numbers of a trial whose settings are the same, so that old records are not reused."""
@@ -26,6 +32,36 @@ class Settings(BaseModel):
     """Base of what a user writes: immutable, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Field -> the text below it in the class, in one line. Reads the source: for --help only.
+
+    (pydantic's `use_attribute_docstrings` reads it whenever the class is made, which took 0.25 s of every command.)
+    """
+    (body,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for field, text in pairwise(body.body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                texts[name] = " ".join(said.split())
+    return texts
+
+
+class DetectionSettings(Settings):
+    """A trial that trains no classifier and only asks how well its detector does as labels are bought (Table 9)."""
+
+    labels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
+    """Labels bought at each stage, ascending, drawn at random from the whole pool; a stage is a round."""
+
+    @field_validator("labels")
+    @classmethod
+    def _ascending(cls, labels: tuple[int, ...]) -> tuple[int, ...]:
+        """Each stage adds labels to the one before."""
+        if list(labels) != sorted(set(labels)):
+            raise ValueError("must be ascending, each number once, such as 0, 20, 60")
+        return labels
 
 
 class TrialConfig(Settings):
@@ -58,6 +94,8 @@ class TrialConfig(Settings):
     """The vision-language model behind the purity step."""
     options: StrategyOptions = StrategyOptions()
     """Settings of the strategies, a section a family."""
+    detection: DetectionSettings | None = None
+    """How well the purity detector does at so many labels, with no classifier; none: an ordinary trial."""
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -73,12 +111,17 @@ class TrialConfig(Settings):
     @property
     def uses_purity(self) -> bool:
         """Whether the strategy asks a purity scorer."""
-        return find_strategy(self.strategy).uses_purity
+        return settings_entry(self.strategy).uses_purity
+
+    @property
+    def uses_scorer(self) -> bool:
+        """Whether it asks a scorer: for purity, or for features of the pre-trained tower."""
+        return self.uses_purity or settings_entry(self.strategy).uses_pretrained
 
     @property
     def uses_clipn(self) -> bool:
-        """Whether CLIPN changes its numbers: by the purity step, or as the classifier's encoder."""
-        return self.uses_purity or self.recipe.encoder == "clipn"
+        """Whether CLIPN changes its numbers: by the purity step, by its features, or as the classifier's encoder."""
+        return self.uses_scorer or self.recipe.encoder == "clipn"
 
     @property
     def supervision(self) -> Supervision:
@@ -88,6 +131,23 @@ class TrialConfig(Settings):
         return "all" if self.full_data else "budget"
 
     @property
+    def split(self) -> SplitSettings:
+        """What decides its open-set split."""
+        return SplitSettings(
+            mismatch_ratio=self.mismatch_ratio,
+            ood_ratio=self.ood_ratio,
+            budget=self.budget,
+            seed=self.seed,
+            num_id_classes=self.num_id_classes,
+            supervision=self.supervision,
+        )
+
+    @property
+    def has_domain_split(self) -> bool:
+        """Whether its data set is split by domains (DomainNet), not by the two ratios."""
+        return split_protocol_of(self.dataset) == "domain"
+
+    @property
     def label(self) -> str:
         """One short line that names the trial."""
         return self.label_as(self.strategy)
@@ -95,7 +155,7 @@ class TrialConfig(Settings):
     def label_as(self, arm: str) -> str:
         """The same with the name of an arm in the place of the strategy's."""
         condition = f"mismatch {self.mismatch_ratio:g} ood {self.ood_ratio:g}"
-        if split_protocol_of(self.dataset) == "domain":
+        if self.has_domain_split:
             condition = f"{self.num_id_classes} ID classes"
         return f"{self.dataset} {condition} {arm} seed {self.seed}"
 
@@ -109,27 +169,48 @@ class TrialConfig(Settings):
         unread = {"rounds", "data_root", "on_bad_image", "options"}
         unread |= set() if self.uses_purity else {"purity"}
         unread |= set() if self.uses_clipn else {"clipn"}
-        unread |= set() if split_protocol_of(self.dataset) == "domain" else {"num_id_classes"}
+        unread |= set() if self.has_domain_split else {"num_id_classes"}
+        if self.detection is None:
+            unread |= {"detection"}  # newer than the first ledgers
+        else:
+            unread |= {"recipe", "budget"}
         settings = self.model_dump(mode="json", exclude=unread)
-        settings["recipe"].pop("eval_batch_size")
-        return flat(settings | {"options": self.options.read_by(find_strategy(self.strategy).sections)})
+        settings.get("recipe", {}).pop("eval_batch_size", None)
+        if self.uses_purity:
+            settings["purity"] = self.purity.settings_read()
+        return flat(settings | {"options": self.options.read_by(settings_entry(self.strategy).sections)})
 
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
         """64 hex digits of all that changes the records, and of nothing else.
 
+        A detection trial (Table 9) has a fingerprint of its own kind: no recipe, strategy or budget enters it.
+
         Not in it: where files lie, the data set's name (its content counts), the number of rounds (more rounds go on
         from fewer), for a strategy without purity step everything about purity, and the options of other strategies.
         """
+        if self.detection is not None:
+            split = {name: value for name, value in self.split_identity().items() if name != "budget"}
+            return content_hash(
+                {
+                    "numbers_version": NUMBERS_VERSION,
+                    "data": data_fingerprint,
+                    **split,
+                    "detection": self.detection.model_dump(mode="json"),
+                    "seed": self.seed,
+                    "purity": self.purity.settings_read() | {"clipn": clipn_identity},
+                }
+            )
         return content_hash(
             {
                 "numbers_version": NUMBERS_VERSION,
                 "data": data_fingerprint,
                 **self.split_identity(),
                 "strategy": find_strategy(self.strategy).source or self.strategy,
-                "options": self.options.read_by(find_strategy(self.strategy).sections),
+                "options": self.options.read_by(settings_entry(self.strategy).sections),
                 "seed": self.seed,
                 "recipe": self._recipe_identity(clipn_identity),
-                "purity": self.purity.model_dump(mode="json") | {"clipn": clipn_identity} if self.uses_purity else None,
+                "purity": self.purity.settings_read() | {"clipn": clipn_identity} if self.uses_purity else None,
+                **({"pretrained": clipn_identity} if find_strategy(self.strategy).uses_pretrained else {}),
             }
         )
 
@@ -138,7 +219,7 @@ class TrialConfig(Settings):
 
         Only those that the data set's split protocol reads.
         """
-        is_domain = split_protocol_of(self.dataset) == "domain"
+        is_domain = self.has_domain_split
         classes: dict[str, Any] = (
             {"num_id_classes": self.num_id_classes} if is_domain else {"mismatch_ratio": float(self.mismatch_ratio)}
         )
@@ -167,7 +248,20 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def make_trial(**settings: Any) -> TrialConfig:
-    """A checked TrialConfig. Raises ValueError with one line that names each wrong field and what it may be."""
+    """A checked TrialConfig of what a user asks for; a strategy from elsewhere is imported and checked too.
+
+    Raises ValueError with one line that names each wrong field and what it may be.
+    """
+    trial = read_trial(**settings)
+    find_strategy(trial.strategy)
+    return trial
+
+
+def read_trial(**settings: Any) -> TrialConfig:
+    """A TrialConfig of what a record says, checked as `make_trial` does, but its strategy is only a name.
+
+    Nothing is imported for it: records may come from somebody else. Raises ValueError likewise.
+    """
     try:
         trial = TrialConfig(**settings)
     except ValidationError as error:
@@ -177,13 +271,39 @@ def make_trial(**settings: Any) -> TrialConfig:
     if trial.supervision != "budget" and trial.rounds != 1:
         what = "full_data = True" if trial.full_data else "recipe.network = 'zero-shot'"
         raise ValueError(f"{what} leaves no pool to query, so rounds = {trial.rounds} cannot be; take rounds = 1")
-    if trial.uses_purity and trial.clipn.pretrained is not None and trial.purity.detector != "mcm":
+    if trial.detection is not None:
+        _check_detection(trial, trial.detection)
+    if trial.uses_purity and "words" in DETECTORS[trial.purity.detector].needs:
+        word_list().check_kinds(trial.purity.words.leave_out)  # refused now, and not by a scorer later
+    reads_no_text = trial.uses_purity and "no text" in DETECTORS[trial.purity.detector].needs
+    if reads_no_text and trial.clipn.pretrained is not None:
         raise ValueError(
             f'purity.detector = {trial.purity.detector!r} reads CLIPN\'s "no" texts, and the plain CLIP '
-            f'{trial.clipn.pretrained!r} (clipn.pretrained) has no trained "no" tower; take --purity mcm, or give a '
+            f'{trial.clipn.pretrained!r} (clipn.pretrained) has no trained "no" tower; take --purity mcm (or '
+            f"{', '.join(name for name, each in DETECTORS.items() if 'no text' not in each.needs and name != 'mcm')}), "
+            "or give a "
             "CLIPN checkpoint instead (--clipn-checkpoint)"
         )
     return trial
+
+
+def _check_detection(trial: TrialConfig, detection: DetectionSettings) -> None:
+    """Raises ValueError for a detection trial that nothing could be measured in."""
+    if not trial.uses_purity:
+        raise ValueError(f"detection: the strategy {trial.strategy} has no purity step; take vlpure or an arm")
+    if trial.rounds > len(detection.labels):
+        raise ValueError(
+            f"rounds = {trial.rounds}, but detection.labels has {len(detection.labels)} stage(s), one per round; take "
+            f"--rounds {len(detection.labels)}, or name more stages"
+        )
+    if trial.supervision != "budget" or trial.ood_ratio == 0:
+        raise ValueError("detection: a pool without unlabelled OOD images leaves nothing to detect")
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+_short.maxlevel, _short.maxlist, _short.maxtuple, _short.maxdict = 3, 10, 10, 10
+"""How values that a user wrote are printed: whole if they are of usual length."""
 
 
 def one_line(error: ValidationError) -> str:
@@ -191,7 +311,7 @@ def one_line(error: ValidationError) -> str:
     parts = []
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"]) or "settings"
-        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {problem['input']!r}"
+        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {_short.repr(problem['input'])}"
         message = problem["msg"].removeprefix("Value error, ")
         parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)

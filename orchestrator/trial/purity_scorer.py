@@ -7,19 +7,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.clipn.features import VisionLanguage
-from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures
-from strategies.purity.judge import Evidence, judge
-from strategies.purity.scores import prototypes
+from models.words.lists import NOUN_PROMPT, word_list
+from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures, WordOptions
+from strategies.purity.detectors import DETECTORS
+from strategies.purity.features import Labelled
+from strategies.purity.judge import Sight, judge, judge_with_terms
+from strategies.purity.scores import Evidence, Terms, prototypes
+from strategies.purity.words import choose_words, group_logits, neglabel, tanl
 
 KEPT_CLASS_SETS = 8
 """Sets of classes whose cosines with all images are kept; a grid has one a data set, mismatch ratio and seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Negatives:
+    """All A images against the names of some classes and the words that are their negatives."""
+
+    names_KD: Tensor
+    words_MD: Tensor
+    names_A: Tensor
+    """As `strategies.purity.words.neglabel` takes it."""
+    groups_AG: Tensor
 
 
 class FeatureBank:
@@ -29,7 +46,10 @@ class FeatureBank:
         self._vision_language = vision_language
         self._device = device
         self.features_AD = torch.from_numpy(np.array(vision_language.image_features_ND)).to(device)
+        if len(self.features_AD) > 1 and bool((self.features_AD == self.features_AD[0]).all()):
+            raise ValueError("every image has the same features: the weights of the image tower are damaged")
         self.cosines = lru_cache(maxsize=KEPT_CLASS_SETS)(self._cosines)
+        self._negatives = lru_cache(maxsize=KEPT_CLASS_SETS)(self._compare_with_words)
 
     def _cosines(self, class_names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """Cosines (A, K) of all images with the "yes" and the "no" texts of the classes."""
@@ -39,7 +59,10 @@ class FeatureBank:
         return self.features_AD @ yes_KD.T, self.features_AD @ no_KD.T
 
     def evidence(self, request: PurityRequest) -> Evidence:
-        """What a detector sees of all A images, by index, when it answers the request."""
+        """What a detector sees of all A images, by index, when it answers the request; without text no cosines."""
+        if not DETECTORS[request.options.detector].reads_text:
+            nothing_A0 = self.features_AD[:, :0]
+            return Evidence(yes_NK=nothing_A0, no_NK=nothing_A0)
         yes_AK, no_AK = self.cosines(request.class_names)
         similarity_AK = has_prototype_K = None
         if request.options.visual_similarity:
@@ -50,14 +73,84 @@ class FeatureBank:
             )
         return Evidence(yes_NK=yes_AK, no_NK=no_AK, similarity_NK=similarity_AK, has_prototype_K=has_prototype_K)
 
+    def sight(self, request: PurityRequest, labelled: Tensor, images: Tensor) -> Sight:
+        """What a detector sees of labelled and other images, by index, beside their cosines."""
+        num_classes = len(request.class_names)
+        ood = torch.full((len(request.labelled_ood_idx),), num_classes, device=self._device)
+        return Sight(
+            labelled=Labelled(
+                features_LD=self.features_AD[labelled],
+                classes_L=torch.cat([self.on_device(request.labelled_id_labels), ood]),
+                num_classes=num_classes,
+            ),
+            features_ND=self.features_AD[images],
+            **self._against_words(request, labelled, images),
+        )
+
+    def _against_words(self, request: PurityRequest, labelled: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """Scores of labelled and other images against negative words; none for a detector that reads no words."""
+        options = request.options
+        if "words" not in DETECTORS[options.detector].needs:
+            return {}
+        negatives = self._negatives(request.class_names, options.words)
+        scores_A = neglabel(negatives.names_A, negatives.groups_AG)
+        if options.detector == "neglabel":
+            return {"words_L": scores_A[labelled], "words_N": scores_A[images]}
+        pool = torch.cat([labelled, images])
+        known_P = torch.full((len(pool),), -1, device=self._device)
+        known_P[: len(labelled)] = 0
+        known_P[: len(request.labelled_id_idx)] = 1
+        scores_P = tanl(
+            self.features_AD[pool],
+            negatives.names_KD,
+            negatives.words_MD,
+            self._vision_language.logit_scale,
+            start_A=scores_A[pool],
+            known_A=known_P,
+            num=options.words.active,
+        )
+        return {"words_L": scores_P[: len(labelled)], "words_N": scores_P[len(labelled) :]}
+
+    def _compare_with_words(self, class_names: tuple[str, ...], options: WordOptions) -> Negatives:
+        """All images against the class names and the words that can be their negatives."""
+        known = word_list()
+        prompts = tuple(NOUN_PROMPT.replace("{}", name.replace("_", " ")) for name in class_names)
+        names_KD, words_WD = (
+            torch.from_numpy(np.array(self._vision_language.sentence_features(what, texts))).to(self._device)
+            for what, texts in (("class names as nouns", prompts), ("negative words", known.texts()))
+        )
+        candidates = torch.tensor(known.candidates(class_names, options.leave_out), device=self._device)
+        kept = choose_words(words_WD[candidates], names_KD, candidates < known.num_nouns, options.share)
+        words_MD = words_WD[candidates[kept]]
+        scale = self._vision_language.logit_scale
+        return Negatives(
+            names_KD=names_KD,
+            words_MD=words_MD,
+            names_A=(scale * (self.features_AD @ names_KD.T)).logsumexp(dim=1),
+            groups_AG=group_logits(self.features_AD, words_MD, scale, options.groups),
+        )
+
     def on_device(self, idx: IndexArray) -> Tensor:
         """Indices or labels where the features are."""
-        return torch.from_numpy(idx).to(self._device)
+        return torch.tensor(idx, device=self._device)  # a copy: those of a view are read-only
 
     def _similarity(self, labelled_idx: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         """Products (A, K) of all images with the prototypes of the labelled ones, and who has a prototype (K,)."""
         prototypes_KD, has_prototype_K = prototypes(self.features_AD[labelled_idx], labels, num_classes)
         return self.features_AD @ prototypes_KD.T, has_prototype_K
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What a detector is given to answer a request."""
+
+    labelled: Evidence
+    """Of the labelled images: first the ID, then the OOD images of the request."""
+    is_id_L: Tensor
+    images: Evidence
+    """Of the unlabelled images, in the request's order."""
+    sight: Sight | None
+    """What it sees beside cosines; None for a detector that sees nothing else."""
 
 
 class LocalPurityScorer:
@@ -75,28 +168,38 @@ class LocalPurityScorer:
         Raises ValueError for a data set that it does not hold.
         """
         started = time.perf_counter()
-        bank = self.bank(request.data_fingerprint)
-        evidence = bank.evidence(request)
-        labelled = bank.on_device(np.concatenate([request.labelled_id_idx, request.labelled_ood_idx]))
-        judgement = judge(
-            evidence.of(labelled),
-            torch.arange(len(labelled), device=labelled.device) < len(request.labelled_id_idx),
-            evidence.of(bank.on_device(request.unlabelled_idx)),
-            request.options,
-        )
-        scores = PurityScores(
-            id_scores=judgement.id_N.cpu().numpy(),
-            ood_scores=judgement.ood_N.cpu().numpy(),
-            is_id=judgement.is_id_N.cpu().numpy(),
-            logit_scale=judgement.logit_scale,
-            is_tuned=judgement.is_tuned,
-            labelled_accuracy=judgement.labelled_accuracy,
-        )
-        self.last_request = RequestFigures(seconds=time.perf_counter() - started)
+        case = self.case(request)
+        scores = judge(case.labelled, case.is_id_L, case.images, request.options, sight=case.sight)
+        self.last_request = RequestFigures(seconds=time.perf_counter() - started, tied_scales=scores.num_tied_scales)
         return scores
 
-    def bank(self, data_fingerprint: str) -> FeatureBank:
-        """The features of a data set. Raises ValueError for one that it does not hold."""
+    @torch.inference_mode()
+    def score_with_terms(self, request: PurityRequest) -> tuple[PurityScores, Terms]:
+        """`score`, and the factors that ATD multiplies for each image and class, for those who show them."""
+        case = self.case(request)
+        return judge_with_terms(case.labelled, case.is_id_L, case.images, request.options)
+
+    @torch.inference_mode()
+    def case(self, request: PurityRequest) -> Case:
+        """What a detector is given. Raises ValueError for a data set that the scorer does not hold."""
+        bank = self._bank(request.data_fingerprint)
+        evidence = bank.evidence(request)
+        labelled = bank.on_device(np.concatenate([request.labelled_id_idx, request.labelled_ood_idx]))
+        images = bank.on_device(request.unlabelled_idx)
+        detector = DETECTORS[request.options.detector]
+        return Case(
+            labelled=evidence.of(labelled),
+            is_id_L=torch.arange(len(labelled), device=labelled.device) < len(request.labelled_id_idx),
+            images=evidence.of(images),
+            sight=bank.sight(request, labelled, images) if detector.looks_past_cosines else None,
+        )
+
+    def features(self, data_fingerprint: str, idx: IndexArray) -> NDArray[np.float32]:
+        """Unit features (n, D) of some training images, in the order of `idx`. Raises ValueError as `case`."""
+        bank = self._bank(data_fingerprint)
+        return np.asarray(bank.features_AD[bank.on_device(idx)].cpu().numpy())
+
+    def _bank(self, data_fingerprint: str) -> FeatureBank:
         if data_fingerprint not in self._banks:
             raise ValueError(f"the scorer holds no features of data set {data_fingerprint}")
         return self._banks[data_fingerprint]

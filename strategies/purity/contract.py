@@ -6,26 +6,68 @@ on another machine. Shapes: N unlabelled images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from strategies.purity.detectors import DETECTORS, DetectorName
 
 IndexArray = NDArray[np.int64]
 
 
-class PurityOptions(BaseModel):
-    """The switches of the purity step."""
+class Section(BaseModel):
+    """Base of the purity step's settings: immutable, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    detector: Literal["atd", "ctw", "mcm"] = "atd"
-    """CLIPN's agreeing-to-differ (the paper's), CLIPN's competing-to-win, or maximum concept matching, which needs no
-    "no" texts and learns a threshold on the labels bought so far (`strategies.purity.judge`)."""
+
+class ProbeOptions(Section):
+    """The logistic regression of `probe` and `fused`."""
+
+    classes: Literal["each", "two"] = "each"
+    """`each`: the K ID classes and one for OOD; `two`: ID against OOD."""
+    strengths: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)] = (
+        0.1, 1.0, 10.0, 100.0,
+    )  # fmt: skip
+    """Values of C (weight of the labels against the L2 penalty) among which cross-validation chooses."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Folds of the cross-validation; fewer if fewer ID or fewer OOD images are labelled."""
+
+
+class NeighbourOptions(Section):
+    """The vote of `knn`."""
+
+    neighbours: Annotated[int, Field(ge=1)] = 10
+    """Nearest labelled images that vote; all of them if fewer are labelled."""
+    threshold: Literal["vote", "learnt"] = "vote"
+    """`vote`: ID if more neighbours are ID than OOD; `learnt`: the threshold that is best on the labelled images."""
+
+
+class WordOptions(Section):
+    """The negative words of `neglabel` and `tanl`."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the nouns and of the adjectives that is kept, those least like the class names; 0.15 as published."""
+    groups: Annotated[int, Field(ge=1)] = 1
+    """Groups over which the score is averaged; 100 as published for ImageNet. Grouping hurts with few classes."""
+    leave_out: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Kinds of nouns left out by the name of WordNet's file, such as animal and food (as in the published list)."""
+    active: Annotated[int, Field(ge=1)] = 1000
+    """Words of `tanl` that the pool activates most."""
+
+
+class PurityOptions(Section):
+    """The switches of the purity step."""
+
+    detector: DetectorName = "atd"
+    """CLIPN's agreeing-to-differ (the paper's), or another detector (`strategies.purity.detectors`)."""
     visual_similarity: bool = True
-    """Weight each class by the similarity to the mean features of its labelled images (Eq. 5 to 7)."""
+    """Weight each class by the similarity to the mean features of its labelled images (Eq. 5 to 7). Only for atd, ctw
+    and mcm; off by itself with any other detector."""
     self_temperature: bool = True
     """Choose the logit scale on the labels bought so far (Eq. 8); off: use `fixed_scale`. Changes nothing for `ctw`
     without visual similarity, whose decisions are the same at every scale."""
@@ -33,7 +75,37 @@ class PurityOptions(BaseModel):
     """What the chosen scale (and threshold) maximises: mean of ID and OOD recall (official code), or accuracy (Eq. 8 as
     printed)."""
     fixed_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
-    """Logit scale (1 / temperature) where none is tuned."""
+    """Logit scale (1 / temperature) if none is tuned."""
+    probe: ProbeOptions = ProbeOptions()
+    """The logistic regression of `probe` and `fused`."""
+    knn: NeighbourOptions = NeighbourOptions()
+    """The vote of `knn`."""
+
+    words: WordOptions = WordOptions()
+    """The negative words of `neglabel` and `tanl`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_weights_without_prototypes(cls, given: Any) -> Any:
+        """Visual similarity weights need a detector that multiplies class by class."""
+        if not isinstance(given, Mapping) or given.get("detector", "atd") not in DETECTORS:
+            return given
+        detector = given.get("detector", "atd")
+        if DETECTORS[detector].takes_weights:
+            return given
+        if given.get("visual_similarity"):
+            raise ValueError(
+                f"visual_similarity = True has no meaning for the detector {detector}, which has no term per class to "
+                "weight; leave it out, or take atd, ctw or mcm"
+            )
+        return {**given, "visual_similarity": False}
+
+    def settings_read(self) -> dict[str, Any]:
+        """The switches that the detector reads, as plain values: for fingerprints and reports.
+
+        For atd, ctw and mcm all that there were when they were the only ones, so that their fingerprints stay.
+        """
+        return self.model_dump(mode="json", exclude={"probe", "knn", "words"} - set(DETECTORS[self.detector].sections))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +126,10 @@ class PurityScores:
     """The scorer's answer, in the order of the request's `unlabelled_idx`."""
 
     id_scores: NDArray[np.float32]
-    """(N,) how surely each image is of an ID class, in [0, 1]."""
+    """(N,) how surely each image is of an ID class: in [0, 1] for atd, ctw and mcm, else of the detector's own unit."""
     ood_scores: NDArray[np.float32]
-    """(N,) how surely it is of none, on the scale of `id_scores`; for MCM the threshold, the same for all images."""
+    """(N,) how surely it is of none, on the scale of `id_scores`; for a detector with a threshold the threshold, the
+    same for all images."""
     is_id: NDArray[np.bool_]
     """(N,) the decision: ID score above OOD score; a tie is OOD."""
     logit_scale: float
@@ -65,7 +138,10 @@ class PurityScores:
     """Whether Eq. 8 chose it; False: tuning is off or changes nothing, or there was no labelled ID or no labelled OOD
     image yet."""
     labelled_accuracy: float | None
-    """The criterion's value on the labelled images, in [0, 1]; None where neither scale nor threshold was learnt."""
+    """The criterion's value on the labelled images, in [0, 1]; None if neither scale nor threshold was learnt. For a
+    detector that learns more than these, of images that it did not learn from."""
+    num_tied_scales: int = 0
+    """How many of the scales tried are as good as the chosen one, itself included; 0 if none was tuned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +154,8 @@ class RequestFigures:
     """Requests ahead of it at the scorer that answered."""
     lost: int = 0
     """Attempts without an answer."""
+    tied_scales: int = 0
+    """`PurityScores.num_tied_scales` of the answer."""
 
 
 class PurityScorer(Protocol):
@@ -90,4 +168,8 @@ class PurityScorer(Protocol):
 
     def score(self, request: PurityRequest) -> PurityScores:
         """ID and OOD scores and the decision for each unlabelled image of the request."""
+        ...
+
+    def features(self, data_fingerprint: str, idx: IndexArray) -> NDArray[np.float32]:
+        """Unit features (n, D) of some training images of a data set, in the order of `idx`: one call per round."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def planned(strategy: str, *queries: Sequence[int]) -> PlannedTrial:
 
 def clipn_features(data: DataSet) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     """A row a training image."""
-    return scorer_of(data).bank(data.fingerprint).features_AD.numpy().__getitem__
+    return partial(scorer_of(data).features, data.fingerprint)
 
 
 @pytest.fixture

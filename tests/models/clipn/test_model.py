@@ -28,7 +28,7 @@ from models.clipn.encode import (
 from models.clipn.model import Clipn
 from models.clipn.source import clip_config
 from models.clipn.weights import load_clipn
-from strategies.purity.scores import id_and_ood_scores, judged_id
+from strategies.purity.scores import Evidence, atd, judged_id
 
 EXCERPT = Path(__file__).parents[2] / "golden" / "clipn"
 FEATURES, CLASS_FEATURES, LOGITS = 1e-5, 1e-6, 1e-3  # largest absolute differences allowed
@@ -213,8 +213,8 @@ def test_bf16_decides_nearly_as_float32(golden: Golden) -> None:
     assert (exact * fast).sum(dim=1).min() > 0.999
     yes_KD, no_KD = (torch.from_numpy(golden.arrays[name]) for name in ("text_yes", "text_no"))
     changed = [
-        judged_id(*id_and_ood_scores(exact @ yes_KD.T, exact @ no_KD.T, scale))
-        != judged_id(*id_and_ood_scores(fast @ yes_KD.T, fast @ no_KD.T, scale))
+        judged_id(*atd(Evidence(yes_NK=exact @ yes_KD.T, no_NK=exact @ no_KD.T), scale))
+        != judged_id(*atd(Evidence(yes_NK=fast @ yes_KD.T, no_NK=fast @ no_KD.T), scale))
         for scale in (2.0, 10.0, 100.0)
     ]
     assert (exact @ yes_KD.T - fast @ yes_KD.T).abs().max() < 0.01

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import ray
 
-from orchestrator.cluster.run_grid import QUIET
+from orchestrator.cluster.ray_part import QUIET
 from orchestrator.cluster.scorer_actor import ScoringActor
 from orchestrator.cluster.scorer_client import Patience, RemotePurityScorer
 from orchestrator.cluster.scorers import HEAD_START, ScoringService, patient_first, service_line

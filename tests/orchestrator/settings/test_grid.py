@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.presets import ARMS, PRESETS
-from orchestrator.settings.grid import GridConfig, load_preset, merge, parse_overrides, read_yaml
+from orchestrator.settings.grid import GridConfig, check_arm, load_preset, merge, parse_overrides, read_yaml
 
 SMALL = {
     "datasets": ["digits"], "mismatch_ratios": [0.2, 0.4], "ood_ratios": [0.6], "strategies": ["random", "conf"],
@@ -180,3 +180,24 @@ def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None
     read = read_yaml(f"value: {text}", origin="x")["value"]
     assert read == value
     assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "\x1b[31mred", "a\u2028b", "a\u202eb", "caf\udce9"])
+def test_a_name_that_cannot_be_printed_is_refused_where_it_is_given(name: str) -> None:
+    with pytest.raises(ValueError, match=r"arms: '.*' has a character that cannot be printed \('"):
+        check_arm(name, {"strategy": "margin"})
+    grid = GridConfig(
+        datasets=(f"folder:/data/{name}",),
+        mismatch_ratios=(0.4,),
+        ood_ratios=(0.6,),
+        strategies=("random",),
+        seeds=(0,),
+    )
+    with pytest.raises(ValueError, match=r"datasets: 'folder:/data/.*' has a character that cannot be printed") as told:
+        grid.arm_trials()
+    assert str(told.value).isascii()
+
+
+@pytest.mark.parametrize("name", ["猫", "Łódź", "\u0645\u06cc\u200c\u062e\u0648", "a b", "=cmd()"])
+def test_names_in_all_languages_are_taken(name: str) -> None:
+    check_arm(name, {"strategy": "margin"})

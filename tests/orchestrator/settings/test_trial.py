@@ -39,7 +39,7 @@ def fingerprint(**changes: Any) -> str:
         ({"recipe": {"precision": "fp16"}}, r"recipe\.precision = 'fp16'"),
         ({"purity": {"fixed_scale": 0}}, r"purity\.fixed_scale = 0"),
         ({"purity": {"visual": True}}, r"purity\.visual: extra inputs"),
-        ({"purity": {"detector": "adt"}}, r"purity\.detector = 'adt': .*'atd', 'ctw' or 'mcm'"),
+        ({"purity": {"detector": "adt"}}, r"purity\.detector = 'adt': .*'atd', 'ctw', .* or 'fused'"),
         ({"clipn": {"domain": " "}}, r"clipn\.domain = ' '"),
         ({"clipn": {"pretrained": ""}}, r"clipn\.pretrained = ''"),
     ],

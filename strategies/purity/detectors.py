@@ -1,0 +1,148 @@
+"""The purity detectors by name: what each needs, costs and comes from. Importing this needs no torch.
+
+What each computes stands in `strategies.purity.scores` (cosines with texts), `features` (labelled images), `words`
+(negative words) and `fusion` (several); `judge` puts them to work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DetectorName = Literal[
+    "atd", "ctw", "mcm", "energy", "maxlogit", "neglabel", "tanl", "probe", "knn", "mahalanobis",
+    "relative-mahalanobis", "fused",
+]  # fmt: skip
+
+Need = Literal["text", "no text", "labels", "words"]
+"""Texts of the classes, "no" texts (a CLIPN), labelled images (without any it ranks nothing), a word list."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detector:
+    """A detector's properties, for checks and for the page about it."""
+
+    needs: frozenset[Need]
+    takes_weights: bool = False
+    """Whether visual similarity weights can enter it."""
+    learns: str
+    """What it learns on the labelled images, in words."""
+    sections: tuple[str, ...] = ()
+    """Sections of `PurityOptions` that it reads."""
+    cost: str
+    """Per round, in words, once the features are stored. A: images, L: labelled ones, D: length of a feature."""
+    source: str
+    departures: str = "none"
+    """From the source, and defects of its code that are not repeated."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the class names change its scores."""
+        return "text" in self.needs
+
+    @property
+    def looks_past_cosines(self) -> bool:
+        """Whether it looks at image features, or at words, beside the cosines with class texts."""
+        return bool(self.needs & {"labels", "words"})
+
+
+_ON_COSINES = "a search over scales and thresholds on the labelled images"
+
+DETECTORS: dict[str, Detector] = {
+    "atd": Detector(
+        needs=frozenset({"text", "no text"}),
+        takes_weights=True,
+        learns="the logit scale",
+        cost="a search over 1,000 scales on the labelled images",
+        source="Wang et al. 2023 (CLIPN, agreeing-to-differ); the paper's with visual weights",
+        departures="CLIPN's code has no decision rule; the one here is the (K + 1)-class reading of its paper",
+    ),
+    "ctw": Detector(
+        needs=frozenset({"text", "no text"}),
+        takes_weights=True,
+        learns="the logit scale, if visual weights are on",
+        cost="a search over 1,000 scales on the labelled images",
+        source="Wang et al. 2023 (CLIPN, competing-to-win)",
+        departures='a tie of "yes" and "no" is OOD; there it is ID',
+    ),
+    "mcm": Detector(
+        needs=frozenset({"text"}),
+        takes_weights=True,
+        learns="logit scale and threshold",
+        cost=_ON_COSINES,
+        source="Ming et al. 2022",
+        departures="scale and threshold are learnt; there the scale is 1 and the threshold keeps 95 % of ID images",
+    ),
+    "energy": Detector(
+        needs=frozenset({"text"}),
+        learns="logit scale and threshold",
+        cost=_ON_COSINES,
+        source="Liu et al. 2020, on cosines",
+        departures="scale and threshold are learnt",
+    ),
+    "maxlogit": Detector(
+        needs=frozenset({"text"}),
+        learns="the threshold",
+        cost="a sort of the labelled images' scores",
+        source="Hendrycks et al. 2022, on cosines",
+        departures="the threshold is learnt",
+    ),
+    "neglabel": Detector(
+        needs=frozenset({"text", "words"}),
+        learns="the threshold",
+        sections=("words",),
+        cost="nothing, after one product of all images with the words for each set of classes",
+        source="Jiang et al. 2024",
+        departures="all words in one group (published: 15 % of the words in 100 groups, purity.words.share=0.15 "
+        "purity.words.groups=100), as its authors' successors found better for few classes; animals and food are in "
+        "the list (published: left out), but for the synonyms and hyponyms of the class names; the threshold is learnt",
+    ),
+    "tanl": Detector(
+        needs=frozenset({"text", "words"}),
+        learns="the active words on the pool, and the threshold",
+        sections=("words",),
+        cost="two products of the pool with all words",
+        source="Zhang et al. 2026 (transductive form)",
+        departures="the whole pool at once in place of a stream; the labelled images seed the activations (there: "
+        "texts and noise images). Its author's code says that it does not work on CIFAR",
+    ),
+    "probe": Detector(
+        needs=frozenset({"labels"}),
+        learns="a logistic regression, its penalty, and a threshold on held-out scores",
+        sections=("probe",),
+        cost="some twenty logistic regressions on L x D",
+        source="the control: no text at all",
+        departures="none; without labelled ID and OOD images it falls back on knn",
+    ),
+    "knn": Detector(
+        needs=frozenset({"labels"}),
+        learns="nothing; the vote decides (purity.knn.threshold=learnt: a threshold)",
+        sections=("knn",),
+        cost="a product of A x D with D x L",
+        source="Mao, Xu and Guo 2024 (NEAT's purity)",
+        departures="ties of the vote are ranked by mean similarity; without labelled OOD images the mean similarity to "
+        "the five nearest labelled images counts, with a threshold that keeps 95 % of them",
+    ),
+    "mahalanobis": Detector(
+        needs=frozenset({"labels"}),
+        learns="class means, one covariance, and a threshold on held-out scores",
+        cost="six factorisations of D x D",
+        source="Lee et al. 2018",
+        departures="Ledoit-Wolf shrinkage; a multiple of the identity with fewer than two labelled images per class; "
+        "no input perturbation, one layer",
+    ),
+    "relative-mahalanobis": Detector(
+        needs=frozenset({"labels"}),
+        learns="as mahalanobis",
+        cost="seven factorisations of D x D",
+        source="Ren et al. 2021",
+        departures="as mahalanobis; the background is the whole pool, whose labels are not read",
+    ),
+    "fused": Detector(
+        needs=frozenset({"text", "no text", "labels"}),
+        learns="the probe, and on held-out scores the weights of ATD's score, the largest cosine and the probe",
+        sections=("probe",),
+        cost="as probe and atd",
+        source="this project",
+    ),
+}
