@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BUDGET = 105.0
+BUDGET = 53.0
 """CPU seconds on one AMD EPYC core of 2026 (torch 2.15, n = 1)."""
 MOST_GROWTH = 1.2
 LOOK_EVERY = 0.5

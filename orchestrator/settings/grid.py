@@ -202,7 +202,7 @@ def load_preset(
     try:
         return GridConfig(**{**content, **axes})
     except ValidationError as error:
-        raise ValueError(f"preset {name}: {one_line(error)}") from None
+        raise ValueError(f"preset {name}: {one_line(error, GridConfig)}") from None
 
 
 def preset_path(folder: Path, name: str) -> Path:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from data.console import unknown_name
 from data.files import content_hash
 from data.registry import split_protocol_of
 from data.splits.domain import NUM_ID_CLASSES
@@ -265,7 +266,7 @@ def read_trial(**settings: Any) -> TrialConfig:
     try:
         trial = TrialConfig(**settings)
     except ValidationError as error:
-        raise ValueError(one_line(error)) from None
+        raise ValueError(one_line(error, TrialConfig)) from None
     if trial.recipe.encoder is not None:
         EncoderName.parse(trial.recipe.encoder)
     if trial.supervision != "budget" and trial.rounds != 1:
@@ -306,12 +307,24 @@ _short.maxlevel, _short.maxlist, _short.maxtuple, _short.maxdict = 3, 10, 10, 10
 """How values that a user wrote are printed: whole if they are of usual length."""
 
 
-def one_line(error: ValidationError) -> str:
-    """A pydantic error as one line: field, value, what is wrong; for each field."""
+def one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """An error of pydantic's from checking `model` as one line: field, value, what is wrong; for each field."""
     parts = []
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"]) or "settings"
         value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {_short.repr(problem['input'])}"
         message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = str(unknown_name("setting", str(problem["loc"][-1]), _fields_at(model, problem["loc"][:-1])))
         parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """The settings of the section that `path` leads to, from the settings of `model`."""
+    for part in path:
+        section = model.model_fields[str(part)].annotation
+        assert isinstance(section, type), f"{part} is not a section"
+        assert issubclass(section, BaseModel), f"{part} is not a section"
+        model = section
+    return list(model.model_fields)
