@@ -299,7 +299,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the usual loop's loader (2)")
     parser.add_argument("--width", type=int, default=None, help="channels of the first stage (16; on CUDA 64)")
-    parser.add_argument("--steps", type=int, default=None, help="training steps a repeat (100; on CUDA 1000)")
+    parser.add_argument("--steps", type=int, default=None, help="training steps a repeat (100; on CUDA 200)")
     parser.add_argument("--pool", type=int, default=3000, help="pool images a repeat (3000)")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of every side, in turns (3)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default=None, help="fp32; on CUDA bf16")
@@ -315,7 +315,7 @@ def main() -> int:
         print("training.py: error: --device cuda: torch sees no GPU here", file=sys.stderr)
         return 2
     args.width = args.width or (64 if on_gpu else 16)
-    args.steps = args.steps or (300 if args.accuracy else 1000 if on_gpu else 100)
+    args.steps = args.steps or (300 if args.accuracy else 200 if on_gpu else 100)
     args.precision = args.precision or ("bf16" if on_gpu else "fp32")
     torch.set_num_threads(args.threads)
     if args.accuracy:

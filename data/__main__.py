@@ -11,7 +11,7 @@ import numpy as np
 
 from data.console import DONE, CommandParser, StepReporter, run_command, to_stderr
 from data.download import fetch_data_set
-from data.files import cache_root
+from data.files import cache_root, path_argument
 from data.image_files import DATA_VARIABLE
 from data.imageset import DataSet, Images, PathImages, Survey
 from data.registry import DATA_SETS, FOLDER_PREFIX, open_data_set
@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "downloads that broke off go on, and archives that lie in the folder already are used.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"a data set, or {FOLDER_PREFIX}<path>")
-    parser.add_argument("--data-root", type=Path, help=f"folder that holds the data sets (default: ${DATA_VARIABLE})")
+    parser.add_argument(
+        "--data-root", type=path_argument, help=f"folder that holds the data sets (default: ${DATA_VARIABLE})"
+    )
     parser.add_argument(
         "--check-images",
         action="store_true",

@@ -23,6 +23,7 @@ from data.files import (
     file_lock,
     leftovers,
     lock_holder,
+    user_path,
     write_text_atomically,
 )
 from data.sealed import Damaged, Newer, read_sealed_json, seal
@@ -215,7 +216,7 @@ def file_hash_once(path: Path) -> str:
 
     Raises ValueError if there is no such file.
     """
-    path = path.expanduser().resolve()
+    path = user_path(path).resolve()
     if not path.is_file():
         raise ValueError(f"clipn.checkpoint: there is no file {path}")
     stat = path.stat()

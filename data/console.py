@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
+from data.files import is_unicode, shown
 from data.stopping import INTERRUPTED, steady_output, stoppable
 
 Progress = Callable[[str], None]
@@ -98,7 +99,27 @@ class CommandParser(argparse.ArgumentParser):
         near = nearest(unknown, self._option_string_actions)
         if unknown != message.partition(" ")[0] and near:
             message += f" (did you mean {near}?)"
-        self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())}; {self.prog} --help lists the flags\n")
+        self.exit(
+            BAD_INPUT,
+            f"{self.prog}: error: {shortened(' '.join(message.split()))}; {self.prog} --help lists the flags\n",
+        )
+
+
+LONGEST_LINE = 600
+"""Letters of an error that are printed: what a user wrote may be longer than a screen."""
+
+
+def shortened(text: str) -> str:
+    """The text, without its middle if it is long: the advice stands at the end."""
+    half = LONGEST_LINE // 2
+    return text if len(text) <= LONGEST_LINE else f"{text[:half]} ... {text[-half:]}"
+
+
+def _check_words(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+    """Refuse what no record could hold, before it is computed: a name out of an old ZIP or camera card."""
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if not is_unicode(word):
+            parser.error(f"'{shown(word)}' holds bytes that are no UTF-8; rename the file or folder, or link to it")
 
 
 def run_command(
@@ -113,6 +134,7 @@ def run_command(
     outside (a full disk): one line, exit 1.
     """
     steady_output()
+    _check_words(parser, arguments)
     args = parser.parse_args(arguments)
     if not args.debug:
         warnings.simplefilter("ignore")  # libraries warn of what a user of this program can do nothing about
@@ -122,7 +144,7 @@ def run_command(
     except ValueError as error:
         if args.debug:
             raise
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{parser.prog}: error: {shortened(' '.join(str(error).split()))}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
         if args.debug or error.filename is None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.decoding import levels_in_words, rotation_of
-from data.files import file_hash
+from data.files import file_hash, shown
 from data.image_files import ImageFile
 
 FEWEST_LEVELS = 16
@@ -56,16 +56,17 @@ class Suspicions:
             return None
         return (
             f"{len(found):,} of {len(test):,} test images are copies of training images (the first is "
-            f"{found[0].name}), so accuracy is partly that of images trained on; remove them from one of both"
+            f"{shown(found[0].name)}), so accuracy is partly that of images trained on; remove them from one of both"
         )
 
     def _without_contrast(self) -> str | None:
         if not self._flat:
             return None
+        first = self._flat[0]
         return (
             f"{len(self._flat):,} of {self._num_images:,} images have no contrast (the first is "
-            f"{self._flat[0].relative_to(self._root)}: {levels_in_words(self._flat[0])}); stretch their levels to the "
-            "whole range, or remove them"
+            f"{shown(str(first.relative_to(self._root)))}: {levels_in_words(first)}); stretch their levels "
+            "to the whole range, or remove them"
         )
 
     def _on_their_side(self) -> str | None:
@@ -75,5 +76,5 @@ class Suspicions:
             return None
         return (
             f"{len(turned):,} of {self._num_images:,} images carry an EXIF rotation, which is ignored, so they lie on "
-            f"their side or upside down (the first is {turned[0].name}); rotate the files if that matters"
+            f"their side or upside down (the first is {shown(turned[0].name)}); rotate the files if that matters"
         )

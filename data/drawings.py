@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from data.console import DONE, CommandParser, run_command
+from data.files import path_argument
 from data.sources.domainnet_lists import DOMAINS, FOLDER
 
 SIDE = 32
@@ -188,7 +189,7 @@ def write_drawings(root: Path, *, num_train: int = 24, num_test: int = 8, seed: 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the drawings; the exit code: 0, or 2 where that cannot be."""
     parser = CommandParser(prog="python -m data.drawings", description="Draw a small DomainNet.")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where domainnet and drawings come")
+    parser.add_argument("folder", type=path_argument, metavar="DIR", help="where domainnet and drawings come")
     parser.add_argument("--num-train", type=int, default=24, metavar="N", help="of each class in each domain (24)")
     parser.add_argument("--num-test", type=int, default=8, metavar="N", help="likewise (8)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (0)")

@@ -5,6 +5,7 @@ Everything this project keeps on disk goes through here, so that a killed proces
 
 from __future__ import annotations
 
+import argparse
 import errno
 import fcntl
 import hashlib
@@ -24,10 +25,61 @@ CACHE_VARIABLE = "VLPURE_CACHE"
 def cache_root() -> Path:
     """Folder for what can be computed again (decoded images, trained stand-in weights, features).
 
-    `$VLPURE_CACHE` if set, else `~/.cache/vlpure`. It is not created here.
+    `$VLPURE_CACHE` if set, else `~/.cache/vlpure`. It is not created here. Raises ValueError without a
+    home folder.
     """
     configured = os.environ.get(CACHE_VARIABLE)
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "vlpure"
+    if configured:
+        return user_path(configured)
+    try:
+        return Path.home() / ".cache" / "vlpure"
+    except RuntimeError:
+        raise ValueError(
+            f"this user has no home folder (user id {os.getuid()} has no entry in the system's list of users, and HOME "
+            f"is not set); set HOME, or set {CACHE_VARIABLE} to a folder for what is kept between runs"
+        ) from None
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a user wrote it, `~` and `~name` expanded: the one way from what is typed to a path.
+
+    Raises ValueError for a `~` without a home folder behind it, and for bytes that are no UTF-8: records, reports and
+    MLflow could not hold such a name, and would say so only after everything was computed.
+    """
+    path = Path(text)
+    if not is_unicode(str(path)):
+        raise ValueError(f"the path {shown(str(path))} holds bytes that are no UTF-8; rename the folder or link to it")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"there is no home folder for '{path.parts[0]}'; write the path out"
+            + (", or set HOME" * (path.parts[0] == "~"))
+        ) from None
+
+
+def path_argument(text: str) -> Path:
+    """An argparse type for a path, by `user_path`."""
+    try:
+        if not text.strip():
+            raise ValueError("expected a path, not an empty text")
+        return user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: names of files need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(text: str) -> str:
+    """A name of a file for people and reports: bytes that are no UTF-8 become \\xe9."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:

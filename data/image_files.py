@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.files import user_path
+
 DATA_VARIABLE = "VLPURE_DATA"
 LITTER = {"@eadir", "#recycle", "__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "lost+found"}
 """What file managers, archives and storage boxes leave between images, in lower case; names with a dot in front are
@@ -33,9 +35,9 @@ def data_folder(root: Path | None, *, name: str, how_to_fetch: str) -> Path:
     """
     configured = os.environ.get(DATA_VARIABLE)
     if root is not None:
-        return root.expanduser()
+        return user_path(root)
     if configured:
-        return Path(configured).expanduser()
+        return user_path(configured)
     raise ValueError(
         f"{name}: no folder is given to look for it; give it as data root, or set {DATA_VARIABLE} to it; {how_to_fetch}"
     )

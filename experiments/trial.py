@@ -15,6 +15,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.console import DONE, CommandParser, run_command
+from data.files import path_argument
 from data.registry import split_protocol_of
 from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import this_machine
@@ -22,7 +23,6 @@ from experiments.commands.flags import (
     add_output_flags,
     add_run_flags,
     add_trial_flags,
-    folder_path,
     given_run_settings,
     ignored_flags,
     slow_arithmetic,
@@ -63,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how it is computed")
     add_run_flags(parser, how, ("cpus_per_trial", "gpus_per_trial", "deterministic", "plain_steps", "no_compile"))
     how.add_argument(
-        "-o", "--output-dir", type=folder_path, metavar="DIR", help="keep the records here, and continue from them"
+        "-o", "--output-dir", type=path_argument, metavar="DIR", help="keep the records here, and continue from them"
     )
     add_output_flags(parser)
     return parser

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data.console import Progress, to_stderr
+from data.files import is_unicode, shown
 from data.image_files import ImageFile, list_folders, list_images
 from data.image_store import open_stored_images
 from data.imageset import DataSet, ImageSet, make_data_set
@@ -104,6 +105,8 @@ def _by_name(part: Path) -> dict[str, Path]:
     """Composed name -> folder of each class, sorted by the names on disk."""
     folders: dict[str, Path] = {}
     for name in list_folders(part):
+        if not is_unicode(name):
+            raise ValueError(f"{part}: the name of the class folder '{shown(name)}' is no UTF-8; rename it")
         composed = unicodedata.normalize("NFC", name)
         if composed in folders:
             raise ValueError(f"{part}: two folders are called '{composed}', in two spellings of Unicode; merge them")

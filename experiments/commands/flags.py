@@ -10,15 +10,12 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from data.console import CommandParser
-from data.files import CACHE_VARIABLE
+from data.files import CACHE_VARIABLE, path_argument
 from models.mps import mps_runs
-from orchestrator.settings.grid import Nested, RunSettings, check_name, merge, parse_overrides
+from orchestrator.settings.grid import Nested, RunSettings, check_name, merge, parse_overrides, seed_range
 from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
 from strategies.purity.detectors import DETECTORS
-
-MOST_SEEDS = 10_000
-"""In a range on the command line: more is a slip of the finger."""
 
 
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +29,7 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--budget", type=int, metavar="N", help="labels bought a round, the initial set included")
     group.add_argument(
         "--data-root",
-        type=folder_path,
+        type=path_argument,
         metavar="DIR",
         help="folder with the data sets' files (default: the data set's own)",
     )
@@ -150,32 +147,14 @@ def comma_list(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
 
 def seed_list(text: str) -> tuple[int, ...]:
     """An argparse type for seeds: `0-4`, `0,2,5` or both together."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if match is None:
-            raise argparse.ArgumentTypeError(f"expected seeds such as 0-4 or 0,2,5, not '{text}'")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise argparse.ArgumentTypeError(f"seeds {part.strip()} run backwards")
-        if last - first >= MOST_SEEDS:
-            raise argparse.ArgumentTypeError(f"seeds {part.strip()} are more than {MOST_SEEDS:,}")
-        seeds.extend(range(first, last + 1))
-    return tuple(seeds)
+    try:
+        return seed_range(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 SERVERS, DATABASES = ("http", "https"), ("sqlite", "postgresql", "mysql", "mssql")
 """Schemes of tracking URIs; a database's may name its driver, as in postgresql+psycopg."""
-
-
-def folder_path(text: str) -> Path:
-    """An argparse type for a folder: `~` stands for the home folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("expected a folder, not an empty text")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f"there is no home folder for '{Path(text).parts[0]}'") from None
 
 
 def ray_address(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.console import DONE, SOME_FAILED, CommandParser, run_command
+from data.files import path_argument
 from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import bill_lines, this_machine
 from experiments.commands.flags import (
@@ -22,7 +23,6 @@ from experiments.commands.flags import (
     check_tracking_uri,
     comma_list,
     experiment_name,
-    folder_path,
     given,
     given_run_settings,
     ignored_flags,
@@ -116,7 +116,7 @@ def make_parser(command: GridCommand) -> CommandParser:
 def _add_run_flags(parser: CommandParser, command: GridCommand) -> None:
     run = parser.add_argument_group("how it is run (default: the preset's)")
     run.add_argument(
-        "-o", "--output-dir", type=folder_path, metavar="DIR",
+        "-o", "--output-dir", type=path_argument, metavar="DIR",
         help=f"records, shared by all tables, and the report in its folder {command.name} (default: runs/<preset>)",
     )  # fmt: skip
     only = run.add_mutually_exclusive_group()

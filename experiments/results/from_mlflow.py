@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.results.from_ledgers import FoundTrials, in_order
@@ -64,6 +65,9 @@ def _connect(uri: str) -> MlflowClient:
 
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    scheme, _, file = uri.partition(":///")
+    if scheme == "sqlite" and not Path(file).is_file():  # MLflow would make an empty database there
+        raise ValueError(f"MLflow at {masked(uri)}: there is no file {file}")
     try:
         check_reachable(uri)
     except NotReachable as error:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data.cache import file_hash_once
 from data.console import unknown_name
-from data.files import content_hash
+from data.files import content_hash, user_path
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PIXEL_NETWORKS = ("resnet18", "convnet")
@@ -214,7 +214,7 @@ class EncoderName:
         if text == "clipn":
             return cls(kind="clipn")
         if kind == "timm" and model:
-            return cls(kind="timm", model=model, file=Path(file).expanduser() if file else None)
+            return cls(kind="timm", model=model, file=user_path(file) if file else None)
         if kind == "untrained" and model and not file:
             return cls(kind="untrained", model=model)
         raise ValueError(

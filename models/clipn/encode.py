@@ -30,7 +30,9 @@ IMAGE_BATCH = 256
 
 
 COMPILE_TOWER_FROM = 200_000
-"""Images from which compiling the tower on a GPU pays: it saves some 20 us per image and takes 5 s to 40 s."""
+"""Images from which the tower is compiled on a GPU. Compiling takes 4 s (from the cache) to 40 s, in which the tower as
+it is encodes 40,000 to 400,000 images (10,184 images/s, ViT-B/16 in bfloat16, H200, n = 1); what it gains was not
+measured yet (`benchmarks/gpu_check.py` does)."""
 TOWER_BYTES = 16 << 20
 """GPU memory per image of a batch, a round figure for a ViT-B/16."""
 LARGEST_BATCH = 1024
@@ -143,6 +145,32 @@ class ClassRows:
         tokens_CTL = tokenize_classes(self._phrases[start:stop], self._templates, self._clipn.context_length)
         yes_CD, no_CD = encode_classes(self._clipn, tokens_CTL)
         return np.asarray(torch.cat([yes_CD, no_CD], dim=1).cpu().numpy())
+
+
+class SentenceRows:
+    """Row i is the "yes" tower's feature of sentence i, normalised: (n, D)."""
+
+    def __init__(self, clipn: Clipn, texts: Sequence[str]) -> None:
+        self._clipn = clipn
+        self._texts = texts
+
+    @property
+    def facts(self) -> Mapping[str, float]:
+        """None."""
+        return {}
+
+    @torch.inference_mode()
+    def compute(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Features of the sentences `start` to `stop` (excluded). Raises ValueError for texts that are too long."""
+        # By length, so that a short sentence is not padded to the longest: half the time.
+        order = sorted(range(start, stop), key=lambda place: len(self._texts[place]))
+        rows_BD = np.empty((stop - start, self._clipn.embed_dim), dtype=np.float32)
+        for at in range(0, len(order), TEXT_BATCH):
+            places = order[at : at + TEXT_BATCH]
+            tokens_BL = tokenize([self._texts[place] for place in places], self._clipn.context_length)
+            features_BD = self._clipn.encode_yes(tokens_BL.to(self._clipn.device)).float()
+            rows_BD[np.array(places) - start] = functional.normalize(features_BD, dim=1).cpu().numpy()
+        return rows_BD
 
 
 def resize_and_crop(image_HW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

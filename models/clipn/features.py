@@ -44,13 +44,18 @@ class VisionLanguage:
         image_features_ND: NDArray[np.float32],
         logit_scale: float,
         encode_classes: Callable[[tuple[str, ...]], TextFeatures],
+        encode_texts: Callable[[str, tuple[str, ...]], NDArray[np.float32]] | None = None,
     ) -> None:
-        """Put together what `open_vision_language` found; `encode_classes` gives class features for distinct names."""
+        """Put together what `open_vision_language` found; `encode_classes` gives class features for distinct names.
+
+        `encode_texts` gives features of whole sentences, which are kept under a name for what they are.
+        """
         self.image_features_ND = image_features_ND
         """Unit rows, float32, read-only; row i is training image i."""
         self.logit_scale = logit_scale
         """The checkpoint's own: exp of its parameter."""
         self._encode_classes = encode_classes
+        self._encode_texts = encode_texts
         self._text_features: dict[tuple[str, ...], TextFeatures] = {}
 
     def text_features(self, class_names: tuple[str, ...]) -> TextFeatures:
@@ -61,6 +66,14 @@ class VisionLanguage:
         if class_names not in self._text_features:
             self._text_features[class_names] = self._encode_classes(class_names)
         return self._text_features[class_names]
+
+    def sentence_features(self, what: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
+        """Unit features (n, D) of whole sentences by the "yes" tower; computed once and kept as `what`.
+
+        Raises ValueError for sentences that are too long for the tokeniser.
+        """
+        assert self._encode_texts is not None, "these features were opened without a text tower"
+        return self._encode_texts(what, texts)
 
 
 def open_vision_language(
@@ -80,7 +93,10 @@ def open_vision_language(
     features.of_classes(data_set.class_names)
     features.release()
     return VisionLanguage(
-        image_features_ND=image.rows_ND, logit_scale=image.facts["logit_scale"], encode_classes=features.of_classes
+        image_features_ND=image.rows_ND,
+        logit_scale=image.facts["logit_scale"],
+        encode_classes=features.of_classes,
+        encode_texts=features.of_sentences,
     )
 
 
@@ -193,6 +209,25 @@ class _Features:
         rows_CE = rows_CE[[made.index(phrase) for phrase in wanted]]
         num_dims = rows_CE.shape[1] // 2
         return np.ascontiguousarray(rows_CE[:, :num_dims]), np.ascontiguousarray(rows_CE[:, num_dims:])
+
+    def of_sentences(self, what: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
+        """Features of sentences by the "yes" tower, from the store or computed now."""
+
+        def open_source() -> RowSource:
+            from models.clipn.encode import SentenceRows
+
+            return SentenceRows(self._clipn(), texts)
+
+        key = FeatureKey(
+            kind=what,
+            content=content_hash(list(texts)),
+            weights=self.weights,
+            preprocessing="unit rows",
+            precision="float32",
+        )
+        rows_ND = open_features(key, len(texts), open_source, shard_rows=4096, progress=self._progress).rows_ND
+        self.release()
+        return rows_ND
 
     @property
     def image_key(self) -> FeatureKey:

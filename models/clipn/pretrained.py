@@ -16,7 +16,7 @@ from open_clip.pretrained import download_pretrained
 
 from data.cache import is_hub_file_whole
 from data.console import Progress
-from data.files import cache_root
+from data.files import cache_root, user_path
 from models.clipn.model import Clipn
 from models.clipn.source import clip_config, published_weights
 from models.clipn.weights import check_names_and_shapes, file_name, read_tensors
@@ -34,7 +34,7 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
     Raises ValueError for unknown names, weights that do not fit, tags with another preprocessing than CLIP's, and where
     the weights would have to be downloaded and cannot be: it then says which file to put where.
     """
-    config, path = clip_config(model), Path(pretrained).expanduser()
+    config, path = clip_config(model), user_path(pretrained)
     if not path.is_file():
         known = published_weights(model, pretrained)
         config |= {"quick_gelu": True} if known.get("quick_gelu") else {}

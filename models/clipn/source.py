@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from data.cache import file_hash_once
 from data.console import unknown_name
-from data.files import content_hash
+from data.files import content_hash, user_path
 from data.imageset import DataSet, ImageSet
 from models.clipn.prompts import DEFAULT_TEMPLATES_HASH, read_templates, templates_hash
 from models.clipn.recipe import SmallClipnRecipe, small_clip_config, training_identity
@@ -96,7 +96,7 @@ def pretrained_identity(model: str, pretrained: str) -> str:
 
     Nothing is downloaded. Raises ValueError for unknown names, and tags with another preprocessing than CLIP's.
     """
-    config, path = clip_config(model), Path(pretrained).expanduser()
+    config, path = clip_config(model), user_path(pretrained)
     if path.is_file():
         return content_hash({"clip": file_hash_once(path), "config": config})
     published_weights(model, pretrained)
@@ -129,7 +129,7 @@ def clip_config(model: str) -> dict[str, Any]:
     Raises ValueError for an unknown name (the nearest is suggested), a missing or bad file, and for an architecture
     that is no plain CLIP.
     """
-    path = Path(model)
+    path = user_path(model)
     if path.suffix != ".json":
         known = {path.stem: path for path in _config_folder().glob("*.json")}
         if model not in known:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from data.cache_check import check_cache, check_weights, mend_cache
 from data.console import DONE, SOME_FAILED, CommandParser, duration, run_command
-from data.files import TEMPORARY, cache_root, leftovers
+from data.files import TEMPORARY, cache_root, leftovers, path_argument
 from data.sealed import Damaged, Newer, read_sealed_json
 from orchestrator.ledger.damaged import HASH, Examined, examine
 from orchestrator.ledger.ledger import Ledger, TrajectoryState
@@ -146,7 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="List the trials in an output folder's ledger and check its files. Exit code 1: problems.",
     )
     parser.add_argument(
-        "output_dir", type=Path, metavar="OUTPUT_DIR", nargs="?", help="a grid's or trial's output folder"
+        "output_dir", type=path_argument, metavar="OUTPUT_DIR", nargs="?", help="a grid's or trial's output folder"
     )
     parser.add_argument(
         "--verify",

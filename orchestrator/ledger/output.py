@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.files import file_lock, lock_holder, write_text_atomically
+from data.files import file_lock, lock_holder, user_path, write_text_atomically
 from data.sealed import Newer, seal, unseal
 from orchestrator.ledger.ledger import FORMAT, Ledger
 
@@ -88,7 +88,7 @@ def open_output(path: Path) -> OutputFolder:
     Raises ValueError for a folder made by another version, for one that holds other things, and for one that cannot
     be written.
     """
-    path = path.expanduser().absolute()
+    path = user_path(user_path(path).absolute())  # the current folder's name counts too
     _check_writable(path)
     if (path / MARKER).exists():
         for part in (path / "ledger", path / "classifiers"):
@@ -105,7 +105,7 @@ def find_output(path: Path) -> OutputFolder:
 
     Raises ValueError where there is none, and as `open_output`.
     """
-    path = path.expanduser().absolute()
+    path = user_path(user_path(path).absolute())  # the current folder's name counts too
     if not path.is_dir():
         raise ValueError(f"{path} is not there, or is no folder")
     if not (path / MARKER).exists():
@@ -119,7 +119,7 @@ def output_to_repair(path: Path) -> OutputFolder:
     In that case its grid gets a new identity when it is next locked: MLflow shows what comes under a second parent run.
     Raises ValueError as `find_output`, but for such a marker.
     """
-    path = path.expanduser().absolute()
+    path = user_path(user_path(path).absolute())  # the current folder's name counts too
     has_ledger = (path / "ledger").is_dir()
     if has_ledger and (not (path / MARKER).exists() or _read_marker(path / MARKER) is None):
         _check_writable(path)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from data.console import unknown_name
+from data.files import user_path
 from data.registry import DATA_SETS, FOLDER_PREFIX
 from orchestrator.settings.trial import Settings, TrialConfig, make_trial, one_line
 from strategies.registry import STRATEGIES, find_strategy
@@ -28,6 +29,26 @@ AXES = {
 """The axes of a grid, and the field of a trial that each gives."""
 LEAST_GPU = 0.01
 """Smallest part of a card that can be asked for."""
+
+
+MOST_SEEDS = 10_000
+"""In a range: more is a slip of the finger."""
+
+
+def seed_range(text: str) -> tuple[int, ...]:
+    """`0-4`, `0,2,5` or both together as seeds. Raises ValueError for anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,20})(?:-(\d{1,20}))?\s*", part, re.ASCII)
+        if match is None:
+            raise ValueError(f"expected seeds such as 0-4 or 0,2,5, not '{text}'")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"seeds {part.strip()} run backwards")
+        if last - first >= MOST_SEEDS:
+            raise ValueError(f"seeds {part.strip()} are more than {MOST_SEEDS:,}")
+        seeds.extend(range(first, last + 1))
+    return tuple(seeds)
 
 
 class RunSettings(Settings):
@@ -79,6 +100,28 @@ class GridConfig(Settings):
     strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     """Names of strategies, or of `arms`."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]
+
+    @field_validator("datasets", "strategies", mode="before")
+    @classmethod
+    def _one_name(cls, names: Any) -> Any:
+        """A single name stands for a list of one."""
+        return (names,) if isinstance(names, str) else names
+
+    @field_validator("mismatch_ratios", "ood_ratios", mode="before")
+    @classmethod
+    def _one_ratio(cls, ratios: Any) -> Any:
+        """A single ratio likewise."""
+        return (ratios,) if isinstance(ratios, int | float) and not isinstance(ratios, bool) else ratios
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seed_range(cls, seeds: Any) -> Any:
+        """Seeds as the command line takes them: a number, or `0-4`, alone or in a list."""
+        given = seeds if isinstance(seeds, list | tuple) else (seeds,)
+        if not given or isinstance(seeds, bool) or not all(isinstance(each, int | str) for each in given):
+            return seeds
+        return tuple(seed for each in given for seed in (seed_range(each) if isinstance(each, str) else (each,)))
+
     trial: Nested = Field(default_factory=dict)
     """Settings of every trial (fields of TrialConfig)."""
     per_dataset: dict[str, Nested] = Field(default_factory=dict)
@@ -168,7 +211,7 @@ def preset_path(folder: Path, name: str) -> Path:
     Raises ValueError for one that is not there.
     """
     if name.endswith((".yaml", ".yml")):
-        path = Path(name).expanduser()
+        path = user_path(name)
         if not path.is_file():
             raise ValueError(f"preset {name}: there is no such file")
         return path
@@ -201,7 +244,21 @@ def read_yaml(text: str, *, origin: str) -> Nested:
     UniqueKeyLoader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
     )
+
+    def number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+        """A number as people write it: YAML 1.1 takes 010 for 8 and 1:30 for 90."""
+        if (re.match(r"[-+]?0\d", node.value) and "." not in node.value) or ":" in node.value:
+            raise ValueError(
+                f"{origin}: {node.value}: YAML reads a number with a 0 in front or a colon in another base; write it "
+                "plainly, or in quotes if it is a text"
+            )
+        is_int = node.tag.endswith(":int")
+        return loader.construct_yaml_int(node) if is_int else loader.construct_yaml_float(node)
+
+    for kind in ("int", "float"):
+        UniqueKeyLoader.add_constructor(f"tag:yaml.org,2002:{kind}", number)
     try:
+        _check_aliases(yaml.compose(text, UniqueKeyLoader), origin)
         content = yaml.load(text, UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{origin}: no valid YAML ({' '.join(str(error).split())})") from None
@@ -210,6 +267,31 @@ def read_yaml(text: str, *, origin: str) -> Nested:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{origin}: expected 'key: value' pairs, each key a word")
     return content
+
+
+MOST_VALUES = 100_000
+"""In a preset with its aliases written out; ten lines of them can stand for more than memory holds."""
+
+
+def _check_aliases(node: Any, origin: str) -> None:
+    """Raises ValueError where a YAML document's aliases stand for too much, or one of them holds itself."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(node: Any) -> int:
+        if not isinstance(node.value, list):
+            return 1
+        if id(node) in open_nodes:
+            raise ValueError(f"{origin}: an alias holds itself")
+        if id(node) not in sizes:
+            open_nodes.add(id(node))
+            parts = [part for each in node.value for part in (each if isinstance(each, tuple) else (each,))]
+            sizes[id(node)] = 1 + sum(size(part) for part in parts)
+            open_nodes.remove(id(node))
+        return sizes[id(node)]
+
+    if node is not None and size(node) > MOST_VALUES:
+        raise ValueError(f"{origin}: its aliases stand for more than {MOST_VALUES:,} values; write fewer")
 
 
 def parse_overrides(assignments: Sequence[str]) -> Nested:

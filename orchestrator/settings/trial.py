@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import reprlib
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from data.splits.domain import NUM_ID_CLASSES
 from data.splits.draw import SplitSettings, Supervision
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
+from models.words.lists import word_list
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
 from strategies.purity.detectors import DETECTORS
@@ -271,6 +273,8 @@ def read_trial(**settings: Any) -> TrialConfig:
         raise ValueError(f"{what} leaves no pool to query, so rounds = {trial.rounds} cannot be; take rounds = 1")
     if trial.detection is not None:
         _check_detection(trial, trial.detection)
+    if trial.uses_purity and "words" in DETECTORS[trial.purity.detector].needs:
+        word_list().check_kinds(trial.purity.words.leave_out)  # refused now, and not by a scorer later
     reads_no_text = trial.uses_purity and "no text" in DETECTORS[trial.purity.detector].needs
     if reads_no_text and trial.clipn.pretrained is not None:
         raise ValueError(
@@ -296,12 +300,18 @@ def _check_detection(trial: TrialConfig, detection: DetectionSettings) -> None:
         raise ValueError("detection: a pool without unlabelled OOD images leaves nothing to detect")
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+_short.maxlevel, _short.maxlist, _short.maxtuple, _short.maxdict = 3, 10, 10, 10
+"""How values that a user wrote are printed: whole if they are of usual length."""
+
+
 def one_line(error: ValidationError) -> str:
     """A pydantic error as one line: field, value, what is wrong; for each field."""
     parts = []
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"]) or "settings"
-        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {problem['input']!r}"
+        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {_short.repr(problem['input'])}"
         message = problem["msg"].removeprefix("Value error, ")
         parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)

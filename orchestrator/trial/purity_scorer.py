@@ -16,14 +16,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.clipn.features import VisionLanguage
-from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures
+from models.words.lists import NOUN_PROMPT, word_list
+from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures, WordOptions
 from strategies.purity.detectors import DETECTORS
 from strategies.purity.features import Labelled
 from strategies.purity.judge import Sight, judge, judge_with_terms
 from strategies.purity.scores import Evidence, Terms, prototypes
+from strategies.purity.words import choose_words, group_logits, neglabel, tanl
 
 KEPT_CLASS_SETS = 8
 """Sets of classes whose cosines with all images are kept; a grid has one a data set, mismatch ratio and seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Negatives:
+    """All A images against the names of some classes and the words that are their negatives."""
+
+    names_KD: Tensor
+    words_MD: Tensor
+    names_A: Tensor
+    """As `strategies.purity.words.neglabel` takes it."""
+    groups_AG: Tensor
 
 
 class FeatureBank:
@@ -36,6 +49,7 @@ class FeatureBank:
         if len(self.features_AD) > 1 and bool((self.features_AD == self.features_AD[0]).all()):
             raise ValueError("every image has the same features: the weights of the image tower are damaged")
         self.cosines = lru_cache(maxsize=KEPT_CLASS_SETS)(self._cosines)
+        self._negatives = lru_cache(maxsize=KEPT_CLASS_SETS)(self._compare_with_words)
 
     def _cosines(self, class_names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """Cosines (A, K) of all images with the "yes" and the "no" texts of the classes."""
@@ -70,6 +84,50 @@ class FeatureBank:
                 num_classes=num_classes,
             ),
             features_ND=self.features_AD[images],
+            **self._against_words(request, labelled, images),
+        )
+
+    def _against_words(self, request: PurityRequest, labelled: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """Scores of labelled and other images against negative words; none for a detector that reads no words."""
+        options = request.options
+        if "words" not in DETECTORS[options.detector].needs:
+            return {}
+        negatives = self._negatives(request.class_names, options.words)
+        scores_A = neglabel(negatives.names_A, negatives.groups_AG)
+        if options.detector == "neglabel":
+            return {"words_L": scores_A[labelled], "words_N": scores_A[images]}
+        pool = torch.cat([labelled, images])
+        known_P = torch.full((len(pool),), -1, device=self._device)
+        known_P[: len(labelled)] = 0
+        known_P[: len(request.labelled_id_idx)] = 1
+        scores_P = tanl(
+            self.features_AD[pool],
+            negatives.names_KD,
+            negatives.words_MD,
+            self._vision_language.logit_scale,
+            start_A=scores_A[pool],
+            known_A=known_P,
+            num=options.words.active,
+        )
+        return {"words_L": scores_P[: len(labelled)], "words_N": scores_P[len(labelled) :]}
+
+    def _compare_with_words(self, class_names: tuple[str, ...], options: WordOptions) -> Negatives:
+        """All images against the class names and the words that can be their negatives."""
+        known = word_list()
+        prompts = tuple(NOUN_PROMPT.replace("{}", name.replace("_", " ")) for name in class_names)
+        names_KD, words_WD = (
+            torch.from_numpy(np.array(self._vision_language.sentence_features(what, texts))).to(self._device)
+            for what, texts in (("class names as nouns", prompts), ("negative words", known.texts()))
+        )
+        candidates = torch.tensor(known.candidates(class_names, options.leave_out), device=self._device)
+        kept = choose_words(words_WD[candidates], names_KD, candidates < known.num_nouns, options.share)
+        words_MD = words_WD[candidates[kept]]
+        scale = self._vision_language.logit_scale
+        return Negatives(
+            names_KD=names_KD,
+            words_MD=words_MD,
+            names_A=(scale * (self.features_AD @ names_KD.T)).logsumexp(dim=1),
+            groups_AG=group_logits(self.features_AD, words_MD, scale, options.groups),
         )
 
     def on_device(self, idx: IndexArray) -> Tensor:

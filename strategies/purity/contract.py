@@ -47,6 +47,19 @@ class NeighbourOptions(Section):
     """`vote`: ID if more neighbours are ID than OOD; `learnt`: the threshold that is best on the labelled images."""
 
 
+class WordOptions(Section):
+    """The negative words of `neglabel` and `tanl`."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the nouns and of the adjectives that is kept, those least like the class names; 0.15 as published."""
+    groups: Annotated[int, Field(ge=1)] = 1
+    """Groups over which the score is averaged; 100 as published for ImageNet. Grouping hurts with few classes."""
+    leave_out: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Kinds of nouns left out by the name of WordNet's file, such as animal and food (as in the published list)."""
+    active: Annotated[int, Field(ge=1)] = 1000
+    """Words of `tanl` that the pool activates most."""
+
+
 class PurityOptions(Section):
     """The switches of the purity step."""
 
@@ -67,6 +80,9 @@ class PurityOptions(Section):
     """The logistic regression of `probe` and `fused`."""
     knn: NeighbourOptions = NeighbourOptions()
     """The vote of `knn`."""
+
+    words: WordOptions = WordOptions()
+    """The negative words of `neglabel` and `tanl`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -89,7 +105,7 @@ class PurityOptions(Section):
 
         For atd, ctw and mcm all that there were when they were the only ones, so that their fingerprints stay.
         """
-        return self.model_dump(mode="json", exclude={"probe", "knn"} - set(DETECTORS[self.detector].sections))
+        return self.model_dump(mode="json", exclude={"probe", "knn", "words"} - set(DETECTORS[self.detector].sections))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

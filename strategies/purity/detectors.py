@@ -1,7 +1,7 @@
 """The purity detectors by name: what each needs, costs and comes from. Importing this needs no torch.
 
-What each computes stands in `strategies.purity.scores` (cosines with texts), `features` (labelled images) and `fusion`
-(both); `judge` puts them to work.
+What each computes stands in `strategies.purity.scores` (cosines with texts), `features` (labelled images), `words`
+(negative words) and `fusion` (several); `judge` puts them to work.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 DetectorName = Literal[
-    "atd", "ctw", "mcm", "energy", "maxlogit", "probe", "knn", "mahalanobis",
+    "atd", "ctw", "mcm", "energy", "maxlogit", "neglabel", "tanl", "probe", "knn", "mahalanobis",
     "relative-mahalanobis", "fused",
 ]  # fmt: skip
 
-Need = Literal["text", "no text", "labels"]
-"""Texts of the classes, "no" texts (a CLIPN), labelled images (without any it ranks nothing)."""
+Need = Literal["text", "no text", "labels", "words"]
+"""Texts of the classes, "no" texts (a CLIPN), labelled images (without any it ranks nothing), a word list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,8 @@ class Detector:
 
     @property
     def looks_past_cosines(self) -> bool:
-        """Whether it looks at image features beside the cosines with class texts."""
-        return "labels" in self.needs
+        """Whether it looks at image features, or at words, beside the cosines with class texts."""
+        return bool(self.needs & {"labels", "words"})
 
 
 _ON_COSINES = "a search over scales and thresholds on the labelled images"
@@ -86,6 +86,25 @@ DETECTORS: dict[str, Detector] = {
         cost="a sort of the labelled images' scores",
         source="Hendrycks et al. 2022, on cosines",
         departures="the threshold is learnt",
+    ),
+    "neglabel": Detector(
+        needs=frozenset({"text", "words"}),
+        learns="the threshold",
+        sections=("words",),
+        cost="nothing, after one product of all images with the words for each set of classes",
+        source="Jiang et al. 2024",
+        departures="all words in one group (published: 15 % of the words in 100 groups, purity.words.share=0.15 "
+        "purity.words.groups=100), as its authors' successors found better for few classes; animals and food are in "
+        "the list (published: left out), but for the synonyms and hyponyms of the class names; the threshold is learnt",
+    ),
+    "tanl": Detector(
+        needs=frozenset({"text", "words"}),
+        learns="the active words on the pool, and the threshold",
+        sections=("words",),
+        cost="two products of the pool with all words",
+        source="Zhang et al. 2026 (transductive form)",
+        departures="the whole pool at once in place of a stream; the labelled images seed the activations (there: "
+        "texts and noise images). Its author's code says that it does not work on CIFAR",
     ),
     "probe": Detector(
         needs=frozenset({"labels"}),

@@ -36,11 +36,15 @@ from strategies.purity.tuning import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What the detectors that look past cosines see: features, and the classes of the labelled images."""
+    """What the detectors that look past cosines see: features, classes of the labelled images, negative words."""
 
     labelled: Labelled
     features_ND: Tensor
     """Unit rows of the images to judge."""
+    words_L: Tensor | None = None
+    """Scores of the labelled images against negative words, for `neglabel` and `tanl`."""
+    words_N: Tensor | None = None
+    """Scores of the images to judge."""
 
 
 def judge(
@@ -72,6 +76,10 @@ def judge(
             return _judge_by_threshold(energy, labelled, is_id_L, images, options, tune=options.self_temperature)
         case "maxlogit":
             return _judge_by_threshold(maxlogit, labelled, is_id_L, images, options, tune=False)
+        case "neglabel" | "tanl":
+            assert sight is not None, options.detector
+            assert sight.words_N is not None, options.detector
+            return _judge_scores(sight.words_L, is_id_L, sight.words_N, options)
         case "probe" | "knn" | "mahalanobis" | "relative-mahalanobis":
             assert sight is not None, options.detector
             return _judge_learnt(sight, options)

@@ -114,7 +114,11 @@ def atd(evidence: Evidence, scale: Tensor | float) -> tuple[Tensor, Tensor]:
     """
     factors = terms(evidence, scale)
     joint = factors.probs_NK * factors.not_q_NK  # Eq. 4
-    ood = 1.0 - joint.sum(dim=-1)
+    # 1 minus the sum of p_k (1 - q_k), as the sum of p_k q_k: written as the difference it is rounded to 0 or 6e-8 at
+    # large scales, where weighted ID scores are smaller still. Of 252 random problems with weights or without, float32
+    # and float64 then chose another scale in 21, all with weights, by up to 17 points of accuracy.
+    q_NK = torch.sigmoid(scale * (evidence.no_NK - evidence.yes_NK))
+    ood = (factors.probs_NK * q_NK).sum(dim=-1)
     if factors.weights_NK is None:
         return joint.amax(dim=-1), ood
     return (joint * factors.weights_NK).amax(dim=-1), ood / joint.shape[-1]  # Eq. 7
@@ -136,12 +140,13 @@ def ctw(evidence: Evidence, scale: Tensor | float) -> tuple[Tensor, Tensor]:
     if weights is None or evidence.similarity_NK is None or evidence.has_prototype_K is None:
         top = evidence.yes_NK.argmax(dim=-1, keepdim=True).expand(*not_q.shape[:-1], 1)
         won = not_q.gather(-1, top).squeeze(-1)
-        return won, 1.0 - won
+        return won, 1.0 - won  # whatever the rounding, the larger one is on the side of the larger cosine
     # The largest w_k p_k, by its logarithm but for softmax's divisor: p_k and w_k can be 0 at large scales.
     log_weights = _log_visual_weights(evidence.similarity_NK, evidence.has_prototype_K, scale)
     top = (scale * evidence.yes_NK + log_weights).argmax(dim=-1, keepdim=True)
     won = not_q.gather(-1, top).squeeze(-1)
-    return weights.gather(-1, top).squeeze(-1) * won, (1.0 - won) / weights.shape[-1]
+    lost = torch.sigmoid(scale * (evidence.no_NK - evidence.yes_NK)).gather(-1, top).squeeze(-1)  # q_j, as in `atd`
+    return weights.gather(-1, top).squeeze(-1) * won, lost / weights.shape[-1]
 
 
 def mcm(evidence: Evidence, scale: Tensor | float) -> Tensor:

@@ -161,3 +161,16 @@ def test_images_that_deceive_are_told_in_the_terminal_and_in_the_reports_facts(
     assert report() == 0
     pages = [path.read_text() for path in (tmp_path / "report").rglob("*.md")]
     assert any(told in page for page in pages)
+
+
+def test_from_mlflow_makes_no_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from experiments.report import main as report
+
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'gone.db'}"
+    monkeypatch.setattr(sys, "argv", ["report.py", "--from-mlflow", uri, "--experiment", "a"])
+    assert report() == 2
+    assert f"there is no file {tmp_path / 'gone.db'}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

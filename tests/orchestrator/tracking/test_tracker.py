@@ -375,4 +375,4 @@ def test_the_table_is_shown_once_however_often_it_is_published(
     parent, _ = runs(output)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(output))  # MLflow reads the table there, whatever the client's
     table = MlflowClient().load_table(parent.info.experiment_id, "table4.json", [parent.info.run_id])
-    assert table.to_dict("list") == {"strategy": ["conf"], "mean": ["0.5"]}
+    assert table.to_dict("list") == {"strategy": ["conf"], "mean": [0.5]}

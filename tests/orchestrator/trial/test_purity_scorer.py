@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from models.clipn.features import VisionLanguage
+from models.words.lists import Synset, WordList
+from orchestrator.trial import purity_scorer
 from orchestrator.trial.purity_scorer import LocalPurityScorer
-from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, WordOptions
 from strategies.purity.tuning import SCALES
 
 Array = NDArray[np.float64]
@@ -150,3 +152,85 @@ def test_the_detectors_answer_differently() -> None:
 def test_an_unknown_data_set_is_told() -> None:
     with pytest.raises(ValueError, match="the scorer holds no features of data set elsewhere"):
         scorer().score(request(PurityOptions(), data_fingerprint="elsewhere"))
+
+
+def sentences(what: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
+    """A direction for each sentence, whatever it is kept as."""
+    return unit(np.stack([np.random.default_rng(len(text) + 100 * ord(text[-3])).normal(size=8) for text in texts]))
+
+
+def word_scorer(monkeypatch: pytest.MonkeyPatch) -> LocalPurityScorer:
+    """A scorer that knows a dozen words."""
+    lines = [f"word{letter}" for letter in "defghijklmno"]
+    synsets = [Synset(is_noun=True, kind="artifact", hypernyms=(), lemmas=(line,)) for line in lines]
+    known = WordList(synsets=tuple(synsets), words=tuple(each.lemmas[0] for each in synsets), num_nouns=12)
+    monkeypatch.setattr(purity_scorer, "word_list", lambda: known)
+    language = VisionLanguage(
+        image_features_ND=IMAGES, logit_scale=20.0, encode_classes=lambda names: (YES, NO), encode_texts=sentences
+    )
+    return LocalPurityScorer({"here": language}, torch.device("cpu"))
+
+
+def test_neglabel_compares_images_with_names_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request(PurityOptions(detector="neglabel"))
+    found = word_scorer(monkeypatch).score(asked)
+    names = sentences("", tuple(f"The nice {name}." for name in NAMES)).astype(np.float64)
+    negatives = sentences("", tuple(f"The nice word{letter}." for letter in "defghijklmno")).astype(np.float64)
+    images = IMAGES[asked.unlabelled_idx].astype(np.float64)
+    positive = np.exp(20 * images @ names.T).sum(axis=1)
+    expected = positive / (positive + np.exp(20 * images @ negatives.T).sum(axis=1))
+    np.testing.assert_allclose(found.id_scores, expected, rtol=1e-4)
+    assert found.labelled_accuracy is not None
+
+
+def test_tanl_scores_labelled_and_other_images_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = PurityOptions(detector="tanl", words=WordOptions(active=3))
+    found = word_scorer(monkeypatch).score(request(options))
+    assert found.id_scores.shape == (30,)
+    assert ((found.id_scores >= 0) & (found.id_scores <= 1)).all()
+    plain = word_scorer(monkeypatch).score(request(PurityOptions(detector="neglabel")))
+    assert not np.array_equal(found.id_scores, plain.id_scores)
+
+
+def test_features_are_those_of_the_images() -> None:
+    idx = np.array([5, 3, 59])
+    np.testing.assert_array_equal(scorer().features("here", idx), IMAGES[idx])
+    with pytest.raises(ValueError, match="holds no features of data set elsewhere"):
+        scorer().features("elsewhere", idx)
+
+
+def test_features_that_are_all_alike_are_refused() -> None:
+    language = VisionLanguage(
+        image_features_ND=np.ones((4, 2), np.float32), logit_scale=1.0, encode_classes=lambda names: (YES, NO)
+    )
+    with pytest.raises(ValueError, match="every image has the same features"):
+        LocalPurityScorer({"here": language}, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("detector", ["probe", "knn", "mahalanobis", "relative-mahalanobis", "fused"])
+def test_detectors_of_features_get_those_of_the_request(detector: str) -> None:
+    asked = request(PurityOptions(detector=detector))
+    found = scorer().score(asked)
+    case = scorer().case(asked)
+    assert case.sight is not None
+    np.testing.assert_array_equal(case.sight.features_ND, IMAGES[asked.unlabelled_idx])
+    np.testing.assert_array_equal(case.sight.labelled.features_LD, IMAGES[[3, 0, 7, 9, 12, 5, 1, 20]])
+    assert case.sight.labelled.classes_L.tolist() == [0, 2, 0, 2, 2, 3, 3, 3]
+    assert found.id_scores.shape == found.is_id.shape == (30,)
+
+
+def test_a_detector_without_text_asks_for_no_class_features() -> None:
+    def refuse(names: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        raise AssertionError("class features were asked for")
+
+    language = VisionLanguage(image_features_ND=IMAGES, logit_scale=20.0, encode_classes=refuse)
+    blind = LocalPurityScorer({"here": language}, torch.device("cpu"))
+    assert len(blind.score(request(PurityOptions(detector="probe"))).id_scores) == 30
+
+
+def test_the_number_of_tied_scales_is_among_what_a_request_took() -> None:
+    local = scorer()
+    scores = local.score(request(PurityOptions()))
+    assert scores.num_tied_scales > 0
+    assert local.last_request is not None
+    assert local.last_request.tied_scales == scores.num_tied_scales

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.purity.scores import atd, ctw, judged_id, mcm, prototypes, terms, visual_weights
+from strategies.purity.scores import atd, ctw, energy, judged_id, maxlogit, mcm, prototypes, terms, visual_weights
 from tests.strategies.purity.seen import seen
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "purity.npz"
@@ -237,3 +237,14 @@ def test_the_terms_are_the_factors_of_atd(with_similarity: bool) -> None:
     else:
         assert factors.weights_NK is None
     torch.testing.assert_close(product.amax(dim=1), atd(evidence, 10.0)[0])
+
+
+def test_energy_and_maxlogit_by_hand() -> None:
+    evidence = seen(torch.tensor([[0.3, 0.1], [0.2, 0.2]]))
+    assert maxlogit(evidence, 5.0).tolist() == pytest.approx([0.3, 0.2])
+    expected = [math.log(math.exp(3) + math.exp(1)) / 10, math.log(2 * math.exp(2)) / 10]
+    assert energy(evidence, 10.0).tolist() == pytest.approx(expected, abs=1e-6)
+    scales = torch.tensor([10.0, 3.0])[:, None, None]
+    torch.testing.assert_close(energy(evidence, scales)[0], energy(evidence, 10.0))
+    torch.testing.assert_close(energy(evidence, scales)[1], energy(evidence, 3.0))
+    assert maxlogit(evidence, scales).shape == (2, 2)
