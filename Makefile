@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint type smoke same-numbers docs clean
+.PHONY: help setup demo demo-full test quick nemesis gpu-check lint type smoke same-numbers docs clean
 
 # Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -24,11 +24,20 @@ help:  ## list the targets
 setup: $(PROJECT)  ## make .venv with the exact packages of constraints.txt and this project (editable)
 	@:
 
-demo: setup  ## a whole small Table 4 on scikit-learn's digits: trials, table, picture
+demo: setup  ## a small Table 4 on scikit-learn's digits in three minutes: trials, table, picture
 	$(BIN)/python experiments/table4.py --preset demo $(ARGS)
+
+demo-full: setup  ## the same with nine strategies in four conditions: 108 trials
+	$(BIN)/python experiments/table4.py --preset demo-full $(ARGS)
 
 test: setup  ## the tests, without those marked slow (all: make test ARGS="-m 'slow or not slow'")
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+quick: setup lint type  ## lint, types, and the tests that start no process and train nothing: a minute, for the inner loop
+	$(BIN)/python -m pytest --quick -m "not slow" -q -rfE --durations=3 $(ARGS)
+
+nemesis: setup  ## kill, freeze, starve and interrupt a whole grid, 44 times over (half an hour; needs Linux)
+	$(BIN)/python -m pytest -m slow -s tests/experiments/test_nemesis.py $(ARGS)
 
 lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check
@@ -66,6 +75,9 @@ smoke: setup  ## the real commands, shortened, into build/smoke: a trial, tables
 
 # The guard of a change that must not move a number: the same seeded grid from the commit BASE and from the working tree.
 BASE ?= HEAD
+gpu-check: setup  ## this machine's GPU: tests, speed of every part, the paper's card-hours (make gpu-check ARGS="-o check.json")
+	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
+
 same-numbers: setup  ## compare a seeded run's fingerprints and records with those of the commit BASE (default: HEAD)
 	$(BIN)/python tests/same_numbers.py $(BASE) $(ARGS)
 

@@ -7,6 +7,8 @@ python benchmarks/overhead.py --trials 300 --rounds 1 --no-mlflow
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import resource
 import shutil
 import sys
@@ -20,6 +22,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.files import content_hash
+from orchestrator.cluster.leftovers import processes
 from orchestrator.cluster.run_grid import run_grid
 from orchestrator.ledger.output import open_output
 from orchestrator.ledger.records import RoundRecord
@@ -56,15 +59,25 @@ def noop(planned: PlannedTrial, *, history: Sequence[RoundRecord], report: Any, 
     return records
 
 
+def importable(function: Any) -> Any:
+    """The same function of this file as a module, which other processes can import."""
+    return getattr(importlib.import_module("benchmarks.overhead"), function.__name__)
+
+
 class Clock:
     """Hears when the trials begin and end."""
 
     def __init__(self) -> None:
-        self.begun = self.ended = 0.0
+        self.begun = self.first = self.ended = 0.0
         self.num_failed = 0
+        self.ray_part = RayPart()
 
     def tell(self, line: str) -> None:
         """Nothing to be heard."""
+
+    def warn(self, line: str) -> None:
+        """A line that matters."""
+        print(line, file=sys.stderr)
 
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
         """The clock starts."""
@@ -72,6 +85,7 @@ class Clock:
 
     def start(self, planned: PlannedTrial) -> None:
         """A trial starts."""
+        self.first = self.first or time.perf_counter()
 
     def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
         """A round."""
@@ -82,7 +96,30 @@ class Clock:
     def end(self, planned: PlannedTrial, error: str | None) -> None:
         """A trial ended."""
         self.ended = time.perf_counter()
+        self.ray_part.look()
         self.num_failed += error is not None
+
+
+class RayPart:
+    """What the process of Ray's part has taken so far, where the system tells (Linux); zeros elsewhere."""
+
+    def __init__(self) -> None:
+        self._pid: int | None = None
+        self.cpu_seconds = 0.0
+        self.peak_mib = 0
+
+    def look(self) -> None:
+        """Read its figures."""
+        if self._pid is None:
+            leaders = [each.pid for each in processes() if each.parent == os.getpid() and each.session == each.pid]
+            if len(leaders) != 1:
+                return
+            self._pid = leaders[0]
+        folder = Path(f"/proc/{self._pid}")
+        times = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
+        self.cpu_seconds = sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+        (peak,) = (line for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM:"))
+        self.peak_mib = int(peak.split()[1]) >> 10
 
 
 def make_plan(num_trials: int, rounds: int) -> list[PlannedTrial]:
@@ -114,7 +151,8 @@ def measure(num_trials: int, rounds: int, *, with_mlflow: bool, folder: Path) ->
                 tell=lambda line: print(line, file=sys.stderr),
             )
             tracker.start()
-        run_grid(planned, output, RunSettings(), address="local", listener=clock, compute=noop)
+        called = time.perf_counter()
+        run_grid(planned, output, RunSettings(), address="local", listener=clock, compute=importable(noop))
         trials_done = time.perf_counter()
         complete = tracker.finish() if tracker else True
         lag = time.perf_counter() - trials_done
@@ -123,9 +161,15 @@ def measure(num_trials: int, rounds: int, *, with_mlflow: bool, folder: Path) ->
     assert len(files) == num_trials
     print(
         f"{num_trials} trials of {rounds} rounds: {seconds:.1f} s = {1000 * seconds / num_trials:.0f} ms a trial, "
-        f"{1000 * seconds / num_trials / rounds:.1f} ms a round; {clock.num_failed} failed; driver's peak memory "
-        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB, open files {_open_files()}; ledger "
-        f"{sum(file.stat().st_size for file in files) / 2**20:.1f} MiB in {len(files)} files"
+        f"{1000 * seconds / num_trials / rounds:.1f} ms a round; {clock.num_failed} failed; "
+        f"open files {_open_files()}; ledger {sum(file.stat().st_size for file in files) / 2**20:.1f} MiB in "
+        f"{len(files)} files"
+    )
+    own, ray_part = resource.getrusage(resource.RUSAGE_SELF), clock.ray_part
+    cpu_seconds = own.ru_utime + own.ru_stime + ray_part.cpu_seconds
+    print(
+        f"  first trial after {clock.first - called:.1f} s; CPU {cpu_seconds / num_trials:.3f} s a trial; peak memory "
+        f"{own.ru_maxrss >> 10} MiB (supervisor) and {ray_part.peak_mib} MiB (Ray's part)"
     )
     if tracker:
         print(f"  MLflow complete {lag:.1f} s after the last trial" if complete else "  MLflow is not complete")

@@ -49,6 +49,7 @@ from models.classifier.networks import build_classifier
 from models.classifier.predict import predict
 from models.classifier.recipe import Recipe, named_recipe
 from models.classifier.steps import autocast
+from models.device import Machine
 
 NUM_CLASSES = 4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
@@ -167,7 +168,8 @@ def speed(args: argparse.Namespace) -> None:
             network(), pixels, labels, recipe, workers=args.workers, device=args.device, seed=0
         ),
         "train ours": lambda: fit(
-            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device
+            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0,
+            machine=Machine(device=device)
         ),
         "pool usual": lambda: usual_predict(
             network().to(device).eval(), pool, recipe, workers=args.workers, device=args.device
@@ -179,8 +181,8 @@ def speed(args: argparse.Namespace) -> None:
     }  # fmt: skip
     if args.device == "cuda":
         sides["train plain"] = lambda: fit(
-            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device,
-            plain_steps=True,
+            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0,
+            machine=Machine(device=device, plain_steps=True),
         )  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(args.repeats):
@@ -239,7 +241,18 @@ def both(
     network = build_classifier(plain, NUM_CLASSES, weights_seed=seed)
     yield "usual", usual_fit(network, pixels, labels, plain, workers=workers, device=device.type, seed=seed)
     network = build_classifier(recipe, NUM_CLASSES, weights_seed=seed)
-    yield "ours", fit(network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=seed, device=device)
+    yield (
+        "ours",
+        fit(
+            network,
+            pixels,
+            labels,
+            recipe=recipe,
+            normalise=normalise,
+            batches_seed=seed,
+            machine=Machine(device=device),
+        ),
+    )
 
 
 def one_of_several(recipe: Recipe, device_name: str, threads: int, barrier: Any, results: Any) -> None:
@@ -251,7 +264,7 @@ def one_of_several(recipe: Recipe, device_name: str, threads: int, barrier: Any,
 
     def train(recipe: Recipe) -> None:
         network = build_classifier(recipe, NUM_CLASSES, weights_seed=0)
-        fit(network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=device)
+        fit(network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, machine=Machine(device=device))
 
     train(recipe.model_copy(update={"steps": min(20, recipe.steps)}))
     barrier.wait(timeout=300)
@@ -286,7 +299,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the usual loop's loader (2)")
     parser.add_argument("--width", type=int, default=None, help="channels of the first stage (16; on CUDA 64)")
-    parser.add_argument("--steps", type=int, default=None, help="training steps a repeat (100; on CUDA 1000)")
+    parser.add_argument("--steps", type=int, default=None, help="training steps a repeat (100; on CUDA 200)")
     parser.add_argument("--pool", type=int, default=3000, help="pool images a repeat (3000)")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of every side, in turns (3)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default=None, help="fp32; on CUDA bf16")
@@ -302,7 +315,7 @@ def main() -> int:
         print("training.py: error: --device cuda: torch sees no GPU here", file=sys.stderr)
         return 2
     args.width = args.width or (64 if on_gpu else 16)
-    args.steps = args.steps or (300 if args.accuracy else 1000 if on_gpu else 100)
+    args.steps = args.steps or (300 if args.accuracy else 200 if on_gpu else 100)
     args.precision = args.precision or ("bf16" if on_gpu else "fp32")
     torch.set_num_threads(args.threads)
     if args.accuracy:

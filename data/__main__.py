@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.console import StepReporter, to_stderr
+from data.console import DONE, CommandParser, StepReporter, run_command, to_stderr
 from data.download import fetch_data_set
-from data.files import cache_root
+from data.files import cache_root, path_argument
 from data.image_files import DATA_VARIABLE
 from data.imageset import DataSet, Images, PathImages, Survey
 from data.registry import DATA_SETS, FOLDER_PREFIX, open_data_set
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns the exit status: 0, 2 if one is unreadable or cannot be had, 130 if interrupted.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m data",
         usage="%(prog)s [-h] [--data-root DIR] [--check-images] [--debug] [[fetch] NAME ...]",
         description="List the data sets: present or not, where, how many images. With names: read each of them and "
@@ -33,34 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "downloads that broke off go on, and archives that lie in the folder already are used.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"a data set, or {FOLDER_PREFIX}<path>")
-    parser.add_argument("--data-root", type=Path, help=f"folder that holds the data sets (default: ${DATA_VARIABLE})")
+    parser.add_argument(
+        "--data-root", type=path_argument, help=f"folder that holds the data sets (default: ${DATA_VARIABLE})"
+    )
     parser.add_argument(
         "--check-images",
         action="store_true",
         help="decode every image of the named data sets; only DomainNet's are not decoded anyway",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
-    try:
-        _run(options)
-    except ValueError as error:
-        if options.debug:
-            raise
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if options.debug or error.filename is None:
-            raise
-        print(f"{parser.prog}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(parser, _run, arguments)
 
 
-def _run(options: argparse.Namespace) -> None:
-    """What the parsed command line asks for."""
+def _run(options: argparse.Namespace) -> int:
+    """Do what the parsed command line asks for; the exit code."""
     names, root = options.names, options.data_root
     if not names:
         _list_all(root)
@@ -77,6 +63,7 @@ def _run(options: argparse.Namespace) -> None:
     else:
         known = ", ".join(name for name, source in DATA_SETS.items() if source.package)
         raise ValueError(f"fetch what? Name one or more of: {known}")
+    return DONE
 
 
 def _list_all(root: Path | None) -> None:
@@ -124,6 +111,8 @@ def _describe(data_set: DataSet) -> None:
     print(f"  classes          {', '.join(data_set.class_names[:8])}{', ...' if data_set.num_classes > 8 else ''}")
     print(f"  mean, deviation  {_rounded(data_set.mean)}, {_rounded(data_set.std)}")
     print(f"  fingerprint      {data_set.fingerprint}")
+    for note in data_set.notes:
+        print(f"  note             {note}")
 
 
 def _rounded(values: tuple[float, float, float]) -> str:

@@ -1,11 +1,18 @@
-"""Showing how far a long piece of work is, without a library."""
+"""What every command shows: how far long work is, what is wrong with its input, and the code it exits with."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import errno
 import sys
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+from data.files import is_unicode, shown
+from data.stopping import INTERRUPTED, steady_output, stoppable
 
 Progress = Callable[[str], None]
 """Takes one line of text about work in progress."""
@@ -44,14 +51,115 @@ class StepReporter:
         self._progress(f"{self._what}: {num_done:,} of {self._total:,}, about {duration(left)} left")
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that `name` was probably meant to be, whatever its case; None if none is near."""
+    by_lower = {each.lower(): each for each in reversed(list(known))}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else None
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
     """The error to raise for a name that is not in `known`: it lists the known ones and suggests the nearest."""
     known = list(known)
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1)
-    nearest = next((k for k in known if near and k.lower() == near[0]), None)
-    hint = f" (did you mean '{nearest}'?)" if nearest else ""
+    near = nearest(name, known)
+    hint = f" (did you mean '{near}'?)" if near else ""
     return ValueError(f"unknown {kind} '{name}'{hint}; known: {', '.join(known)}")
+
+
+DONE, SOME_FAILED, BAD_INPUT = 0, 1, 2
+"""Exit codes of every command, beside `data.stopping.INTERRUPTED`."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""A disk that is full or failing is not a mistake in the command: exit code 1, not 2."""
 
 
 class RunStopped(Exception):
     """The run cannot go on; what it recorded so far is kept. The message says why and what to do."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A command line whose mistakes are reported in one line, as all other errors are; flags are not abbreviated."""
+
+    def __init__(self, *, prog: str, description: str, epilog: str | None = None, usage: str | None = None) -> None:
+        super().__init__(prog=prog, description=description, epilog=epilog, usage=usage, allow_abbrev=False)
+        self._before_help: list[Callable[[], None]] = []
+
+    def before_help(self, fill: Callable[[], None]) -> None:
+        """Have `fill` called when help is wanted: for help texts that take time to find."""
+        self._before_help.append(fill)
+
+    def format_help(self) -> str:
+        """The text of --help."""
+        for fill in self._before_help:
+            fill()
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong with the command line, and exit with `BAD_INPUT`."""
+        unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
+        near = nearest(unknown, self._option_string_actions)
+        if unknown != message.partition(" ")[0] and near:
+            message += f" (did you mean {near}?)"
+        self.exit(
+            BAD_INPUT,
+            f"{self.prog}: error: {shortened(' '.join(message.split()))}; {self.prog} --help lists the flags\n",
+        )
+
+
+LONGEST_LINE = 600
+"""Letters of an error that are printed: what a user wrote may be longer than a screen."""
+
+
+def shortened(text: str) -> str:
+    """The text, without its middle if it is long: the advice stands at the end."""
+    half = LONGEST_LINE // 2
+    return text if len(text) <= LONGEST_LINE else f"{text[:half]} ... {text[-half:]}"
+
+
+def _check_words(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+    """Refuse what no record could hold, before it is computed: a name out of an old ZIP or camera card."""
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if not is_unicode(word):
+            parser.error(f"'{shown(word)}' holds bytes that are no UTF-8; rename the file or folder, or link to it")
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    body: Callable[[argparse.Namespace], int],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parse the command line (`arguments`, or the process's own) and run `body`; the exit code.
+
+    A ValueError is a user's mistake: one line on the standard error stream, no traceback (unless --debug, which every
+    command has), exit 2. An ArithmeticError or a MemoryError is a computation that went wrong, RunStopped something
+    outside (a full disk): one line, exit 1.
+    """
+    steady_output()
+    _check_words(parser, arguments)
+    args = parser.parse_args(arguments)
+    if not args.debug:
+        warnings.simplefilter("ignore")  # libraries warn of what a user of this program can do nothing about
+    try:
+        with stoppable("stopped at once"):
+            return body(args)
+    except ValueError as error:
+        if args.debug:
+            raise
+        print(f"{parser.prog}: error: {shortened(' '.join(str(error).split()))}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        if args.debug or error.filename is None:
+            raise
+        if error.errno in DISK_ERRORS:
+            reason = f"{error.filename}: {error.strerror}: make room or mend the disk, then give the same command again"
+            print(f"{parser.prog}: failed: {reason}; every finished round that was kept is whole", file=sys.stderr)
+            return SOME_FAILED
+        print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return BAD_INPUT
+    except (ArithmeticError, MemoryError, RunStopped) as error:
+        if args.debug:
+            raise
+        print(f"{parser.prog}: failed: {error}", file=sys.stderr)
+        return SOME_FAILED
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED

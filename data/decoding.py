@@ -6,6 +6,7 @@ Shapes: B images of a block, H and W height and width, C = 3 channels.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,22 @@ from PIL import Image, UnidentifiedImageError
 # Only these decoders are offered a file. JPEG and PNG are what data sets are made of; the others are here because such
 # files are met under a .jpg or .png name. An animated file gives its first frame.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+
+_ORIENTATION = 0x0112
+"""EXIF's tag for how a picture was held."""
+_KINDS = {
+    b"II*\x00": "a TIFF image", b"MM\x00*": "a TIFF image", b"%PDF": "a PDF document", b"PK\x03\x04": "a ZIP archive",
+    b"<svg": "an SVG drawing", b"<?xml": "an XML file, such as an SVG drawing", b"<!DOC": "a web page, not the image",
+    b"<html": "a web page, not the image", b"version https://git-lfs": "a pointer of Git LFS (git lfs pull fetches it)",
+    b"8BPS": "a Photoshop image", b"\x00\x00\x01\x00": "an icon", b"DICM": "a DICOM image",
+}  # fmt: skip
+"""How files begin that are met among images and are not read."""
+_FTYPES = {
+    b"heic": "a HEIC photograph",
+    b"heix": "a HEIC photograph",
+    b"mif1": "a HEIF image",
+    b"avif": "an AVIF image",
+}
 
 _SMALL = (
     64  # up to this size one thread is faster: 0.2 ms an image against 0.45 ms with two threads (2 cores, n = 1000)
@@ -96,6 +113,22 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))))
 
 
+def rotation_of(path: Path) -> bool:
+    """Whether the file's EXIF data say that its picture has to be turned or mirrored to be seen as it was taken."""
+    with _no_warnings(), _named_errors(path), Image.open(path, formats=FORMATS) as image:
+        return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+
+
+def levels_in_words(path: Path) -> str:
+    """The lowest and the highest level of a file's picture, of how many its format has: "levels 0 to 4,095 of 65,535
+    (12 of 16 bits)"."""
+    with _no_warnings(), _named_errors(path), Image.open(path, formats=FORMATS) as image:
+        levels = np.asarray(image if image.mode.startswith("I") else image.convert("RGB"))
+    num_bits, low, high = (16 if levels.ndim == 2 else 8), int(levels.min()), int(levels.max())
+    used = max(high.bit_length(), 1)
+    return f"levels {low:,} to {high:,} of {2**num_bits - 1:,} ({used} of {num_bits} bits)"
+
+
 @contextmanager
 def _no_warnings() -> Iterator[None]:
     """Silence Pillow, which warns of odd palettes and very large pictures; both are decoded correctly all the same.
@@ -144,8 +177,30 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
         return "this image file does not exist"
     if path.stat().st_size == 0:
         return "this image file is empty (0 bytes); copy it again or remove it (or --on-bad-image skip)"
+    if isinstance(error, Image.DecompressionBombError):
+        pixels = re.search(r"\((\d+) pixels\)", str(error))
+        num = f"{int(pixels[1]):,}" if pixels else "too many"
+        return f"this image has {num} pixels, more than are read; make it smaller or remove it (or --on-bad-image skip)"
     if isinstance(error, UnidentifiedImageError):
+        kind = _kind_of(path)
+        if kind is not None:
+            return (
+                f"this file is {kind}; JPEG or PNG is expected: convert it, or remove it from the class folders (or "
+                "--on-bad-image skip)"
+            )
         return (
             "this file is no image (JPEG or PNG is expected); remove it from the class folders (or --on-bad-image skip)"
         )
     return f"this image file is damaged or cut short ({error}); copy it again or remove it (or --on-bad-image skip)"
+
+
+def _kind_of(path: Path) -> str | None:
+    """What a file that no decoder knows is, by its first bytes; None for what is not in the lists above."""
+    with path.open("rb") as file:
+        head = file.read(132)
+    if head[4:8] == b"ftyp":
+        return _FTYPES.get(head[8:12], "a video or HEIF file")
+    starts = (head.lstrip()[:64].lower(), head, head[128:])
+    return next(
+        (kind for start, kind in _KINDS.items() if any(h.startswith((start, start.lower())) for h in starts)), None
+    )

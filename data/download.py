@@ -1,4 +1,7 @@
-"""Downloading a data set, because somebody asked for it; nothing else in this project downloads images."""
+"""Published files: downloaded whole or continued, checked against their checksums, and unpacked safely.
+
+Nothing is downloaded unless a user asks for it by name, and nothing else in this project downloads images.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,18 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 from data.console import Progress, StepReporter, unknown_name
-from data.files import file_lock
+from data.files import file_lock, sync_folder
 from data.image_files import data_folder
 from data.imageset import Survey
 from data.published import Download, Package, is_published, size_in_words
 from data.registry import DATA_SETS, FOLDER_PREFIX
 
+UNPACKING = ".unpacking-"
+"""How the folders begin that archives are unpacked into before they are whole."""
 _UNPACKED = 1.5
 """Room that an archive takes once unpacked, as a share of its size: small files waste the rest of a disk block."""
 
@@ -77,6 +79,8 @@ def _folder(base: Path, package: Package) -> Path:
 def _fetch(package: Package, folder: Path, progress: Progress) -> None:
     """Obtain and unpack what `folder` lacks."""
     lacking = [item for item in package.files if not (item.folder and (folder / item.folder).exists())]
+    for path in folder.glob(f"{UNPACKING}*"):  # of a process that was killed: whoever unpacks has this folder's lock
+        shutil.rmtree(path)
     _check_room(lacking, folder)
     for item in lacking:
         obtain(item, folder / item.name, progress)
@@ -130,31 +134,67 @@ def unpack(archive: Path, target: Path, progress: Progress) -> None:
     Other entries are left out. Raises ValueError naming the archive where it is damaged or cut short, does not hold the
     folder, or has an entry that would lie outside it; OSError where there is no room.
     """
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as temporary:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=UNPACKING) as temporary:
         root = Path(temporary)
         try:
-            with _opened(archive) as members:
-                reporter = StepReporter(f"unpacking {archive.name}", len(members), progress)
-                for number, member in enumerate(members, start=1):
-                    _write_member(archive, member, root, target.name)
-                    reporter.done(number)
+            if archive.suffix == ".zip":
+                _unpack_zip(archive, root, target.name, progress)
+            else:
+                _unpack_tar(archive, root, target.name, progress)
+        except tarfile.FilterError as error:
+            raise _outside(archive, error.tarinfo.name) from error
         except _DAMAGED as error:
             raise ValueError(f"{archive}: this archive is damaged or cut short ({error}); fetch it again") from error
         if not (root / target.name).is_dir():
             raise ValueError(f"{archive}: it holds no folder {target.name}, so it is not the published archive")
         (root / target.name).rename(target)
+    sync_folder(target.parent)
+
+
+def _unpack_zip(archive: Path, root: Path, folder: str, progress: Progress) -> None:
+    """Write the members of `folder`. `zipfile` writes plain files only, and compares a CRC of each."""
+    with zipfile.ZipFile(archive) as file:
+        wanted = [info for info in file.infolist() if _is_wanted(archive, info.filename, folder)]
+        reporter = StepReporter(f"unpacking {archive.name}", len(wanted), progress)
+        for number, info in enumerate(wanted, start=1):
+            file.extract(info, root)
+            reporter.done(number)
+
+
+def _unpack_tar(archive: Path, root: Path, folder: str, progress: Progress) -> None:
+    """Write the members of `folder`. Python's data filter refuses what would lie outside; links are none of ours."""
+    with tarfile.open(archive) as file:
+        wanted = [info for info in file if _is_wanted(archive, info.name, folder)]
+        reporter = StepReporter(f"unpacking {archive.name}", len(wanted), progress)
+        for number, info in enumerate(wanted, start=1):
+            if not info.isfile() and not info.isdir():
+                raise ValueError(
+                    f"{archive}: its entry {info.name!r} is no plain file; it is not the published archive"
+                )
+            file.extract(info, root, filter=_as_data)
+            reporter.done(number)
+
+
+def _as_data(info: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+    """Python's data filter; the mode is the umask's, as that of all else we write."""
+    mode: Any = None  # documented to mean "set none"; its annotation says int
+    return tarfile.data_filter(info, path).replace(mode=mode, deep=False)
+
+
+def _is_wanted(archive: Path, name: str, folder: str) -> bool:
+    """Whether a member lies in `folder`. Raises ValueError for one that points outside, whatever else it is."""
+    path = PurePosixPath(name)
+    # zipfile would strip such parts in silence, and both take a backslash for a letter, which it is not elsewhere.
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise _outside(archive, name)
+    return path.parts[:1] == (folder,)
+
+
+def _outside(archive: Path, name: str) -> ValueError:
+    return ValueError(f"{archive}: its entry {name!r} points outside the archive's folder; do not use it")
 
 
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Member:
-    """A file in an archive, or (without `open`) what is no plain file."""
-
-    name: str
-    is_folder: bool
-    open: Callable[[], AbstractContextManager[IO[bytes]]] | None
 
 
 def _download(item: Download, path: Path, part: Path, progress: Progress) -> None:
@@ -204,44 +244,3 @@ def _check(item: Download, path: Path, progress: Progress) -> None:
             f"{path}: not the published {item.name} (its {item.algorithm} is not {item.checksum}); remove it and "
             "repeat this command"
         )
-
-
-@contextmanager
-def _opened(archive: Path) -> Iterator[list[_Member]]:
-    """The members of an archive."""
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as file:
-            yield [_zip_member(file, info) for info in file.infolist()]
-    else:
-        with tarfile.open(archive) as file:
-            yield [_tar_member(file, info) for info in file.getmembers()]
-
-
-def _zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
-    return _Member(name=info.filename, is_folder=info.is_dir(), open=lambda: file.open(info))
-
-
-def _tar_member(file: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
-    def open_member() -> IO[bytes]:
-        content = file.extractfile(info)
-        assert content is not None
-        return content
-
-    return _Member(name=info.name, is_folder=info.isdir(), open=open_member if info.isfile() else None)
-
-
-def _write_member(archive: Path, member: _Member, root: Path, folder: str) -> None:
-    """Write a member of the wanted folder below `root`."""
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        raise ValueError(f"{archive}: its entry {member.name!r} points outside the archive's folder; do not use it")
-    if not path.parts or path.parts[0] != folder:
-        return
-    if member.is_folder:
-        (root / path).mkdir(parents=True, exist_ok=True)
-    elif member.open is None:
-        raise ValueError(f"{archive}: its entry {member.name!r} is no plain file; it is not the published archive")
-    else:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        with member.open() as source, (root / path).open("xb") as written:
-            shutil.copyfileobj(source, written, _CHUNK)

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from data.console import DONE, CommandParser, run_command
+from data.files import path_argument
 from data.sources.domainnet_lists import DOMAINS, FOLDER
 
 SIDE = 32
@@ -186,20 +188,21 @@ def write_drawings(root: Path, *, num_train: int = 24, num_test: int = 8, seed: 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the drawings; the exit code: 0, or 2 where that cannot be."""
-    parser = argparse.ArgumentParser(prog="python -m data.drawings", description="Draw a small DomainNet.")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where domainnet and drawings come")
+    parser = CommandParser(prog="python -m data.drawings", description="Draw a small DomainNet.")
+    parser.add_argument("folder", type=path_argument, metavar="DIR", help="where domainnet and drawings come")
     parser.add_argument("--num-train", type=int, default=24, metavar="N", help="of each class in each domain (24)")
     parser.add_argument("--num-test", type=int, default=8, metavar="N", help="likewise (8)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (0)")
-    options = parser.parse_args(arguments)
-    try:
-        write_drawings(options.folder, num_train=options.num_train, num_test=options.num_test, seed=options.seed)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return run_command(parser, _write, arguments)
+
+
+def _write(options: argparse.Namespace) -> int:
+    """Write what the command line asks for; the exit code."""
+    write_drawings(options.folder, num_train=options.num_train, num_test=options.num_test, seed=options.seed)
     total = len(SHAPES) * len(DOMAINS) * (options.num_train + options.num_test)
     print(f"{options.folder}: {total} images in domainnet, and as many others in drawings")
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

@@ -5,13 +5,17 @@ Everything this project keeps on disk goes through here, so that a killed proces
 
 from __future__ import annotations
 
+import argparse
+import errno
 import fcntl
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,34 +25,103 @@ CACHE_VARIABLE = "VLPURE_CACHE"
 def cache_root() -> Path:
     """Folder for what can be computed again (decoded images, trained stand-in weights, features).
 
-    `$VLPURE_CACHE` if set, else `~/.cache/vlpure`. It is not created here.
+    `$VLPURE_CACHE` if set, else `~/.cache/vlpure`. It is not created here. Raises ValueError without a
+    home folder.
     """
     configured = os.environ.get(CACHE_VARIABLE)
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "vlpure"
+    if configured:
+        return user_path(configured)
+    try:
+        return Path.home() / ".cache" / "vlpure"
+    except RuntimeError:
+        raise ValueError(
+            f"this user has no home folder (user id {os.getuid()} has no entry in the system's list of users, and HOME "
+            f"is not set); set HOME, or set {CACHE_VARIABLE} to a folder for what is kept between runs"
+        ) from None
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a user wrote it, `~` and `~name` expanded: the one way from what is typed to a path.
+
+    Raises ValueError for a `~` without a home folder behind it, and for bytes that are no UTF-8: records, reports and
+    MLflow could not hold such a name, and would say so only after everything was computed.
+    """
+    path = Path(text)
+    if not is_unicode(str(path)):
+        raise ValueError(f"the path {shown(str(path))} holds bytes that are no UTF-8; rename the folder or link to it")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"there is no home folder for '{path.parts[0]}'; write the path out"
+            + (", or set HOME" * (path.parts[0] == "~"))
+        ) from None
+
+
+def path_argument(text: str) -> Path:
+    """An argparse type for a path, by `user_path`."""
+    try:
+        if not text.strip():
+            raise ValueError("expected a path, not an empty text")
+        return user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: names of files need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(text: str) -> str:
+    """A name of a file for people and reports: bytes that are no UTF-8 become \\xe9."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write a file so that `path` holds either its old content or all of the new one, even after a power cut.
 
-    `write` gets an open binary file. The parent folder is created. Raises OSError, with `path` as its file name, where
-    the disk is full or the folder cannot be written, also if what `write` calls makes another error of that.
+    `write` gets an open binary file. The parent folder is created; the file's mode is the umask's. Raises OSError, with
+    `path` as its file name, if the disk is full or the folder cannot be written, also if what `write` calls makes
+    another error of that.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    made = make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # "x" and not mkstemp, whose files are private: what a group shares follows its umask and default ACL.
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         cause = _disk_error(error)
         if cause is not None:
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
-    sync_folder(path.parent)
+    for folder in (path.parent, *(each.parent for each in reversed(made))):
+        sync_folder(folder)
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it that are missing; those that were made, the outermost first."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
+
+
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Names of files that `write_atomically` had not finished when its process was killed."""
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """The files in a folder that `write_atomically` had not finished, if nobody is writing there now."""
+    return [path for path in sorted(folder.glob(".*")) if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:
@@ -62,10 +135,14 @@ def _disk_error(error: BaseException | None) -> OSError | None:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """`write_atomically` for UTF-8 text."""
-    encoded = text.encode()
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """`write_atomically` for bytes that are at hand."""
 
     def write(file: BinaryIO) -> None:
-        file.write(encoded)
+        file.write(content)
 
     write_atomically(path, write)
 
@@ -79,48 +156,80 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_PATIENCE = 0.2
+"""Seconds for which a lock that is not waited for is tried: whoever looks at it (`lock_holder`) has it that instant."""
+
+
 @contextmanager
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (created if needed) among the processes of one machine.
 
-    The lock ends with the process, however that ends. With `wait=False` a lock held elsewhere raises BlockingIOError.
+    The lock ends with the process, however that ends; the file stays, and holds the process's id meanwhile. With
+    `wait=False` a lock held elsewhere raises BlockingIOError. Raises ValueError on a file system that has no locks, and
+    then leaves nothing behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    from filelock import FileLock, Timeout  # 35 ms, and most commands take no lock
+
+    made, is_new = make_folder(path.parent), not path.exists()
+    # On a file system without locks filelock 4 would make do with a file that a killed process leaves behind. The
+    # filelock that an older torch brings along knows no such thing, nor the parameter.
+    strict: dict[str, Any] = (
+        {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
+    )
+    lock = FileLock(path, **strict)
+    try:
+        lock.acquire(timeout=-1 if wait else _PATIENCE)
+    except Timeout:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", str(path)) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        # To go on without would let two runs write the same files, which shows only in the numbers.
+        _forget([path] if is_new else [], made)
+        raise ValueError(
+            f"{path.parent} is on a file system without locks ({error.strerror}), which keep two processes from "
+            "writing the same files; choose a folder on a local disk, or have it mounted with locks (NFS: without "
+            "nolock)"
+        ) from error
+    # Who holds a lock is a courtesy, and `--repair` must be able to take one on a full disk.
+    with suppress(OSError):
+        path.write_text(f"{os.getpid()}\n", encoding="ascii")
+    try:
         yield
+    finally:
+        with suppress(OSError):  # the file may have been removed with its folder
+            os.truncate(path, 0)
+        lock.release()
+
+
+def _forget(files: Sequence[Path], folders: Sequence[Path]) -> None:
+    """Remove what was made for nothing, the innermost folder last in `folders`; what others use by now stays."""
+    for file in files:
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        for folder in reversed(folders):
+            folder.rmdir()
 
 
 def lock_holder(path: Path) -> int | None:
-    """The process that holds `file_lock(path)` on this machine; None where none is seen. Only looks: takes no lock.
+    """The id of the process that holds `file_lock(path)`; None if none does.
 
-    Read from Linux's table of locks; on other systems, and for a process outside this container, there is none to see.
+    The process that was killed left its id, so the lock itself is asked, with a reader's lock for an instant. In
+    another container the id is that container's own.
     """
     try:
-        there = path.stat()
-        table = Path("/proc/locks").read_text()
+        with path.open("rb") as file:
+            content = file.read(20).strip()
+            if not content.isdigit():
+                return None
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(content)
     except OSError:
-        return None
-    for line in table.splitlines():  # 1: FLOCK  ADVISORY  WRITE 6164 fe:00:2146792 0 EOF
-        fields = line.split()
-        if fields[1:2] != ["FLOCK"] or fields[3] != "WRITE" or not fields[5].endswith(f":{there.st_ino}"):
-            continue
-        pid = int(fields[4])
-        if _has_open(pid, there, device=fields[5].rpartition(":")[0]):
-            return pid
+        pass  # no lock file, or none that this user may read: nobody is seen
     return None
-
-
-def _has_open(pid: int, file: os.stat_result, *, device: str) -> bool:
-    """Whether a process has that file open; of another user's process the device is compared, as the kernel names it.
-
-    (Layered file systems have two names for a device, so its name alone does not settle it.)
-    """
-    try:
-        descriptors = [entry.stat() for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.exists()]
-    except OSError:
-        return device == f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
-    return any((opened.st_dev, opened.st_ino) == (file.st_dev, file.st_ino) for opened in descriptors)
 
 
 def content_hash(value: Any) -> str:

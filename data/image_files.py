@@ -1,14 +1,20 @@
-"""Listing image files safely: sorted, hidden ones left out, nothing outside the data set's own folder."""
+"""Listing image files: sorted, hidden ones and litter left out, links followed where they lead somewhere."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.files import user_path
+
 DATA_VARIABLE = "VLPURE_DATA"
+LITTER = {"@eadir", "#recycle", "__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "lost+found"}
+"""What file managers, archives and storage boxes leave between images, in lower case; names with a dot in front are
+left out anyway."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,21 +35,21 @@ def data_folder(root: Path | None, *, name: str, how_to_fetch: str) -> Path:
     """
     configured = os.environ.get(DATA_VARIABLE)
     if root is not None:
-        return root.expanduser()
+        return user_path(root)
     if configured:
-        return Path(configured).expanduser()
+        return user_path(configured)
     raise ValueError(
         f"{name}: no folder is given to look for it; give it as data root, or set {DATA_VARIABLE} to it; {how_to_fetch}"
     )
 
 
-def list_folders(folder: Path, *, root: Path) -> list[str]:
-    """Sorted names of the folders in `folder`, which lies in `root`.
+def list_folders(folder: Path) -> list[str]:
+    """Sorted names of the folders in `folder`.
 
-    Raises ValueError for a visible entry that is no folder, or a link that leaves `root`.
+    Raises ValueError for a visible entry that is no folder, and for a link that leads nowhere or into itself.
     """
     names = []
-    for entry in _visible(folder, root):
+    for entry in _visible(folder):
         if not entry.is_dir():
             raise ValueError(f"{entry.path}: a file among the class folders; put it into one of them or remove it")
         names.append(entry.name)
@@ -53,11 +59,11 @@ def list_folders(folder: Path, *, root: Path) -> list[str]:
 def list_images(folder: Path, *, root: Path) -> list[ImageFile]:
     """The files in `folder`, which lies in `root`, sorted by name. They are not opened.
 
-    Raises ValueError for a visible entry that is no file, or a link that leaves `root`.
+    Raises ValueError for a visible entry that is no file, and for a link that leads nowhere or into itself.
     """
     prefix = folder.relative_to(root).as_posix()
     files = []
-    for entry in _visible(folder, root):
+    for entry in _visible(folder):
         if not entry.is_file():
             raise ValueError(f"{entry.path}: this is no file; a class folder holds images only")
         files.append(_image_file(f"{prefix}/{entry.name}", entry.stat()))
@@ -82,23 +88,32 @@ def _image_file(name: str, stat: os.stat_result) -> ImageFile:
     return ImageFile(name=name, num_bytes=stat.st_size, times_ns=(stat.st_mtime_ns, stat.st_ctime_ns))
 
 
-def _visible(folder: Path, root: Path) -> Iterator[os.DirEntry[str]]:
-    """The entries of `folder` that are not hidden, after checking where links lead."""
+def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """The entries of `folder` that are neither hidden nor litter, after checking that links lead somewhere."""
     if folder.is_symlink():
-        _check_target(folder, root)
+        _check_target(folder)
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name.lower() in LITTER:
                 continue
             if entry.is_symlink():
-                _check_target(Path(entry.path), root)
+                _check_target(Path(entry.path))
             yield entry
 
 
-def _check_target(link: Path, root: Path) -> None:
-    """Raise ValueError for a symbolic link that is broken or points outside `root`."""
-    target = link.resolve()
-    if not target.exists():
-        raise ValueError(f"{link}: this link points to {target}, which does not exist")
-    if not target.is_relative_to(root.resolve()):
-        raise ValueError(f"{link}: this link points outside the data set, to {target}; copy the files instead")
+def _check_target(link: Path) -> None:
+    """Raise ValueError for a symbolic link that leads nowhere.
+
+    One that leaves the data set is followed: subsets without copies, DVC and git-annex are made of such links. The
+    state of the target is what `state_of_files` sees.
+    """
+    try:
+        target = link.resolve(strict=True)
+    except RuntimeError:  # Python 3.11 and 3.12 raise it for a loop
+        raise ValueError(f"{link}: this link leads back to itself") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{link}: this link leads back to itself") from None
+        raise ValueError(f"{link}: this link points to {link.readlink()}, which does not exist") from None
+    if target.is_dir() and link.parent.resolve().is_relative_to(target):
+        raise ValueError(f"{link}: this link leads to a folder that it lies in itself, {target}")

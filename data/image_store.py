@@ -9,9 +9,7 @@ Shapes: N images of a set, B of a block, H and W height and width, C = 3 channel
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,17 +18,12 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from data import cache
+from data.cache import Meta, clear_write_errors
 from data.console import Progress, StepReporter, to_stderr
+from data.deceptive import Suspicions
 from data.decoding import decode_square, find_bad_images, picture_size
-from data.files import (
-    CACHE_VARIABLE,
-    cache_root,
-    content_hash,
-    file_hash,
-    file_lock,
-    write_atomically,
-    write_text_atomically,
-)
+from data.files import content_hash, file_hash, write_atomically
 from data.image_files import ImageFile, state_of_files
 from data.imageset import ArrayImages, Images, PathImages
 from data.pixels import ChannelStatistics, PixelHash
@@ -46,8 +39,6 @@ MAX_IMAGE_SIZE = 224
 _BLOCK = 256
 _SAMPLE = 1000
 
-Meta = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredImages:
@@ -58,6 +49,8 @@ class StoredImages:
     """For each set, which of its files are among its images: all, unless bad ones were skipped."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    notes: tuple[str, ...] = ()
+    """What deceives in these images (`data.deceptive`), a line each; none in entries of earlier versions."""
 
 
 def open_stored_images(
@@ -107,33 +100,40 @@ def open_stored_images(
         else:
             names = [file.name for file in files]
             images[name] = PathImages(root, names, image_size=meta["image_size"], fingerprint=fingerprint)
-    return StoredImages(images=images, kept=kept, mean=_triple(meta["mean"]), std=_triple(meta["std"]))
+    return StoredImages(
+        images=images,
+        kept=kept,
+        mean=_triple(meta["mean"]),
+        std=_triple(meta["std"]),
+        notes=tuple(meta.get("notes", ())),
+    )
 
 
 def open_entry(key: Any, build: Callable[[Path], Meta], *, what: str, progress: Progress) -> tuple[Path, Meta]:
     """Folder and meta data of the store's entry for `key` (JSON-like), built by this process if nobody has.
 
-    `build` writes arrays into the folder it gets and returns the meta data, which must be JSON-like. Other processes
-    wait meanwhile. An entry with a file missing or of the wrong length is built again.
+    `build` writes arrays into the folder it gets and returns the meta data, which must be JSON-like. Otherwise as
+    `data.cache.open_entry`.
     """
-    folder = cache_root() / "images" / content_hash({"layout": LAYOUT, "key": key})[:32]
-    try:
-        meta = _read_meta(folder)
-        if meta is not None:
-            return folder, meta
-        with _lock(folder.with_suffix(".lock"), what, progress):
-            meta = _read_meta(folder)
-            if meta is None:
-                folder.mkdir(parents=True, exist_ok=True)
-                meta = build(folder)
-                meta["num_bytes"] = {path.name: path.stat().st_size for path in sorted(folder.glob("*.npy"))}
-                write_text_atomically(folder / "meta.json", json.dumps(meta, indent=1))
-    except OSError as error:
-        raise ValueError(
-            f"cannot keep decoded images in {folder} ({error.strerror or error}); make room there, or set "
-            f"{CACHE_VARIABLE} to another folder"
-        ) from error
-    return folder, meta
+    digest = content_hash({"layout": LAYOUT, "key": key})[:32]
+    entry = cache.Entry(kind=cache.IMAGES, key=digest, what=what)
+    meta = cache.open_entry(entry, build, progress=progress)
+    if "checksums" not in meta and not are_as_fingerprinted(entry.folder, meta):
+        progress(f"{what}: the stored images in {entry.folder} are damaged; they are read again")
+        (entry.folder / cache.META).unlink(missing_ok=True)
+        meta = cache.open_entry(entry, build, progress=progress)
+    return entry.folder, meta
+
+
+def are_as_fingerprinted(folder: Path, meta: Meta) -> bool:
+    """Whether the arrays of an entry of an earlier version, which kept no checksums, have their fingerprints."""
+    fingerprints: Mapping[str, str] = meta.get("fingerprints", {})
+    arrays = {name: folder / f"{name}.npy" for name in fingerprints}
+    return all(
+        PixelHash.of(open_array(path)) == fingerprints[name]
+        for name, path in arrays.items()
+        if path.name in meta["num_bytes"]
+    )
 
 
 def write_array(path: Path, blocks: Iterable[NDArray[np.uint8]], shape: tuple[int, int, int, int]) -> str:
@@ -147,7 +147,8 @@ def write_array(path: Path, blocks: Iterable[NDArray[np.uint8]], shape: tuple[in
             pixel_hash.update(block_BHWC)
             file.write(np.ascontiguousarray(block_BHWC).data)
 
-    write_atomically(path, write)
+    with clear_write_errors(path.parent):
+        write_atomically(path, write)
     return pixel_hash.hexdigest()
 
 
@@ -160,31 +161,6 @@ def _triple(values: Sequence[float]) -> tuple[float, float, float]:
     """Three numbers read from JSON."""
     red, green, blue = values
     return red, green, blue
-
-
-def _read_meta(folder: Path) -> Meta | None:
-    """Meta data of a whole entry; None where there is none or one of its files is missing or cut short."""
-    try:
-        meta: Meta = json.loads((folder / "meta.json").read_text())
-    except FileNotFoundError:
-        return None
-    for name, num_bytes in meta["num_bytes"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != num_bytes:
-            return None
-    return meta
-
-
-@contextmanager
-def _lock(path: Path, what: str, progress: Progress) -> Iterator[None]:
-    """Hold the lock of an entry; say so if another process has it."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(file_lock(path, wait=False))
-        except BlockingIOError:
-            progress(f"{what}: another process is reading the images; waiting for it")
-            stack.enter_context(file_lock(path))
-        yield
 
 
 def _choose_image_size(root: Path, files: Sequence[ImageFile], what: str) -> int:
@@ -253,11 +229,12 @@ def _decode_sets(
     """Decode every file once; keep small images as arrays in `folder`; returns the entry's meta data."""
     as_array = size <= MAX_ARRAY_SIZE
     statistics = ChannelStatistics()
+    suspicions = Suspicions(root, sets)
     fingerprints = {}
     num_before = 0
     for name, files in sets.items():
         paths = [root / file.name for file in files]
-        blocks = _decoded_blocks(paths, size, reporter, num_before)
+        blocks = _decoded_blocks(paths, size, reporter, num_before, suspicions)
         if name == "train":
             blocks = _observed(blocks, statistics)
         if as_array:
@@ -267,15 +244,24 @@ def _decode_sets(
             fingerprints[name] = _hash_files(paths, blocks, size)
         num_before += len(paths)
     mean, std = statistics.result()
-    return {"image_size": size, "as_array": as_array, "fingerprints": fingerprints, "mean": mean, "std": std}
+    return {
+        "image_size": size,
+        "as_array": as_array,
+        "fingerprints": fingerprints,
+        "mean": mean,
+        "std": std,
+        "notes": suspicions.notes(),
+    }
 
 
 def _decoded_blocks(
-    paths: Sequence[Path], size: int, reporter: StepReporter, num_before: int
+    paths: Sequence[Path], size: int, reporter: StepReporter, num_before: int, suspicions: Suspicions
 ) -> Iterator[NDArray[np.uint8]]:
     """The pictures of `paths` in order, uint8 (B, size, size, 3) at a time."""
     for start in range(0, len(paths), _BLOCK):
-        yield decode_square(paths[start : start + _BLOCK], size)
+        block_BHWC = decode_square(paths[start : start + _BLOCK], size)
+        suspicions.look(paths[start : start + _BLOCK], block_BHWC)
+        yield block_BHWC
         reporter.done(num_before + min(start + _BLOCK, len(paths)))
 
 

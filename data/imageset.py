@@ -6,6 +6,8 @@ Shapes: N images of a set, B of a batch, H and W the height and width in pixels 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,14 +56,16 @@ class ArrayImages:
     __slots__ = ("_fingerprint", "pixels_NHWC")
 
     def __init__(self, pixels_NHWC: NDArray[np.uint8], *, fingerprint: str | None = None) -> None:
-        """Wrap an array of shape (N, H, W, 3) with H = W, RGB. It is not copied and not changed.
+        """Wrap an array of shape (N, H, W, 3) with H = W, RGB. It is not copied, and cannot be changed through this.
 
         `fingerprint` is given by a reader that has stored it; otherwise it is computed from the pixels.
         """
         assert pixels_NHWC.dtype == np.uint8, pixels_NHWC.dtype
         _, height, width, num_channels = pixels_NHWC.shape
         assert (width, num_channels) == (height, 3), pixels_NHWC.shape
-        self.pixels_NHWC = pixels_NHWC
+        # Read-only: strategies of a user's own get these images, and all trials of a process share them.
+        self.pixels_NHWC = pixels_NHWC.view()
+        self.pixels_NHWC.flags.writeable = False
         self._fingerprint = fingerprint or PixelHash.of(pixels_NHWC)
 
     @property
@@ -83,16 +87,23 @@ class ArrayImages:
         return np.asarray(self.pixels_NHWC[idx])
 
 
+_FILES: dict[int, tuple[Path, tuple[str, ...]]] = {}
+"""Folder and names of the files of each PathImages, by its key. They are not in the object: strategies hold it, and the
+folder that an image lies in is its hidden label."""
+_KEYS = itertools.count()
+
+
 class PathImages:
     """Image files decoded on demand: the shorter side resized to `image_size`, then the centre cropped."""
 
-    __slots__ = ("_fingerprint", "_image_size", "_names", "_root")
+    __slots__ = ("__weakref__", "_fingerprint", "_image_size", "_key")
 
     def __init__(self, root: Path, names: Sequence[str], *, image_size: int, fingerprint: str) -> None:
         """Images `root / name` for each of `names`; `fingerprint` identifies the bytes of all files, in order."""
         assert image_size > 0, image_size
-        self._root = root
-        self._names = tuple(names)
+        self._key = next(_KEYS)
+        _FILES[self._key] = root, tuple(names)
+        weakref.finalize(self, _FILES.pop, self._key)
         self._image_size = image_size
         self._fingerprint = fingerprint
 
@@ -108,14 +119,15 @@ class PathImages:
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._names)
+        return len(_FILES[self._key][1])
 
     def load(self, idx: IndexArray) -> NDArray[np.uint8]:
         """The images `idx`, decoded now: uint8 (B, H, W, 3), in the order of `idx`.
 
         Raises ValueError naming the file when one cannot be decoded.
         """
-        return decode_square([self._root / self._names[index] for index in idx], self._image_size)
+        root, names = _FILES[self._key]
+        return decode_square([root / names[index] for index in idx], self._image_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -161,6 +173,8 @@ class DataSet:
     split_protocol: SplitProtocol = "ratios"
     domain: str | None = None
     """The word for the data set's domain in prompts ("real"); None where it has none. Not part of the fingerprint."""
+    notes: tuple[str, ...] = ()
+    """What a reader of its results should know of its images (`data.deceptive`). Not part of the fingerprint."""
 
     @property
     def num_classes(self) -> int:
@@ -184,8 +198,9 @@ def make_data_set(
     std: tuple[float, float, float],
     split_protocol: SplitProtocol = "ratios",
     domain: str | None = None,
+    notes: tuple[str, ...] = (),
 ) -> DataSet:
-    """The data set with its fingerprint computed from everything but the name and the domain's word."""
+    """The data set with its fingerprint computed from everything but the name, the domain's word and the notes."""
     for image_set in (train, test, pretrain):
         if image_set is not None:
             has_others = split_protocol == "domain" and image_set is train
@@ -213,6 +228,7 @@ def make_data_set(
         fingerprint=fingerprint,
         split_protocol=split_protocol,
         domain=domain,
+        notes=notes,
     )
 
 

@@ -1,4 +1,7 @@
-"""The pool: which training images are labelled ID, labelled OOD and unlabelled."""
+"""The pool (which training images are labelled ID, labelled OOD and unlabelled) and the oracle.
+
+The oracle is the only holder of hidden labels. It answers queries and counts what was spent.
+"""
 
 from __future__ import annotations
 

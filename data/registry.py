@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from data.console import Progress, unknown_name
+from data.files import user_path
 from data.imageset import DataSet, SplitProtocol, Survey
 from data.published import Package
 from data.sources.cifar import (
@@ -126,9 +127,9 @@ def open_data_set(
 
 def _folder_path(name: str, root: Path | None) -> Path:
     """The folder that `folder:<path>` names; a relative path starts at `root` if given, else at the current folder."""
-    path = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
+    path = user_path(name.removeprefix(FOLDER_PREFIX))
     if not path.name:
         raise ValueError(
             f"'{name}' names no folder; write {FOLDER_PREFIX}<path>, for example {FOLDER_PREFIX}images/birds"
         )
-    return root.expanduser() / path if root else path
+    return user_path(root) / path if root else path

@@ -14,9 +14,10 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.commands.flags import DONE, SOME_FAILED, run_command, trial_overrides
+from data.console import DONE, SOME_FAILED, run_command
+from data.stopping import stoppable
+from experiments.commands.flags import trial_overrides
 from experiments.commands.grid import GridCommand, grid_of, make_parser, output_path, run_and_report, status_of
-from experiments.commands.stopping import stoppable
 from experiments.plots.plan import FIGURES, FigurePlan, figure_numbers, plan_figure
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, feature_lines, plan_trials

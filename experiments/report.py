@@ -12,10 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.files import path_argument
+
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.commands.flags import DONE, add_output_flags, run_command
+from data.console import DONE, CommandParser, run_command
+from experiments.commands.flags import add_output_flags
 from experiments.presets import ARMS
 from experiments.results.statistics import CellKey, unique
 from experiments.table4 import TABLE4
@@ -35,24 +38,30 @@ TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8)
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="report.py",
         description="Make a report from records alone: tables, statistics, curves, and a page that needs no network.",
         epilog="Example: report.py runs/paper runs/more-seeds -o both",
     )
     parser.add_argument(
-        "run_dirs", nargs="*", type=Path, metavar="RUN_DIR", help="output folder of a grid; several are taken together"
+        "run_dirs",
+        nargs="*",
+        type=path_argument,
+        metavar="RUN_DIR",
+        help="output folder of a grid; several are taken together",
     )
     parser.add_argument(
         "--from-mlflow", metavar="URI", help="in place of folders: a tracking server, or sqlite:///FILE"
     )
     parser.add_argument("--experiment", metavar="NAME", help="with --from-mlflow: the experiment there")
     parser.add_argument(
-        "-o", "--output-dir", type=Path, metavar="DIR",
+        "-o", "--output-dir", type=path_argument, metavar="DIR",
         help="where the report goes (default: report in the first RUN_DIR; with --from-mlflow: report)",
     )  # fmt: skip
     parser.add_argument("--data", action="store_true", help="in place of folders: Tables 1 to 3, on data and problems")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="with --data: folder with the data sets' files")
+    parser.add_argument(
+        "--data-root", type=path_argument, metavar="DIR", help="with --data: folder with the data sets' files"
+    )
     parser.add_argument("--title", help="heading (default: says what it was made from)")
     add_output_flags(parser)
     return parser

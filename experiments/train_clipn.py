@@ -12,10 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data.files import path_argument
+
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.console import Progress, to_stderr
+from data.console import DONE, CommandParser, Progress, run_command, to_stderr
 from data.imageset import DataSet
 from data.registry import open_data_set, split_protocol_of
 from data.sources.pairs import read_pairs
@@ -27,7 +29,7 @@ from experiments.commands.clipn_job import (
     name_id_sets,
     trained_classes,
 )
-from experiments.commands.flags import DONE, CommandParser, add_output_flags, comma_list, run_command
+from experiments.commands.flags import add_output_flags, comma_list
 from models.clipn.prompts import class_phrases
 from models.clipn.recipe import (
     ClipRecipe,
@@ -56,8 +58,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     data = parser.add_argument_group("what it is trained on (one of the first two)")
     data.add_argument("--dataset", metavar="NAME", help="labelled images: a data set, or folder:<path>")
-    data.add_argument("--pairs", type=Path, metavar="FILE", help="a CSV file with the columns path and caption")
-    data.add_argument("--data-root", type=Path, metavar="DIR", help="folder with the data sets' files")
+    data.add_argument(
+        "--pairs", type=path_argument, metavar="FILE", help="a CSV file with the columns path and caption"
+    )
+    data.add_argument("--data-root", type=path_argument, metavar="DIR", help="folder with the data sets' files")
     data.add_argument("--images", type=int, metavar="N", help="use N images, drawn with the seed, by classes")
     data.add_argument(
         "--subset-of-each-class", type=_span, metavar="FIRST:LAST", help="of each class the images FIRST to LAST-1"
@@ -89,7 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it is computed (cpu)")
     how.add_argument("--cpus", type=int, default=1, metavar="N", help="torch threads (1)")
     out = parser.add_argument_group("what comes out")
-    out.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.pt", help="the checkpoint")
+    out.add_argument("-o", "--output", type=path_argument, required=True, metavar="FILE.pt", help="the checkpoint")
     out.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS", help="state for continuing (60)")
     out.add_argument("--report-on", metavar="NAME", help="data set of the report (default: --dataset)")
     out.add_argument(
@@ -112,7 +116,7 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> int:
     _check(args)
     progress: Progress = _silent if args.quiet else to_stderr
-    files = OutputFiles(args.output.expanduser())
+    files = OutputFiles(args.output)
     data = _open(args.dataset, args, progress)
     tested = _open(args.report_on, args, progress) if args.report_on else data
     id_sets = name_id_sets(tested, args.id_classes, args.hold_out)
@@ -190,7 +194,7 @@ def _pairs_job(args: argparse.Namespace, progress: Progress) -> ClipnJob:
     """Training on image-caption pairs."""
     config = _config(args, LARGEST_DEFAULT, context_length=77)
     pairs = read_pairs(
-        args.pairs.expanduser(),
+        args.pairs,
         image_size=config["vision_cfg"]["image_size"],
         on_bad_image=args.on_bad_image,
         progress=progress,

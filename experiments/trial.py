@@ -14,23 +14,20 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.console import DONE, CommandParser, run_command
+from data.files import path_argument
 from data.registry import split_protocol_of
+from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import this_machine
 from experiments.commands.flags import (
-    DONE,
-    INTERRUPTED,
-    CommandParser,
-    add_gpu_flags,
     add_output_flags,
+    add_run_flags,
     add_trial_flags,
-    folder_path,
-    given,
+    given_run_settings,
     ignored_flags,
-    run_command,
     slow_arithmetic,
     trial_overrides,
 )
-from experiments.commands.stopping import stoppable
 from experiments.presets import ARMS, PRESETS
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord, summarise
@@ -64,11 +61,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_trial_flags(parser)
     how = parser.add_argument_group("how it is computed")
-    how.add_argument("--cpus-per-trial", type=int, metavar="N", help="torch threads (default: the preset's)")
-    how.add_argument("--gpus-per-trial", type=float, metavar="N", help="above 0: use the GPU (default: 0)")
-    add_gpu_flags(how)
+    add_run_flags(parser, how, ("cpus_per_trial", "gpus_per_trial", "deterministic", "plain_steps", "no_compile"))
     how.add_argument(
-        "-o", "--output-dir", type=folder_path, metavar="DIR", help="keep the records here, and continue from them"
+        "-o", "--output-dir", type=path_argument, metavar="DIR", help="keep the records here, and continue from them"
     )
     add_output_flags(parser)
     return parser
@@ -118,9 +113,8 @@ def _grid(args: argparse.Namespace) -> GridConfig:
         "strategies": (args.strategy,),
         "seeds": (args.seed,),
     }
-    run = {"gpus_per_trial": args.gpus_per_trial or 0} | given(
-        {name: getattr(args, name) for name in ("cpus_per_trial", "deterministic", "plain_steps")}
-    )
+    # A preset's share of a card is meant for grids; one trial uses a GPU only if asked to.
+    run = {"gpus_per_trial": 0} | given_run_settings(args)
     return load_preset(PRESETS, args.preset or _preset_of(args.dataset), axes, run, arms=ARMS)
 
 
@@ -161,11 +155,8 @@ def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *,
         history=planned.records,
         report=keep,
         classifiers=output.classifiers if output else None,
-        cpus=run.cpus_per_trial,
-        gpus=run.gpus_per_trial,
+        run=run,
         progress=show.steps if args.verbose else None,
-        deterministic=run.deterministic,
-        plain_steps=run.plain_steps,
     )
     show.summary(records)
     return DONE

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 
@@ -16,6 +18,12 @@ def use_threads(num_threads: int) -> None:
     for each other's threads (two on two busy cores took up to 10 times the CPU time of one thread).
     """
     torch.set_num_threads(max(1, num_threads))
+
+
+def free_cores() -> int:
+    """Cores that this process may use and nobody seems to: at least 1, at most 16."""
+    allowed = len(os.sched_getaffinity(0))
+    return max(1, min(16, allowed - round(os.getloadavg()[0])))
 
 
 CONTEXT_BYTES = 1 << 30
@@ -44,6 +52,44 @@ def memory_share(gpus: float, total_bytes: int) -> float:
     return 1.0 if gpus >= 1 else max(gpus / 2, gpus - CONTEXT_BYTES / total_bytes)
 
 
+def card_index(device: torch.device) -> int:
+    """The number of a CUDA device, also of the current one that has none in its name."""
+    index = cast("int | None", device.index)  # torch's own type hides that "cuda" has no index
+    return torch.cuda.current_device() if index is None else index
+
+
+def process_memory(device: torch.device) -> int:
+    """Bytes of a GPU that this process may take."""
+    index = card_index(device)
+    total = torch.cuda.get_device_properties(index).total_memory
+    return int(torch.cuda.get_per_process_memory_fraction(index) * total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a process computes a trial with, and how; made once, by `open_machine`."""
+
+    device: torch.device
+    gpus: float = 0.0
+    """The trial's part of a card."""
+    plain_steps: bool = False
+    """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
+    no_compile: bool = False
+    """On a GPU: long trainings do without torch's compiler."""
+    ways: set[str] = field(default_factory=set, compare=False)
+    """How steps were taken since somebody last cleared it: a record says so."""
+
+
+def open_machine(
+    *, cpus: int, gpus: float, deterministic: bool = False, plain_steps: bool = False, no_compile: bool = False
+) -> Machine:
+    """Threads, device and arithmetic of this process, set up. Raises ValueError for a GPU if torch sees none."""
+    use_threads(cpus)
+    device = pick_device(gpus)
+    use_arithmetic(device, deterministic=deterministic)
+    return Machine(device=device, gpus=gpus, plain_steps=plain_steps, no_compile=no_compile)
+
+
 def use_arithmetic(device: torch.device, *, deterministic: bool) -> None:
     """Let this process compute on a GPU either as fast as it can or, `deterministic`, the same each time to the bit.
 
@@ -52,7 +98,9 @@ def use_arithmetic(device: torch.device, *, deterministic: bool) -> None:
     and RuntimeError from torch for an operation that has no such form.
     """
     on_gpu = device.type == "cuda"
-    torch.use_deterministic_algorithms(deterministic and on_gpu)
+    wanted = deterministic and on_gpu
+    if wanted != torch.are_deterministic_algorithms_enabled():  # setting even the default imports dynamo: 1 CPU second
+        torch.use_deterministic_algorithms(wanted)
     if not on_gpu:
         return
     if deterministic:

@@ -9,21 +9,19 @@ Importing this needs no torch.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cache import clear_write_errors
+from data.cache import FEATURES, Entry, Meta, clear_write_errors, open_entry
 from data.console import Progress, StepReporter
-from data.files import cache_root, content_hash, file_hash, file_lock, write_atomically, write_text_atomically
+from data.files import content_hash, file_hash, write_atomically
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +40,14 @@ class FeatureKey:
     """Arithmetic of the network, for example "float32"."""
 
     @property
+    def entry(self) -> Entry:
+        """The entry of the cache, whether it exists or not."""
+        return Entry(kind=FEATURES, key=content_hash(asdict(self))[:32], what=self.kind)
+
+    @property
     def folder(self) -> Path:
-        """Where the entry lies, whether it exists or not."""
-        return cache_root() / "features" / content_hash(asdict(self))[:32]
+        """Where the entry lies."""
+        return self.entry.folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +75,7 @@ class RowSource(Protocol):
 
 def is_present(key: FeatureKey) -> bool:
     """Whether the entry is whole, by its description and its file's size; the checksum is left to `open_features`."""
-    meta = _read_meta(key.folder)
-    return meta is not None and _features_path(key.folder).stat().st_size == meta["num_bytes"]
+    return key.entry.describe() is not None
 
 
 def rows_present(key: FeatureKey, num_rows: int) -> int:
@@ -88,7 +90,7 @@ def seconds_a_row(key: FeatureKey) -> float | None:
     """Measured when the same weights computed other content here, the last time; None where they never did."""
     newest: tuple[float, float] | None = None
     for path in key.folder.parent.glob("*/meta.json"):
-        meta = _read_meta(path.parent) or {}
+        meta = replace(key.entry, key=path.parent.name).describe() or {}
         kept = meta.get("key", {})
         same = all(kept.get(name) == getattr(key, name) for name in ("kind", "weights", "preprocessing", "precision"))
         if same and meta.get("rows_computed"):
@@ -111,49 +113,18 @@ def open_features(
 
     Raises ValueError where the store cannot be written (full, read-only) or the rows are not finite numbers.
     """
-    stored = _open_if_whole(key, lambda _: None)
-    if stored is not None:
-        return stored
-    with _lock_of(key, progress):
-        stored = _open_if_whole(key, progress)
-        if stored is None:
-            _compute(key, num_rows, open_source(), shard_rows, progress)
-            stored = _open_if_whole(key, progress)
-    if stored is None:
-        raise ValueError(f"feature store: {key.folder} is damaged again right after it was written; check the disk")
-    assert len(stored.rows_ND) == num_rows, stored.rows_ND.shape
-    return stored
+    meta = open_entry(
+        key.entry, lambda folder: _compute(key, num_rows, open_source(), shard_rows, progress), progress=progress
+    )
+    # Only now: without them, a kill before the description is written would lose hours of features.
+    shutil.rmtree(key.folder / "shards", ignore_errors=True)
+    rows_ND = np.load(key.folder / FEATURES.files, mmap_mode="r", allow_pickle=False)
+    assert len(rows_ND) == num_rows, rows_ND.shape
+    return StoredFeatures(rows_ND=rows_ND, facts=meta["facts"])
 
 
-def _features_path(folder: Path) -> Path:
-    return folder / "features.npy"
-
-
-def _read_meta(folder: Path) -> dict[str, Any] | None:
-    """An entry's description; None where there is none, or none that can be used."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
-        return None
-    fields = {"num_bytes", "checksum", "facts"}
-    whole = isinstance(meta, dict) and fields <= meta.keys() and _features_path(folder).is_file()
-    return meta if whole else None
-
-
-def _open_if_whole(key: FeatureKey, progress: Progress) -> StoredFeatures | None:
-    """The entry, or None where it is absent or its bytes are not those that were written."""
-    meta = _read_meta(key.folder)
-    if meta is None:
-        return None
-    path = _features_path(key.folder)
-    if file_hash(path) != meta["checksum"]:
-        progress(f"{key.kind}: the stored file {path} is damaged; it is computed again")
-        return None
-    return StoredFeatures(rows_ND=np.load(path, mmap_mode="r", allow_pickle=False), facts=meta["facts"])
-
-
-def _compute(key: FeatureKey, num_rows: int, source: RowSource, shard_rows: int, progress: Progress) -> None:
-    """Compute the missing shards, join all into the entry's file, and describe it."""
+def _compute(key: FeatureKey, num_rows: int, source: RowSource, shard_rows: int, progress: Progress) -> Meta:
+    """Compute the missing shards and join all into the entry's file; what is kept beside it."""
     started = time.monotonic()
     assert num_rows > 0
     shards = key.folder / "shards"
@@ -169,18 +140,14 @@ def _compute(key: FeatureKey, num_rows: int, source: RowSource, shard_rows: int,
             num_computed += stop - start
         paths.append(path)
         reporter.done(stop)
-    facts = {"facts": dict(source.facts), "rows_computed": num_computed, "seconds": time.monotonic() - started}
     with clear_write_errors(key.folder):
-        _finish(key, paths, num_rows, facts)
-    shutil.rmtree(shards)
-
-
-def _finish(key: FeatureKey, shard_paths: list[Path], num_rows: int, facts: Mapping[str, Any]) -> None:
-    """Join the shards into the entry's file and, once that is durable, describe it."""
-    path = _features_path(key.folder)
-    write_atomically(path, lambda file: _join(shard_paths, num_rows, file))
-    meta = {"key": asdict(key), "num_bytes": path.stat().st_size, "checksum": file_hash(path), **facts}
-    write_text_atomically(key.folder / "meta.json", json.dumps(meta, indent=2) + "\n")
+        write_atomically(key.folder / FEATURES.files, lambda file: _join(paths, num_rows, file))
+    return {
+        "key": asdict(key),
+        "facts": dict(source.facts),
+        "rows_computed": num_computed,
+        "seconds": time.monotonic() - started,
+    }
 
 
 def _checked(rows_BD: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
@@ -226,17 +193,3 @@ def _join(paths: list[Path], num_rows: int, file: BinaryIO) -> None:
     np.lib.format.write_array_header_1_0(file, header)
     for path in paths:
         file.write(path.read_bytes())
-
-
-@contextmanager
-def _lock_of(key: FeatureKey, progress: Progress) -> Iterator[None]:
-    """Hold the entry's lock; say so where another process has it."""
-    path = key.folder / "lock"
-    with ExitStack() as stack:
-        with clear_write_errors(key.folder):
-            try:
-                stack.enter_context(file_lock(path, wait=False))
-            except BlockingIOError:
-                progress(f"{key.kind}: another process is computing them; waiting")
-                stack.enter_context(file_lock(path))
-        yield

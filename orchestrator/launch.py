@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data.files import write_text_atomically
+from data.sealed import read_sealed_json, seal
 from orchestrator.ledger.output import OutputFolder
 from orchestrator.plan import PlannedTrial, distinct
 
@@ -54,7 +55,8 @@ def note_launch(output: OutputFolder, command: str, planned: Sequence[PlannedTri
         for p in distinct(planned)
     )
     launch = Launch(command=command, time_ms=time.time_ns() // 1_000_000, trials=trials)
-    write_text_atomically(_path(output.path, command), json.dumps({"version": VERSION, **asdict(launch)}) + "\n")
+    path = _path(output.path, command)
+    write_text_atomically(path, json.dumps(seal({"version": VERSION, **asdict(launch)}, path.name)) + "\n")
 
 
 def last_launch(output: OutputFolder, command: str) -> Launch | None:
@@ -66,7 +68,7 @@ def last_launch(output: OutputFolder, command: str) -> Launch | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text())
+        content, _ = read_sealed_json(path, path.name)
         if content.pop("version") != VERSION:
             raise ValueError("it is of another version")
         trials = tuple(LaunchedTrial(**{**each, "rows": tuple(each.get("rows", ()))}) for each in content.pop("trials"))

@@ -10,6 +10,7 @@ from data.image_store import SMALLEST_IMAGE
 from data.imageset import DataSet
 from data.registry import open_data_set
 from data.splits.draw import count_data_split
+from data.splits.ratios import SplitCounts, ratio_of_classes
 from models.clipn.features import FeatureBill, feature_bill
 from models.clipn.source import clipn_identity
 from orchestrator.ledger.ledger import Ledger
@@ -70,7 +71,7 @@ def plan_trials(trials: Sequence[ArmTrial | TrialConfig], ledger: Ledger | None)
         _check(trial, data)
         which = (data.fingerprint, trial.clipn.model_dump_json())
         if trial.uses_clipn and which not in clipn:
-            clipn[which] = clipn_identity(trial.clipn.source(), data)
+            clipn[which] = clipn_identity(trial.clipn, data)
         fingerprint = trial.fingerprint(data_fingerprint=data.fingerprint, clipn_identity=clipn.get(which))
         planned.append(look_up(ledger, trial, fingerprint, data.fingerprint, arm=arm))
     return planned
@@ -90,9 +91,14 @@ def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
     lines = []
     for trial in needed.values():
         data = _open(trial)
-        bill = feature_bill(data, trial.clipn.source())
+        bill = feature_bill(data, trial.clipn)
         lines.append(f"{trial.dataset}: CLIPN's features of {bill.num_images:,} images: {feature_state(bill)}")
     return lines
+
+
+def missing_features(trials: Iterable[TrialConfig]) -> int:
+    """How many images' features are still to be computed for these trials, on this machine."""
+    return sum(feature_bill(_open(trial), trial.clipn).num_missing for trial in trials)
 
 
 def feature_state(bill: FeatureBill) -> str:
@@ -129,20 +135,28 @@ def _open(trial: TrialConfig) -> DataSet:
     return open_data_set(trial.dataset, root=trial.data_root, skip_bad_images=trial.on_bad_image == "skip")
 
 
+def _check_id_classes(trial: TrialConfig, data: DataSet, counts: SplitCounts) -> None:
+    """Raises ValueError for a single ID class: the classifier has one answer, so accuracy is 1 whatever it learns."""
+    if counts.num_id_classes > 1:
+        return
+    if data.split_protocol == "domain":
+        raise ValueError(f"{trial.label}: num_id_classes = 1, so accuracy is always 1; take 2 or more")
+    advice = f"raise the mismatch ratio to {ratio_of_classes(data.num_classes, 2)} or more"
+    if data.num_classes < 3:
+        advice = "take a data set of at least 3 classes: 2 that are ID and 1 that is OOD"
+    raise ValueError(
+        f"{trial.label}: mismatch ratio {trial.mismatch_ratio} of {data.num_classes} classes gives 1 ID class, so "
+        f"accuracy is always 1; {advice}"
+    )
+
+
 def _check(trial: TrialConfig, data: DataSet) -> None:
     """Raises ValueError where the data set cannot pose the trial's problem."""
     try:
-        counts = count_data_split(
-            data,
-            mismatch_ratio=trial.mismatch_ratio,
-            ood_ratio=trial.ood_ratio,
-            budget=trial.budget,
-            seed=trial.seed,
-            num_id_classes=trial.num_id_classes,
-            supervision=trial.supervision,
-        )
+        counts = count_data_split(data, trial.split)
     except ValueError as error:
         raise ValueError(f"{trial.label}: {error}") from None
+    _check_id_classes(trial, data, counts)
     check_budget(trial, data, counts)
     if trial.detection is not None:
         return  # no classifier, whatever the recipe says

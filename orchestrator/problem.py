@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from data.imageset import DataSet
 from data.pool import Oracle
-from data.splits.draw import draw_data_split, labels_bought
+from data.splits.draw import count_data_split, draw_data_split, labels_bought
 from data.splits.ratios import OpenSetSplit, SplitCounts
 from orchestrator.settings.trial import TrialConfig
 from strategies.base import IndexArray
@@ -39,15 +39,7 @@ class OpenSetProblem:
 
 def pose_problem(trial: TrialConfig, data: DataSet) -> OpenSetProblem:
     """The trial's problem. Raises ValueError, with the numbers, where the data set cannot give it."""
-    split = draw_data_split(
-        data,
-        mismatch_ratio=trial.mismatch_ratio,
-        ood_ratio=trial.ood_ratio,
-        budget=trial.budget,
-        seed=trial.seed,
-        num_id_classes=trial.num_id_classes,
-        supervision=trial.supervision,
-    )
+    split = draw_data_split(data, trial.split)
     test_labels = split.relabel(data.test.labels)
     test_idx = np.flatnonzero(test_labels < len(split.id_classes)).astype(np.int64)
     return OpenSetProblem(
@@ -74,7 +66,29 @@ def check_budget(trial: TrialConfig, data: DataSet, counts: SplitCounts) -> None
         return
     wanted = labels_bought(data, counts, rounds=trial.rounds, budget=trial.budget)
     if wanted > num_images:
+        advice = _advice(trial, data, counts, num_images) or "--rounds and --budget"
         raise ValueError(
             f"{trial.label}: {trial.rounds} rounds x budget {trial.budget} = {wanted} labels, but there are only "
-            f"{num_images} images to label; lower --rounds or --budget"
+            f"{num_images} images to label; lower {advice}"
         )
+
+
+def _advice(trial: TrialConfig, data: DataSet, counts: SplitCounts, num_images: int) -> str:
+    """How far rounds or budget have to go down, each with the other as it is; what would be refused is not advised."""
+    rounds, budget = trial.rounds, trial.budget
+    first = labels_bought(data, counts, rounds=1, budget=budget)
+    told = [f"--rounds to at most {1 + (num_images - first) // budget}"] if first <= num_images else []
+    while budget and labels_bought(data, counts, rounds=rounds, budget=budget) > num_images:
+        budget -= 1
+    if budget and _is_accepted(trial, data, budget):
+        told.append(f"--budget to at most {budget}")
+    return " or ".join(told)
+
+
+def _is_accepted(trial: TrialConfig, data: DataSet, budget: int) -> bool:
+    """Whether the data set can pose the problem with another budget."""
+    try:
+        count_data_split(data, replace(trial.split, budget=budget))
+    except ValueError:
+        return False
+    return True

@@ -64,8 +64,8 @@ class Badge(Strategy):
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
         """min(budget, N) images in the order drawn; the score is the length of the gradient embedding."""
         outputs = view.outputs()
-        features_ND = torch.from_numpy(outputs.features_ND).to(view.workshop.device).double()
-        factors_NK = gradient_factors(torch.from_numpy(outputs.logits_NK).to(view.workshop.device).double())
+        features_ND = torch.tensor(outputs.features_ND, device=view.workshop.device).double()
+        factors_NK = gradient_factors(torch.tensor(outputs.logits_NK, device=view.workshop.device).double())
         picks = kmeans_plus_plus(factors_NK, features_ND, budget, rng)
         lengths_N = (factors_NK.norm(dim=1) * features_ND.norm(dim=1)).cpu().numpy()
-        return Selection(idx=view.unlabelled_idx[picks.numpy()], scores=lengths_N[picks.numpy()])
+        return view.pick(picks.numpy(), lengths_N)

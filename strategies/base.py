@@ -1,10 +1,11 @@
-"""What every query strategy gets and gives.
+"""What every query strategy gets and gives, and the check of what it gave.
 
 Shapes: N unlabelled images, K ID classes, Q images queried.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,9 +26,22 @@ Memory = Mapping[str, Sequence[float]]
 """What a strategy keeps from one query to the next: named lists of numbers, small enough for a record."""
 
 
+class StrategyError(ValueError):
+    """A strategy broke its contract or failed inside. It would do so again, so a trial with it is never retried."""
+
+
+class OutputsNotFinite(ArithmeticError):
+    """The classifier's outputs hold NaN or infinity, which is not the fault of the strategy that asks for them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
-    """All a strategy may know: pixels, the labels bought so far, and this round's classifier; no hidden label."""
+    """All a strategy may know: pixels, the labels bought so far, and this round's classifier; no hidden label.
+
+    Its arrays are read-only: the trial and the strategy's own next call look at the same ones. The functions given to
+    it close over the network, the images and indices alone (`tests/orchestrator/trial/test_hidden_labels.py` walks
+    every path from a view).
+    """
 
     images: Images
     """Pixels of the training images, by index."""
@@ -52,8 +66,28 @@ class PoolView:
     memory: Memory = field(default_factory=dict)
     """What the strategy learnt from the query before (`LearningStrategy.learn`); empty before the first."""
 
+    def __post_init__(self) -> None:
+        """Make the index arrays read-only, without touching the caller's."""
+        for name in ("labelled_id_idx", "labelled_id_labels", "labelled_ood_idx", "unlabelled_idx"):
+            array = getattr(self, name).view()
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    def pick(self, positions: IndexArray, scores_N: NDArray[np.floating]) -> Selection:
+        """The selection of the images at `positions` (Q,) of `unlabelled_idx`, most wanted first.
+
+        `scores_N` are the scores of all N unlabelled images. Raises ValueError for another number of scores. Positions
+        in the pool and indices of images are easily mixed up; a strategy that ends with this line cannot.
+        """
+        if len(scores_N) != len(self.unlabelled_idx):
+            raise ValueError(
+                f"pick() takes a score for each of the {len(self.unlabelled_idx)} unlabelled images, not "
+                f"{len(scores_N)} scores"
+            )
+        return Selection(idx=self.unlabelled_idx[positions], scores=scores_N[positions].astype(np.float64))
+
     def outputs(self) -> ClassifierOutputs:
-        """`compute_outputs()`, checked: raises ArithmeticError naming the images for values that are not finite."""
+        """`compute_outputs()`, checked: raises OutputsNotFinite naming the images whose values are not finite."""
         return checked_outputs(self.compute_outputs(), self.unlabelled_idx, "unlabelled")
 
     def labelled_outputs(self) -> ClassifierOutputs:
@@ -75,8 +109,6 @@ class Selection:
     """(Q,) distinct members of `unlabelled_idx`; Q = min(budget, N)."""
     scores: NDArray[np.float64]
     """(Q,) what the strategy ranked by, in the order of `idx`; the unit is the strategy's own."""
-    reasons: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """Named parts of the score, each (Q,), where a strategy has them."""
     judged_id_idx: IndexArray | None = None
     """The unlabelled images judged ID, where a strategy judges; None where it does not."""
     diagnostics: Mapping[str, Diagnostic] = field(default_factory=dict)
@@ -84,17 +116,23 @@ class Selection:
 
 
 def checked_outputs(outputs: ClassifierOutputs, idx: IndexArray, kind: str) -> ClassifierOutputs:
-    """The outputs of the images `idx`. Raises ArithmeticError naming the images whose values are not finite."""
+    """The outputs of the images `idx`, made read-only.
+
+    Raises OutputsNotFinite naming the images whose values are not finite.
+    """
     parts = [outputs.logits_NK, outputs.features_ND]
     if outputs.predicted_losses_N is not None:
         parts.append(outputs.predicted_losses_N[:, None])
     finite_N = np.all([np.isfinite(part).all(axis=1) for part in parts], axis=0)
     if not finite_N.all():
         bad = idx[~finite_N]
-        raise ArithmeticError(
+        raise OutputsNotFinite(
             f"the classifier gives values that are not finite for {len(bad)} of {len(idx)} "
             f"{kind} images (the first has index {bad[0]}); its training diverged, or the image is damaged"
         )
+    for part in (outputs.logits_NK, outputs.features_ND, outputs.predicted_losses_N):
+        if part is not None:
+            part.flags.writeable = False
     return outputs
 
 
@@ -121,3 +159,84 @@ class LearningStrategy(Strategy):
 def highest_first(scores_N: NDArray[np.floating], count: int) -> IndexArray:
     """Positions of the `count` largest scores, largest first; ties go to the lowest position."""
     return np.argsort(-scores_N, kind="stable")[:count].astype(np.int64)
+
+
+def check_selection(selection: object, *, unlabelled_idx: IndexArray, budget: int, who: str) -> Selection:
+    """`selection`, if it is what the contract says: the trial asks before it buys, the contract suite for every case.
+
+    Exactly min(budget, N) distinct int64 indices of `unlabelled_idx`, a finite score for each, judged images out of
+    the same pool, diagnostics that a record can hold. Raises StrategyError that begins with `who` and says what was
+    returned and what was due. A label too many per round would otherwise be bought, and ranked against the others.
+    """
+    if not isinstance(selection, Selection):
+        raise StrategyError(f"{who}: select() returned {_kind(selection)}; a strategies.base.Selection was due")
+    due = min(budget, len(unlabelled_idx))
+    _check_indices(selection.idx, unlabelled_idx, f"{who}: idx")
+    if len(selection.idx) != due:
+        raise StrategyError(
+            f"{who}: returned {len(selection.idx)} images to label; exactly {due} were due (the budget is {budget}, "
+            f"and {len(unlabelled_idx)} images are unlabelled)"
+        )
+    scores: object = selection.scores
+    if not isinstance(scores, np.ndarray) or scores.shape != (due,) or scores.dtype.kind not in "fiu":
+        raise StrategyError(f"{who}: scores is {_kind(scores)}; an array of {due} numbers, one for each image, was due")
+    if not np.isfinite(scores).all():
+        bad = np.flatnonzero(~np.isfinite(scores))
+        raise StrategyError(
+            f"{who}: {len(bad)} of {due} scores are not finite (the first is {scores[bad[0]]}, of image "
+            f"{selection.idx[bad[0]]}); finite scores were due"
+        )
+    if selection.judged_id_idx is not None:
+        _check_indices(selection.judged_id_idx, unlabelled_idx, f"{who}: judged_id_idx")
+    diagnostics: object = selection.diagnostics
+    if not isinstance(diagnostics, Mapping):
+        raise StrategyError(f"{who}: diagnostics is {_kind(diagnostics)}; names with a number each were due")
+    for name, value in diagnostics.items():
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        if not isinstance(name, str) or not (value is None or is_number):
+            raise StrategyError(
+                f"{who}: diagnostics[{name!r}] is {_kind(value)}; a finite Python number, a bool or None was due"
+            )
+    return selection
+
+
+def check_memory(memory: object, *, who: str) -> Memory:
+    """`memory`, if it is named lists of finite numbers. Raises StrategyError that begins with `who`."""
+    if not isinstance(memory, Mapping) or not all(isinstance(name, str) for name in memory):
+        raise StrategyError(f"{who}: learn() returned {_kind(memory)}; names with a list of numbers each were due")
+    for name, values in memory.items():
+        try:
+            is_finite = all(math.isfinite(value) for value in values)
+        except (TypeError, OverflowError):
+            is_finite = False
+        if not is_finite:
+            raise StrategyError(
+                f"{who}: learn() returned {_kind(values)} as {name!r}; a list of finite numbers was due"
+            )
+    return memory
+
+
+def _check_indices(idx: object, unlabelled_idx: IndexArray, who: str) -> None:
+    """Raises StrategyError unless `idx` is a vector of distinct int64 members of `unlabelled_idx`."""
+    if not isinstance(idx, np.ndarray) or idx.ndim != 1 or idx.dtype != np.int64:
+        raise StrategyError(
+            f"{who} is {_kind(idx)}; a vector of int64 was due (an empty list of picks becomes float64: "
+            "np.array(picks, dtype=np.int64))"
+        )
+    outside = idx[~np.isin(idx, unlabelled_idx)]
+    if len(outside):
+        raise StrategyError(
+            f"{who} holds {len(outside)} images that are not unlabelled (the first is {outside[0]}); indices out of "
+            "view.unlabelled_idx were due, not positions in it (view.pick(positions, scores) turns these into indices)"
+        )
+    images, counts = np.unique(idx, return_counts=True)
+    if len(images) != len(idx):
+        raise StrategyError(f"{who} holds image {images[counts > 1][0]} more than once; distinct images were due")
+
+
+def _kind(value: object) -> str:
+    """What a value is, for people, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} with shape {value.shape}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '...'}"

@@ -95,7 +95,6 @@ class Ccal(Strategy):
         return Selection(
             idx=view.unlabelled_idx[picks],
             scores=joint_N[picks],
-            reasons={"semantic": semantic_N[picks], "distinctive": distinctive_KN[class_N[picks], picks]},
             diagnostics={"num_filled": num_filled},
         )
 

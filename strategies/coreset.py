@@ -25,7 +25,7 @@ class Coreset(Strategy):
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
         """min(budget, N) images in the order picked; the score is the distance to the nearest centre when picked."""
         device = view.workshop.device
-        pool_ND = torch.from_numpy(view.outputs().features_ND).to(device)
+        pool_ND = torch.tensor(view.outputs().features_ND, device=device)
         picks, squared = kcenter_greedy(_labelled_features(view, pool_ND), pool_ND, budget)
         distances = squared.double().clamp(min=0, max=torch.finfo(torch.float32).max).sqrt()
         return Selection(idx=view.unlabelled_idx[picks.cpu().numpy()], scores=distances.cpu().numpy())
@@ -52,7 +52,7 @@ class BalancedCoreset(Strategy):
             budget,
         )
         device = view.workshop.device
-        pool_ND = torch.from_numpy(outputs.features_ND).to(device)
+        pool_ND = torch.tensor(outputs.features_ND, device=device)
         labelled_MD = _labelled_features(view, pool_ND)
         idx, scores = [], []
         for label in range(num_classes):
@@ -82,4 +82,4 @@ def _labelled_features(view: PoolView, pool_ND: torch.Tensor) -> torch.Tensor:
     """Features (M, D) of the labelled ID images, beside those of the pool; (0, D) where none is labelled."""
     if not len(view.labelled_id_idx):
         return pool_ND[:0]
-    return torch.from_numpy(view.labelled_outputs().features_ND).to(pool_ND.device)
+    return torch.tensor(view.labelled_outputs().features_ND, device=pool_ND.device)

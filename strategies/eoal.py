@@ -123,8 +123,6 @@ class Eoal(Strategy):
         return Selection(
             idx=view.unlabelled_idx[picks],
             scores=scores_N[picks],
-            reasons={"entropy_known": known_N[picks]}
-            | ({} if unknown_N is None else {"entropy_unknown": unknown_N[picks]}),
             judged_id_idx=view.unlabelled_idx[is_known_N],
             diagnostics={
                 "num_judged_id": int(is_known_N.sum()),

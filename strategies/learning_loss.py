@@ -29,4 +29,4 @@ class LearningLoss(Strategy):
         if self._options.subset is not None and self._options.subset < num:
             subset = np.sort(rng.choice(num, size=max(self._options.subset, min(budget, num)), replace=False))
         best = subset[highest_first(predicted_N[subset], budget)]
-        return Selection(idx=view.unlabelled_idx[best], scores=predicted_N[best].astype(np.float64))
+        return view.pick(best, predicted_N)

@@ -81,7 +81,7 @@ class MonteCarlo(Strategy):
         blocks = dropout_logits(view.outputs(), self._options, rng)
         scores = np.concatenate([self._measure(logits_PBK) for logits_PBK in blocks])
         best = highest_first(scores, budget)
-        return Selection(idx=view.unlabelled_idx[best], scores=scores[best])
+        return view.pick(best, scores)
 
 
 def _log_probs(logits_PBK: NDArray[np.float64]) -> NDArray[np.float64]:

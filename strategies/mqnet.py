@@ -65,11 +65,7 @@ class Mqnet(LearningStrategy):
             first = inputs_N2[:, 0] if self._from_losses else informativeness
             scores_N = first + inputs_N2[:, 1]
         best = highest_first(scores_N, budget)
-        return Selection(
-            idx=view.unlabelled_idx[best],
-            scores=scores_N[best],
-            reasons={"informativeness": informativeness[best], "purity": purity[best]},
-        )
+        return view.pick(best, scores_N)
 
     def learn(self, view: PoolView, selection: Selection, answers_Q: IndexArray, rng: np.random.Generator) -> Memory:
         """A new meta-network, trained to rank the queried images by this round's classifier's losses, OOD lowest."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.classifier.recipe import Fraction, Recipe
+from models.classifier.recipe import PIXEL_NETWORKS, Fraction, Recipe
 from models.contrastive.recipe import ContrastiveRecipe
 
 
@@ -89,7 +89,7 @@ class DetectorOptions(Section):
                 "weight_decay": self.weight_decay,
                 "milestones": self.milestones,
                 "decay": 0.5,
-                "rotation": self.rotation if base.network == "resnet18" else 0.0,
+                "rotation": self.rotation if base.network in PIXEL_NETWORKS else 0.0,
                 "head_dropout": 0.0,
             }
         )

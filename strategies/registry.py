@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from strategies.learning_loss import LearningLoss
 from strategies.monte_carlo import Measure, MonteCarlo, mean_deviation, mutual_information, variation_ratio
 from strategies.mqnet import Mqnet
 from strategies.options import StrategyOptions
+from strategies.plugin import load_strategy, make_plugin, source_identity
 from strategies.purity.contract import PurityOptions, PurityScorer
 from strategies.random import Random
 from strategies.uncertainty import Entropy, LeastConfidence, Margin
@@ -25,15 +27,6 @@ from strategies.vlpure import VLPure
 
 if TYPE_CHECKING:
     from models.contrastive.encoder import ContrastiveFeatures  # torch, which planning does without
-
-
-import importlib
-import inspect
-import sys
-from importlib.metadata import entry_points
-from pathlib import Path
-
-from data.files import file_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,6 +323,29 @@ BEHIND_PURITY = (
 STRATEGIES |= {f"vlpure-{name}": _behind_purity(name, STRATEGIES[name]) for name in BEHIND_PURITY}
 
 
+def _not_loaded(_: Services) -> Strategy:
+    raise AssertionError("a strategy whose code was not loaded cannot be built")
+
+
+FOREIGN = Entry(
+    paper_name="not known",
+    reference="not known",
+    build=_not_loaded,
+    extra_networks="not known",
+    cost="not known",
+)
+"""What is known of every strategy from elsewhere without its code: it uses no purity and no section of the options."""
+
+
+def settings_entry(name: str) -> Entry:
+    """The entry that says which settings a strategy reads; its code is never imported.
+
+    Reports and other readers of records use it: a name in a run folder of somebody else must not run that person's
+    code, so that a name which is not ours is only a name there.
+    """
+    return STRATEGIES.get(name, FOREIGN)
+
+
 def find_strategy(name: str, *, others: Iterable[str] = ()) -> Entry:
     """The entry of a strategy: registered here, offered by an installed package, or `module:Class`.
 
@@ -343,13 +359,12 @@ def find_strategy(name: str, *, others: Iterable[str] = ()) -> Entry:
     if ":" not in where:
         raise unknown_name("strategy", name, [*STRATEGIES, *offered, *others])
     found = load_strategy(where)
-    return Entry(
+    return replace(
+        FOREIGN,
         paper_name=found.__name__,
         reference=where,
-        build=lambda _: found(),
+        build=lambda _: make_plugin(found, where),
         source=f"{found.__name__} {source_identity(found)}",
-        extra_networks="not known",
-        cost="not known",
     )
 
 
@@ -369,48 +384,3 @@ def offered_strategies() -> dict[str, str]:
                 f"remove one, or name the class itself: --strategies {point.value}"
             )
     return offered
-
-
-def load_strategy(where: str) -> type[Strategy]:
-    """The class at `module:Class`; the module may lie in the current folder.
-
-    Raises ValueError where there is none, its module cannot be imported, it is no Strategy, it is abstract, or it
-    cannot be made without arguments.
-    """
-    module_name, _, class_name = where.partition(":")
-    if not (class_name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
-        raise ValueError(f"strategy {where}: must be module:Class, such as my_module:MyStrategy")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(
-            f"strategy {where}: cannot import {module_name} ({error}); run from its folder or install it"
-        ) from error
-    except Exception as error:  # whatever the module does when it is imported
-        said = " ".join(str(error).split())
-        raise ValueError(f"strategy {where}: {module_name} fails on import: {type(error).__name__}: {said}") from error
-    found = getattr(module, class_name, None)
-    if not (inspect.isclass(found) and issubclass(found, Strategy)):
-        raise ValueError(
-            f"strategy {where}: {module_name} has no class {class_name!r} that is a strategies.base.Strategy"
-        )
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
-        raise ValueError(f"strategy {where}: {class_name} is abstract; write its {missing}")
-    needed = [
-        name
-        for name, parameter in inspect.signature(found).parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if needed:
-        raise ValueError(f"strategy {where}: {class_name} must be made without arguments; give {needed[0]} a default")
-    return found
-
-
-def source_identity(strategy: type[Strategy]) -> str:
-    """64 hex digits of the module that defines the class: records are not reused when it changes."""
-    return file_hash(Path(inspect.getfile(strategy)))

@@ -1,4 +1,6 @@
-"""MARGIN and ENTROPY: how unsure the classifier is, by its two best classes or by all.
+"""CONF, MARGIN and ENTROPY: how unsure the classifier is, by its best class, its two best classes, or all.
+
+CONF is Lewis and Gale's (1994) least confidence.
 
 Shapes: N images, K ID classes.
 """
@@ -46,7 +48,7 @@ class Entropy(Strategy):
         """The min(budget, N) images of largest entropy; the score is the entropy in nats."""
         scores = entropies(view.outputs().logits_NK)
         best = highest_first(scores, budget)
-        return Selection(idx=view.unlabelled_idx[best], scores=scores[best])
+        return view.pick(best, scores)
 
 
 class Margin(Strategy):
@@ -59,7 +61,7 @@ class Margin(Strategy):
         """The min(budget, N) images of smallest margin; the score is minus the margin."""
         scores = -margins(view.outputs().logits_NK)
         best = highest_first(scores, budget)
-        return Selection(idx=view.unlabelled_idx[best], scores=scores[best])
+        return view.pick(best, scores)
 
 
 def least_confidence(logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -84,4 +86,4 @@ class LeastConfidence(Strategy):
         """The min(budget, N) least confident images; the score is 1 - max softmax."""
         scores = least_confidence(view.outputs().logits_NK)
         best = highest_first(scores, budget)
-        return Selection(idx=view.unlabelled_idx[best], scores=scores[best])
+        return view.pick(best, scores)

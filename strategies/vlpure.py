@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from strategies.base import PoolView, Selection, Strategy, highest_first
-from strategies.purity.contract import PurityOptions, PurityRequest, PurityScorer, PurityScores
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScorer
 
 
 class VLPure(Strategy):
@@ -53,7 +53,18 @@ class VLPure(Strategy):
             fill = rest[highest_first(margin[rest], missing)]
             idx = np.concatenate([idx, view.unlabelled_idx[fill]])
             scores = np.concatenate([scores, margin[fill]])
-        return _explained(view, purity, idx, scores, num_filled=missing)
+        return Selection(
+            idx=idx,
+            scores=scores,
+            judged_id_idx=view.unlabelled_idx[purity.is_id],
+            diagnostics={
+                "logit_scale": purity.logit_scale,
+                "scale_is_tuned": purity.is_tuned,
+                "scale_accuracy": purity.labelled_accuracy,
+                "num_judged_id": int(purity.is_id.sum()),
+                "num_filled": missing,
+            },
+        )
 
     def _names_in_prompts(self, view: PoolView) -> tuple[str, ...]:
         """What the templates are filled with. Raises ValueError for a data set without a domain."""
@@ -62,26 +73,3 @@ class VLPure(Strategy):
         if view.domain is None:
             raise ValueError("a prompt with the domain needs a data set that has one, such as domainnet-sketch")
         return tuple(f"{view.domain} {name}" for name in view.class_names)
-
-
-def _explained(
-    view: PoolView, purity: PurityScores, idx: np.ndarray, scores: np.ndarray, *, num_filled: int
-) -> Selection:
-    """The selection with each image's purity and the diagnostics of the purity step."""
-    position = np.searchsorted(view.unlabelled_idx, idx)
-    return Selection(
-        idx=idx,
-        scores=scores,
-        reasons={
-            "id_score": purity.id_scores[position].astype(np.float64),
-            "ood_score": purity.ood_scores[position].astype(np.float64),
-        },
-        judged_id_idx=view.unlabelled_idx[purity.is_id],
-        diagnostics={
-            "logit_scale": purity.logit_scale,
-            "scale_is_tuned": purity.is_tuned,
-            "scale_accuracy": purity.labelled_accuracy,
-            "num_judged_id": int(purity.is_id.sum()),
-            "num_filled": num_filled,
-        },
-    )

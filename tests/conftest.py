@@ -14,6 +14,31 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--quick`: for the inner loop."""
+    parser.addoption("--quick", action="store_true", help="skip every test as soon as it starts a process or trains")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """With --quick, skip whatever starts a process or trains, at the moment it does: no marker has to be kept."""
+    if not session.config.getoption("--quick"):
+        return
+
+    def no_process(*arguments: object, **named: object) -> None:
+        pytest.skip("it starts a process")
+
+    def no_training(*arguments: object, **named: object) -> None:
+        pytest.skip("it trains")
+
+    import torch
+
+    # A thread that would start a process ends, as it does for any error; its test sees what is missing and is skipped.
+    session.config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    # Skipped is no Exception, so that code under test does not swallow it.
+    subprocess.Popen.__init__ = no_process  # type: ignore[method-assign]
+    torch.optim.Optimizer.zero_grad = no_training  # type: ignore[method-assign]
+
+
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder for the whole session, so that the stand-in CLIPN of the digits is trained once."""

@@ -1,7 +1,7 @@
 """The structure of the packages, read from the syntax tree: `python tests/house.py` prints its figures.
 
 A module is a file of one of the five packages. An arrow goes from a module to each module that it imports, wherever
-the import stands. A folder is the directory a module lies in; `__init__` modules count as rooms too.
+the import stands. A folder is the directory a module lies in. `__init__` files are counted apart.
 """
 
 from __future__ import annotations
@@ -117,9 +117,13 @@ def external_users(package: str, files: Mapping[str, Path]) -> list[str]:
 def report(root: Path) -> Iterable[str]:
     """The figures as lines."""
     files, graph = module_files(root), arrows(root)
-    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in files.values()]
+    rooms = [path for path in files.values() if path.name != "__init__.py"]
+    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in rooms]
     single = [name for name, users in callers(graph).items() if len(users) == 1]
-    yield f"modules: {len(files)}, lines: {sum(lengths)}, median: {statistics.median(lengths):.0f}"
+    yield (
+        f"modules: {len(rooms)} (and {len(files) - len(rooms)} __init__), lines: {sum(lengths)}, "
+        f"median: {statistics.median(lengths):.0f}"
+    )
     groups = circles(graph)
     yield f"circles: {len(groups)}"
     yield from (f"  {' '.join(group)}" for group in groups)

@@ -1,9 +1,10 @@
 """Compares a seeded run of this working tree with the same run of another commit: `make same-numbers BASE=<commit>`.
 
-Both run one condition of the demo with every learning and open-set strategy, in processes and caches of their own on
-this machine. Their ledgers must have the same file names, which are the trials' fingerprints, and the same numbers in
-every record. There is no golden file: the last bits differ between processors. The base commit's ledger is kept in
-build/same-numbers, so that only the working tree runs again.
+Both run one condition of this tree's preset demo-full (commits before that name have it as `demo`) with every learning
+and open-set strategy, in processes and caches of their own on this machine. Their ledgers must have the same file
+names, which are the trials' fingerprints, and the same numbers in every record. There is no golden file: the last bits
+differ between processors. The base commit's ledger is kept in build/same-numbers, so that only the working tree runs
+again.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ Ledger = dict[str, list[dict[str, Any]]]
 def run_grid(tree: Path, output: Path, strategies: str) -> None:
     """Run the grid with the code of `tree`; its ledger lies in `output`. Raises CalledProcessError if it fails."""
     shutil.rmtree(output, ignore_errors=True)
+    preset = ROOT / "experiments" / "presets" / "demo-full.yaml"  # by path: the base commit's own may be another
     words = [
-        "experiments/table4.py", "--preset", "demo", "--mismatch-ratios", "0.4", "--ood-ratios", "0.6", "--seeds",
+        "experiments/table4.py", "--preset", str(preset), "--mismatch-ratios", "0.4", "--ood-ratios", "0.6", "--seeds",
         "0-1", "--rounds", "3", "--strategies", strategies, "--address", "local", "-q", "-o", str(output / "run"),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(tree), "VLPURE_CACHE": str(output / "cache")}

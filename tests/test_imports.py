@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("data", "models", "strategies", "orchestrator", "experiments")
-SLOW_TO_IMPORT = ("torch", "ray", "mlflow")
+SLOW_TO_IMPORT = ("torch", "ray", "mlflow", "jinja2")
 
 PRINT_LOADED_AFTER_HELP = """
 import json, runpy, sys
@@ -111,7 +112,8 @@ def test_help_loads_nothing_slow(command: str, tmp_path: Path) -> None:
 
 def test_the_driver_of_a_grid_loads_no_torch() -> None:
     modules = [
-        "cluster.run_grid", "cluster.trial_worker", "cluster.scorer_actor", "cluster.scorer_client", "cluster.scorers",
+        "cluster.run_grid", "cluster.ray_part", "cluster.watch", "cluster.writer_client", "cluster.trial_worker",
+        "cluster.scorer_actor", "cluster.scorer_client", "cluster.scorers",
         "cluster.writer", "ledger.classifiers", "tracking.tracker",
     ]  # fmt: skip
     source = f"import sys, {', '.join(f'orchestrator.{name}' for name in modules)}; print('torch' in sys.modules)"
@@ -119,3 +121,54 @@ def test_the_driver_of_a_grid_loads_no_torch() -> None:
         [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
     )
     assert outcome.stdout == "False\n"
+
+
+RUN_A_TRIAL = """
+import json, runpy, sys
+sys.argv = ["trial.py", *sys.argv[1:]]
+try:
+    runpy.run_module("experiments.trial", run_name="__main__", alter_sys=True)
+except SystemExit as stop:
+    assert stop.code in (None, 0), stop.code
+print(json.dumps([name for name in ("torch._dynamo", "torchvision", "sklearn", "sympy") if name in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize("strategy", ["conf", "lfosa"])
+def test_a_trial_on_the_cpu_imports_no_compiler_no_torchvision_and_no_scikit_learn(
+    strategy: str, tmp_path: Path
+) -> None:
+    # Each of them alone pulls the others in; together they were half of a short trial's CPU seconds.
+    words = ["--dataset", "digits", "--mismatch-ratio", "0.4", "--ood-ratio", "0.6", "--strategy", strategy]
+    words += ["--seed", "0", "--rounds", "2", "--set", "recipe.name=demo", "--set", "recipe.steps=2"]
+    words += ["--set", "options.lfosa.epochs=1"]
+    outcome = subprocess.run(
+        [sys.executable, "-c", RUN_A_TRIAL, *words], cwd=tmp_path, capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+    assert outcome.returncode == 0, outcome.stderr
+    assert json.loads(outcome.stdout.splitlines()[-1]) == []
+
+
+KEEP_A_RECORD = """
+import pickle, sys
+from orchestrator.cluster.writer import LedgerWriter
+record = pickle.load(sys.stdin.buffer)
+writer = LedgerWriter(sys.argv[1])
+writer.append("f", {"rounds": 1}, record)
+print(type(record.environment["torch"]).__name__, len(writer.history("f")), "torch" in sys.modules)
+"""
+
+
+def test_a_ledger_writer_needs_no_torch(tmp_path: Path) -> None:
+    import torch
+
+    from orchestrator.trial.environment import describe_environment
+    from tests.factories import make_record
+
+    record = make_record(0, environment=describe_environment(torch.device("cpu")))
+    outcome = subprocess.run(
+        [sys.executable, "-c", KEEP_A_RECORD, str(tmp_path)], cwd=ROOT, input=pickle.dumps(record),
+        capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert outcome.stdout.decode() == "str 1 False\n"

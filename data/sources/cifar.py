@@ -13,9 +13,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from data.cache import Meta
 from data.console import Progress, to_stderr
 from data.image_files import data_folder, describe_file, state_of_files
-from data.image_store import Meta, open_array, open_entry, write_array
+from data.image_store import open_array, open_entry, write_array
 from data.imageset import ArrayImages, DataSet, ImageSet, Survey, make_data_set
 from data.published import Download, Package
 from data.sources.restricted_pickle import load_pickle

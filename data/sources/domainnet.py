@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data.cache import Meta
 from data.console import Progress, StepReporter, to_stderr
 from data.image_files import data_folder, list_images
-from data.image_store import MAX_IMAGE_SIZE, Meta, open_entry, skip_bad_files
+from data.image_store import MAX_IMAGE_SIZE, open_entry, skip_bad_files
 from data.imageset import DataSet, ImageSet, PathImages, Survey, make_data_set
 from data.published import is_published
 from data.sources.domainnet_lists import (

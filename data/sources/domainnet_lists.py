@@ -1,4 +1,4 @@
-"""DomainNet's published lists: `<domain>_train.txt` and `<domain>_test.txt`, a line an image."""
+"""DomainNet (cleaned version) as its authors publish it: six archives, and twelve lists with one line per image."""
 
 from __future__ import annotations
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 
-from data.console import Progress
+from data.console import Progress, to_stderr
+from data.files import is_unicode, shown
 from data.image_files import ImageFile, list_folders, list_images
 from data.image_store import open_stored_images
 from data.imageset import DataSet, ImageSet, make_data_set
 
-_PARTS = ("train", "test")
+VALIDATION = ("val", "valid", "validation")
+"""What a folder of test images may be called if there is no `test`."""
+_TOLD: set[str] = set()
+"""Lines about data sets that this process has printed: a data set is opened several times on the way to a trial."""
 
 
 def read_folder(path: Path, *, name: str, skip_bad_images: bool = False, progress: Progress | None = None) -> DataSet:
@@ -19,52 +24,91 @@ def read_folder(path: Path, *, name: str, skip_bad_images: bool = False, progres
 
     All files are decoded the first time (with progress), so that a bad one is found before any training. Images whose
     median shorter side is at most 64 pixels are kept as one array a set; larger ones are decoded on demand, the shorter
-    side resized to at most 224 pixels. Mean and deviation are those of the training images.
+    side resized to at most 224 pixels. Mean and deviation are those of the training images. Without `test/`, `val/`
+    holds the test images. What deceives in the images is printed once per process.
 
     `skip_bad_images`: files that are no whole image are left out, each named to `progress`.
 
     Raises ValueError, naming the path, for a missing folder, fewer than two classes, classes that differ between
-    `train/` and `test/`, an empty class folder, a file that is no whole image, and a link that leaves `path`.
+    `train/` and `test/`, an empty class folder, a file that is no whole image, and a link that leads nowhere.
     """
-    root = path.expanduser()
+    root = path
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; {name} must be a folder with train/ and test/ in it")
-    classes = {part: _list_classes(root, part) for part in _PARTS}
-    _check_same_classes(root, classes["train"], classes["test"])
-    files: dict[str, list[ImageFile]] = {part: [] for part in _PARTS}
-    labels: dict[str, list[int]] = {part: [] for part in _PARTS}
-    for part in _PARTS:
-        for label, class_name in enumerate(classes[part]):
-            of_class = list_images(root / part / class_name, root=root)
+    classes = _matched_classes(root, _test_folder(root))
+    files: dict[str, list[ImageFile]] = {part: [] for part in classes}
+    labels: dict[str, list[int]] = {part: [] for part in classes}
+    for part, folders in classes.items():
+        for label, folder in enumerate(folders):
+            of_class = list_images(folder, root=root)
             if not of_class:
-                raise ValueError(f"{root / part / class_name}: this class folder is empty; add images or remove it")
+                raise ValueError(f"{folder}: this class folder is empty; add images or remove it")
             files[part].extend(of_class)
             labels[part].extend([label] * len(of_class))
     stored = open_stored_images(root, files, what=name, skip_bad=skip_bad_images, progress=progress)
     train, test = (
         ImageSet(images=stored.images[part], labels=np.array(labels[part], dtype=np.int64)[stored.kept[part]])
-        for part in _PARTS
+        for part in ("train", "test")
     )
+    for note in stored.notes:
+        _tell_once(f"{name}: {note}", progress or to_stderr)
     return make_data_set(
-        name=name, class_names=tuple(classes["train"]), train=train, test=test, mean=stored.mean, std=stored.std
+        name=name,
+        class_names=tuple(folder.name for folder in classes["train"]),
+        train=train,
+        test=test,
+        mean=stored.mean,
+        std=stored.std,
+        notes=stored.notes,
     )
 
 
-def _list_classes(root: Path, part: str) -> list[str]:
-    """Sorted class names of `train` or `test`."""
-    folder = root / part
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; {root} must hold train/ and test/ with a folder a class in each")
-    return list_folders(folder, root=root)
+def _tell_once(line: str, progress: Progress) -> None:
+    """Print a line unless this process did before."""
+    if line not in _TOLD:
+        _TOLD.add(line)
+        progress(line)
 
 
-def _check_same_classes(root: Path, train: list[str], test: list[str]) -> None:
-    """Raise ValueError unless both parts hold the same two or more classes."""
-    for here, there, here_names, there_names in (("train", "test", train, test), ("test", "train", test, train)):
-        missing = sorted(set(here_names) - set(there_names))
+def _test_folder(root: Path) -> str:
+    """Name of the folder with the test images. Raises ValueError unless it and `train` are there."""
+    present = [name for name in ("test", *VALIDATION) if (root / name).is_dir()]
+    test = present[0] if present else "test"
+    for part in ("train", test):
+        if not (root / part).is_dir():
+            raise ValueError(
+                f"{root / part}: no such folder; {root} must hold train/ and test/ (or val/) with a folder a class in "
+                "each"
+            )
+    return test
+
+
+def _matched_classes(root: Path, test: str) -> dict[str, list[Path]]:
+    """The class folders of "train" and "test", in the order of the training classes' names.
+
+    A name counts as Unicode compares it: macOS writes an accent as a letter of its own, other systems do not. Raises
+    ValueError for fewer than two classes, for classes that only one part has, and for two folders of one name.
+    """
+    names = {part: _by_name(root / part) for part in ("train", test)}
+    for here, there in (("train", test), (test, "train")):
+        missing = sorted(set(names[here]) - set(names[there]))
         if missing:
             raise ValueError(
                 f"{root}: {here}/ has the class '{missing[0]}' but {there}/ has not; both need every class"
             )
-    if len(train) < 2:
-        raise ValueError(f"{root / 'train'}: {len(train)} class folders; at least 2 are needed")
+    if len(names["train"]) < 2:
+        raise ValueError(f"{root / 'train'}: {len(names['train'])} class folders; at least 2 are needed")
+    return {"train": list(names["train"].values()), "test": [names[test][name] for name in names["train"]]}
+
+
+def _by_name(part: Path) -> dict[str, Path]:
+    """Composed name -> folder of each class, sorted by the names on disk."""
+    folders: dict[str, Path] = {}
+    for name in list_folders(part):
+        if not is_unicode(name):
+            raise ValueError(f"{part}: the name of the class folder '{shown(name)}' is no UTF-8; rename it")
+        composed = unicodedata.normalize("NFC", name)
+        if composed in folders:
+            raise ValueError(f"{part}: two folders are called '{composed}', in two spellings of Unicode; merge them")
+        folders[composed] = part / name
+    return folders

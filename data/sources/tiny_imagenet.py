@@ -132,7 +132,7 @@ def _check_exists(source: Path, path: Path) -> None:
 
 def _list_train(source: Path) -> tuple[list[str], list[ImageFile], list[int]]:
     """WordNet ids of the classes, and the training files with their labels."""
-    wnids = list_folders(source / "train", root=source)
+    wnids = list_folders(source / "train")
     if len(wnids) < 2:
         raise ValueError(f"{source / 'train'}: {len(wnids)} class folders; at least 2 are needed")
     absent = sorted(set(_read_lines(source / "wnids.txt")) - set(wnids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,35 +16,38 @@ Supervision = Literal["budget", "all", "none"]
 without a pool (full supervision); nothing, without a pool (zero-shot)."""
 
 
-def draw_data_split(
-    data: DataSet,
-    *,
-    mismatch_ratio: float,
-    ood_ratio: float,
-    budget: int,
-    seed: int,
-    num_id_classes: int = NUM_ID_CLASSES,
-    supervision: Supervision = "budget",
-) -> OpenSetSplit:
-    """The open-set split of the data set's training images.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSettings:
+    """What decides a split, whichever protocol the data set asks for.
 
     Protocol "ratios" reads `mismatch_ratio`, `ood_ratio` and `budget` (`data.splits.ratios.draw_split`), protocol
-    "domain" reads `num_id_classes` (`data.splits.domain.draw_domain_split`). Raises ValueError as these do. With a
-    supervision other than "budget" the ID classes are the same, and `ood_ratio` and `budget` are not read.
+    "domain" reads `num_id_classes` (`data.splits.domain.draw_domain_split`). With a supervision other than "budget" the
+    ID classes are the same, and `ood_ratio` and `budget` are not read.
     """
+
+    mismatch_ratio: float
+    """Share of the classes that are ID, in (0, 1)."""
+    ood_ratio: float
+    """Share of OOD images in the unlabelled data, in [0, 1)."""
+    budget: int
+    """Images labelled at the start."""
+    seed: int
+    num_id_classes: int = NUM_ID_CLASSES
+    supervision: Supervision = "budget"
+
+    def fully_supervised(self, num_images: int) -> SplitSettings:
+        """The same ID classes without a pool: the official code's full-shot rule (protocol 1.1), a budget that covers
+        all ID images."""
+        return replace(self, ood_ratio=0.0, budget=num_images, supervision="budget")
+
+
+def draw_data_split(data: DataSet, settings: SplitSettings) -> OpenSetSplit:
+    """The open-set split of the data set's training images. Raises ValueError as the protocol's own function does."""
     labels, num_classes = data.train.labels, data.num_classes
-    if supervision != "budget":
-        # The official code's full-shot rule (protocol 1.1): a budget that covers all ID images leaves no pool.
-        split = draw_data_split(
-            data,
-            mismatch_ratio=mismatch_ratio,
-            ood_ratio=0.0,
-            budget=len(labels),
-            seed=seed,
-            num_id_classes=num_id_classes,
-        )
+    if settings.supervision != "budget":
+        split = draw_data_split(data, settings.fully_supervised(len(labels)))
         nothing = np.empty(0, dtype=np.int64)
-        is_labelled = np.isin(labels, split.id_classes) & (supervision == "all")
+        is_labelled = np.isin(labels, split.id_classes) & (settings.supervision == "all")
         return OpenSetSplit(
             id_classes=split.id_classes,
             initial_id_idx=np.flatnonzero(is_labelled).astype(np.int64),
@@ -51,35 +55,26 @@ def draw_data_split(
             unlabelled_idx=nothing,
         )
     if data.split_protocol == "domain":
-        return draw_domain_split(labels, num_classes=num_classes, num_id_classes=num_id_classes, seed=seed)
+        return draw_domain_split(
+            labels, num_classes=num_classes, num_id_classes=settings.num_id_classes, seed=settings.seed
+        )
     return draw_split(
-        labels, num_classes=num_classes, mismatch_ratio=mismatch_ratio, ood_ratio=ood_ratio, budget=budget, seed=seed
+        labels,
+        num_classes=num_classes,
+        mismatch_ratio=settings.mismatch_ratio,
+        ood_ratio=settings.ood_ratio,
+        budget=settings.budget,
+        seed=settings.seed,
     )
 
 
-def count_data_split(
-    data: DataSet,
-    *,
-    mismatch_ratio: float,
-    ood_ratio: float,
-    budget: int,
-    seed: int,
-    num_id_classes: int = NUM_ID_CLASSES,
-    supervision: Supervision = "budget",
-) -> SplitCounts:
+def count_data_split(data: DataSet, settings: SplitSettings) -> SplitCounts:
     """The counts of `draw_data_split`, quickly and with every check. Raises ValueError as it does."""
-    if supervision != "budget":
-        counts = count_data_split(
-            data,
-            mismatch_ratio=mismatch_ratio,
-            ood_ratio=0.0,
-            budget=len(data.train),
-            seed=seed,
-            num_id_classes=num_id_classes,
-        )
+    if settings.supervision != "budget":
+        counts = count_data_split(data, settings.fully_supervised(len(data.train)))
         return SplitCounts(
             num_id_classes=counts.num_id_classes,
-            initial_id=counts.initial_id + counts.unlabelled_id if supervision == "all" else 0,
+            initial_id=counts.initial_id + counts.unlabelled_id if settings.supervision == "all" else 0,
             initial_ood=0,
             unlabelled_id=0,
             unlabelled_ood=0,
@@ -87,8 +82,16 @@ def count_data_split(
     class_sizes = data.train.class_sizes(data.num_classes).tolist()
     if data.split_protocol == "domain":
         num_other = len(data.train) - sum(class_sizes)
-        return count_domain_split(class_sizes, num_other=num_other, num_id_classes=num_id_classes, seed=seed)
-    return count_split(class_sizes, mismatch_ratio=mismatch_ratio, ood_ratio=ood_ratio, budget=budget, seed=seed)
+        return count_domain_split(
+            class_sizes, num_other=num_other, num_id_classes=settings.num_id_classes, seed=settings.seed
+        )
+    return count_split(
+        class_sizes,
+        mismatch_ratio=settings.mismatch_ratio,
+        ood_ratio=settings.ood_ratio,
+        budget=settings.budget,
+        seed=settings.seed,
+    )
 
 
 def labels_bought(data: DataSet, counts: SplitCounts, *, rounds: int, budget: int) -> int:

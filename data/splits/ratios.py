@@ -86,15 +86,13 @@ def draw_split(
         return OpenSetSplit(
             id_classes=id_classes, initial_id_idx=id_idx, initial_ood_idx=nothing, unlabelled_idx=nothing
         )
-    from sklearn.model_selection import train_test_split
-
     # The official code seeds both generators anew here; the two samples below continue one stream, in this order.
     generator = random.Random(seed)
     kept_ood = generator.sample(all_ood_idx.tolist(), counts.initial_ood + counts.unlabelled_ood)
     # Stratified by the new labels: their order is the draw order, and the draw depends on it.
     new_labels = _relabel(labels[id_idx], id_classes)
-    pool_id_idx, initial_id_idx = train_test_split(
-        id_idx, test_size=counts.initial_id, stratify=new_labels, random_state=seed
+    pool_id_idx, initial_id_idx = (
+        id_idx[part] for part in _draw_by_classes(new_labels, counts.unlabelled_id, counts.initial_id, seed)
     )
     initial_ood = generator.sample(kept_ood, counts.initial_ood)
     pool_ood_idx = np.setdiff1d(np.array(kept_ood, dtype=np.int64), np.array(initial_ood, dtype=np.int64))
@@ -155,6 +153,43 @@ def _relabel(labels: NDArray[np.int64], id_classes: NDArray[np.int64]) -> NDArra
     return relabelled
 
 
+def _draw_by_classes(
+    labels: NDArray[np.int64], num_first: int, num_second: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of a first and a second part of the labels (N,) 0..K-1, each with the classes in proportion.
+
+    Draws exactly as scikit-learn's `train_test_split(..., stratify=labels, random_state=seed)`, without its import,
+    which takes a second of every process that poses a problem. `num_first` + `num_second` = N.
+    """
+    generator = np.random.RandomState(seed)
+    sizes = np.bincount(labels)
+    first_sizes = _proportional_sizes(sizes, num_first, generator)
+    second_sizes = _proportional_sizes(sizes - first_sizes, num_second, generator)
+    first: list[int] = []
+    second: list[int] = []
+    for label, (num_in_first, num_in_second) in enumerate(zip(first_sizes, second_sizes, strict=True)):
+        shuffled = np.flatnonzero(labels == label)[generator.permutation(sizes[label])]
+        first.extend(shuffled[:num_in_first])
+        second.extend(shuffled[num_in_first : num_in_first + num_in_second])
+    return generator.permutation(first), generator.permutation(second)
+
+
+def _proportional_sizes(sizes_K: NDArray[np.int64], total: int, generator: np.random.RandomState) -> NDArray[np.int64]:
+    """(K,) sizes that sum to `total`, in proportion to `sizes_K`; ties of the largest remainders are drawn."""
+    exact_K = sizes_K / sizes_K.sum() * total
+    rounded_K = np.floor(exact_K)
+    missing, remainders_K = int(total - rounded_K.sum()), exact_K - rounded_K
+    for remainder in np.unique(remainders_K)[::-1]:
+        if missing <= 0:
+            break
+        tied = np.flatnonzero(remainders_K == remainder)
+        chosen = generator.choice(tied, size=min(len(tied), missing), replace=False)
+        rounded_K[chosen] += 1
+        missing -= len(chosen)
+    proportional_K: NDArray[np.int64] = rounded_K.astype(np.int64)
+    return proportional_K
+
+
 def _draw_id_classes(num_classes: int, num_id_classes: int, seed: int) -> NDArray[np.int64]:
     """(K,) ID classes in the order drawn: the first K of the seed's legacy permutation."""
     return np.random.RandomState(seed).choice(num_classes, num_id_classes, replace=False).astype(np.int64)
@@ -169,8 +204,8 @@ def _checked_num_id_classes(num_classes: int, mismatch_ratio: float, ood_ratio: 
     num_id_classes = math.floor(num_classes * mismatch_ratio)
     if num_id_classes == 0:
         raise ValueError(
-            f"mismatch ratio {mismatch_ratio} of {num_classes} classes gives no ID class; it must be at least "
-            f"{1 / num_classes:.4g}"
+            f"mismatch ratio {mismatch_ratio} of {num_classes} classes gives no ID class; take "
+            f"{ratio_of_classes(num_classes, min(2, num_classes))} or more"  # with one ID class accuracy is always 1
         )
     if num_id_classes == num_classes and ood_ratio > 0:
         raise ValueError(
@@ -180,18 +215,53 @@ def _checked_num_id_classes(num_classes: int, mismatch_ratio: float, ood_ratio: 
     return num_id_classes
 
 
+# What follows is advice for messages. Each value is tried with the official code's own float arithmetic before it is
+# printed: 1/9 printed as 0.1111 is refused again, and so is ceil(51 / 0.68) = 75 (int(75 * 0.68) is 50).
+
+
+def ratio_of_classes(num_classes: int, wanted: int) -> float:
+    """The mismatch ratio of fewest digits that gives at least `wanted` ID classes, for 1 <= wanted <= num_classes."""
+    for digits in range(1, 17):
+        scale = 10**digits
+        for step in (0, 1):  # rounding up may still fall short by a bit of the float
+            ratio: float = (math.ceil(wanted * scale / num_classes) + step) / scale
+            if math.floor(num_classes * ratio) == wanted and ratio <= 1:
+                return ratio
+    return wanted / num_classes
+
+
+def _least_budget(num_id_classes: int, ood_ratio: float) -> int:
+    """The smallest budget that buys an initial ID image for each class."""
+    budget = math.ceil(num_id_classes / (1 - ood_ratio))
+    while int(budget * (1 - ood_ratio)) < num_id_classes:
+        budget += 1
+    return budget
+
+
+def _most_budget(most_initial_id: int, ood_ratio: float) -> int:
+    """The largest budget that buys at most that many initial ID images."""
+    budget = math.ceil((most_initial_id + 1) / (1 - ood_ratio)) + 1
+    while int(budget * (1 - ood_ratio)) > most_initial_id:
+        budget -= 1
+    return budget
+
+
 def _check_draw_by_classes(id_sizes: Sequence[int], *, initial_id: int, budget: int, ood_ratio: float) -> None:
     """Raise ValueError where scikit-learn's stratified draw would."""
     num_id_classes, num_id = len(id_sizes), sum(id_sizes)
     if initial_id < num_id_classes:
         raise ValueError(
             f"budget {budget} with OOD ratio {ood_ratio} buys {initial_id} initial ID images, fewer than the "
-            f"{num_id_classes} ID classes; raise the budget to at least {math.ceil(num_id_classes / (1 - ood_ratio))}"
+            f"{num_id_classes} ID classes; raise the budget to at least {_least_budget(num_id_classes, ood_ratio)}"
         )
     if num_id - initial_id < num_id_classes:
+        most, least = _most_budget(num_id - num_id_classes, ood_ratio), _least_budget(num_id_classes, ood_ratio)
+        advice = f"lower the budget to at most {most}"
+        if most < least:
+            advice = "no budget suits so few ID images; lower the mismatch ratio or add images"
         raise ValueError(
             f"budget {budget} with OOD ratio {ood_ratio} takes {initial_id} of {num_id} ID images and leaves "
-            f"fewer than one for each of the {num_id_classes} ID classes; lower the budget"
+            f"fewer than one for each of the {num_id_classes} ID classes; {advice}"
         )
     if min(id_sizes) < 2:
         raise ValueError(

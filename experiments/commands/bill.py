@@ -1,6 +1,7 @@
 """`--dry-run`: what a grid costs before it is run: trials, rounds, time, disk, features, and what its seeds can show.
 
-Times are measured ones: of the rounds that the output folder's ledger holds. Where it holds none, none are made up.
+Times are measured ones: of the rounds that the output folder's ledger holds, else (`--rates`) made of the rates that a
+gpu-check has measured. Without either none are made up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.console import duration
+from data.registry import open_data_set
+from experiments.commands.rates import GpuRates
+from models.classifier.recipe import PIXEL_NETWORKS
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial, distinct, feature_lines
@@ -23,6 +27,8 @@ from orchestrator.settings.grid import RunSettings
 
 RESNET18_BYTES = 44_700_000
 """Of a ResNet-18 of width 64 in 32-bit floats; it grows with the square of the width."""
+CONVNET_BYTES = 110_000
+"""The same of a ConvNet of width 16."""
 LINEAR_HEAD_BYTES = 1_000_000
 """More than any linear head here has."""
 RECORD_BYTES, QUERY_BYTES = 1_200, 7
@@ -31,28 +37,39 @@ LOCAL_ADDRESSES = ("auto", "local")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Capacity:
     """What trials are shared out over."""
 
     cpus: int
     gpus: int
 
 
-def this_machine() -> Machine:
+def this_machine() -> Capacity:
     """CPUs that this process may use, and GPUs that the driver shows or the environment leaves; needs no torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     else:
         gpus = len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
-    return Machine(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
+    return Capacity(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
 
 
 def bill_lines(
-    planned: Sequence[PlannedTrial], run: RunSettings, ledger: Ledger, *, address: str, machine: Machine
+    planned: Sequence[PlannedTrial],
+    run: RunSettings,
+    ledger: Ledger,
+    *,
+    address: str,
+    machine: Capacity,
+    rates: GpuRates | None = None,
 ) -> Iterator[str]:
-    """The grid in detail, and what is left of it in trials, steps, hours and bytes."""
+    """The grid in detail, and what is left of it in trials, steps, hours and bytes.
+
+    Raises ValueError for `rates` of a GPU where trials have none.
+    """
     costs = measured_costs(planned, ledger)
+    if rates is not None:
+        costs.rated = RatedRounds(rates, run)
     todo = [p for p in distinct(planned) if not p.is_finished]
     yield from _cell_lines(planned, costs)
     lengths = " or ".join(sorted({_length(p) for p in planned}))
@@ -63,6 +80,8 @@ def bill_lines(
     )
     if todo:
         yield from _work_lines(todo, run, costs, address=address, machine=machine)
+        if costs.rated is not None:
+            yield from costs.rated.lines(todo)
         yield from _disk_lines(planned, todo, ledger, concurrency=concurrency(todo, run, machine) or 1)
     yield from feature_lines(planned)
     yield from _seed_lines(planned)
@@ -95,13 +114,15 @@ def _cell_lines(planned: Sequence[PlannedTrial], costs: RoundCosts) -> Iterator[
         cells.setdefault(key, []).append(p)
     rows: list[tuple[str, ...]] = [("dataset", "mismatch", "ood", "strategy", "seeds done", "seeds left", "s a round")]
     for point, cell in cells.items():
-        cost = costs.of_round(cell[0].trial.model_dump(mode="json"), 1)
+        cost = costs.of_planned(cell[0], 1)
         rows.append((*point, _seeds(cell, done=True), _seeds(cell, done=False), _cost_words(cost)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     if any("~" in row[-1] for row in rows):
         yield "~: measured with other strategies or data sets, at the same recipe"
+    if any("*" in row[-1] for row in rows):
+        yield "*: by the rates below"
 
 
 def _seeds(cell: Sequence[PlannedTrial], *, done: bool) -> str:
@@ -112,11 +133,11 @@ def _seeds(cell: Sequence[PlannedTrial], *, done: bool) -> str:
 def _cost_words(cost: Cost | None) -> str:
     if cost is None:
         return "not known yet"
-    return f"{'~' if cost.basis == 'other trials' else ''}{cost.seconds:.3g}"
+    return f"{MARKS[cost.basis]}{cost.seconds:.3g}"
 
 
 def _work_lines(
-    todo: Sequence[PlannedTrial], run: RunSettings, costs: RoundCosts, *, address: str, machine: Machine
+    todo: Sequence[PlannedTrial], run: RunSettings, costs: RoundCosts, *, address: str, machine: Capacity
 ) -> Iterator[str]:
     """What is left to compute, and how long it takes as far as that is known."""
     left = [cost for p in todo for cost in costs.left(p)]
@@ -147,7 +168,7 @@ def _length(planned: PlannedTrial) -> str:
 
 
 def _wall_line(
-    todo: Sequence[PlannedTrial], run: RunSettings, seconds: float, *, address: str, machine: Machine
+    todo: Sequence[PlannedTrial], run: RunSettings, seconds: float, *, address: str, machine: Capacity
 ) -> str:
     """How long it takes on the clock."""
     if address not in LOCAL_ADDRESSES:
@@ -167,7 +188,7 @@ def _wall_line(
     return line
 
 
-def concurrency(todo: Sequence[PlannedTrial], run: RunSettings, machine: Machine) -> int | None:
+def concurrency(todo: Sequence[PlannedTrial], run: RunSettings, machine: Capacity) -> int | None:
     """How many trials a machine runs at a time beside the scoring actors; None where not even one fits."""
     scorers = _num_scorers(todo, run)
     fits = (machine.cpus - (scorers if run.gpus_per_scorer else 0)) / run.cpus_per_trial
@@ -211,7 +232,10 @@ def classifier_bytes(planned: PlannedTrial) -> int:
     if planned.trial.detection is not None:
         return 0
     recipe = planned.trial.recipe
-    return LINEAR_HEAD_BYTES if recipe.network != "resnet18" else RESNET18_BYTES * recipe.width**2 // 64**2
+    if recipe.network not in PIXEL_NETWORKS:
+        return LINEAR_HEAD_BYTES
+    whole, width = (RESNET18_BYTES, 64) if recipe.network == "resnet18" else (CONVNET_BYTES, 16)
+    return whole * recipe.width**2 // width**2
 
 
 def _bytes(number: float) -> str:
@@ -232,8 +256,10 @@ def _seed_lines(planned: Sequence[PlannedTrial]) -> Iterator[str]:
     yield from what_seeds_can_show(num_seeds, num_rivals=max(1, num_strategies - 1))
 
 
-Basis = Literal["measured", "other trials"]
-"""Rounds of the same data set, strategy and recipe; or of the same recipe with another strategy or data set."""
+Basis = Literal["measured", "other trials", "rates"]
+"""Rounds of the same data set, strategy and recipe; or of the same recipe with another strategy or data set; or made of
+a gpu-check's rates."""
+MARKS: Mapping[Basis, str] = {"measured": "", "other trials": "~", "rates": "*"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +277,8 @@ class RoundCosts:
         self._sums: defaultdict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.devices: set[str] = set()
         """What the rounds were measured on."""
+        self.rated: RatedRounds | None = None
+        """Stands in for trials of which nothing was measured."""
 
     def add(self, settings: Mapping[str, Any], records: Iterable[RoundRecord]) -> None:
         """Count some rounds of a trial, whose settings are as the ledger keeps them."""
@@ -275,9 +303,59 @@ class RoundCosts:
 
     def left(self, planned: PlannedTrial) -> list[Cost | None]:
         """What each round that a trial has not finished is likely to take."""
-        settings = planned.trial.model_dump(mode="json")
-        first, later = (self.of_round(settings, number) for number in (0, 1))
-        return [later if number else first for number in range(len(planned.records), planned.trial.rounds)]
+        return [self.of_planned(planned, number) for number in range(len(planned.records), planned.trial.rounds)]
+
+    def of_planned(self, planned: PlannedTrial, round_number: int) -> Cost | None:
+        """As `of_round`; a gpu-check's rates are closer than another trial's rounds."""
+        cost = self.of_round(planned.trial.model_dump(mode="json"), round_number)
+        if self.rated is None or (cost is not None and cost.basis == "measured"):
+            return cost
+        self.devices.add(self.rated.device)
+        return Cost(seconds=self.rated.seconds(planned, round_number), basis="rates")
+
+
+class RatedRounds:
+    """Seconds of rounds by a gpu-check's rates, for trials that share cards as a run has it."""
+
+    def __init__(self, rates: GpuRates, run: RunSettings) -> None:
+        """Raises ValueError where trials have no GPU."""
+        if not run.gpus_per_trial:
+            raise ValueError("--rates are those of a GPU, and trials have none; give --gpus-per-trial")
+        self._rates = rates
+        self._at_once = max(1, round(1 / run.gpus_per_trial))
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self.device = f"{rates.device} by {rates.source}"
+
+    def seconds(self, planned: PlannedTrial, round_number: int) -> float:
+        """On the clock of a trial, which takes as many times its card time as there are trials on a card."""
+        pixels, num_images = self._size(planned)
+        parts = self._rates.round_seconds(
+            planned.trial, round_number, pixels=pixels, num_images=num_images, at_once=self._at_once
+        )
+        return sum(parts.values()) * self._at_once
+
+    def lines(self, todo: Sequence[PlannedTrial]) -> Iterator[str]:
+        """What the rates are, and the encoders, which are trained once beside the rounds."""
+        yield self._rates.words(self._at_once)
+        encoders: dict[str, float] = {}
+        for p in todo:
+            pixels, num_images = self._size(p)
+            encoders[p.data_fingerprint] = max(
+                encoders.get(p.data_fingerprint, 0.0),
+                self._rates.encoder_seconds(p.trial, pixels=pixels, num_images=num_images),
+            )
+        total = sum(encoders.values())
+        if total:
+            count = sum(seconds > 0 for seconds in encoders.values())
+            yield f"contrastive encoders, once for each of {count} data set(s): {_hours(total)} GPU-hours more"
+
+    def _size(self, planned: PlannedTrial) -> tuple[int, int]:
+        """Pixels a side and training images of a trial's data set."""
+        trial = planned.trial
+        if trial.dataset not in self._sizes:
+            data = open_data_set(trial.dataset, root=trial.data_root, skip_bad_images=trial.on_bad_image == "skip")
+            self._sizes[trial.dataset] = (data.image_size, len(data.train))
+        return self._sizes[trial.dataset]
 
 
 def _kind(round_number: int) -> str:

@@ -78,7 +78,7 @@ class ClipnJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class TrainingReport:
     """What came out of a training."""
 
     identity: str
@@ -140,7 +140,7 @@ class OutputFiles:
         except BlockingIOError as error:
             raise ValueError(f"{self.checkpoint}: another process is training it") from error
 
-    def report_of(self, identity: str) -> Report | None:
+    def report_of(self, identity: str) -> TrainingReport | None:
         """The report of this very training, if it has ended; None if it is to be run or continued.
 
         Raises ValueError where the checkpoint is another training's.
@@ -148,7 +148,7 @@ class OutputFiles:
         if not self.checkpoint.exists():
             return None
         try:
-            report = Report(**json.loads(self.report.read_text(encoding="utf-8")))
+            report = TrainingReport(**json.loads(self.report.read_text(encoding="utf-8")))
         except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError, TypeError):
             if self.state.exists():  # ended between the checkpoint and the report
                 return None
@@ -159,7 +159,7 @@ class OutputFiles:
             )
         return report
 
-    def write_report(self, report: Report) -> None:
+    def write_report(self, report: TrainingReport) -> None:
         """Write FILE.report.json."""
         write_text_atomically(self.report, json.dumps(asdict(report), indent=2) + "\n")
 

@@ -21,7 +21,8 @@ from open_clip.pretrained import get_pretrained_cfg
 from data.console import Progress
 from data.files import write_text_atomically
 from data.imageset import DataSet, Images, IndexArray
-from experiments.commands.clipn_job import ClassLabels, ClipnJob, OutputFiles, Report
+from data.stopping import SIGNALS
+from experiments.commands.clipn_job import ClassLabels, ClipnJob, OutputFiles, TrainingReport
 from models.clipn.captions import Captions, ClassCaptions, PairCaptions
 from models.clipn.encode import ImageRows, encode_classes, tokenize_classes
 from models.clipn.model import Clipn
@@ -44,7 +45,7 @@ def train_and_report(
     cpus: int,
     save_every: float,
     progress: Progress,
-) -> Report:
+) -> TrainingReport:
     """Train from where the kept state ends, write checkpoint, config and report, and give the report.
 
     Raises ValueError for a missing GPU, texts that are too long, and a state that is another training's; Ctrl-C keeps
@@ -80,7 +81,7 @@ def train_and_report(
 def _train(job: ClipnJob, device: str, snapshots: FileSnapshots, progress: Progress) -> Clipn:
     """The trained CLIPN, in evaluation mode."""
     recipe = job.recipe
-    generator = torch.Generator().manual_seed(recipe.seed)
+    generator = torch.Generator(device).manual_seed(recipe.seed)
     if job.base is None:
         clipn = new_clipn(job.config, recipe.seed)
         # Convolutions of few channels are 1.5 times faster on a CPU in this layout (ResNet, width 16, 32 pixels).
@@ -113,10 +114,10 @@ def _measure(
     tested: DataSet | None,
     id_sets: Mapping[str, Sequence[int]],
     progress: Progress,
-) -> Report:
+) -> TrainingReport:
     """The report, on the test images of `tested`."""
     scale = float(clipn.logit_scale.detach().exp())
-    report = Report(
+    report = TrainingReport(
         identity=job.identity,
         checkpoint=str(files.checkpoint),
         config=str(files.config),
@@ -189,16 +190,22 @@ class _Stop:
 
 @contextmanager
 def stop_between_steps() -> Iterator[_Stop]:
-    """Let the first Ctrl-C wait for the end of a step; a second one stops at once."""
+    """Let the first signal that stops a command wait for the end of a step; a second one does not wait."""
     stop = _Stop()
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.wanted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        restore()
 
-    signal.signal(signal.SIGINT, note)
+    for number, handler in before.items():
+        if number == signal.SIGINT or handler is not signal.SIG_IGN:
+            signal.signal(number, note)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -1,86 +1,21 @@
-"""The flags that the commands share, and how a command ends."""
+"""The flags that the commands share: paths, addresses, advice on valid settings that are probably a mistake."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
-import errno
-import os
 import re
-import sys
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from data.console import RunStopped
-from data.files import CACHE_VARIABLE
-from orchestrator.settings.grid import Nested, merge, parse_overrides
-from orchestrator.settings.trial import TrialConfig
+from data.console import CommandParser
+from data.files import CACHE_VARIABLE, path_argument
+from models.mps import mps_runs
+from orchestrator.settings.grid import Nested, RunSettings, check_name, merge, parse_overrides, seed_range
+from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
 from strategies.purity.detectors import DETECTORS
-
-MOST_SEEDS = 10_000
-"""In a range on the command line: more is a slip of the finger."""
-DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes."""
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""A disk that is full or dying: no mistake in the command."""
-
-
-class CommandParser(argparse.ArgumentParser):
-    """A command line whose mistakes are told in one line, as all other errors; flags are written out."""
-
-    def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the command line, and exit with `BAD_INPUT`."""
-        unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
-        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
-        if unknown != message.partition(" ")[0] and near:
-            message += f" (did you mean {near[0]}?)"
-        self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())}; {self.prog} --help lists the flags\n")
-
-
-def run_command(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int]) -> int:
-    """Parse the command line and run `body`; the exit code.
-
-    A ValueError is a user's mistake: one line on the standard error stream, no traceback (unless --debug), exit 2. An
-    ArithmeticError or a MemoryError is a computation that went wrong, RunStopped something outside (a full disk): one
-    line, exit 1.
-    """
-    args = parser.parse_args()
-    if not args.debug:
-        warnings.simplefilter("ignore")  # libraries warn of what a user of this program can do nothing about
-    try:
-        return body(args)
-    except ValueError as error:
-        if args.debug:
-            raise
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
-    except BrokenPipeError:  # whoever read the output has seen enough: head, less
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except OSError as error:
-        if args.debug or error.filename is None:
-            raise
-        if error.errno in DISK_ERRORS:
-            told = f"{error.filename}: {error.strerror}: make room or mend the disk, then give the same command again"
-            print(f"{parser.prog}: failed: {told}; every finished round that was kept is whole", file=sys.stderr)
-            return SOME_FAILED
-        print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return BAD_INPUT
-    except (ArithmeticError, MemoryError, RunStopped) as error:
-        if args.debug:
-            raise
-        print(f"{parser.prog}: failed: {error}", file=sys.stderr)
-        return SOME_FAILED
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED
 
 
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +29,7 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--budget", type=int, metavar="N", help="labels bought a round, the initial set included")
     group.add_argument(
         "--data-root",
-        type=folder_path,
+        type=path_argument,
         metavar="DIR",
         help="folder with the data sets' files (default: the data set's own)",
     )
@@ -126,20 +61,39 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_gpu_flags(group: argparse._ArgumentGroup) -> None:
-    """The flags about how a GPU computes; they change nothing on a CPU."""
-    group.add_argument(
-        "--deterministic",
-        action="store_true",
-        default=None,
-        help="on a GPU: equal seeds give equal records, to the bit, and more slowly (on a CPU they always do)",
-    )
-    group.add_argument(
-        "--plain-steps",
-        action="store_true",
-        default=None,
-        help="on a GPU: launch training steps kernel by kernel, in place of replaying them as CUDA graphs",
-    )
+METAVARS: dict[type, str] = {int: "N", float: "X", str: "WHERE"}
+
+
+def add_run_flags(parser: CommandParser, group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
+    """A flag for each of these fields of `RunSettings`: its name, its type and, for --help, its docstring."""
+    actions = {}
+    for name in names:
+        field = RunSettings.model_fields[name]
+        flag, kind = f"--{name.replace('_', '-')}", _plain_type(field.annotation)
+        actions[name] = (
+            group.add_argument(flag, action="store_true", default=None, help="")
+            if kind is bool
+            else group.add_argument(flag, type=kind, metavar=METAVARS[kind], help="")
+        )
+
+    def fill() -> None:
+        for name, text in field_docstrings(RunSettings).items():
+            if name in actions:
+                begin = text[:1] if text[1:2].isupper() else text[:1].lower()  # as other helps; CPUs stay
+                actions[name].help = (begin + text[1:].rstrip(".")).replace("%", "%%")
+
+    parser.before_help(fill)
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The type behind `Annotated[int, ...]` and `int | None`."""
+    parts = get_args(annotation)
+    return _plain_type(parts[0]) if parts else annotation
+
+
+def given_run_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of `RunSettings` that the command line gives."""
+    return given({name: getattr(args, name) for name in RunSettings.model_fields if name in args})
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
@@ -193,32 +147,14 @@ def comma_list(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
 
 def seed_list(text: str) -> tuple[int, ...]:
     """An argparse type for seeds: `0-4`, `0,2,5` or both together."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if match is None:
-            raise argparse.ArgumentTypeError(f"expected seeds such as 0-4 or 0,2,5, not '{text}'")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise argparse.ArgumentTypeError(f"seeds {part.strip()} run backwards")
-        if last - first >= MOST_SEEDS:
-            raise argparse.ArgumentTypeError(f"seeds {part.strip()} are more than {MOST_SEEDS:,}")
-        seeds.extend(range(first, last + 1))
-    return tuple(seeds)
+    try:
+        return seed_range(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 SERVERS, DATABASES = ("http", "https"), ("sqlite", "postgresql", "mysql", "mssql")
 """Schemes of tracking URIs; a database's may name its driver, as in postgresql+psycopg."""
-
-
-def folder_path(text: str) -> Path:
-    """An argparse type for a folder: `~` stands for the home folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("expected a folder, not an empty text")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f"there is no home folder for '{Path(text).parts[0]}'") from None
 
 
 def ray_address(text: str) -> str:
@@ -238,7 +174,11 @@ def ray_address(text: str) -> str:
 def experiment_name(text: str) -> str:
     """An argparse type for an experiment of MLflow."""
     name = text.strip()
-    if not name or not name.isprintable():
+    try:
+        check_name("name", name)
+    except ValueError:
+        name = ""
+    if not name:
         raise argparse.ArgumentTypeError("expected a name, not an empty text or one that cannot be printed")
     return name
 
@@ -275,6 +215,16 @@ def slow_arithmetic(trials: Iterable[TrialConfig], *, gpus: float) -> list[str]:
     return [
         "recipe.precision=bf16 on a CPU: this machine's has no bfloat16 instructions, and without them it is many "
         "times slower than fp32"
+    ]
+
+
+def shared_card(gpus: float, *, address: str) -> list[str]:
+    """A line where trials are to share a card of this machine and NVIDIA's MPS, which lets them, does not run on it."""
+    if not 0 < gpus < 1 or address not in ("auto", "local") or mps_runs():
+        return []
+    return [
+        f"--gpus-per-trial {gpus:g} without NVIDIA's MPS: trials on a card take turns, which saves nothing over whole "
+        "cards but the work of the CPU in between; nvidia-cuda-mps-control -d starts it (docs/cluster.md)"
     ]
 
 

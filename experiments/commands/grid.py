@@ -6,44 +6,55 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from data.console import DONE, SOME_FAILED, CommandParser, run_command
+from data.files import path_argument
+from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import bill_lines, this_machine
 from experiments.commands.flags import (
-    DONE,
-    INTERRUPTED,
-    SOME_FAILED,
-    CommandParser,
-    add_gpu_flags,
     add_output_flags,
+    add_run_flags,
     add_trial_flags,
     check_tracking_uri,
     comma_list,
     experiment_name,
-    folder_path,
     given,
+    given_run_settings,
     ignored_flags,
     ray_address,
-    run_command,
     seed_list,
+    shared_card,
     slow_arithmetic,
     trial_overrides,
 )
+from experiments.commands.live_page import LivePage
+from experiments.commands.rates import GpuRates
 from experiments.commands.status import show_status
-from experiments.commands.stopping import stoppable
 from experiments.commands.terminal import Progress
 from experiments.presets import ARMS, PRESETS
 from experiments.results.paper import PaperValues
 from experiments.results.reproduce import trial_command
 from experiments.tables.table import Table
 from orchestrator.cluster.placement import parse_place
+from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.launch import note_launch
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
-from orchestrator.settings.grid import AXES, ArmTrial, GridConfig, Nested, load_preset, merge, preset_name
+from orchestrator.settings.grid import (
+    AXES,
+    ArmTrial,
+    GridConfig,
+    Nested,
+    RunSettings,
+    load_preset,
+    merge,
+    preset_name,
+)
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
@@ -77,7 +88,7 @@ class GridCommand:
     """Writes and prints its report, and gives the files; None: the one that the tables of the paper share."""
 
 
-def make_parser(command: GridCommand) -> argparse.ArgumentParser:
+def make_parser(command: GridCommand) -> CommandParser:
     """The command line of a grid command."""
     parser = CommandParser(
         prog=f"{command.name}.py",
@@ -102,32 +113,24 @@ def make_parser(command: GridCommand) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_flags(parser: argparse.ArgumentParser, command: GridCommand) -> None:
-    run = parser.add_argument_group("how it is run")
+def _add_run_flags(parser: CommandParser, command: GridCommand) -> None:
+    run = parser.add_argument_group("how it is run (default: the preset's)")
     run.add_argument(
-        "-o", "--output-dir", type=folder_path, metavar="DIR",
+        "-o", "--output-dir", type=path_argument, metavar="DIR",
         help=f"records, shared by all tables, and the report in its folder {command.name} (default: runs/<preset>)",
     )  # fmt: skip
     only = run.add_mutually_exclusive_group()
     only.add_argument("--dry-run", action="store_true", help="print what is left and what it costs; compute nothing")
     only.add_argument("--status", action="store_true", help="print how the last launch is getting on; only read")
     run.add_argument(
+        "--rates", type=Path, metavar="FILE",
+        help="with --dry-run: what trials cost on a GPU where none has run yet, by the JSON of make gpu-check",
+    )  # fmt: skip
+    run.add_argument(
         "--address", default="auto", type=ray_address, metavar="ADDRESS",
         help="Ray cluster: auto (a running one, else a local one), local, or an address (default: auto)",
     )  # fmt: skip
-    run.add_argument("--max-concurrent", type=int, metavar="N", help="most trials at a time (default: what fits)")
-    run.add_argument("--cpus-per-trial", type=int, metavar="N", help="CPUs and torch threads of a trial")
-    run.add_argument("--gpus-per-trial", type=float, metavar="X", help="GPUs of a trial; 0.25: four trials a card")
-    run.add_argument("--scorers", type=int, metavar="N", help="scoring actors")
-    run.add_argument("--gpus-per-scorer", type=float, metavar="X", help="GPUs of a scoring actor")
-    run.add_argument("--max-failures", type=int, metavar="N", help="restarts of a trial without a finished round (3)")
-    run.add_argument(
-        "--scorers-on", metavar="WHERE",
-        help="nodes for scoring actors: a label such as role=scorer, or a custom resource (default: clip_scorer)",
-    )  # fmt: skip
-    run.add_argument("--trials-on", metavar="WHERE", help="nodes for trials, likewise (default: trainer)")
-    run.add_argument("--fetch-data", action="store_true", default=None, help="nodes download data sets they lack, once")
-    add_gpu_flags(run)
+    add_run_flags(parser, run, RunSettings.model_fields)
     where = run.add_mutually_exclusive_group()
     where.add_argument(
         "--tracking-uri", metavar="URI", help="MLflow (default: $MLFLOW_TRACKING_URI, else a file in DIR)"
@@ -149,7 +152,9 @@ def _run(command: GridCommand, args: argparse.Namespace) -> int:
         return status_of(command, args)
     grid = grid_of(command, args)
     trials = grid.arm_trials(trial_overrides(args))
-    return run_and_report(command, grid, trials, args, partial(_report, command=command, args=args))
+    return run_and_report(
+        command, grid, trials, args, partial(_report, command=command, args=args), page=partial(_page, command=command)
+    )
 
 
 def output_path(args: argparse.Namespace) -> Path:
@@ -170,11 +175,12 @@ def run_and_report(
     trials: Sequence[ArmTrial],
     args: argparse.Namespace,
     report: Callable[[Sequence[PlannedTrial], OutputFolder], list[Path]],
+    page: Callable[[Sequence[PlannedTrial], OutputFolder], Path] | None = None,
 ) -> int:
     """Run what the output folder lacks of the trials, then `report` on all of them; the exit code.
 
-    `report` gives the files that it wrote, which go to MLflow. With --dry-run the plan is printed and nothing else is
-    done.
+    `report` gives the files that it wrote, which go to MLflow; `page` writes the page alone, while the grid runs. With
+    --dry-run the plan is printed and nothing else is done.
     """
     for option, place in (("--scorers-on", grid.run.scorers_on), ("--trials-on", grid.run.trials_on)):
         if place is not None:
@@ -185,26 +191,31 @@ def run_and_report(
         check_tracking_uri(uri, option=URI_VARIABLE if args.tracking_uri is None else "--tracking-uri")
     planned = plan_trials(trials, output.ledger)
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
+    if args.rates and not args.dry_run:
+        raise ValueError("--rates is for --dry-run, which prints what they come to")
     advice = slow_arithmetic((p.trial for p in planned), gpus=grid.run.gpus_per_trial)
+    advice += shared_card(grid.run.gpus_per_trial, address=args.address)
     for line in ignored_flags(args, [p.trial for p in planned]) + advice:
         progress.warn(line)
     progress.plan(command.title, output.path)
     if args.dry_run:
-        for line in bill_lines(planned, grid.run, output.ledger, address=args.address, machine=this_machine()):
+        rates = GpuRates.read(args.rates) if args.rates else None
+        for line in bill_lines(
+            planned, grid.run, output.ledger, address=args.address, machine=this_machine(), rates=rates
+        ):
             print(line)
         return DONE
     with stoppable(), output.locked() as locked:
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
         tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
-        interrupted = _compute(planned, grid, locked, command, args, progress, tracker)
+        live = None if page is None else _live_page(planned, locked, page, progress)
+        code = _compute(planned, grid, locked, command, args, progress, tracker, live)
         planned = refreshed(planned, locked)
         files = report(planned, locked)
         if tracker is not None:
             tracker.publish(files)
-    if interrupted:
-        return INTERRUPTED
-    return DONE if all(p.is_finished for p in planned) else SOME_FAILED
+    return code or (DONE if all(p.is_finished for p in planned) else SOME_FAILED)
 
 
 def _check_status_alone(args: argparse.Namespace) -> None:
@@ -225,11 +236,7 @@ def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[Pla
 def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     """The preset as the command wants it, with what the command line changes."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
-    run = (
-        "cpus_per_trial", "gpus_per_trial", "scorers", "gpus_per_scorer", "max_concurrent", "max_failures",
-        "scorers_on", "trials_on", "fetch_data", "deterministic", "plain_steps",
-    )  # fmt: skip
-    changed = given({name: getattr(args, name) for name in run})
+    changed = given_run_settings(args)
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)
     if command.settings and not grid.trial.get("detection"):
         grid = grid.model_copy(update={"trial": merge(grid.trial, command.settings)})
@@ -268,8 +275,9 @@ def _compute(
     args: argparse.Namespace,
     progress: Progress,
     tracker: Tracker | None,
-) -> bool:
-    """Run what is left, with MLflow following; whether the user interrupted it."""
+    live: LivePage | None,
+) -> int:
+    """Run what is left, with MLflow and the page following; the exit code as far as it is decided by how that ended."""
     todo = [p for p in distinct(planned) if not p.is_finished]
     begun = False
 
@@ -280,26 +288,75 @@ def _compute(
         note_launch(output, command.name, planned)
         if tracker is not None:
             tracker.start()
+        if live is not None and todo:
+            live.start()
 
-    interrupted = False
+    code = DONE
     try:
         if todo:
-            from orchestrator.cluster.run_grid import run_grid  # Ray, only now that the input is known to be good
-
-            with progress.live(on_begin=begin):
+            with progress.live(on_begin=begin), live or nullcontext():
                 run_grid(todo, output, grid.run, address=args.address, listener=progress)
         else:
             begin()
     except KeyboardInterrupt:
-        interrupted = True
+        code = INTERRUPTED
         progress.warn(
             "interrupted: every finished round is saved; the same command goes on from there (Ctrl-C again: no report)"
         )
+    except RayGivenUp as error:
+        code = SOME_FAILED
+        progress.warn(f"failed: {error}")
     finally:
         if tracker is not None and begun:
             progress.tell("MLflow: sending what is left")
             tracker.finish()
-    return interrupted
+    return code
+
+
+def _live_page(
+    planned: Sequence[PlannedTrial],
+    output: OutputFolder,
+    page: Callable[[Sequence[PlannedTrial], OutputFolder], Path],
+    progress: Progress,
+) -> LivePage:
+    """What keeps the page up to date while the grid runs; where it lies is printed as soon as it is there."""
+    is_told = False
+
+    def write() -> None:
+        nonlocal is_told
+        path = page(refreshed(planned, output), output)
+        if not is_told:
+            progress.tell(f"report: {path.resolve().as_uri()} (fills while the grid runs)")
+        is_told = True
+
+    fingerprints = [p.fingerprint for p in distinct(planned)]
+    return LivePage(write, lambda: tuple(map(output.ledger.version, fingerprints)), progress.warn)
+
+
+def _page(planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCommand) -> Path:
+    """Write the page as it stands while the grid runs; where it lies."""
+    from experiments.pages.files import write_running_page
+
+    path = output.path / command.name / "index.html"
+    write_running_page(path, **_report_parts(planned, command))
+    return path
+
+
+def _report_parts(planned: Sequence[PlannedTrial], command: GridCommand) -> dict[str, Any]:
+    """What a report is made of, as `write_report` and `write_running_page` take it."""
+    from experiments.results.details import details_of
+    from experiments.results.frames import rounds_frame, trials_frame
+
+    trials, rounds = trials_frame(planned), rounds_frame(planned)
+    return {
+        "title": command.title,
+        "tables": command.tables(trials, rounds),
+        "trials": trials,
+        "rounds": rounds,
+        "notes": command.notes,
+        "details": details_of(planned),
+        "paper": command.paper(),
+    }
 
 
 def _report(
@@ -309,23 +366,11 @@ def _report(
     if command.report is not None:
         return command.report(planned, output, args)
     from experiments.pages.files import write_report
-    from experiments.results.details import details_of
-    from experiments.results.frames import rounds_frame, trials_frame
     from experiments.tables.table4 import report_text
 
-    trials, rounds = trials_frame(planned), rounds_frame(planned)
-    tables, folder = command.tables(trials, rounds), output.path / command.name
-    files = write_report(
-        folder,
-        name=command.name,
-        title=command.title,
-        tables=tables,
-        trials=trials,
-        rounds=rounds,
-        notes=command.notes,
-        details=details_of(planned),
-        paper=command.paper(),
-    )
+    parts, folder = _report_parts(planned, command), output.path / command.name
+    tables, trials = parts["tables"], parts["trials"]
+    files = write_report(folder, name=command.name, **parts)
     print()
     print(report_text(tables, trials, notes=command.notes))
     for p in distinct(planned):

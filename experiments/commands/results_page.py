@@ -68,10 +68,10 @@ def main() -> int:
     from experiments.plots.canvas import file_bytes
     from experiments.plots.detection import draw_detection
 
-    stages = pd.read_csv(DETECTION)
+    stages = pd.read_csv(DETECTION).rename(columns={"strategy": "arm"})
     picture = file_bytes(draw_detection(stages), "png", dpi=110)
     write_atomically(PICTURE, lambda file: _write(file, picture))
-    trials = pd.read_csv(TRIALS) if TRIALS.exists() else None
+    trials = pd.read_csv(TRIALS).rename(columns={"strategy": "arm"}) if TRIALS.exists() else None
     write_text_atomically(DOCS / "results.md", page(stages, trials))
     print(f"written: {DOCS / 'results.md'}")
     return 0
@@ -101,7 +101,7 @@ def _collect(folders: Sequence[Path]) -> None:
     from dataclasses import replace
 
     from experiments.presets import ARMS
-    from experiments.results.frames import detection_frame, trials_frame
+    from experiments.results.frames import csv_text, detection_frame, trials_frame
     from experiments.results.from_ledgers import row_names, trials_of_ledgers
 
     found = trials_of_ledgers(folders).planned
@@ -111,7 +111,7 @@ def _collect(folders: Sequence[Path]) -> None:
     for path, frame in ((DETECTION, detection_frame(detection)), (TRIALS, trials_frame(others))):
         if not frame.empty:
             frame["dataset"] = [NAMES.get(Path(name).name, name) for name in frame["dataset"]]
-            write_text_atomically(path, frame.drop(columns="fingerprint").round(DIGITS).to_csv(index=False))
+            write_text_atomically(path, csv_text(frame.drop(columns="fingerprint").round(DIGITS)))
 
 
 def _write(file: object, content: bytes) -> None:

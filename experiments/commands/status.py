@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.console import duration
-from experiments.commands.flags import DONE, SOME_FAILED
+from data.console import DONE, SOME_FAILED, duration
 from orchestrator.launch import Launch, LaunchedTrial, last_launch
 from orchestrator.ledger.ledger import TrajectoryState
 from orchestrator.ledger.output import OutputFolder, find_output

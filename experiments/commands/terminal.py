@@ -1,4 +1,4 @@
-"""What a grid tells the person who waits for it: the plan, a line a finished trial, how the rest is getting on."""
+"""What a running grid prints: the plan, one line per finished trial, and live lines about the rest and the GPUs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data.console import duration
+from experiments.commands.live_table import live_table
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import summarise
 from orchestrator.plan import PlannedTrial, distinct
@@ -39,6 +40,9 @@ class Progress:
         self._started = self._summed_up = time.monotonic()
         self._num_todo = self._num_ended = self._num_failed = 0
         self._rounds_done = self._rounds_left = self._rounds_summed_up = 0
+        self._finished = {
+            p.fingerprint: summarise(p.records[: p.trial.rounds]) for p in distinct(planned) if p.is_finished
+        }
         self._running: dict[str, tuple[PlannedTrial, int]] = {}
         """Trials that have started, with the number of rounds that each has finished."""
 
@@ -87,7 +91,9 @@ class Progress:
         assert self._block is not None
         while not stop.wait(REDRAW_EVERY):
             if self._num_todo:
-                self._block.draw(self.summary())
+                with self._lock:
+                    table = live_table(self._planned, self._finished)
+                self._block.draw([*table, *self.summary()])
 
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
         """The trials begin."""
@@ -132,6 +138,8 @@ class Progress:
             return
         records = self._ledger.history(planned.fingerprint)[: planned.trial.rounds]
         summary = summarise(records)
+        with self._lock:
+            self._finished[planned.fingerprint] = summary
         precision = "" if summary.mean_precision is None else f"  precision {summary.mean_precision:.3f}"
         seconds = sum(sum(record.seconds.values()) for record in records)
         self.tell(

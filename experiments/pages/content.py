@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.plots.rank_pictures import as_png, draw_penalties, draw_ranks
-from experiments.results.comparison import collect_scores
+from experiments.plots.canvas import PAGE_DPI, file_bytes
+from experiments.plots.ranks import draw_penalties, draw_ranks
+from experiments.results.comparison import MOST_EXACT_PAIRS, NUM_DRAWS, collect_scores
 from experiments.results.details import Details
 from experiments.results.paper import PaperValues
+from experiments.results.statistics import CellKey
 from experiments.tables.beside_paper import paper_section
 from experiments.tables.comparisons import (
     Overall,
@@ -82,7 +84,7 @@ def make_report(
 
 
 def _difference_sections(trials: pd.DataFrame, strategies: Sequence[str]) -> list[Section]:
-    chosen = trials[trials["strategy"].isin(list(strategies)) & (trials["ood_ratio"] > 0)]
+    chosen = trials[trials["arm"].isin(list(strategies)) & (trials["ood_ratio"] > 0)]
     tables = difference_tables(collect_scores(chosen, "aubc"))
     if not tables:
         return []
@@ -92,6 +94,11 @@ def _difference_sections(trials: pd.DataFrame, strategies: Sequence[str]) -> lis
         "exact sign-flip test, both adjusted by Holm over the rivals of a column. The best rival is chosen after the "
         "values were seen, so its p-values are no fair test of one pair."
     )
+    if chosen.groupby(list(CellKey._fields))["seed"].nunique().max() > MOST_EXACT_PAIRS:
+        line += (
+            f" With more than {MOST_EXACT_PAIRS} pairs the sign-flip test is not exact: it draws {NUM_DRAWS:,} signs, "
+            "always the same ones, and its p is never below 0.00001."
+        )
     return [Section(title="Differences paired by seed", lines=(line,), tables=tuple(tables))]
 
 
@@ -137,7 +144,8 @@ def _draw(folder: Path, overall: Overall) -> list[tuple[Picture, bytes]]:
         f"summed over {_conditions(len(overall.conditions))}. A low mean of a column is good.",
     )
     matrix = draw_penalties(overall.penalties_SS, overall.strategies, len(overall.conditions))
-    return [(ranks, as_png(draw_ranks(overall.ranking))), (penalties, as_png(matrix))]
+    drawn = ((ranks, draw_ranks(overall.ranking)), (penalties, matrix))
+    return [(picture, file_bytes(figure, "png", dpi=PAGE_DPI)) for picture, figure in drawn]
 
 
 def _conditions(number: int) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from data.files import write_atomically, write_text_atomically
-from experiments.pages.content import make_report
+from data.files import write_bytes_atomically, write_text_atomically
+from experiments.pages.content import Report, make_report
 from experiments.pages.html import report_page
 from experiments.pages.latex import report_latex
 from experiments.pages.markdown import report_markdown
 from experiments.plots.curves import curves_png
 from experiments.results.comparison import collect_scores
 from experiments.results.details import Details
+from experiments.results.frames import csv_text
 from experiments.results.paper import PaperValues
 from experiments.tables.comparisons import compared_strategies, comparisons_frame
 from experiments.tables.facts import box_columns
@@ -69,6 +70,80 @@ def write_report(
     where the folder cannot be written.
     """
     details = details or {}
+    page, report, own = _page(
+        folder,
+        title=title,
+        tables=tables,
+        trials=trials,
+        rounds=rounds,
+        notes=notes,
+        details=details,
+        paper=paper,
+        pictures=pictures,
+        compared=compared,
+    )
+    frames = {
+        folder / f"{name}.csv": cells_frame(trials, paper).round(SHARES).assign(**box_columns(trials, details)),
+        folder / f"{name}-comparisons.csv": _comparisons(trials, compared),
+        folder / "trials.csv": trials,
+        folder / "rounds.csv": rounds,
+    }
+    texts = {
+        folder / "index.html": page,
+        folder / f"{name}.md": report_markdown(report),
+        folder / f"{name}.tex": report_latex(report),
+    } | {path: csv_text(frame) for path, frame in frames.items()}
+    for path, text in texts.items():
+        write_text_atomically(path, text)
+    for path, picture in own.items():
+        write_bytes_atomically(path, picture)
+    return ReportFiles(page=folder / "index.html", all=(*texts, *own))
+
+
+def write_running_page(
+    path: Path,
+    *,
+    title: str,
+    tables: Sequence[Table],
+    trials: pd.DataFrame,
+    rounds: pd.DataFrame,
+    notes: Sequence[str],
+    details: Details,
+    paper: PaperValues,
+) -> None:
+    """Write the page of a grid that is running, which loads itself again now and then; arguments as `write_report`.
+
+    The other files of a report are for those who wait until it is whole. Raises OSError if it cannot be written.
+    """
+    page, _, _ = _page(
+        path.parent,
+        title=title,
+        tables=tables,
+        trials=trials,
+        rounds=rounds,
+        notes=notes,
+        details=details,
+        paper=paper,
+        is_running=True,
+    )
+    write_text_atomically(path, page)
+
+
+def _page(
+    folder: Path,
+    *,
+    title: str,
+    tables: Sequence[Table],
+    trials: pd.DataFrame,
+    rounds: pd.DataFrame,
+    notes: Sequence[str],
+    details: Details,
+    paper: PaperValues | None,
+    pictures: Sequence[Picture] = (),
+    compared: Sequence[str] | None = None,
+    is_running: bool = False,
+) -> tuple[str, Report, dict[Path, bytes]]:
+    """The page, the report that it shows, and the pictures that were drawn for it, by the path where they belong."""
     drawn: dict[Path, bytes] = {picture.path: picture.path.read_bytes() for picture in pictures}
     shown = list(pictures)
     own: dict[Path, bytes] = {}
@@ -93,33 +168,13 @@ def write_report(
         compared=compared,
     )
     own |= dict(report.drawn)
-    page = report_page(report, trials=trials, rounds=rounds, details=details, pictures=drawn | own)
-    frames = {
-        folder / f"{name}.csv": cells_frame(trials, paper).round(SHARES).assign(**box_columns(trials, details)),
-        folder / f"{name}-comparisons.csv": _comparisons(trials, compared),
-        folder / "trials.csv": trials,
-        folder / "rounds.csv": rounds,
-    }
-    texts = {
-        folder / "index.html": page,
-        folder / f"{name}.md": report_markdown(report),
-        folder / f"{name}.tex": report_latex(report),
-    } | {path: frame.to_csv(index=False) for path, frame in frames.items()}
-    for path, text in texts.items():
-        write_text_atomically(path, text)
-    for path, picture in own.items():
-        _write_bytes(path, picture)
-    return ReportFiles(page=folder / "index.html", all=(*texts, *own))
+    page = report_page(
+        report, trials=trials, rounds=rounds, details=details, pictures=drawn | own, is_running=is_running
+    )
+    return page, report, own
 
 
 def _comparisons(trials: pd.DataFrame, compared: Sequence[str] | None) -> pd.DataFrame:
     strategies = [name for name in compared_strategies(trials) if compared is None or name in compared]
-    chosen = trials[trials["strategy"].isin(strategies) & (trials["ood_ratio"] > 0)]
+    chosen = trials[trials["arm"].isin(strategies) & (trials["ood_ratio"] > 0)]
     return comparisons_frame(collect_scores(chosen, "aubc")).round(SHARES | P_VALUES)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    def write(file: BinaryIO) -> None:
-        file.write(content)
-
-    write_atomically(path, write)

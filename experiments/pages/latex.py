@@ -12,6 +12,11 @@ MOST_CHARACTERS = 170
 """Of a row; the columns of a wider table are continued in another one."""
 
 HEAD = r"""% Compiles by itself; in another document: \usepackage{booktabs}, then \input this file.
+\ifdefined\Umathchar % XeTeX, LuaTeX: the letter, if the font has it
+  \protected\def\vlpureletter#1{\iffontchar\font"#1 \char"#1 \else U+#1\fi}
+\else
+  \protected\def\vlpureletter#1{U+#1}
+\fi
 \makeatletter
 \ifx\documentclass\@notprerr
   \let\finishreport\relax
@@ -40,10 +45,22 @@ SPECIAL = {
     "|": r"\ensuremath{|}",
     "[": "{[}",  # else an optional argument after \\
     "*": "{*}",
+    "\u00a0": "~",
     "±": r"\ensuremath{\pm}",
+    "\u00d7": r"\ensuremath{\times}",
     "†": r"\ensuremath{^\dagger}",
 }
 """Characters that TeX reads otherwise, and our own that are not ASCII."""
+LETTERS = {
+    "ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "å": "aa", "Å": "AA",
+    "\u0131": "i",
+}  # fmt: skip
+"""Letters that are no ASCII letter with a mark: the command that prints each."""
+MARKS = {
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
+    "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
+}  # fmt: skip
+"""Combining marks: the command that puts each on a letter, in every font encoding."""
 
 
 def report_latex(report: Report) -> str:
@@ -76,8 +93,12 @@ def render_latex(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """A text that LaTeX prints as it is; other than ASCII and `SPECIAL` loses its accents or becomes `?`."""
-    return "".join(SPECIAL.get(character) or _ascii(character) for character in text)
+    """A text that LaTeX prints as it is, in ASCII; different texts stay different.
+
+    Letters beyond Latin are printed by engines whose font has them, and as `U+732B` by others: pdfTeX stops at a letter
+    that it was not told of, and the fonts of XeTeX and LuaTeX leave out what they have not, without a word.
+    """
+    return "".join(SPECIAL.get(character) or _ascii(character) for character in unicodedata.normalize("NFC", text))
 
 
 def _section(section: Section) -> list[str]:
@@ -100,9 +121,16 @@ def _cell(cell: Cell) -> str:
 
 
 def _ascii(character: str) -> str:
-    if character.isascii():
+    if character.isascii() and character.isprintable():
         return character
-    return unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
+    if character.isspace():
+        return " "
+    if character in LETTERS:
+        return f"\\{LETTERS[character]}{{}}"
+    parts = list(unicodedata.normalize("NFD", character))
+    if len(parts) == 2 and parts[0].isascii() and parts[1] in MARKS:
+        return f"\\{MARKS[parts[1]]}{{{parts[0]}}}"
+    return f"\\vlpureletter{{{ord(character):04X}}}"
 
 
 def _split(table: Table) -> list[Table]:

@@ -165,6 +165,9 @@
     const button = event.target.closest("button[data-cell]");
     if (button !== null) open(Number(button.dataset.cell));
   });
+  // A running grid's page is written again and again; whoever reads a trial is not disturbed.
+  const reload = Number(document.body.dataset.reload);
+  if (reload) setInterval(() => { if (!dialog.open) location.reload(); }, 1000 * reload);
   dialog.querySelector(".close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 })();

@@ -1,12 +1,14 @@
-"""What all pictures share: a canvas without pyplot, curves with bands, the look of a panel, files of equal bytes.
+"""What all pictures share: canvas, colours and markers of each strategy, curves with bands, files of equal bytes.
 
 Everything is drawn without pyplot: no window, no global state.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,14 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 
-import hashlib
-from dataclasses import dataclass
-
 FileFormat = Literal["png", "pdf"]
+FILE_FORMATS: tuple[FileFormat, ...] = ("png", "pdf")
 
 COLUMN_WIDTH, PAGE_WIDTH = 3.4, 6.9
 """Inches: one column, and both columns, of a printed page."""
-PRINT_DPI = 300
+PRINT_DPI, PAGE_DPI = 300, 150
+"""Dots per inch of a figure for print, and of one in a report's page."""
 PRINT_FONT, PRINT_SMALL = 8.0, 7.0
 """Points, of titles and labels, and of ticks and notes, in a figure for print."""
 FEWEST_FOR_BAND = 3

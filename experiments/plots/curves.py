@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from experiments.plots.canvas import (
+    PAGE_DPI,
     band_alpha,
     curve_handle,
     draw_curve,
@@ -41,7 +42,6 @@ MOST_COLUMNS = 5
 """Conditions that stand side by side; more of them are put into bands, one a data set and mismatch ratio."""
 PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.3
 """Inches."""
-DPI = 150
 LINE_WIDTH, MARKER_SIZE = 1.6, 5.5
 LEGEND_ENTRY_WIDTH = 1.5
 """Inches, for the longest name of the paper's strategies."""
@@ -96,13 +96,13 @@ def draw_curves(rounds: pd.DataFrame) -> Figure:
     subfigures = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
     for band, subfigure in zip(bands, subfigures, strict=True):
         _draw_band(subfigure, band, num_columns, curves)
-    _add_legend(figure, unique(key.strategy for key in cells), cells)
+    _add_legend(figure, unique(key.arm for key in cells), cells)
     return figure
 
 
 def curves_png(rounds: pd.DataFrame) -> bytes:
     """`draw_curves` as a PNG; equal frames give equal bytes."""
-    return file_bytes(draw_curves(rounds), "png", dpi=DPI)
+    return file_bytes(draw_curves(rounds), "png", dpi=PAGE_DPI)
 
 
 def _bands(conditions: Sequence[Condition]) -> list[list[Condition]]:
@@ -148,7 +148,7 @@ def _draw_panel(panel: Axes, curves: Mapping[CellKey, Curve]) -> None:
             panel,
             curve.rounds,
             curve.estimates,
-            style_of(key.strategy),
+            style_of(key.arm),
             line_width=LINE_WIDTH,
             marker_size=MARKER_SIZE,
             band_alpha=band_alpha(len(curves)),

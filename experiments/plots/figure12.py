@@ -1,12 +1,12 @@
 """Figure 12: which images each strategy asked for, in one plane for all of them; values and picture.
 
-The values come from `query_study`. Shapes: P points of the plane.
+The plane is a t-SNE embedding of the features of a pool. Shapes: P points of the plane, D embedding.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,17 +24,14 @@ from experiments.plots.canvas import (
     new_figure,
 )
 from experiments.results.statistics import Condition
+from orchestrator.plan import PlannedTrial
+from orchestrator.problem import pose_problem
+from orchestrator.trial.compute import cached_data_set
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-from collections.abc import Callable, Sequence
-
-from orchestrator.plan import PlannedTrial
-from orchestrator.problem import pose_problem
-from orchestrator.trial.compute import cached_data_set
 
 MOST_COLUMNS = 4
 POOL_ID_COLOUR, POOL_OOD_COLOUR = "0.72", "0.88"

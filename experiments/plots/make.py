@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from data.console import StepReporter
-from data.files import write_atomically, write_text_atomically
-from experiments.plots.canvas import NothingToDraw, dataset_label, file_bytes
+from data.files import write_bytes_atomically, write_text_atomically
+from experiments.plots.canvas import FILE_FORMATS, NothingToDraw, dataset_label, file_bytes
 from experiments.plots.plan import PURITY_FIGURES, QUERY_MAP_FIGURE, FigurePlan
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.trial import TrialConfig
@@ -27,7 +27,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class Drawing:
     """A drawn figure with the name of its files and its caption."""
 
     name: str
@@ -48,7 +48,7 @@ class FigureMaker:
         self._cpus = cpus
         self._scorers: dict[tuple[TrialConfig, ...], LocalPurityScorer] = {}
 
-    def pictures(self, plan: FigurePlan) -> Iterator[Picture]:
+    def pictures(self, plan: FigurePlan) -> Iterator[Drawing]:
         """The pictures of a figure. Raises NothingToDraw where nothing of it can be drawn yet."""
         if plan.number in PURITY_FIGURES:
             yield from self._purity(plan)
@@ -57,16 +57,16 @@ class FigureMaker:
         else:
             yield from self._curves(plan)
 
-    def _curves(self, plan: FigurePlan) -> Iterator[Picture]:
+    def _curves(self, plan: FigurePlan) -> Iterator[Drawing]:
         from experiments.plots.figures7to11 import draw_page
         from experiments.plots.rounds import caption, round_pages
         from experiments.results.frames import rounds_frame, trials_frame
 
         planned = [self._planned[each.arm, each.trial] for each in plan.trials]
         for page in round_pages(plan.number, trials_frame(planned), rounds_frame(planned)):
-            yield Picture(name=page.name, figure=draw_page(page), caption=caption(page, self._run), notes=page.notes)
+            yield Drawing(name=page.name, figure=draw_page(page), caption=caption(page, self._run), notes=page.notes)
 
-    def _purity(self, plan: FigurePlan) -> Iterator[Picture]:
+    def _purity(self, plan: FigurePlan) -> Iterator[Drawing]:
         from experiments.plots.figure5 import draw_examples, example_caption
         from experiments.plots.figure6 import draw_scales, scale_caption, untuned_notes
         from experiments.plots.purity_step import example_sheet, first_purity_step, scale_sweep
@@ -81,12 +81,12 @@ class FigureMaker:
                 continue
             sheet = example_sheet(step)
             name = f"figure5-{_file_name(each.trial.dataset)}"
-            yield Picture(name=name, figure=draw_examples(sheet), caption=example_caption(sheet, self._run))
+            yield Drawing(name=name, figure=draw_examples(sheet), caption=example_caption(sheet, self._run))
         if sweeps:
             caption, notes = scale_caption(sweeps, self._run), untuned_notes(sweeps)
-            yield Picture(name="figure6", figure=draw_scales(sweeps), caption=caption, notes=notes)
+            yield Drawing(name="figure6", figure=draw_scales(sweeps), caption=caption, notes=notes)
 
-    def _query_maps(self, plan: FigurePlan) -> Iterator[Picture]:
+    def _query_maps(self, plan: FigurePlan) -> Iterator[Drawing]:
         from experiments.plots.figure12 import draw_map, map_caption, missing_notes, query_map
 
         found = False
@@ -107,7 +107,7 @@ class FigureMaker:
                 )
             name = f"figure12-{_file_name(dataset)}"
             caption, notes = map_caption(drawn, self._run), missing_notes(drawn)
-            yield Picture(name=name, figure=draw_map(drawn), caption=caption, notes=notes)
+            yield Drawing(name=name, figure=draw_map(drawn), caption=caption, notes=notes)
         if not found:
             raise NothingToDraw("figure 12: there is no query to draw yet")
 
@@ -140,16 +140,16 @@ class FigureMaker:
         return self._scorers[trials]
 
 
-def write_pictures(folder: Path, number: int, pictures: Sequence[Picture]) -> list[Path]:
+def write_pictures(folder: Path, number: int, pictures: Sequence[Drawing]) -> list[Path]:
     """Write each picture as PNG and PDF with its caption beside it; older files of the same figure are removed.
 
     Raises OSError where the folder cannot be written.
     """
     written = []
     for picture in pictures:
-        for suffix in ("png", "pdf"):
+        for suffix in FILE_FORMATS:
             path = folder / f"{picture.name}.{suffix}"
-            write_atomically(path, _writer(file_bytes(picture.figure, "png" if suffix == "png" else "pdf")))
+            write_bytes_atomically(path, file_bytes(picture.figure, suffix))
             written.append(path)
         path = folder / f"{picture.name}.txt"
         write_text_atomically(path, picture.caption)
@@ -158,13 +158,6 @@ def write_pictures(folder: Path, number: int, pictures: Sequence[Picture]) -> li
         if path not in written and re.fullmatch(rf"figure{number}(-.*)?\.(png|pdf|txt)", path.name):
             path.unlink()
     return written
-
-
-def _writer(content: bytes) -> Callable[[BinaryIO], None]:
-    def write(file: BinaryIO) -> None:
-        file.write(content)
-
-    return write
 
 
 def _file_name(dataset: str) -> str:

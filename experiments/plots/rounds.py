@@ -119,7 +119,7 @@ def round_pages(number: int, trials: pd.DataFrame, rounds: pd.DataFrame) -> list
     planned = {key: len(rows) for key, rows in _by_cell(trials)}
     curves = {quantity: cell_curves(rounds, quantity) for quantity in figure.quantities}
     levels = _full_data_levels(rounds) if figure.with_full_data else {}
-    conditions = sorted_conditions(key for key in planned if key.strategy not in (FULL_DATA, ID_ONLY))
+    conditions = sorted_conditions(key for key in planned if key.arm not in (FULL_DATA, ID_ONLY))
     if not any(key.condition in conditions for of_cell in curves.values() for key in of_cell):
         raise NothingToDraw(f"figure {number}: there is no finished round to draw yet")
     pages = []
@@ -165,7 +165,7 @@ def _by_cell(trials: pd.DataFrame) -> list[tuple[CellKey, pd.DataFrame]]:
 
 def _full_data_levels(rounds: pd.DataFrame) -> dict[tuple[str, float], float]:
     """(data set, mismatch ratio) -> accuracy of training on all ID images, mean over seeds of the last round."""
-    rows = rounds[rounds["strategy"] == FULL_DATA]
+    rows = rounds[rounds["arm"] == FULL_DATA]
     last = rows[rows["round"] == rows.groupby(["dataset", "mismatch_ratio", "seed"])["round"].transform("max")]
     levels = {}
     for place, of_place in last.groupby(["dataset", "mismatch_ratio"]):
@@ -216,10 +216,10 @@ def _panel(
     curves: Mapping[CellKey, Curve],
     levels: Mapping[tuple[str, float], float],
 ) -> Panel:
-    own = {key.strategy: curve for key, curve in curves.items() if key.condition == condition and curve.rounds}
+    own = {key.arm: curve for key, curve in curves.items() if key.condition == condition and curve.rounds}
     shown = {arm: curve for arm, curve in own.items() if arm not in (FULL_DATA, ID_ONLY)}
     if figure.with_id_only:
-        of_place = [each for key, each in curves.items() if key.strategy == ID_ONLY and key[:2] == condition[:2]]
+        of_place = [each for key, each in curves.items() if key.arm == ID_ONLY and key[:2] == condition[:2]]
         shown |= {arm: curve for arm, curve in zip([ID_ONLY], of_place, strict=False) if curve.rounds}
     dashed = levels.get(condition[:2])
     if quantity == "precision":
@@ -240,10 +240,10 @@ def _notes(
     references = (*[FULL_DATA] * figure.with_full_data, *[ID_ONLY] * figure.with_id_only)
     notes = []
     for key, num_planned in planned.items():
-        is_reference = key.strategy in (FULL_DATA, ID_ONLY)
-        if key.strategy not in references if is_reference else key.condition not in conditions:
+        is_reference = key.arm in (FULL_DATA, ID_ONLY)
+        if key.arm not in references if is_reference else key.condition not in conditions:
             continue
-        curve, where = of_cell.get(key), f"{condition_text(key.condition)}, {key.strategy}"
+        curve, where = of_cell.get(key), f"{condition_text(key.condition)}, {key.arm}"
         if curve is None or not curve.rounds:
             # A reference that is not there at all is named below, planned or not.
             notes += [] if is_reference else [f"Missing: {where} (0 of {num_planned} seeds)"]
@@ -252,7 +252,7 @@ def _notes(
     if figure.with_full_data:
         notes += _missing_references(FULL_DATA, "no dashed line", [each for each in places if each not in levels])
     if figure.with_id_only:
-        there = {key[:2] for key, curve in of_cell.items() if key.strategy == ID_ONLY and curve.rounds}
+        there = {key[:2] for key, curve in of_cell.items() if key.arm == ID_ONLY and curve.rounds}
         notes += _missing_references(ID_ONLY, "no such curve", [each for each in places if each not in there])
     return notes
 

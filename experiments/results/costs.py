@@ -48,7 +48,7 @@ class TimeSpent:
 
 def id_only_accuracies(trials: pd.DataFrame) -> dict[tuple[str, float, int], float]:
     """(data set, mismatch ratio, seed) -> last accuracy of the finished ID-only trial."""
-    rows = trials[(trials["strategy"] == ID_ONLY) & (trials["status"] == "finished")]
+    rows = trials[(trials["arm"] == ID_ONLY) & (trials["status"] == "finished")]
     return {
         (str(dataset), float(mismatch_ratio), int(seed)): float(accuracy)
         for dataset, mismatch_ratio, seed, accuracy in rows[
@@ -92,7 +92,7 @@ def labels_needed(trials: pd.DataFrame, rounds: pd.DataFrame, share: float) -> d
 def time_spent(rounds: pd.DataFrame, details: Details) -> dict[tuple[str, str], TimeSpent]:
     """(data set, strategy) -> time of all rounds that are there, of finished trials and of others."""
     spent = {}
-    for group, rows in rounds.groupby(["dataset", "strategy"], sort=False):
+    for group, rows in rounds.groupby(["dataset", "arm"], sort=False):
         assert isinstance(group, tuple)
         by_trial = rows.groupby("fingerprint", sort=False)
         seconds = by_trial[["seconds_train", "seconds_evaluate", "seconds_query"]].sum().sum(axis=1)

@@ -13,8 +13,8 @@ from experiments.results.statistics import unique
 from orchestrator.settings.grid import load_preset
 from orchestrator.settings.trial import TrialConfig, flat
 
-OF_NO_NUMBER = ("dataset", "seed", "mismatch_ratio", "ood_ratio", "strategy", "recipe.eval_batch_size")
-"""Settings that are axes, or change no number."""
+AXES = ("dataset", "seed", "mismatch_ratio", "ood_ratio", "strategy")
+"""Settings that are no departure: a table has a cell or a row for each."""
 OF_WEIGHTS = ("clipn.checkpoint", "clipn.pretrained", "clipn.model", "clipn.templates")
 """Which CLIPN: said in words."""
 PAPER_DATASETS = ("cifar10", "cifar100", "tiny-imagenet")
@@ -46,7 +46,7 @@ def _departures_of(settings_text: str) -> tuple[str, ...]:
     lines = [
         f"{name} {_text(value)} (paper: {_text(paper.get(name))})"
         for name, value in ({"rounds": trial.rounds} | trial.settings_read()).items()
-        if name not in OF_NO_NUMBER and name not in OF_WEIGHTS and value != paper.get(name)
+        if name not in AXES and name not in OF_WEIGHTS and value != paper.get(name)
     ]
     if trial.uses_clipn:
         lines += _weights_line(json.loads(settings_text)["clipn"])

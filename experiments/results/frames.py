@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 PHASES = ("train", "evaluate", "query")
 TRIAL_COLUMNS = (
-    "dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed", "status", "aubc", "aubc_paper", "last_accuracy",
+    "dataset", "mismatch_ratio", "ood_ratio", "arm", "seed", "status", "aubc", "aubc_paper", "last_accuracy",
     "mean_precision", "num_labels", "num_wasted", "seconds", "fingerprint",
 )  # fmt: skip
 ROUND_COLUMNS = (
-    "dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed", "round", "accuracy", "precision",
+    "dataset", "mismatch_ratio", "ood_ratio", "arm", "seed", "round", "accuracy", "precision",
     "cumulative_precision", "num_id", "num_ood", "logit_scale", *(f"seconds_{phase}" for phase in PHASES),
     "fingerprint",
 )  # fmt: skip
 DETECTION_COLUMNS = (
-    "dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed", "labels", "auroc", "balanced_accuracy", "num_id",
+    "dataset", "mismatch_ratio", "ood_ratio", "arm", "seed", "labels", "auroc", "balanced_accuracy", "num_id",
     "num_ood", "purity_precision", "purity_recall", "logit_scale", "seconds", "fingerprint",
 )  # fmt: skip
 
@@ -40,6 +40,30 @@ def rounds_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
 
     rows = [_round_row(p, record) for p in planned for record in p.records]
     return pd.DataFrame(rows, columns=list(ROUND_COLUMNS))
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would run."""
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV. Its column `arm` is headed `strategy`, the name that readers of these files have always had.
+
+    A text that a spreadsheet would take for a formula gets a quote before it; numbers are as they are.
+    """
+    texts = frame.select_dtypes(exclude="number")
+    quoted = frame.assign(**{str(name): texts[name].map(_quoted) for name in texts})
+    return quoted.rename(columns={"arm": "strategy"}).to_csv(index=False)
+
+
+def _quoted(value: Any) -> Any:
+    if not (isinstance(value, str) and value.startswith(FORMULA)):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def detection_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
@@ -74,10 +98,10 @@ def status(planned: PlannedTrial) -> str:
 
 
 def _axes(planned: PlannedTrial) -> dict[str, Any]:
-    """Where the trial stands in tables: its condition, the name of its row (under "strategy") and its seed."""
+    """Where the trial stands in tables: its condition, its arm and its seed."""
     trial = planned.trial
     condition = {name: getattr(trial, name) for name in ("dataset", "mismatch_ratio", "ood_ratio")}
-    return condition | {"strategy": planned.row, "seed": trial.seed}
+    return condition | {"arm": planned.row, "seed": trial.seed}
 
 
 def _trial_row(planned: PlannedTrial) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The trials of run folders, read from their ledgers alone."""
+"""The trials of run folders, read from their ledgers alone, and the names of the rows that they form.
+
+A ledger knows the settings of a trial, but not always what a table called it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from orchestrator.ledger.ledger import Ledger, TrajectoryState
 from orchestrator.ledger.output import OutputFolder
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import TrialConfig, flat, make_trial
+from orchestrator.settings.trial import TrialConfig, flat, read_trial
 from orchestrator.tracking.content import as_text
 from strategies.registry import STRATEGIES
 
@@ -139,7 +142,7 @@ def _trials_of(folder: Path) -> list[PlannedTrial]:
 
 def _as_planned(folder: Path, state: TrajectoryState) -> PlannedTrial:
     try:
-        trial = make_trial(**state.trial)
+        trial = read_trial(**state.trial)
     except ValueError as error:
         raise ValueError(
             f"{folder / 'ledger' / state.fingerprint}.json: its settings are not this version's ({error})"

@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.results.from_ledgers import FoundTrials, in_order
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.trial import TrialConfig, read_trial
 from orchestrator.tracking.mirror import SETTINGS
 from orchestrator.tracking.uri import NotReachable, check_reachable, masked
 
@@ -64,6 +65,9 @@ def _connect(uri: str) -> MlflowClient:
 
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    scheme, _, file = uri.partition(":///")
+    if scheme == "sqlite" and not Path(file).is_file():  # MLflow would make an empty database there
+        raise ValueError(f"MLflow at {masked(uri)}: there is no file {file}")
     try:
         check_reachable(uri)
     except NotReachable as error:
@@ -109,7 +113,7 @@ def _trial(run: Run) -> TrialConfig:
             section = section.setdefault(part, {})
         section[last] = _value(text)
     try:
-        return make_trial(**_known(settings, TrialConfig.model_fields))
+        return read_trial(**_known(settings, TrialConfig.model_fields))
     except (ValueError, TypeError) as error:
         raise ValueError(f"MLflow run {run.info.run_id}: its settings are not this version's ({error})") from None
 

@@ -1,4 +1,5 @@
-"""Strategies compared over all conditions: ranks, penalty matrix, interquartile mean, probability of improvement.
+"""Strategies compared over all conditions: ranks, Friedman's test with Nemenyi's critical difference (Demsar 2006),
+penalty matrix, interquartile mean, probability of improvement.
 
 Only conditions in which every compared strategy has the same seeds take part; `whole_conditions` says which.
 Letters in array names: C conditions, S strategies, N seeds.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PORTION_CUT = 0.25
 """Share cut from each end for the interquartile mean."""
+NO_CONDITION = "no condition has all the seeds that the comparison needs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +39,8 @@ def whole_conditions(scores: Scores, strategies: Sequence[str]) -> list[Conditio
     """The conditions in which all `strategies` have the same seeds, one or more."""
     return [
         condition
-        for condition, by_strategy in scores.items()
-        if all(by_strategy.get(name) for name in strategies)
-        and len({frozenset(by_strategy[name]) for name in strategies}) == 1
+        for condition, by_arm in scores.items()
+        if all(by_arm.get(name) for name in strategies) and len({frozenset(by_arm[name]) for name in strategies}) == 1
     ]
 
 
@@ -72,7 +73,7 @@ def penalty_matrix(rounds: pd.DataFrame, strategies: Sequence[str], *, alpha: fl
     for _, rows in later.groupby(list(Condition._fields), sort=False):
         beaten = []
         for _, at_round in rows.groupby("round"):
-            table = at_round.pivot(index="seed", columns="strategy", values="accuracy")
+            table = at_round.pivot(index="seed", columns="arm", values="accuracy")
             if set(strategies) <= set(table.columns):
                 accuracy_NS = table[list(strategies)].to_numpy()
                 if len(accuracy_NS) >= 2 and not np.isnan(accuracy_NS).any():
@@ -104,7 +105,10 @@ def middle_mean(values: NDArray[np.float64]) -> float:
     import numpy as np
 
     num_cut = int(PORTION_CUT * len(values))
-    return float(np.sort(values)[num_cut : len(values) - num_cut].mean())
+    if num_cut == 0:
+        return float(values.mean())
+    # Not sorted: of 36 conditions with 1,000 seeds, 2,000 resamples a strategy would take most of the report's time.
+    return float(np.partition(values, (num_cut, len(values) - num_cut - 1))[num_cut : len(values) - num_cut].mean())
 
 
 def probability_of_improvement(
@@ -119,15 +123,31 @@ def probability_of_improvement(
     import numpy as np
 
     conditions = whole_conditions(scores, [strategy, rival])
+    if not conditions:
+        raise ValueError(NO_CONDITION)
     seeds = {condition: sorted(scores[condition][strategy]) for condition in conditions}
     ours_CN = _padded([[scores[each][strategy][seed] for seed in seeds[each]] for each in conditions])
     theirs_CN = _padded([[scores[each][rival][seed] for seed in seeds[each]] for each in conditions])
-    wins_CNN = (ours_CN[:, :, None] > theirs_CN[:, None, :]) + 0.5 * (ours_CN[:, :, None] == theirs_CN[:, None, :])
+    # Only counts matter, so that a draw of N seeds takes N steps and no N x N pairs: theirs in order, and where each of
+    # ours stands among them.
+    order_CN = np.argsort(theirs_CN, axis=1)
+    sorted_CN = np.take_along_axis(theirs_CN, order_CN, axis=1)
+    below_CN, up_to_CN = (
+        np.stack([np.searchsorted(theirs_N, ours_N, side) for theirs_N, ours_N in zip(sorted_CN, ours_CN, strict=True)])
+        for side in ("left", "right")
+    )
 
     def statistic(draw: Draw) -> float:
-        drawn_CNN = wins_CNN[draw.condition_idx[:, None, None], draw.seed_idx[:, :, None], draw.seed_idx[:, None, :]]
-        both_CNN = draw.valid_mask[:, :, None] & draw.valid_mask[:, None, :]
-        return float(np.mean((drawn_CNN * both_CNN).sum(axis=(1, 2)) / both_CNN.sum(axis=(1, 2))))
+        num_conditions, num_places = draw.seed_idx.shape
+        cells = (np.arange(num_conditions)[:, None] * num_places + draw.seed_idx)[draw.valid_mask]
+        counts_CN = np.bincount(cells, minlength=num_conditions * num_places).reshape(num_conditions, num_places)
+        drawn = draw.condition_idx
+        in_order_CN = np.take_along_axis(counts_CN, order_CN[drawn], axis=1).cumsum(axis=1)
+        num_up_to_CN = np.concatenate([np.zeros((num_conditions, 1), dtype=np.int64), in_order_CN], axis=1)
+        below = np.take_along_axis(num_up_to_CN, below_CN[drawn], axis=1)
+        up_to = np.take_along_axis(num_up_to_CN, up_to_CN[drawn], axis=1)
+        wins_C = (counts_CN * (below + up_to)).sum(axis=1) / 2
+        return float(np.mean(wins_C / counts_CN.sum(axis=1) ** 2))
 
     return _bootstrap({each: len(seeds[each]) for each in conditions}, statistic, rng, num_resamples)
 
@@ -169,7 +189,7 @@ def _bootstrap(
     import numpy as np
 
     if not num_seeds:
-        raise ValueError("no condition has all the seeds that the comparison needs")
+        raise ValueError(NO_CONDITION)
     counts_C = np.array(list(num_seeds.values()))
     places_N = np.arange(counts_C.max())
     names = [condition.dataset for condition in num_seeds]

@@ -1,6 +1,6 @@
 """Mean and interval over the seeds of each cell; a seed that is missing stays missing.
 
-A cell is a condition (data set, mismatch ratio, OOD ratio) and a strategy. The frame `trials` has a row for every
+A cell is a condition (data set, mismatch ratio, OOD ratio) and an arm. The frame `trials` has a row for every
 planned trial, finished or not.
 """
 
@@ -28,12 +28,12 @@ class Condition(NamedTuple):
 
 
 class CellKey(NamedTuple):
-    """A condition and a strategy."""
+    """A condition and an arm: a strategy, with or without settings of its own."""
 
     dataset: str
     mismatch_ratio: float
     ood_ratio: float
-    strategy: str
+    arm: str
 
     @property
     def condition(self) -> Condition:
@@ -120,8 +120,8 @@ def check_seeds(trials: pd.DataFrame) -> None:
 def cell_key(values: object) -> CellKey:
     """A group's key, as pandas gives it, as a CellKey of Python values."""
     assert isinstance(values, tuple)
-    dataset, mismatch_ratio, ood_ratio, strategy = values
-    return CellKey(str(dataset), float(mismatch_ratio), float(ood_ratio), str(strategy))
+    dataset, mismatch_ratio, ood_ratio, arm = values
+    return CellKey(str(dataset), float(mismatch_ratio), float(ood_ratio), str(arm))
 
 
 def sorted_conditions(cells: Iterable[CellKey]) -> list[Condition]:

@@ -25,13 +25,14 @@ from experiments.results.statistics import (
 from experiments.tables.table import (
     DIGITS,
     Cell,
-    Row,
     Section,
     Table,
-    format_condition,
+    arms_table,
+    condition_name,
     format_estimate,
     format_p,
     percent,
+    text_table,
 )
 
 if TYPE_CHECKING:
@@ -104,13 +105,13 @@ def find_swaps(trials: pd.DataFrame, metric: str, paper: Mapping[CellKey, float]
     Pairs that tie on either side are no swap. Differences are over the seeds that both have finished.
     """
     swaps = []
-    for condition, by_strategy in collect_scores(trials, metric).items():
-        known = [name for name in by_strategy if CellKey(*condition, name) in paper and by_strategy[name]]
+    for condition, by_arm in collect_scores(trials, metric).items():
+        known = [name for name in by_arm if CellKey(*condition, name) in paper and by_arm[name]]
         for pair in combinations(known, 2):
             gap = paper[CellKey(*condition, pair[0])] - paper[CellKey(*condition, pair[1])]
             above, below = pair if gap > 0 else pair[::-1]
-            seeds = sorted(by_strategy[above].keys() & by_strategy[below].keys())
-            differences = [by_strategy[above][seed] - by_strategy[below][seed] for seed in seeds]
+            seeds = sorted(by_arm[above].keys() & by_arm[below].keys())
+            differences = [by_arm[above][seed] - by_arm[below][seed] for seed in seeds]
             ours = estimate(differences).mean
             if gap and ours < 0:
                 swaps.append(
@@ -129,14 +130,10 @@ def find_swaps(trials: pd.DataFrame, metric: str, paper: Mapping[CellKey, float]
 def _beside_table(
     title: str, conditions: Sequence[Condition], ours: Mapping[CellKey, Estimate], paper: Mapping[CellKey, float]
 ) -> Table:
-    strategies = unique(key.strategy for key in ours if key.condition in conditions)
-    rows = []
-    for strategy in strategies:
-        keys = [CellKey(*condition, strategy) for condition in conditions]
-        cells = tuple(Cell(text=_beside_text(ours.get(key), paper.get(key)), key=key) for key in keys)
-        rows.append(Row(label=strategy, cells=cells))
-    columns = tuple(map(format_condition, conditions))
-    return Table(title=title, corner="mismatch / OOD", columns=columns, rows=tuple(rows))
+    arms = unique(key.arm for key in ours if key.condition in conditions)
+    return arms_table(
+        title, arms, conditions, lambda key: Cell(text=_beside_text(ours.get(key), paper.get(key)), key=key)
+    )
 
 
 def _beside_text(ours: Estimate | None, paper: float | None) -> str:
@@ -155,32 +152,37 @@ def _agreement_table(
     for condition in conditions:
         keys = [key for key, value in ours.items() if key.condition == condition and key in paper and value.num_seeds]
         rho = spearman([ours[key].mean for key in keys], [paper[key] for key in keys])
-        best = max(keys, key=lambda key: ours[key].mean).strategy if keys else "-"
+        best = max(keys, key=lambda key: ours[key].mean).arm if keys else "-"
         in_paper = [key for key in paper if key.condition == condition]
         texts = (
-            "-" if math.isnan(rho) else f"{rho:+.2f}",
+            _spearman_text(rho, len(keys)),
             f"{len(keys)} of {len(in_paper)}",
             best,
-            max(in_paper, key=lambda key: paper[key]).strategy,
+            max(in_paper, key=lambda key: paper[key]).arm,
         )
-        label = f"{condition.dataset} {format_condition(condition)}"
-        rows.append(Row(label=label, cells=tuple(Cell(text=text) for text in texts)))
+        rows.append((condition_name(condition), texts))
     columns = ("Spearman", "strategies", "our best", "the paper's best")
-    return Table(title=title, corner="condition", columns=columns, rows=tuple(rows))
+    return text_table(title, corner="condition", columns=columns, rows=rows)
+
+
+def _spearman_text(rho: float, num_strategies: int) -> str:
+    if math.isnan(rho):
+        return "all tie" if num_strategies >= 3 else "needs three strategies"
+    return f"{rho:+.2f}"
 
 
 def _swap_table(title: str, swaps: Sequence[Swap]) -> Table:
     rows = [
-        Row(
-            label=f"{swap.condition.dataset} {format_condition(swap.condition)}",
-            cells=(
-                Cell(text=f"{swap.above} above {swap.below}"),
-                Cell(text=f"+{percent(swap.paper)}"),
-                Cell(text=percent(swap.ours)),
-                Cell(text=format_p(swap.p_t)),
+        (
+            condition_name(swap.condition),
+            (
+                f"{swap.above} above {swap.below}",
+                f"+{percent(swap.paper)}",
+                percent(swap.ours),
+                format_p(swap.p_t),
             ),
         )
         for swap in swaps
     ]
     columns = ("in the paper", "the paper's difference", "ours", "p")
-    return Table(title=title, corner="condition", columns=columns, rows=tuple(rows))
+    return text_table(title, corner="condition", columns=columns, rows=rows)

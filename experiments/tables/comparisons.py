@@ -26,7 +26,16 @@ from experiments.results.overall import (
     whole_conditions,
 )
 from experiments.results.statistics import CellKey, Condition, unique
-from experiments.tables.table import Cell, Row, Table, format_condition, format_difference, format_p, percent
+from experiments.tables.table import (
+    Cell,
+    Table,
+    arms_table,
+    format_difference,
+    format_p,
+    grid_table,
+    percent,
+    text_table,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +45,9 @@ if TYPE_CHECKING:
 BASELINE = "random"
 BOOTSTRAP_SEED = 0
 NUM_RESAMPLES = 2000
+
+NO_TEST = "needs two seeds"
+"""In place of what a paired test over seeds would say."""
 
 RANDOM_TITLE = "difference to random"
 RIVAL_TITLE = "difference to the best rival"
@@ -47,8 +59,8 @@ def compared_strategies(trials: pd.DataFrame) -> list[str]:
     Reference runs without OOD images (ID-only, full data, zero-shot) are no rivals.
     """
     rows = trials[trials["ood_ratio"] > 0]
-    rivals = rows.groupby(list(Condition._fields))["strategy"].transform("nunique")
-    return unique(rows.loc[rivals > 1, "strategy"])
+    rivals = rows.groupby(list(Condition._fields))["arm"].transform("nunique")
+    return unique(rows.loc[rivals > 1, "arm"])
 
 
 def difference_tables(scores: Scores) -> list[Table]:
@@ -56,7 +68,7 @@ def difference_tables(scores: Scores) -> list[Table]:
     tables = []
     for dataset in unique(condition.dataset for condition in scores):
         part = {condition: scores[condition] for condition in scores if condition.dataset == dataset}
-        if any(BASELINE in by_strategy for by_strategy in part.values()):
+        if any(BASELINE in by_arm for by_arm in part.values()):
             tables.append(_difference_table(f"{dataset}: {RANDOM_TITLE}", part, compare(part, BASELINE), _beside_p))
         tables.append(
             _difference_table(f"{dataset}: {RIVAL_TITLE}", part, compare_with_best_rival(part), _beside_rival)
@@ -67,7 +79,7 @@ def difference_tables(scores: Scores) -> list[Table]:
 def comparisons_frame(scores: Scores) -> pd.DataFrame:
     """One row a comparison (`compare` with random, `compare_with_best_rival`); differences of shares in [-1, 1].
 
-    Columns: dataset, mismatch_ratio, ood_ratio, strategy, against (random or best_rival), reference, num_pairs, mean,
+    Columns: dataset, mismatch_ratio, ood_ratio, arm, against (random or best_rival), reference, num_pairs, mean,
     sd, interval_low, interval_high, p_t, p_t_holm, p_sign_flip, p_sign_flip_holm, outcome. NaN where unknown.
     """
     import pandas as pd
@@ -82,7 +94,7 @@ def comparisons_frame(scores: Scores) -> pd.DataFrame:
             rows.append(
                 {
                     **each.condition._asdict(),
-                    "strategy": each.strategy,
+                    "arm": each.arm,
                     "against": against,
                     "reference": each.reference,
                     "num_pairs": value.num_seeds,
@@ -116,6 +128,8 @@ class Overall:
     """Those that are not in every condition."""
     ranking: Ranking
     penalties_SS: NDArray[np.float64]
+    is_tested: bool
+    """Whether a condition has two seeds, so that there are paired tests: without, no penalty is known, not even 0."""
     iqm: Mapping[str, Interval]
     improvement: Mapping[str, Interval]
     """Over `random`; empty without it."""
@@ -131,8 +145,8 @@ def compare_overall(trials: pd.DataFrame, rounds: pd.DataFrame, strategies: Sequ
     import numpy as np
 
     given = strategies
-    scores = collect_scores(trials[trials["strategy"].isin(list(given)) & (trials["ood_ratio"] > 0)], "aubc")
-    strategies = [name for name in given if all(name in by_strategy for by_strategy in scores.values())]
+    scores = collect_scores(trials[trials["arm"].isin(list(given)) & (trials["ood_ratio"] > 0)], "aubc")
+    strategies = [name for name in given if all(name in by_arm for by_arm in scores.values())]
     conditions = whole_conditions(scores, strategies)
     if len(strategies) < 2 or not conditions:
         return None
@@ -149,6 +163,7 @@ def compare_overall(trials: pd.DataFrame, rounds: pd.DataFrame, strategies: Sequ
         strategies_left_out=tuple(name for name in given if name not in strategies),
         ranking=rank_strategies(whole, strategies),
         penalties_SS=penalty_matrix(chosen, strategies),
+        is_tested=any(len(seeds) >= 2 for by_arm in whole.values() for seeds in by_arm.values()),
         iqm={name: interquartile_mean(whole, name, rng=rng, num_resamples=NUM_RESAMPLES) for name in strategies},
         improvement={
             name: probability_of_improvement(whole, name, BASELINE, rng=rng, num_resamples=NUM_RESAMPLES)
@@ -167,48 +182,49 @@ def overall_table(overall: Overall) -> Table:
     rows = []
     for name, rank in overall.ranking.ranks.items():
         cells = [
-            f"{rank:.2f}", _interval(overall.iqm[name]), f"{penalties_S[overall.strategies.index(name)]:.2f}",
-        ]  # fmt: skip
+            f"{rank:.2f}",
+            _interval(overall.iqm[name]),
+            f"{penalties_S[overall.strategies.index(name)]:.2f}" if overall.is_tested else NO_TEST,
+        ]
         if overall.improvement:
             counts = overall.outcomes.get(name)
             cells.append(_interval(overall.improvement[name]) if name in overall.improvement else "-")
-            cells.append(f"{counts['win']} / {counts['tie']} / {counts['loss']}" if counts else "-")
-        rows.append(Row(label=name, cells=tuple(Cell(text=text) for text in cells)))
-    return Table(title="Summary", corner="strategy", columns=tuple(columns), rows=tuple(rows))
+            cells.append(
+                f"{counts['win']} / {counts['tie']} / {counts['loss']}"
+                if counts
+                else "-"
+                if name == BASELINE
+                else NO_TEST
+            )
+        rows.append((name, cells))
+    return text_table("Summary", corner="strategy", columns=columns, rows=rows)
 
 
 def penalty_table(overall: Overall) -> Table:
     """The penalty matrix: how often the row's strategy beats the column's, summed over conditions."""
-    rows = [
-        Row(
-            label=name,
-            cells=tuple(
-                Cell(text="-" if first == second else f"{overall.penalties_SS[first, second]:.2f}")
-                for second in range(len(overall.strategies))
-            ),
-        )
-        for first, name in enumerate(overall.strategies)
-    ]
-    return Table(title="Penalty matrix", corner="beats", columns=overall.strategies, rows=tuple(rows))
+    names = [(name, position) for position, name in enumerate(overall.strategies)]
+
+    def cell(first: int, second: int) -> Cell:
+        if first == second:
+            return Cell(text="-")
+        return Cell(text=f"{overall.penalties_SS[first, second]:.2f}" if overall.is_tested else NO_TEST)
+
+    return grid_table("Penalty matrix", corner="beats", rows=names, columns=names, cell=cell)
 
 
 def _difference_table(
     title: str, scores: Scores, comparisons: Sequence[Comparison], text: Callable[[Comparison], str]
 ) -> Table:
-    by_key = {CellKey(*each.condition, each.strategy): each for each in comparisons}
-    names = unique(name for by_strategy in scores.values() for name in by_strategy)
-    rows = [
-        Row(label=name, cells=tuple(_difference_cell(by_key.get(CellKey(*each, name)), text) for each in scores))
-        for name in names
-        if any(CellKey(*each, name) in by_key for each in scores)
-    ]
-    return Table(title=title, corner="mismatch / OOD", columns=tuple(map(format_condition, scores)), rows=tuple(rows))
+    by_key = {CellKey(*each.condition, each.arm): each for each in comparisons}
+    names = unique(name for by_arm in scores.values() for name in by_arm)
+    compared = [name for name in names if any(CellKey(*each, name) in by_key for each in scores)]
+    return arms_table(title, compared, scores, lambda key: _difference_cell(by_key.get(key), text))
 
 
 def _difference_cell(comparison: Comparison | None, text: Callable[[Comparison], str]) -> Cell:
     if comparison is None:
         return Cell(text="-")
-    return Cell(text=text(comparison), key=CellKey(*comparison.condition, comparison.strategy))
+    return Cell(text=text(comparison), key=CellKey(*comparison.condition, comparison.arm))
 
 
 def _beside_p(each: Comparison) -> str:

@@ -16,7 +16,7 @@ from experiments.results.costs import (
 )
 from experiments.results.details import Details
 from experiments.results.statistics import CellKey, sorted_conditions, unique
-from experiments.tables.table import Cell, Row, Table, format_condition, format_estimate, format_ratio
+from experiments.tables.table import Cell, Table, arms_table, format_estimate, format_ratio, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,31 +66,26 @@ def _time_tables(rounds: pd.DataFrame, details: Details) -> list[Table]:
     tables = []
     for dataset in unique(key[0] for key in spent):
         rows = [
-            Row(
-                label=strategy,
-                cells=(
-                    Cell(text=_seconds(value.seconds_a_query.mean)),
-                    Cell(text=_seconds(value.seconds_a_training.mean)),
-                    Cell(text=f"{value.hours:.3f}"),
-                    Cell(text="not known" if math.isnan(value.gpu_hours) else f"{value.gpu_hours:.3f}"),
+            (
+                arm,
+                (
+                    _seconds(value.seconds_a_query.mean),
+                    _seconds(value.seconds_a_training.mean),
+                    f"{value.hours:.3f}",
+                    "not known" if math.isnan(value.gpu_hours) else f"{value.gpu_hours:.3f}",
                 ),
             )
-            for (of, strategy), value in spent.items()
+            for (of, arm), value in spent.items()
             if of == dataset
         ]
         columns = ("seconds a query", "seconds a training", "trial hours", "GPU-hours")
-        tables.append(Table(title=f"{dataset}: time", corner="strategy", columns=columns, rows=tuple(rows)))
+        tables.append(text_table(f"{dataset}: time", corner="strategy", columns=columns, rows=rows))
     return tables
 
 
 def _table(title: str, texts: dict[CellKey, str]) -> Table:
-    conditions = sorted_conditions(texts)
-    rows = []
-    for strategy in unique(key.strategy for key in texts):
-        keys = [CellKey(*condition, strategy) for condition in conditions]
-        rows.append(Row(label=strategy, cells=tuple(Cell(text=texts.get(key, "-"), key=key) for key in keys)))
-    columns = tuple(map(format_condition, conditions))
-    return Table(title=title, corner="mismatch / OOD", columns=columns, rows=tuple(rows))
+    arms = unique(key.arm for key in texts)
+    return arms_table(title, arms, sorted_conditions(texts), lambda key: Cell(text=texts.get(key, "-"), key=key))
 
 
 def _labels_text(needed: LabelsNeeded | None) -> str:

@@ -11,6 +11,7 @@ from experiments.results.departures import departures
 from experiments.results.details import Details
 from experiments.results.statistics import CellKey, cell_key, check_seeds, estimate_cells
 from experiments.tables.table import DAGGER, Fact, format_ratio, join
+from orchestrator.ledger.records import DATA_NOTES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,19 @@ def machine_facts(details: Details) -> list[Fact]:
         Fact(name="Hardware", text=_counted(details, _device)),
         Fact(name="Software", text=_counted(details, _software)),
         Fact(name="Code", text=_counted(details, _code)),
+        *_data_facts(details),
     ]
+
+
+def _data_facts(details: Details) -> list[Fact]:
+    """What deceives in the images of the data sets, if anything does."""
+    lines = {
+        f"{each.settings['dataset']}: {environment[DATA_NOTES]}": None
+        for each in details.values()
+        for environment in each.environments
+        if each.settings and DATA_NOTES in environment
+    }
+    return [Fact(name="Images", text=f"{'; '.join(lines)}.")] if lines else []
 
 
 def seed_facts(trials: pd.DataFrame) -> list[Fact]:
@@ -72,7 +85,7 @@ def seed_facts(trials: pd.DataFrame) -> list[Fact]:
     if compared.empty:
         return []
     num_seeds = int(compared.groupby(list(CellKey._fields))["seed"].nunique().max())
-    num_rivals = int(compared.groupby(list(CellKey._fields[:-1]))["strategy"].nunique().max()) - 1
+    num_rivals = int(compared.groupby(list(CellKey._fields[:-1]))["arm"].nunique().max()) - 1
     lines = what_seeds_can_show(num_seeds, num_rivals=max(1, num_rivals))
     return [Fact(name="What so many seeds can show", text=" ".join(lines))]
 
@@ -84,7 +97,7 @@ def departure_facts(trials: pd.DataFrame, details: Details) -> list[Fact]:
     compared = trials[trials["ood_ratio"] > 0]  # reference runs are what they are on purpose
     settings = [
         (str(row), details[key].settings)
-        for key, row in zip(compared["fingerprint"], compared["strategy"], strict=True)
+        for key, row in zip(compared["fingerprint"], compared["arm"], strict=True)
         if key in details and details[key].settings
     ]
     if not settings:
@@ -102,7 +115,7 @@ def describe_progress(trials: pd.DataFrame) -> str:
         return f"{finished}."
     counts = open_trials["status"].value_counts().sort_index()
     cells = [
-        f"{key.dataset} {format_ratio(key.mismatch_ratio)} / {format_ratio(key.ood_ratio)} {key.strategy} "
+        f"{key.dataset} {format_ratio(key.mismatch_ratio)} / {format_ratio(key.ood_ratio)} {key.arm} "
         f"({join(f'seed {seed} {status}' for seed, status in zip(rows['seed'], rows['status'], strict=True))})"
         for key, rows in ((cell_key(key), rows) for key, rows in open_trials.groupby(list(CellKey._fields), sort=False))
     ]
@@ -125,7 +138,7 @@ def _device(environment: Environment) -> str:
 
 
 def _software(environment: Environment) -> str:
-    versions = [f"{name} {text}" for name, text in environment.items() if name not in (*OF_MACHINE, *CODE)]
+    versions = [f"{name} {text}" for name, text in environment.items() if name not in (*OF_MACHINE, *CODE, DATA_NOTES)]
     return join(versions) or "not recorded"
 
 

@@ -1,13 +1,17 @@
-"""A table of texts, what it looks like in Markdown and in a terminal, and the parts of a report."""
+"""A table of texts: its cells, numbers as texts, how it looks in Markdown and in a terminal, and parts of a report."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from experiments.results.statistics import CellKey, Condition, Estimate, rank_marks
+from experiments.results.statistics import CellKey, Condition, Estimate, rank_marks, sorted_conditions
+
+R = TypeVar("R")
+C = TypeVar("C")
 
 DAGGER = "†"
 """Stands behind a value that the data cannot tell from the best of its column."""
@@ -110,8 +114,8 @@ def _markdown_row(texts: Iterable[str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """A text that cannot end a cell or begin a tag."""
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    """A text in one line that cannot end a cell or begin a tag."""
+    return " ".join(text.splitlines()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -193,9 +197,9 @@ def format_difference(value: Estimate) -> str:
 
 
 def format_p(p: float) -> str:
-    """`0.012`, `< 0.001`, `?` where there is none."""
+    """`0.012`, `< 0.001`; why there is none: a test of paired differences has no p with fewer than two seeds."""
     if math.isnan(p):
-        return "?"
+        return "needs two seeds"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -204,38 +208,76 @@ def join(parts: Iterable[str]) -> str:
     return ", ".join(parts)
 
 
-Line = tuple[str, Sequence[CellKey]]
-"""A row: its label, and what each of its cells stands for."""
+RATIOS = "mismatch / OOD"
+"""Stands above row labels where the columns are conditions."""
 
 
-def cells_table(
+def grid_table(
     title: str,
     *,
     corner: str,
-    columns: Sequence[str],
-    lines: Sequence[Line],
-    estimates: Mapping[CellKey, Estimate],
-    daggers: frozenset[CellKey] = frozenset(),
+    rows: Iterable[tuple[str, R]],
+    columns: Iterable[tuple[str, C]],
+    cell: Callable[[R, C], Cell],
 ) -> Table:
-    """The estimates of those cells, with the best and the second of each column marked.
+    """A table that has `cell(row, column)` for each of the labelled `rows` and `columns`."""
+    columns = list(columns)
+    return Table(
+        title=title,
+        corner=corner,
+        columns=tuple(label for label, _ in columns),
+        rows=tuple(Row(label=label, cells=tuple(cell(row, column) for _, column in columns)) for label, row in rows),
+    )
 
-    `daggers` are the cells that cannot be told from the best of their condition.
+
+def arms_table(
+    title: str, arms: Iterable[str], conditions: Iterable[Condition], cell: Callable[[CellKey], Cell]
+) -> Table:
+    """A row per arm, a column per condition, which is named by its ratios."""
+    return grid_table(
+        title,
+        corner=RATIOS,
+        rows=[(arm, arm) for arm in arms],
+        columns=[(format_condition(condition), condition) for condition in conditions],
+        cell=lambda arm, condition: cell(CellKey(*condition, arm)),
+    )
+
+
+def text_table(title: str, *, corner: str, columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> Table:
+    """A table of labelled rows of texts, which open no trials."""
+    return grid_table(
+        title,
+        corner=corner,
+        rows=rows,
+        columns=[(name, position) for position, name in enumerate(columns)],
+        cell=lambda texts, position: Cell(text=texts[position]),
+    )
+
+
+def marked_cells(
+    estimates: Mapping[CellKey, Estimate], *, daggers: frozenset[CellKey] = frozenset()
+) -> Callable[[CellKey], Cell]:
+    """What makes the cell of a key: its estimate, marked where it is the best or the second of its condition.
+
+    All of `estimates` compete. `daggers` are the keys that cannot be told from the best of their condition.
     """
-    by_column = zip(*(keys for _, keys in lines), strict=True) if lines else []
-    marks = [rank_marks([estimates.get(key) for key in keys], digits=DIGITS + 2) for keys in by_column]
-    rows = [
-        Row(
-            label=label,
-            cells=tuple(
-                Cell(
-                    text=format_estimate(estimates.get(key)), mark=marks[column][number], key=key, dagger=key in daggers
-                )
-                for column, key in enumerate(keys)
-            ),
-        )
-        for number, (label, keys) in enumerate(lines)
-    ]
-    return Table(title=title, corner=corner, columns=tuple(columns), rows=tuple(rows))
+    marks = mark_cells(estimates)
+
+    def cell(key: CellKey) -> Cell:
+        text = format_estimate(estimates.get(key))
+        return Cell(text=text, mark=marks.get(key, ""), key=key, dagger=key in daggers)
+
+    return cell
+
+
+def mark_cells(estimates: Mapping[CellKey, Estimate]) -> dict[CellKey, str]:
+    """Best and second of each condition."""
+    marks = {}
+    for condition in sorted_conditions(estimates):
+        keys = [key for key in estimates if key.condition == condition]
+        ranked = rank_marks([estimates[key] for key in keys], digits=DIGITS + 2)
+        marks.update(dict(zip(keys, ranked, strict=True)))
+    return marks
 
 
 def condition_name(condition: Condition) -> str:

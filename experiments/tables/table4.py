@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from experiments.results.comparison import collect_scores, compare_with_best, not_separable
@@ -12,15 +13,12 @@ from experiments.results.paper import PaperValues
 from experiments.results.statistics import (
     METRICS,
     CellKey,
-    Condition,
-    Estimate,
     estimate_cells,
-    rank_marks,
     sorted_conditions,
     unique,
 )
 from experiments.tables.facts import result_facts
-from experiments.tables.table import DIGITS, Cell, Row, Table, format_condition, format_estimate, percent, render_text
+from experiments.tables.table import Cell, Row, Table, arms_table, mark_cells, marked_cells, percent, render_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,61 +34,35 @@ def table4_tables(trials: pd.DataFrame) -> list[Table]:
     tables = []
     for dataset in unique(key.dataset for key in aubc):
         conditions = [each for each in sorted_conditions(aubc) if each.dataset == dataset]
-        strategies = unique(key.strategy for key in aubc if key.dataset == dataset)
-        tables.append(estimates_table(f"{dataset}: {AUBC_TITLE}", conditions, strategies, aubc, daggers=daggers))
+        arms = unique(key.arm for key in aubc if key.dataset == dataset)
         share = Row(label="1 - OOD ratio", cells=tuple(Cell(text=percent(1 - each.ood_ratio)) for each in conditions))
-        tables.append(
-            estimates_table(f"{dataset}: {PRECISION_TITLE}", conditions, strategies, precision, last_row=share)
-        )
+        found = arms_table(f"{dataset}: {PRECISION_TITLE}", arms, conditions, marked_cells(precision))
+        tables += [
+            arms_table(f"{dataset}: {AUBC_TITLE}", arms, conditions, marked_cells(aubc, daggers=daggers)),
+            replace(found, rows=(*found.rows, share)),
+        ]
     return tables
 
 
 def result_tables(trials: pd.DataFrame) -> list[Table]:
     """Three tables a data set: AUBC, last accuracy, and the mean precision of the queries."""
-    estimates = {metric: estimate_cells(trials, metric) for metric in ("aubc", "last_accuracy", "mean_precision")}
     titles = {"aubc": AUBC_TITLE, "last_accuracy": "last accuracy", "mean_precision": PRECISION_TITLE}
-    tables = []
-    for dataset in unique(key.dataset for key in estimates["aubc"]):
-        keys = [key for key in estimates["aubc"] if key.dataset == dataset]
-        for metric, title in titles.items():
-            daggers = dagger_cells(trials, metric) if metric == "aubc" else frozenset()
-            tables.append(
-                estimates_table(
-                    f"{dataset}: {title}",
-                    sorted_conditions(keys),
-                    unique(key.strategy for key in keys),
-                    estimates[metric],
-                    daggers=daggers,
-                )
-            )
-    return tables
-
-
-def estimates_table(
-    title: str,
-    conditions: Sequence[Condition],
-    strategies: Sequence[str],
-    estimates: Mapping[CellKey, Estimate],
-    *,
-    daggers: frozenset[CellKey] = frozenset(),
-    last_row: Row | None = None,
-) -> Table:
-    """A row a strategy, a column a condition: estimates with the best and the second of each column marked."""
-    marks = mark_cells(estimates)
-    rows = []
-    for strategy in strategies:
-        keys = [CellKey(*condition, strategy) for condition in conditions]
-        cells = [
-            Cell(text=format_estimate(estimates.get(key)), mark=marks.get(key, ""), key=key, dagger=key in daggers)
-            for key in keys
-        ]
-        rows.append(Row(label=strategy, cells=tuple(cells)))
-    return Table(
-        title=title,
-        corner="mismatch / OOD",
-        columns=tuple(map(format_condition, conditions)),
-        rows=(*rows, last_row) if last_row else tuple(rows),
-    )
+    daggers = {"aubc": dagger_cells(trials, "aubc")}
+    cells = {
+        metric: marked_cells(estimate_cells(trials, metric), daggers=daggers.get(metric, frozenset()))
+        for metric in titles
+    }
+    keys = list(estimate_cells(trials, "aubc"))
+    return [
+        arms_table(
+            f"{dataset}: {title}",
+            unique(key.arm for key in keys if key.dataset == dataset),
+            [each for each in sorted_conditions(keys) if each.dataset == dataset],
+            cells[metric],
+        )
+        for dataset in unique(key.dataset for key in keys)
+        for metric, title in titles.items()
+    ]
 
 
 def dagger_cells(trials: pd.DataFrame, metric: str) -> frozenset[CellKey]:
@@ -100,7 +72,7 @@ def dagger_cells(trials: pd.DataFrame, metric: str) -> frozenset[CellKey]:
     not compared.
     """
     scores = collect_scores(trials[trials["ood_ratio"] > 0], metric)
-    return frozenset(key for key in not_separable(compare_with_best(scores)) if scores[key.condition][key.strategy])
+    return frozenset(key for key in not_separable(compare_with_best(scores)) if scores[key.condition][key.arm])
 
 
 def report_text(tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequence[str] = (), width: int = 120) -> str:
@@ -114,7 +86,7 @@ def report_text(tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequenc
 def cells_frame(trials: pd.DataFrame, paper: PaperValues | None = None) -> pd.DataFrame:
     """One row a cell and metric, shares in [0, 1].
 
-    Columns: dataset, mismatch_ratio, ood_ratio, strategy, metric, num_seeds, num_planned, mean, sd, interval_low,
+    Columns: dataset, mismatch_ratio, ood_ratio, arm, metric, num_seeds, num_planned, mean, sd, interval_low,
     interval_high, mark (best, second or empty, as in the table), not_separable (`dagger_cells`), paper. NaN where
     unknown.
     """
@@ -142,13 +114,3 @@ def cells_frame(trials: pd.DataFrame, paper: PaperValues | None = None) -> pd.Da
                 }
             )
     return pd.DataFrame(rows)
-
-
-def mark_cells(estimates: Mapping[CellKey, Estimate]) -> dict[CellKey, str]:
-    """Best and second of each condition."""
-    marks = {}
-    for condition in sorted_conditions(estimates):
-        keys = [key for key in estimates if key.condition == condition]
-        ranked = rank_marks([estimates[key] for key in keys], digits=DIGITS + 2)
-        marks.update(dict(zip(keys, ranked, strict=True)))
-    return marks

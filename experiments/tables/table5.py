@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from experiments.results.paper import paper_table5_aubc
 from experiments.results.statistics import CellKey, Condition, estimate_cells, sorted_conditions, unique
-from experiments.tables.table import Cell, Row, Table, cells_table, condition_name, format_estimate, percent
+from experiments.tables.table import Cell, Table, condition_name, format_estimate, grid_table, marked_cells, percent
 from experiments.tables.table4 import dagger_cells
 
 if TYPE_CHECKING:
@@ -23,27 +24,30 @@ TITLES = {
 def table5_tables(trials: pd.DataFrame) -> list[Table]:
     """A table a metric, and AUBC by both rules beside the paper's, which says not by which it is."""
     conditions = sorted_conditions(estimate_cells(trials, "aubc"))
-    strategies = unique(trials["strategy"])
-    lines = [(name, [CellKey(*condition, name) for condition in conditions]) for name in strategies]
-    columns = [_column(condition, conditions) for condition in conditions]
-    tables = [
-        cells_table(
+    rows = [(arm, arm) for arm in unique(trials["arm"])]
+    columns = [(_column(condition, conditions), condition) for condition in conditions]
+
+    def table(title: str, cell: Callable[[CellKey], Cell]) -> Table:
+        return grid_table(
             title,
             corner="domain",
+            rows=rows,
             columns=columns,
-            lines=lines,
-            estimates=estimate_cells(trials, metric),
-            daggers=dagger_cells(trials, metric),
+            cell=lambda arm, condition: cell(CellKey(*condition, arm)),
         )
+
+    tables = [
+        table(title, marked_cells(estimate_cells(trials, metric), daggers=dagger_cells(trials, metric)))
         for metric, title in TITLES.items()
     ]
-    keys = [key for _, keys in lines for key in keys]
-    if any(key in paper_table5_aubc() for key in keys):
-        tables.append(_both_rules(trials, columns, lines))
+    if any(CellKey(*condition, arm) in paper_table5_aubc() for arm, _ in rows for condition in conditions):
+        title = "AUBC divided by n - 1 and by n, and the paper's, which fits neither rule well"
+        tables.append(table(title, _both_rules(trials)))
     return tables
 
 
-def _both_rules(trials: pd.DataFrame, columns: list[str], lines: list[tuple[str, list[CellKey]]]) -> Table:
+def _both_rules(trials: pd.DataFrame) -> Callable[[CellKey], Cell]:
+    """What makes a cell with AUBC by both rules, and the paper's."""
     ours, by_paper_rule = estimate_cells(trials, "aubc"), estimate_cells(trials, "aubc_paper")
 
     def cell(key: CellKey) -> Cell:
@@ -51,12 +55,7 @@ def _both_rules(trials: pd.DataFrame, columns: list[str], lines: list[tuple[str,
         paper = paper_table5_aubc().get(key)
         return Cell(text=text if paper is None else f"{text}; paper {percent(paper)}", key=key)
 
-    return Table(
-        title="AUBC divided by n - 1 and by n, and the paper's, which fits neither rule well",
-        corner="domain",
-        columns=tuple(columns),
-        rows=tuple(Row(label=name, cells=tuple(map(cell, keys))) for name, keys in lines),
-    )
+    return cell
 
 
 def _column(condition: Condition, conditions: list[Condition]) -> str:

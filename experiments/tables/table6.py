@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from experiments.results.paper import paper_table6
 from experiments.results.statistics import CellKey, Condition, Estimate, estimate, estimate_cells, sorted_conditions
-from experiments.tables.table import DIGITS, Cell, Row, Table, condition_name, format_estimate, percent
+from experiments.tables.table import DIGITS, RATIOS, Cell, Table, condition_name, format_estimate, grid_table, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,36 +24,35 @@ Column = tuple[str, CellKey, Estimate | None]
 def table6_tables(trials: pd.DataFrame, rounds: pd.DataFrame) -> list[Table]:
     """The accuracies, and the same beside the paper's where the paper has the data set; a row a condition."""
     conditions = [each for each in sorted_conditions(estimate_cells(trials, "aubc")) if each.ood_ratio > 0]
-    lines = {condition: list(_columns(condition, trials, rounds)) for condition in conditions}
+    lines = {each: {name: (key, ours) for name, key, ours in _columns(each, trials, rounds)} for each in conditions}
     if not lines:
         return []
-    names = [name for name, _, _ in max(lines.values(), key=len)]
+    names = max((list(each) for each in lines.values()), key=len)
+
+    def table(title: str, conditions: Sequence[Condition], text: Callable[[Condition, str], str]) -> Table:
+        def cell(condition: Condition, name: str) -> Cell:
+            if name not in lines[condition]:
+                return Cell(text="-")  # a round that this condition does not have (yet)
+            return Cell(text=text(condition, name), key=lines[condition][name][0])
+
+        rows, columns = [(condition_name(each), each) for each in conditions], [(name, name) for name in names]
+        return grid_table(title, corner=RATIOS, rows=rows, columns=columns, cell=cell)
+
     tables = [
-        Table(
-            title="Accuracy with CLIPN's image tower as the classifier",
-            corner="mismatch / OOD",
-            columns=tuple(names),
-            rows=tuple(
-                _row(condition, names, [Cell(text=format_estimate(ours), key=key) for _, key, ours in columns])
-                for condition, columns in lines.items()
-            ),
+        table(
+            "Accuracy with CLIPN's image tower as the classifier",
+            conditions,
+            lambda condition, name: format_estimate(lines[condition][name][1]),
         )
     ]
     in_paper = [each for each in conditions if _paper_row(each)]
     if in_paper:
-        rows = [
-            _row(
-                each,
-                names,
-                [
-                    Cell(text=_beside_paper(ours, _paper_row(each).get(name)), key=key)
-                    for name, key, ours in lines[each]
-                ],
-            )
-            for each in in_paper
-        ]
         tables.append(
-            Table(title="The same next to the paper's", corner="mismatch / OOD", columns=tuple(names), rows=tuple(rows))
+            table(
+                "The same next to the paper's",
+                in_paper,
+                lambda condition, name: _beside_paper(lines[condition][name][1], _paper_row(condition).get(name)),
+            )
         )
     return tables
 
@@ -73,12 +72,6 @@ def _columns(condition: Condition, trials: pd.DataFrame, rounds: pd.DataFrame) -
         accuracies = own.loc[own["round"] == number, "accuracy"].astype(float)
         yield f"round {number}", of_rounds, estimate(accuracies, num_planned=num_planned)
     yield "full-shot", full_shot, last.get(full_shot)
-
-
-def _row(condition: Condition, names: list[str], cells: list[Cell]) -> Row:
-    """A row; rounds that it does not have (yet) stay empty, and full-shot is last."""
-    missing = [Cell(text="-")] * (len(names) - len(cells))
-    return Row(label=condition_name(condition), cells=(*cells[:-1], *missing, cells[-1]))
 
 
 def _paper_row(condition: Condition) -> dict[str, float]:

@@ -14,7 +14,7 @@ from data.sources.published_counts import PUBLISHED
 from data.splits.domain import NUM_ID_CLASSES, count_domain_split
 from data.splits.ratios import SplitCounts, count_split
 from experiments.results.paper import paper_rows
-from experiments.tables.table import Cell, Row, Table, format_ratio
+from experiments.tables.table import Table, format_ratio, text_table
 
 BUDGETS = {"cifar10": 500, "cifar100": 500, "tiny-imagenet": 1000}
 """Labels of the first set (P2)."""
@@ -42,12 +42,12 @@ def table1(root: Path | None) -> Table:
             _files_here(name, root),
             _verdict(published == printed, ", ".join(f"{value:,}" for value in printed)),
         ]
-        rows.append(_row(name, texts))
-    return Table(
-        title="Table 1: data sets",
+        rows.append((name, texts))
+    return text_table(
+        "Table 1: data sets",
         corner="data set",
         columns=("pixels", "classes", "training images", "test images", "files here", "the paper"),
-        rows=tuple(rows),
+        rows=rows,
     )
 
 
@@ -62,12 +62,12 @@ def table2() -> Table:
         printed = tuple(int(paper[column]) for column in columns)
         counted = tuple(getattr(ours, column) for column in columns)
         texts = [*(f"{value:,}" for value in counted), _verdict(counted == printed, _counts(printed))]
-        rows.append(_row(f"{name} {format_ratio(mismatch)} / {format_ratio(ood)}", texts))
-    return Table(
-        title="Table 2: open-set data by mismatch ratio and OOD ratio",
+        rows.append((f"{name} {format_ratio(mismatch)} / {format_ratio(ood)}", texts))
+    return text_table(
+        "Table 2: open-set data by mismatch ratio and OOD ratio",
         corner="mismatch / OOD",
         columns=("first ID labels", "first OOD labels", "ID in the pool", "OOD in the pool", "the paper"),
-        rows=tuple(rows),
+        rows=rows,
     )
 
 
@@ -84,15 +84,15 @@ def table3(root: Path | None, *, seeds: Sequence[int]) -> Table:
         left = total - initial - int(paper["initial_ood"]) - pool_id
         verdict = _verdict(left == printed, f"{printed:,}, which does not add up to {total:,} images")
         texts = [f"{initial:,}", f"{pool_id:,}", f"{left:,}", verdict, _describe(drawn.get(paper["domain"], []))]
-        rows.append(_row(paper["domain"], texts))
-    return Table(
-        title=f"Table 3: DomainNet, one domain with {NUM_ID_CLASSES} ID classes, {total:,} training images in all",
+        rows.append((paper["domain"], texts))
+    return text_table(
+        f"Table 3: DomainNet, one domain with {NUM_ID_CLASSES} ID classes, {total:,} training images in all",
         corner="domain",
         columns=(
             "first ID labels", "ID in the pool (the paper's classes)", "OOD in the pool", "the paper",
             f"ours, ID + OOD in the pool, seeds {min(seeds)} to {max(seeds)}",
         ),
-        rows=tuple(rows),
+        rows=rows,
     )  # fmt: skip
 
 
@@ -137,7 +137,3 @@ def _verdict(agrees: bool, printed: str) -> str:
 
 def _counts(values: Sequence[int]) -> str:
     return ", ".join(f"{value:,}" for value in values)
-
-
-def _row(label: str, texts: Sequence[str]) -> Row:
-    return Row(label=label, cells=tuple(Cell(text=text) for text in texts))

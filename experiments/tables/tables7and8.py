@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from experiments.results.comparison import Scores, collect_scores
@@ -14,16 +16,7 @@ from experiments.results.statistics import (
     estimate_cells,
     sorted_conditions,
 )
-from experiments.tables.table import (
-    Cell,
-    Line,
-    Row,
-    Table,
-    cells_table,
-    condition_name,
-    format_difference,
-    format_estimate,
-)
+from experiments.tables.table import RATIOS, Cell, Table, condition_name, format_difference, grid_table, marked_cells
 from experiments.tables.table4 import dagger_cells
 
 if TYPE_CHECKING:
@@ -52,27 +45,22 @@ def baselines(strategies: Iterable[str]) -> tuple[str, ...]:
 
 def table7_tables(trials: pd.DataFrame) -> list[Table]:
     """AUBC and precision with and without tuning and visual weights, with the best baseline above."""
-    conditions = _conditions(trials)
-    lines: list[Line] = [
-        (f"{what} ({arm})", [CellKey(*each, arm) for each in conditions]) for arm, what in PARTS.items()
-    ]
-    return _with_best_baseline(trials, conditions, lines)
+    return _with_best_baseline(trials, [(f"{what} ({arm})", arm) for arm, what in PARTS.items()])
 
 
 def table8_tables(trials: pd.DataFrame) -> list[Table]:
     """AUBC and precision of strategies alone and behind the purity step, and what the step adds, paired by seed."""
-    conditions = _conditions(trials)
-    lines: list[Line] = [
-        (name, [CellKey(*each, arm) for each in conditions])
+    rows = [
+        (name, arm)
         for inner, outer in BEHIND.items()
         for name, arm in ((inner, inner), (f"purity, then {inner}", outer))
     ]
-    return [*_with_best_baseline(trials, conditions, lines), _gains(trials, conditions)]
+    return [*_with_best_baseline(trials, rows), _gains(trials)]
 
 
 def best_baseline(estimates: Mapping[CellKey, Estimate], condition: Condition) -> CellKey | None:
     """The baseline with the highest mean among those with all planned seeds; None without one."""
-    keys = [key for key in estimates if key.condition == condition and baselines([key.strategy])]
+    keys = [key for key in estimates if key.condition == condition and baselines([key.arm])]
     complete = [key for key in keys if estimates[key].num_seeds and estimates[key].is_complete]
     return max(complete, key=lambda key: estimates[key].mean, default=None)
 
@@ -82,51 +70,53 @@ def _conditions(trials: pd.DataFrame) -> list[Condition]:
     return [each for each in sorted_conditions(estimate_cells(trials, "aubc")) if each.ood_ratio > 0]
 
 
-def _with_best_baseline(trials: pd.DataFrame, conditions: Sequence[Condition], lines: Sequence[Line]) -> list[Table]:
-    """AUBC and precision, the best baseline by AUBC in the first row of both, named in each cell."""
+def _with_best_baseline(trials: pd.DataFrame, rows: Sequence[tuple[str, str]]) -> list[Table]:
+    """AUBC and precision of the labelled arms, the best baseline by AUBC in the first row of both."""
+    conditions = _conditions(trials)
     if not conditions:
         return []
-    aubc, precision = estimate_cells(trials, "aubc"), estimate_cells(trials, "mean_precision")
-    best = [best_baseline(aubc, condition) for condition in conditions]
-    shown = [line for line in lines if any(key in aubc for key in line[1])]
+    aubc = estimate_cells(trials, "aubc")
+    best = {condition: best_baseline(aubc, condition) for condition in conditions}
+    shown = [(label, arm) for label, arm in rows if any(CellKey(*each, arm) in aubc for each in conditions)]
+    competing = {CellKey(*condition, arm) for condition in conditions for _, arm in shown} | set(best.values())
     tables = []
-    columns = list(map(condition_name, conditions))
-    for title, estimates, daggers in (
-        ("AUBC", aubc, dagger_cells(trials, "aubc")),
-        ("mean precision of the queries", precision, dagger_cells(trials, "mean_precision")),
-    ):
-        first = (BEST, [key or CellKey(*each, BEST) for key, each in zip(best, conditions, strict=True)])
-        table = cells_table(
-            title, corner="mismatch / OOD", columns=columns, lines=[first, *shown], estimates=estimates, daggers=daggers
+    for title, metric in (("AUBC", "aubc"), ("mean precision of the queries", "mean_precision")):
+        estimates = {key: value for key, value in estimate_cells(trials, metric).items() if key in competing}
+        cell = marked_cells(estimates, daggers=dagger_cells(trials, metric))
+        tables.append(
+            grid_table(
+                title,
+                corner=RATIOS,
+                rows=[(BEST, None), *shown],
+                columns=[(condition_name(condition), condition) for condition in conditions],
+                cell=partial(_cell, cell, best),
+            )
         )
-        named = tuple(_named(cell, key, estimates) for cell, key in zip(table.rows[0].cells, best, strict=True))
-        rows = (Row(label=BEST, cells=named), *table.rows[1:])
-        tables.append(Table(title=title, corner=table.corner, columns=table.columns, rows=rows))
     return tables
 
 
-def _named(cell: Cell, key: CellKey | None, estimates: Mapping[CellKey, Estimate]) -> Cell:
-    """The best baseline's cell with its name in it."""
+def _cell(
+    cell: Callable[[CellKey], Cell], best: Mapping[Condition, CellKey | None], arm: str | None, condition: Condition
+) -> Cell:
+    """The cell of an arm; for None that of the best baseline, with its name in it."""
+    if arm is not None:
+        return cell(CellKey(*condition, arm))
+    key = best[condition]
     if key is None:
         return Cell(text="none with all seeds")
-    return Cell(text=f"{format_estimate(estimates[key])} ({key.strategy})", mark=cell.mark, key=key, dagger=cell.dagger)
+    made = cell(key)
+    return replace(made, text=f"{made.text} ({key.arm})")
 
 
-def _gains(trials: pd.DataFrame, conditions: list[Condition]) -> Table:
+def _gains(trials: pd.DataFrame) -> Table:
     """What the purity step adds to the AUBC of each strategy."""
     scores = collect_scores(trials, "aubc")
-    rows = [
-        Row(
-            label=f"{outer} - {inner}",
-            cells=tuple(Cell(text=_gain(scores, each, inner, outer), key=CellKey(*each, outer)) for each in conditions),
-        )
-        for inner, outer in BEHIND.items()
-    ]
-    return Table(
-        title="What the purity step adds to AUBC, paired by seed, in percentage points",
-        corner="mismatch / OOD",
-        columns=tuple(map(condition_name, conditions)),
-        rows=tuple(rows),
+    return grid_table(
+        "What the purity step adds to AUBC, paired by seed, in percentage points",
+        corner=RATIOS,
+        rows=[(f"{outer} - {inner}", (inner, outer)) for inner, outer in BEHIND.items()],
+        columns=[(condition_name(condition), condition) for condition in _conditions(trials)],
+        cell=lambda pair, condition: Cell(text=_gain(scores, condition, *pair), key=CellKey(*condition, pair[1])),
     )
 
 

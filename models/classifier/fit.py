@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from models.classifier.inputs import Inputs, Normalise, make_batches
 from models.classifier.recipe import Recipe
-from models.classifier.steps import Objective, ReplayedSteps, Step, recorder
-from models.device import clear_memory_errors
+from models.classifier.sgd import Group, Sgd
+from models.classifier.steps import Objective, RepeatedSteps, Step
+from models.device import Machine, clear_memory_errors
+from models.graphs import CompiledForward, compiled_forward, recorder, worth_compiling
 
 PROGRESS_EVERY = 100
 """Steps between two calls of `progress`."""
@@ -56,22 +58,24 @@ def fit(
     recipe: Recipe,
     normalise: Normalise,
     batches_seed: int,
-    device: torch.device,
+    machine: Machine,
     objective: Objective | None = None,
     progress: StepProgress | None = None,
-    plain_steps: bool = False,
 ) -> nn.Module:
-    """The network, trained as the recipe says on `device`; the last weights, no selection (P10, P12).
+    """The network, trained as the recipe says on the machine's device; the last weights, no selection (P10, P12).
 
     `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D) or images that it crops anew in each step.
     Labels are 0..K-1; `objective` is the cross entropy by default. On CUDA steps are recorded and replayed
-    (`models.classifier.steps`), unless `plain_steps`: the numbers are the same. Equal seeds give equal weights, to the
-    bit on a CPU with the same number of threads. Raises ValueError without images, ArithmeticError when the weights are
-    no longer finite (a learning rate that is too high), and MemoryError where the device has too little memory.
+    (`models.graphs`), unless `plain_steps`: the numbers are the same. Long trainings are compiled as well, unless
+    `no_compile`: the numbers then differ by rounding. `machine.ways` gets how the steps were taken. Equal seeds give
+    equal weights, to the bit on a CPU with the same number of threads. Raises ValueError without images,
+    ArithmeticError when the weights are no longer finite (a learning rate that is too high), and MemoryError if the
+    device has too little memory.
     """
     if not len(inputs):
         raise ValueError("no labelled ID image to train on: raise the budget or lower the OOD ratio")
     objective = objective or CrossEntropy()
+    device = machine.device
     num_steps, pass_steps = recipe.num_steps(len(inputs)), _pass_steps(recipe, len(inputs))
     generator = torch.Generator(device=device).manual_seed(batches_seed)
     with (
@@ -79,22 +83,31 @@ def fit(
         _own_randomness(batches_seed, device),
     ):
         batches = make_batches(inputs, recipe, normalise, generator)
-        labels = torch.from_numpy(labels_N).to(device)
+        labels = torch.tensor(labels_N, device=device)  # a copy: those of a view are read-only
         network = network.to(device).train()
-        with recorder(device, generator, wanted=not plain_steps) as record:
+        compiles = not machine.plain_steps and not machine.no_compile and worth_compiling(device, num_steps)
+        with recorder(device, generator, wanted=not machine.plain_steps) as record:
             optimiser = _optimiser(network, recipe, objective, as_tensor=device.type == "cuda" or record is not None)
             step = Step(network, batches, labels, objective=objective, optimiser=optimiser, recipe=recipe)
-            run = step if record is None else ReplayedSteps(step, objective, record)
+            run = RepeatedSteps(
+                step,
+                network,
+                objective,
+                record=record,
+                forward=CompiledForward(compiled_forward() if compiles else None),
+                batch_size=recipe.batch_size,
+            )
             rates = _learning_rates(recipe, num_steps, pass_steps)
             for number, picked in enumerate(batches.positions()):
                 if number % pass_steps == 0:
                     objective.prepare(network, number / num_steps)
                 if number in rates:
-                    _set_learning_rate(optimiser, rates[number])
+                    optimiser.groups[0].set_rate(rates[number])
                 run(picked)
                 if progress is not None and (number + 1) % PROGRESS_EVERY == 0:
                     progress(number + 1, num_steps)
             network.zero_grad(set_to_none=True)
+    machine.ways.add(run.way)
     _check_finite(network, recipe, num_steps)
     return network.eval()
 
@@ -112,7 +125,7 @@ def _pass_steps(recipe: Recipe, num_images: int) -> int:
     return 1 if recipe.epochs is None else recipe.batches_a_pass(num_images)
 
 
-def _optimiser(network: nn.Module, recipe: Recipe, objective: Objective, *, as_tensor: bool) -> torch.optim.SGD:
+def _optimiser(network: nn.Module, recipe: Recipe, objective: Objective, *, as_tensor: bool) -> Sgd:
     """SGD over all parameters, those of the objective's own with a constant rate and Nesterov's momentum.
 
     `as_tensor`: the rate that changes lies on the parameters' device, where recorded steps read it.
@@ -121,27 +134,16 @@ def _optimiser(network: nn.Module, recipe: Recipe, objective: Objective, *, as_t
     own = {id(parameter) for parameter in others}
     params = [parameter for parameter in network.parameters() if id(parameter) not in own]
     rate = torch.tensor(recipe.learning_rate, device=params[0].device) if as_tensor else recipe.learning_rate
-    groups = [{"params": params, "lr": rate, "nesterov": recipe.nesterov}]
+    groups = [Group(params=params, rate=rate, nesterov=recipe.nesterov)]
     if others:
-        groups.append({"params": others, "nesterov": True})
-    return torch.optim.SGD(
-        groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-    )
+        groups.append(Group(params=others, rate=recipe.learning_rate, nesterov=True))
+    return Sgd(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def _learning_rates(recipe: Recipe, num_steps: int, pass_steps: int) -> dict[int, float]:
     """The learning rate from each step on at which it changes; step 0 is one of them."""
     ends = [int(share * (num_steps // pass_steps)) * pass_steps for share in recipe.milestones]
     return {step: recipe.learning_rate * recipe.decay ** sum(step >= end for end in ends) for step in {0, *ends}}
-
-
-def _set_learning_rate(optimiser: torch.optim.SGD, rate: float) -> None:
-    """Of the first group: in place, where a recorded step reads it."""
-    group = optimiser.param_groups[0]
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
 
 
 def _check_finite(network: nn.Module, recipe: Recipe, num_steps: int) -> None:

@@ -5,12 +5,15 @@ Shapes: B batch, K ID classes, D features, H and W pixels.
 
 from __future__ import annotations
 
+import copy
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.classifier.recipe import Recipe
+from models.classifier.recipe import PIXEL_NETWORKS, Recipe
 
 
 class ResNet18(nn.Module):
@@ -42,12 +45,44 @@ class ResNet18(nn.Module):
 
     def with_stages(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits, features, and the outputs of the four stages, each (B, channels, height, width)."""
-        hidden = self.stem(images_B3HW)
-        outputs = []
-        for stage in self.stages:
-            hidden = stage(hidden)
-            outputs.append(hidden)
-        features_BD = hidden.mean(dim=(2, 3))
+        outputs = _stage_outputs(self.stages, self.stem(images_B3HW))
+        features_BD = outputs[-1].mean(dim=(2, 3))
+        kept_BD = F.dropout(features_BD, self._head_dropout, self.training) if self._head_dropout else features_BD
+        return self.head(kept_BD), features_BD, outputs
+
+
+class ConvNet(nn.Module):
+    """Three 3x3 convolutions, each with a batch norm, the second and third of stride 2: for small images and few steps.
+
+    On the demo's digits a step takes a fourth of the ResNet-18's of half the width, whose 20 convolutions cost a CPU
+    their calls, not their arithmetic; see the recipe `digits`.
+    """
+
+    def __init__(self, num_classes: int, *, width: int = 16, head_dropout: float = 0.0) -> None:
+        """`width`: channels of the first convolution; `head_dropout` as in ResNet18."""
+        super().__init__()
+        widths = (width, 2 * width, 4 * width)
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(num_in, num_out, kernel_size=3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(num_out),
+                nn.ReLU(),
+            )
+            for num_in, num_out, stride in zip((3, *widths[:-1]), widths, (1, 2, 2), strict=True)
+        )
+        self.head = nn.Linear(widths[-1], num_classes)
+        self.stage_widths = widths
+        self._head_dropout = head_dropout
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) and average-pooled features (B, D = 4 x width) of normalised images (B, 3, H, W)."""
+        logits_BK, features_BD, _ = self.with_stages(images_B3HW)
+        return logits_BK, features_BD
+
+    def with_stages(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits, features, and the outputs of the three stages, each (B, channels, height, width)."""
+        outputs = _stage_outputs(self.stages, images_B3HW)
+        features_BD = outputs[-1].mean(dim=(2, 3))
         kept_BD = F.dropout(features_BD, self._head_dropout, self.training) if self._head_dropout else features_BD
         return self.head(kept_BD), features_BD, outputs
 
@@ -72,7 +107,7 @@ class LinearClassifier(nn.Module):
         return self.head(kept_BD), features_BD, [features_BD[:, :, None, None]]
 
 
-Classifier = ResNet18 | LinearClassifier
+Classifier = ResNet18 | ConvNet | LinearClassifier
 
 
 class Subsample(nn.Module):
@@ -100,10 +135,11 @@ def build_classifier(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed)
-        if recipe.network != "resnet18":
+        if recipe.network not in PIXEL_NETWORKS:
             assert num_features is not None, "a linear head needs to know its encoder's features"
             return LinearClassifier(num_features, num_classes, head_dropout=recipe.head_dropout)
-        network = ResNet18(num_classes, width=recipe.width, head_dropout=recipe.head_dropout)
+        make = ResNet18 if recipe.network == "resnet18" else ConvNet
+        network = make(num_classes, width=recipe.width, head_dropout=recipe.head_dropout)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -119,6 +155,57 @@ def zero_shot_classifier(class_features_KD: Tensor) -> LinearClassifier:
         network.head.weight.copy_(class_features_KD)
         network.head.bias.zero_()
     return network
+
+
+def _stage_outputs(stages: nn.ModuleList, hidden: Tensor) -> list[Tensor]:
+    """The output of each stage, one after the other, the first of `hidden`."""
+    outputs = []
+    for stage in stages:
+        hidden = stage(hidden)
+        outputs.append(hidden)
+    return outputs
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut around them (He et al. 2016).
+
+    The names of its parts and the order in which they draw their weights are torchvision's, so that kept classifiers
+    and equal seeds stay what they are. Its own because importing torchvision takes as long as a digits round.
+    """
+
+    def __init__(self, num_in: int, num_out: int, stride: int = 1, shortcut: nn.Module | None = None) -> None:
+        """`shortcut` brings the input to the output's shape, if it has another."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_in, num_out, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(num_out)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(num_out, num_out, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(num_out)
+        self.downsample = shortcut
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, ceil(H / stride), ceil(W / stride))."""
+        hidden = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(images_BCHW)))))
+        hidden += images_BCHW if self.downsample is None else self.downsample(images_BCHW)
+        return self.relu(hidden)  # type: ignore[no-any-return]
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy of a network in evaluation mode whose batch norms are folded into the convolutions before them.
+
+    It computes the same with a kernel less for each, rounded differently, so results on a CPU, where records are equal
+    to the bit, do without.
+    """
+    copied = copy.deepcopy(network)
+    for module in copied.modules():
+        if not isinstance(module, BasicBlock | nn.Sequential):
+            continue
+        children = list(module.named_children())
+        for (conv_name, conv), (norm_name, norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return copied.to(memory_format=torch.channels_last)
 
 
 def _stage(num_in: int, num_out: int, *, stride: int) -> nn.Sequential:

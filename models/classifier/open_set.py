@@ -8,6 +8,7 @@ Shapes: B batch, K ID classes, D features, C clusters of OOD images, N training 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,55 @@ def cluster_loss(features_BD: Tensor, centres_CD: Tensor, clusters_B: Tensor) ->
     return 0.1 * own_B1.mean() + (1.0 + others_BC.sum(dim=1)).log().mean()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clusters:
+    """Clusters of the OOD images in tensors that keep their places and sizes, so that a recorded step reads them."""
+
+    centres_KD: Tensor
+    """The first rows are centres, the others zero."""
+    is_centre_K: Tensor
+    of_ood_M: Tensor
+    """The cluster of each of the M OOD images."""
+
+    def replace(self, centres_CD: Tensor, clusters_M: Tensor) -> None:
+        """Put in other clusters, at most K."""
+        num = len(centres_CD)
+        self.centres_KD[:num].copy_(centres_CD)
+        self.is_centre_K.copy_(torch.arange(len(self.is_centre_K), device=self.is_centre_K.device) < num)
+        self.of_ood_M.copy_(clusters_M)
+
+
+def masked_losses(binary_B2K: Tensor, labels_B: Tensor, is_ood_B: Tensor, *, factor: float, alpha: float) -> Tensor:
+    """`known_loss` of the ID plus `unknown_loss` of the OOD images of a batch, without asking which they are."""
+    probs_B2K = binary_B2K.softmax(dim=1)
+    logs_B2K = (probs_B2K + TINY).log()
+    num_known = binary_B2K.shape[2]
+    true_B1 = labels_B.clamp(max=num_known - 1)[:, None]
+    yes_B = -logs_B2K[:, 1].gather(1, true_B1)[:, 0]
+    worst_B = (-logs_B2K[:, 0]).scatter(1, true_B1, 0.0).amax(dim=1)
+    known = factor / 2 * masked_mean(yes_B + worst_B, ~is_ood_B)
+    return known + alpha / (2 * num_known) * masked_mean(-logs_B2K.sum(dim=(1, 2)), is_ood_B)
+
+
+def masked_cluster_loss(features_BD: Tensor, is_ood_B: Tensor, clusters: Clusters, clusters_B: Tensor) -> Tensor:
+    """`cluster_loss` of the OOD images of a batch, without asking which they are; `clusters_B` is any for the others.
+
+    The others are put at a centre: far from all, their terms would overflow, and nothing times infinity is no number.
+    """
+    centres_BD = clusters.centres_KD[clusters_B]
+    features_BD = torch.where(is_ood_B[:, None], features_BD, centres_BD)
+    distances_BK = (features_BD[:, None] - clusters.centres_KD).square().sum(dim=2).clamp(min=1e-24).sqrt()
+    own_B1 = distances_BK.gather(1, clusters_B[:, None])
+    others_BK = (own_B1 - distances_BK).masked_fill(~clusters.is_centre_K, float("-inf")).exp()
+    others_BK = others_BK.scatter(1, clusters_B[:, None], 0.0)
+    return masked_mean(0.1 * own_B1[:, 0] + (1.0 + others_BK.sum(dim=1)).log(), is_ood_B)
+
+
+def masked_mean(values_B: Tensor, mask_B: Tensor) -> Tensor:
+    """Mean of the finite values for which `mask_B` says so, 0 without one."""
+    return torch.where(mask_B, values_B, 0.0).sum() / mask_B.sum().clamp(min=1)
+
+
 class OpenSetObjective:
     """What EOAL's detector minimises; before each pass the features of the OOD images are clustered anew."""
 
@@ -79,9 +129,14 @@ class OpenSetObjective:
         temperature: float,
         alpha: float,
         regulariser: float,
+        static: bool | None = None,
     ) -> None:
         """`is_ood_N` tells which training images are OOD, `ood_features` computes theirs (in order), `cluster` gives
-        centres (C, D) and cluster numbers of features."""
+        centres (C, D), at most one a known class, and cluster numbers of features.
+
+        `static`: all images of a batch are computed with and masked, so that steps launch equal kernels and can be
+        recorded; by default on a GPU. On a CPU the ID and the OOD images are picked out, whose sums round differently.
+        """
         self._num_known = num_known
         self._is_ood_N = is_ood_N
         self._rank_N = is_ood_N.long().cumsum(dim=0) - 1
@@ -92,18 +147,22 @@ class OpenSetObjective:
         self._has_ood = bool(is_ood_N.any())
         self._factor = 1.0 - alpha if self._has_ood else 1.0
         self._regulariser = regulariser
+        self._static = is_ood_N.is_cuda if static is None else static
         self._clusters: tuple[Tensor, Tensor] | None = None
         """Centres (C, D), and the number of each OOD image's."""
+        self._static_clusters: Clusters | None = None
 
     def prepare(self, network: nn.Module, done: float) -> None:
         """Cluster the OOD images' features as the network now sees them."""
         if self._has_ood:
             self._clusters = self._cluster(self._ood_features(network))
+            if self._static:
+                self._keep_in_place(*self._clusters)
             network.train()
 
     def phase(self) -> Hashable | None:
-        """None: how many images of a batch are OOD, and their clusters, differ from step to step."""
-        return None
+        """None on a CPU: how many images of a batch are OOD, and their clusters, differ from step to step."""
+        return "open set" if self._static else None
 
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
         """Cross entropy, the binary classifiers' losses, and the pull of the clusters."""
@@ -111,6 +170,14 @@ class OpenSetObjective:
         logits_BK1, features_BD = network(images_B3HW)
         binary_B2K = network.binary(features_BD).float().view(len(labels_B), 2, self._num_known)
         is_ood_B = self._is_ood_N[picked_B]
+        if self._static:
+            loss = F.cross_entropy(logits_BK1.float() / self._temperature, labels_B)
+            loss = loss + masked_losses(binary_B2K, labels_B, is_ood_B, factor=self._factor, alpha=self._alpha)
+            if self._static_clusters is None:
+                return loss
+            clusters_B = self._static_clusters.of_ood_M[self._rank_N[picked_B].clamp(min=0)]
+            pull = masked_cluster_loss(features_BD.float(), is_ood_B, self._static_clusters, clusters_B)
+            return loss + self._regulariser * pull
         known, unknown = (~is_ood_B).nonzero()[:, 0], is_ood_B.nonzero()[:, 0]
         loss = F.cross_entropy(logits_BK1.float() / self._temperature, labels_B)
         loss = loss + known_loss(binary_B2K[known], labels_B[known], self._factor)
@@ -120,6 +187,16 @@ class OpenSetObjective:
             pull = cluster_loss(features_BD[unknown].float(), centres_CD, clusters[self._rank_N[picked_B[unknown]]])
             loss = loss + self._regulariser * pull
         return loss
+
+    def _keep_in_place(self, centres_CD: Tensor, clusters_M: Tensor) -> None:
+        """Where recorded steps find them."""
+        if self._static_clusters is None:
+            self._static_clusters = Clusters(
+                centres_KD=centres_CD.new_zeros(self._num_known, centres_CD.shape[1]),
+                is_centre_K=torch.zeros(self._num_known, dtype=torch.bool, device=centres_CD.device),
+                of_ood_M=clusters_M.clone(),
+            )
+        self._static_clusters.replace(centres_CD, clusters_M)
 
     def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
         """The binary classifiers', which learn at a constant rate."""

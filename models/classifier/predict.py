@@ -5,6 +5,9 @@ Shapes: N images, K ID classes, D features.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,8 +15,10 @@ from torch import Tensor, nn
 
 from data.imageset import Images
 from models.classifier.inputs import FeatureRows, Normalise
+from models.classifier.networks import folded
 from models.classifier.outputs import ClassifierOutputs, LinearHead
 from models.classifier.recipe import Recipe
+from models.classifier.resident import loaded_ahead, resident_rows
 from models.classifier.steps import autocast
 
 CPU_BATCH = 64
@@ -33,29 +38,14 @@ def predict(
 ) -> ClassifierOutputs:
     """What the network, in evaluation mode and without augmentation, says of the images `idx`.
 
-    Where the GPU's memory does not hold a batch, it goes on with batches half as large, once. Raises MemoryError where
-    it does not hold these either, and ValueError without images.
+    If the GPU's memory does not hold a batch, it goes on with batches half as large, once. Raises MemoryError if it
+    does not hold these either, and ValueError without images.
     """
     if not len(idx):
         raise ValueError("no image to look at")
     network.eval()
-    rows: list[list[Tensor]] = []
     size = recipe.eval_batch_size if device.type == "cuda" else min(recipe.eval_batch_size, CPU_BATCH)
-    smallest, start = max(1, size // 2), 0
-    while start < len(idx):
-        outputs = _outputs(
-            network, images, idx[start : start + size], recipe=recipe, normalise=normalise, device=device
-        )
-        if outputs is not None:
-            rows.append(outputs)
-            start += size
-        elif size > smallest:
-            size = smallest
-        else:
-            raise MemoryError(
-                f"the GPU's memory does not hold {size} images where nothing is trained: lower recipe.eval_batch_size "
-                f"(now {recipe.eval_batch_size}), or give a trial more of a card (--gpus-per-trial)"
-            )
+    rows = _Pass(network, images, idx, recipe=recipe, normalise=normalise, device=device).outputs(size)
     logits_NK, features_ND, *losses = (torch.cat(parts).cpu().numpy() for parts in zip(*rows, strict=True))
     return ClassifierOutputs(
         logits_NK=logits_NK,
@@ -65,23 +55,70 @@ def predict(
     )
 
 
-def _outputs(
-    network: nn.Module,
-    images: Images | FeatureRows,
-    idx: NDArray[np.int64],
-    *,
-    recipe: Recipe,
-    normalise: Normalise,
-    device: torch.device,
-) -> list[Tensor] | None:
-    """The network's outputs for a batch, on the device; None where its memory does not suffice."""
-    try:
-        inputs = torch.from_numpy(images.load(idx)).to(device)
-        with autocast(recipe, device):
-            outputs = network(inputs if inputs.ndim == 2 else normalise(inputs))
+class _Pass:
+    """One network over some images. Nothing in it waits for a GPU: the caller does, once."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Images | FeatureRows,
+        idx: NDArray[np.int64],
+        *,
+        recipe: Recipe,
+        normalise: Normalise,
+        device: torch.device,
+    ) -> None:
+        """On a GPU with batch norm folded into the convolutions, which rounds differently; on a CPU as it is."""
+        on_gpu = device.type == "cuda"
+        self._network = folded(network) if on_gpu else network
+        self._images, self._idx = images, idx
+        self._recipe, self._normalise, self._device = recipe, normalise, device
+        self._rows_A = resident_rows(images, device) if on_gpu else None
+        self._idx_N = torch.from_numpy(idx).to(device) if self._rows_A is not None else None
+
+    def outputs(self, size: int) -> list[list[Tensor]]:
+        """The outputs batch by batch, on the device."""
+        rows: list[list[Tensor]] = []
+        smallest, start = max(1, size // 2), 0
+        with autocast(self._recipe, self._device):  # once for all batches, which then share the weights' casts
+            while start < len(self._idx):
+                done = self._some(start, size)
+                rows += done
+                start += size * len(done)
+                if start < len(self._idx):  # the memory did not suffice
+                    if size == smallest:
+                        raise MemoryError(
+                            f"the GPU's memory does not hold {size} images while nothing is trained: lower "
+                            f"recipe.eval_batch_size (now {self._recipe.eval_batch_size}), which keeps every finished "
+                            "round, or give a trial more of a card (--gpus-per-trial)"
+                        )
+                    size = smallest
+        return rows
+
+    def _some(self, start: int, size: int) -> list[list[Tensor]]:
+        """The outputs of batches from `start` on, until the end or until the memory does not suffice."""
+        rows: list[list[Tensor]] = []
+        with suppress(torch.OutOfMemoryError):
+            for inputs in self._inputs(start, size):
+                rows.append(self._outputs(inputs))  # noqa: PERF401 - what was done before memory ran out is kept
+        return rows
+
+    def _inputs(self, start: int, size: int) -> Iterator[Tensor]:
+        """Batches of inputs on the device."""
+        if self._rows_A is None or self._idx_N is None:
+            if self._device.type == "cuda":
+                yield from loaded_ahead(self._images, self._idx[start:], size, self._device)
+                return
+            for at in range(start, len(self._idx), size):
+                yield torch.from_numpy(self._images.load(self._idx[at : at + size]))
+            return
+        for picked_B in torch.split(self._idx_N[start:], size):
+            yield self._rows_A[picked_B]
+
+    def _outputs(self, inputs: Tensor) -> list[Tensor]:
+        """The network's outputs for a batch."""
+        outputs = self._network(inputs if inputs.ndim == 2 else self._normalise(inputs))
         return [output.float() for output in outputs]
-    except torch.OutOfMemoryError:
-        return None
 
 
 def _head_of(network: nn.Module) -> LinearHead | None:

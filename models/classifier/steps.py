@@ -1,17 +1,12 @@
-"""One step of SGD, and how it is repeated: kernel by kernel, or recorded once and replayed as a whole.
-
-A small network's step is hundreds of short kernels, and launching them one by one takes a GPU's host longer than the
-GPU needs to compute them. A CUDA graph launches them all at once. Recording costs a few plain steps' time, so each
-training records its own: nothing has to be kept from one to the next, and the training set may have any size.
+"""One step of SGD on a classifier, and how it is repeated: kernel by kernel, or compiled, recorded and replayed.
 
 Shapes: N images, B batch.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Hashable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -19,12 +14,8 @@ from torch import Tensor, nn
 
 from models.classifier.inputs import Batches
 from models.classifier.recipe import Recipe
-
-WARM_UP = 3
-"""Plain steps before one is recorded: libraries choose their kernels in them, and SGD makes its momentum."""
-
-Record = Callable[[Callable[[], None]], Callable[[], None]]
-"""Notes the device work of a function without doing it; what it returns does that work, on the same tensors."""
+from models.classifier.sgd import Sgd
+from models.graphs import CompiledForward, Record, Replays, Way
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
@@ -70,7 +61,7 @@ class Step:
         labels_N: Tensor,
         *,
         objective: Objective,
-        optimiser: torch.optim.Optimizer,
+        optimiser: Sgd,
         recipe: Recipe,
     ) -> None:
         """Everything lies on the device of `labels_N`."""
@@ -82,82 +73,40 @@ class Step:
         batch = self._batches.augment(picked_B)
         with autocast(self._recipe, self._labels_N.device):
             loss = self._objective.loss(self._network, batch, self._labels_N[picked_B], picked_B)
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
 
 
-class ReplayedSteps:
+class RepeatedSteps:
     """Steps that are recorded once for each phase and batch size, and replayed from then on."""
 
-    def __init__(self, step: Step, objective: Objective, record: Record) -> None:
-        self._step, self._objective, self._record = step, objective, record
-        self._plain_steps: Counter[Hashable] = Counter()
-        self._recorded: dict[Hashable, tuple[Tensor, Callable[[], None]]] = {}
+    def __init__(
+        self,
+        step: Step,
+        network: nn.Module,
+        objective: Objective,
+        *,
+        record: Record | None,
+        forward: CompiledForward,
+        batch_size: int,
+    ) -> None:
+        """Batches of `batch_size` are computed by the compiled `forward`; what a pass leaves over is too rare."""
+        self._step, self._network, self._objective = step, network, objective
+        self._replays, self._forward, self._batch_size = Replays(record), forward, batch_size
 
     def __call__(self, picked_B: Tensor) -> None:
-        """One step on the images at those positions: the numbers are those of `Step`."""
+        """One step on the images at those positions: recorded, its numbers are those of `Step`."""
         phase = self._objective.phase()
-        kind = (phase, len(picked_B))
-        if kind not in self._recorded:
-            if phase is None or self._plain_steps[kind] < WARM_UP:
-                self._plain_steps[kind] += 1
-                self._step(picked_B)
-                return
-            static_B = picked_B.clone()
-            self._recorded[kind] = static_B, self._record(lambda: self._step(static_B))
-        static_B, replay = self._recorded[kind]
-        static_B.copy_(picked_B)
-        replay()
+        kind = None if phase is None else (phase, len(picked_B))
+        self._replays(kind, self._whole if len(picked_B) == self._batch_size else self._step, picked_B)
 
+    def _whole(self, picked_B: Tensor) -> None:
+        self._forward.run(self._network, lambda: self._step(picked_B), self._objective.phase())
 
-@contextmanager
-def recorder(device: torch.device, generator: torch.Generator, *, wanted: bool) -> Iterator[Record | None]:
-    """What records steps that draw from `generator` and from torch's own generators; None: they are not to be recorded.
-
-    Only a CUDA device can. Inside, all its work goes to a stream of its own, because the default one cannot be
-    recorded; what was recorded is gone afterwards, with its memory.
-    """
-    if device.type != "cuda" or not wanted:
-        yield None
-        return
-    graphs = _Graphs(generator)
-    outside = torch.cuda.current_stream(device)
-    own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    own.wait_stream(outside)
-    try:
-        with torch.cuda.stream(own):
-            yield graphs.record
-    finally:
-        outside.wait_stream(own)
-        graphs.forget()
-
-
-class _Graphs:
-    """CUDA graphs with a common pool of memory: they run one after the other, and none reads what another left."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self._generator = generator
-        self._graphs: list[torch.cuda.CUDAGraph] = []
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Capture `work` on the current stream. Raises RuntimeError for work that waits for the device."""
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._generator)
-        pool = self._graphs[0].pool() if self._graphs else None
-        try:
-            with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
-                work()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise RuntimeError(f"the training step cannot be recorded; use --plain-steps ({error})") from error
-        self._graphs.append(graph)
-        return graph.replay
-
-    def forget(self) -> None:
-        """Wait for the last replay, and give the memory back."""
-        torch.cuda.synchronize()
-        for graph in self._graphs:
-            graph.reset()
-        torch.cuda.empty_cache()
+    @property
+    def way(self) -> Way:
+        """How most steps were taken."""
+        if not self._replays.has_recorded:
+            return "plain"
+        return "compiled and recorded" if self._forward.is_used else "recorded"

@@ -21,6 +21,11 @@ from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
 from models.classifier.recipe import Recipe
 from models.classifier.steps import Objective, autocast
+from models.device import Machine
+
+AUGMENTED_BATCH = 512
+"""Images per batch of `Workshop.augmented_logits`. Constant: one generator draws the augmentations batch by batch, so
+another size is another draw, and a user who lowers `recipe.eval_batch_size` for memory would get other numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +39,18 @@ class Workshop:
     recipe: Recipe
     """How the classifier was trained."""
     normalise: Normalise
-    device: torch.device
+    machine: Machine
     weights_seed: Callable[[str], int]
     """A seed for the initial weights of the network of that name: the same in every round of the trial."""
     batches_seed: Callable[[str], int]
     """A seed for what is drawn while the network of that name is trained: another one in each round."""
     progress: StepProgress | None = None
     """Hears how far a training is."""
-    plain_steps: bool = False
-    """As in `models.classifier.fit.fit`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its networks are trained and run."""
+        return self.machine.device
 
     def new_network(self, num_classes: int, recipe: Recipe, name: str) -> Classifier:
         """A classifier as this round's, but for its classes, with initial weights of that name."""
@@ -67,10 +75,9 @@ class Workshop:
             recipe=recipe,
             normalise=self.normalise,
             batches_seed=self.batches_seed(name),
-            device=self.device,
+            machine=self.machine,
             progress=self.progress,
             objective=objective,
-            plain_steps=self.plain_steps,
         )
 
     def predict(self, network: nn.Module, idx: NDArray[np.int64]) -> ClassifierOutputs:
@@ -84,7 +91,7 @@ class Workshop:
         batches = make_batches(training_inputs(self.images, idx), self.recipe, self.normalise, generator)
         rows = torch.arange(len(idx), device=self.device).repeat(passes)
         logits = []
-        for picked in torch.split(rows, self.recipe.eval_batch_size):
+        for picked in torch.split(rows, AUGMENTED_BATCH):
             with autocast(self.recipe, self.device):
                 logits.append(self.classifier(batches.augment(picked))[0].float())
         return torch.cat(logits).cpu().numpy().reshape(passes, len(idx), -1)

@@ -5,6 +5,7 @@ Shapes: U texts in all, M texts of a step, N images, B batch, C classes, T templ
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -23,8 +24,17 @@ class Captions(Protocol):
         """Token ids (U, L) int64 of all texts."""
         ...
 
+    @property
+    def is_static(self) -> bool:
+        """Whether M is the same in every step and `draw` does not wait for a GPU, so that a step can be recorded."""
+        ...
+
     def __len__(self) -> int:
         """N, the number of images."""
+        ...
+
+    def to(self, device: torch.device) -> Captions:
+        """The same captions on a device, where they are drawn with a generator of that device."""
         ...
 
     def draw(self, idx_B: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,14 +56,27 @@ class ClassCaptions:
         """Token ids (C * T, L)."""
         return self._tokens_UL
 
+    @property
+    def is_static(self) -> bool:
+        """Yes: M = C."""
+        return True
+
+    def to(self, device: torch.device) -> ClassCaptions:
+        """As `Captions.to`."""
+        moved = copy.copy(self)
+        moved._labels_N, moved._tokens_UL = self._labels_N.to(device), self._tokens_UL.to(device)
+        return moved
+
     def __len__(self) -> int:
         """N, the number of images."""
         return len(self._labels_N)
 
     def draw(self, idx_B: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """A text for each of the C classes, and the classes of the images."""
-        template_C = torch.randint(self._num_templates, (self._num_classes,), generator=generator)
-        return torch.arange(self._num_classes) * self._num_templates + template_C, self._labels_N[idx_B]
+        device = generator.device
+        template_C = torch.randint(self._num_templates, (self._num_classes,), generator=generator, device=device)
+        texts_C = torch.arange(self._num_classes, device=device) * self._num_templates + template_C
+        return texts_C, self._labels_N[idx_B]
 
 
 class PairCaptions:
@@ -70,6 +93,17 @@ class PairCaptions:
     def tokens_UL(self) -> torch.Tensor:
         """Token ids (U, L) of the distinct captions."""
         return self._tokens_UL
+
+    @property
+    def is_static(self) -> bool:
+        """No: the images of a batch may share captions."""
+        return False
+
+    def to(self, device: torch.device) -> PairCaptions:
+        """As `Captions.to`."""
+        moved = copy.copy(self)
+        moved._text_N, moved._tokens_UL = self._text_N.to(device), self._tokens_UL.to(device)
+        return moved
 
     def __len__(self) -> int:
         """N, the number of images."""

@@ -1,12 +1,13 @@
-"""What the feature store computes with a CLIPN: unit image features, and class features of both text towers.
+"""Images and class names through a CLIPN: its input, its tokens, and the rows that the feature store keeps.
 
-Shapes: B batch, C classes, D embedding, N images, T templates.
+Shapes: B batch, C classes, D embedding, H height, L tokens, N images, S the tower's input size, T templates, W width.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -15,24 +16,77 @@ from numpy.typing import NDArray
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from torch.nn import functional
+from torchvision.transforms.functional import InterpolationMode, center_crop, resize  # open_clip has loaded it
 
 from data.imageset import Images
 from models.clipn.model import Clipn
 from models.clipn.prompts import fill
 from models.clipn.source import CLIP_MEAN, CLIP_STD
+from models.device import free_cores, process_memory
+from models.graphs import compiled_forward
 
 IMAGE_BATCH = 256
 """Images per forward pass."""
+
+
+COMPILE_TOWER_FROM = 200_000
+"""Images from which the tower is compiled on a GPU. Compiling takes 4 s (from the cache) to 40 s, in which the tower as
+it is encodes 40,000 to 400,000 images (10,184 images/s, ViT-B/16 in bfloat16, H200, n = 1); what it gains was not
+measured yet (`benchmarks/gpu_check.py` does)."""
+TOWER_BYTES = 16 << 20
+"""GPU memory per image of a batch, a round figure for a ViT-B/16."""
+LARGEST_BATCH = 1024
+READ_PART = 32
+"""Images that a worker reads and resizes at a time."""
+
+
+class TowerPass:
+    """The image tower as features are computed with it: (B, 3, S, S) float32 to features (B, D), of any length."""
+
+    def __init__(self, clipn: Clipn, *, precision: Literal["fp32", "bf16"], compiled: bool = False) -> None:
+        """Where the weights lie; in bfloat16 the products are, the sums and weights are not."""
+        self._device = clipn.device
+        self._in_bf16 = precision == "bf16"
+        self._visual = clipn.visual
+        self._forward = compiled_forward() if compiled else None
+
+    def __call__(self, images_B3SS: torch.Tensor) -> torch.Tensor:
+        """Features, on the device."""
+        # Without this, CUDA would round a convolution's float32 inputs to 10 bits of mantissa.
+        with (
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+            torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._in_bf16),
+        ):
+            features_BD: torch.Tensor = (
+                self._visual(images_B3SS) if self._forward is None else self._forward(self._visual, images_B3SS)
+            )
+        return features_BD
+
+    @property
+    def batch_size(self) -> int:
+        """Images per pass: on a GPU as many as a quarter of this process's memory holds."""
+        if self._device.type != "cuda":
+            return IMAGE_BATCH
+        fits = process_memory(self._device) // 4 // TOWER_BYTES
+        return max(32, min(LARGEST_BATCH, 1 << max(0, fits.bit_length() - 1)))
 
 
 class ImageRows:
     """Row i is the image tower's feature of image i, normalised: (N, D)."""
 
     def __init__(self, clipn: Clipn, images: Images, *, precision: Literal["fp32", "bf16"] = "fp32") -> None:
-        """Compute with `clipn`, where its weights lie; in bfloat16 the products are, the sums and weights are not."""
+        """Compute with `clipn`, where its weights lie; in bfloat16 the products are, the sums and weights are not.
+
+        On a GPU threads on the free cores read and resize the images ahead of the tower.
+        """
         self._clipn = clipn
-        self._precision = precision
         self._images = images
+        on_gpu = clipn.device.type == "cuda"
+        compiled = on_gpu and len(images) >= COMPILE_TOWER_FROM and not torch.are_deterministic_algorithms_enabled()
+        self._tower = TowerPass(clipn, precision=precision, compiled=compiled)
+        self._workers = ThreadPoolExecutor(free_cores(), thread_name_prefix="images") if on_gpu else None
+        self._read: dict[int, list[Future[NDArray[np.uint8]]]] = {}
+        """By first image of a batch: its parts, being read."""
 
     @property
     def facts(self) -> Mapping[str, float]:
@@ -41,21 +95,35 @@ class ImageRows:
 
     def compute(self, start: int, stop: int) -> NDArray[np.float32]:
         """Features of the images `start` to `stop` (excluded)."""
-        batches = range(start, stop, IMAGE_BATCH)
-        return np.concatenate([self._encode(np.arange(at, min(at + IMAGE_BATCH, stop))) for at in batches])
+        size = self._tower.batch_size
+        if self._workers is not None:  # those of the next call too, which is most likely about the images that follow
+            for at in range(start, min(2 * stop - start, len(self._images)), size):
+                self._read_ahead(at, min(at + size, stop if at < stop else 2 * stop - start, len(self._images)))
+        return np.concatenate([self._encode(at, min(at + size, stop)) for at in range(start, stop, size)])
 
     @torch.inference_mode()
-    def _encode(self, idx: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Features (B, D) of the images `idx`."""
-        pixels_BSS3 = resize_batch(self._images.load(idx), self._clipn.image_size)
-        # Without this, CUDA would round a convolution's float32 inputs to 10 bits of mantissa.
-        device, in_bf16 = self._clipn.device, self._precision == "bf16"
-        with (
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bf16),
-        ):
-            features_BD = self._clipn.encode_image(network_input(pixels_BSS3, device))
+    def _encode(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Features (B, D) of those images."""
+        features_BD = self._tower(network_input(self._pixels(start, stop), self._clipn.device))
         return np.asarray(functional.normalize(features_BD.float(), dim=1).cpu().numpy())
+
+    def _pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Pixels (B, S, S, 3) of those images."""
+        parts = self._read.pop(start, None)
+        if parts is None:
+            return self._load(start, stop)
+        pixels_BSS3 = np.concatenate([part.result() for part in parts])
+        return pixels_BSS3[: stop - start]
+
+    def _read_ahead(self, start: int, stop: int) -> None:
+        """Have the workers read those images, in parts."""
+        if self._workers is None or start in self._read:
+            return
+        bounds = [(at, min(at + READ_PART, stop)) for at in range(start, stop, READ_PART)]
+        self._read[start] = [self._workers.submit(self._load, *bound) for bound in bounds]
+
+    def _load(self, start: int, stop: int) -> NDArray[np.uint8]:
+        return resize_batch(self._images.load(np.arange(start, stop)), self._clipn.image_size)
 
 
 class ClassRows:
@@ -108,17 +176,11 @@ class SentenceRows:
 def resize_and_crop(image_HW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The image (size, size, 3) uint8: shorter side brought to `size` pixels, bicubic, then the centre cut out.
 
-    An image whose shorter side is `size` already is only cropped. Same pixels as torchvision's Resize and CenterCrop on
-    a PIL image, which the reference uses.
+    An image whose shorter side is `size` already is only cropped. On PIL images, as the reference does it: on tensors
+    torchvision rounds otherwise.
     """
-    height, width = image_HW3.shape[:2]
-    shorter, longer = sorted((height, width))
-    if shorter != size:
-        scaled = int(size * longer / shorter)
-        width, height = (size, scaled) if width <= height else (scaled, size)
-        image_HW3 = np.asarray(Image.fromarray(image_HW3).resize((width, height), Image.Resampling.BICUBIC))
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return image_HW3[top : top + size, left : left + size]
+    picture = resize(Image.fromarray(image_HW3), [size], InterpolationMode.BICUBIC)
+    return np.array(center_crop(picture, [size, size]))  # a copy: torch warns of arrays that cannot be written
 
 
 def resize_batch(images_BHW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -130,10 +192,21 @@ def resize_batch(images_BHW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]
 
 def network_input(images_BSS3: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
     """The images (B, 3, S, S) float32 on `device`: scaled to [0, 1], then CLIP's mean and deviation a channel."""
-    images_B3SS = torch.from_numpy(np.ascontiguousarray(images_BSS3)).to(device).permute(0, 3, 1, 2).float().div(255)
-    mean_311 = torch.tensor(CLIP_MEAN, device=device).view(3, 1, 1)
-    std_311 = torch.tensor(CLIP_STD, device=device).view(3, 1, 1)
-    return images_B3SS.sub(mean_311).div(std_311).contiguous()
+    return normalised(torch.from_numpy(np.ascontiguousarray(images_BSS3)).to(device))
+
+
+def normalised(images_BSS3: torch.Tensor) -> torch.Tensor:
+    """Pixels (B, S, S, 3) uint8 as the image tower wants them, where they lie: (B, 3, S, S) float32."""
+    mean_311, std_311 = _mean_and_std(images_BSS3.device)
+    return images_BSS3.permute(0, 3, 1, 2).float().div(255).sub(mean_311).div(std_311).contiguous()
+
+
+@functools.cache
+def _mean_and_std(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """CLIP's mean and deviation (3, 1, 1). Made once: work that is recorded cannot copy from the host."""
+    with torch.inference_mode(mode=False):
+        mean_311, std_311 = (torch.tensor(v, device=device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    return mean_311, std_311
 
 
 TEXT_BATCH = 256

@@ -25,7 +25,7 @@ from models.clipn.cost import seconds_on_a_core
 from models.clipn.prompts import class_phrases, default_templates, read_templates
 from models.clipn.recipe import small_clip_config
 from models.clipn.source import ClipnSource, clip_config, used_templates_hash, weights_identity
-from models.clipn.stand_in import is_trained, stand_in_path, train_stand_in
+from models.clipn.stand_in import is_trained, train_stand_in
 from models.feature_store import FeatureKey, RowSource, StoredFeatures, open_features, rows_present, seconds_a_row
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
     """What is missing and how long it will take; loads and computes no features. Errors as `clipn_identity`."""
     num_images = len(data_set.train.images)
     uses_stand_in = source.checkpoint is None and source.pretrained is None
-    if uses_stand_in and not is_trained(stand_in_path(source, data_set)):
+    if uses_stand_in and not is_trained(source, data_set):
         return FeatureBill(
             num_images=num_images,
             num_missing=num_images,

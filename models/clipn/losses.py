@@ -23,12 +23,15 @@ def binary_opposite_loss(
     image, and "image i has class j" for captions of classes. Written with softplus, where the reference's log of a
     softmax can overflow.
 
-    Raises ValueError where there is no matching or no other pair.
+    Raises ValueError, on a CPU, if there is no matching or no other pair; on a GPU the loss is then not a number.
     """
-    num_matches = int(match_mask_NM.sum())
-    if num_matches in (0, match_mask_NM.numel()):
+    if not match_mask_NM.is_cuda and int(match_mask_NM.sum()) in (0, match_mask_NM.numel()):
         raise ValueError("the binary-opposite loss needs pairs that match and pairs that do not")
     margin_NM = logit_scale * (image_features_ND @ (yes_features_MD - no_features_MD).T)
+    if match_mask_NM.is_cuda:
+        return masked_mean(functional.softplus(-margin_NM), match_mask_NM), masked_mean(
+            functional.softplus(margin_NM), ~match_mask_NM
+        )
     matches = functional.softplus(-margin_NM[match_mask_NM]).mean()
     others = functional.softplus(margin_NM[~match_mask_NM]).mean()
     return matches, others
@@ -54,5 +57,16 @@ def contrastive_loss(
     counts_M = match_NM.sum(dim=0)
     present_mask = counts_M > 0
     log_probs_M = (logits_NM.log_softmax(dim=0) * match_NM).sum(dim=0)
-    text_to_image = -(log_probs_M[present_mask] / counts_M[present_mask]).mean()
+    if log_probs_M.is_cuda:
+        text_to_image = -masked_mean(log_probs_M / counts_M.clamp(min=1), present_mask)
+    else:
+        text_to_image = -(log_probs_M[present_mask] / counts_M[present_mask]).mean()
     return (image_to_text + text_to_image) / 2
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean of the finite `values` for which `mask` says so, without waiting for a GPU to count them.
+
+    On a CPU the losses pick the values out instead, whose sum is rounded in another order.
+    """
+    return torch.where(mask, values, 0.0).sum() / mask.sum()

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from open_clip.pretrained import download_pretrained
 
+from data.cache import is_hub_file_whole
 from data.console import Progress
-from data.files import cache_root
+from data.files import cache_root, user_path
 from models.clipn.model import Clipn
 from models.clipn.source import clip_config, published_weights
 from models.clipn.weights import check_names_and_shapes, file_name, read_tensors
@@ -32,12 +34,12 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
     Raises ValueError for unknown names, weights that do not fit, tags with another preprocessing than CLIP's, and where
     the weights would have to be downloaded and cannot be: it then says which file to put where.
     """
-    config, path = clip_config(model), Path(pretrained).expanduser()
+    config, path = clip_config(model), user_path(pretrained)
     if not path.is_file():
         known = published_weights(model, pretrained)
         config |= {"quick_gelu": True} if known.get("quick_gelu") else {}
         path = _find_or_download(model, pretrained, known, progress)
-    clipn = Clipn(config)
+    clipn = Clipn.without_weights(config)
     own = {
         name: tensor for name, tensor in clipn.state_dict().items() if not name.startswith(("text_no.", "prompt_no"))
     }
@@ -46,8 +48,13 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
         check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in own.items()})
     except ValueError as error:  # it names the setting that the same file would be for as a CLIPN checkpoint
         raise ValueError("clipn.pretrained: " + str(error).removeprefix("clipn.checkpoint: ")) from error
-    clipn.load_state_dict({name: tensors[file_name(name)] for name in own}, strict=False)
-    clipn.copy_text_to_no()
+    weights = {name: tensors[file_name(name)] for name in own}
+    text_no = {
+        name.replace("text.", "text_no.", 1): tensor.clone()
+        for name, tensor in weights.items()
+        if name.startswith("text.")
+    }
+    clipn.take(weights | text_no | {"prompt_no": torch.zeros(clipn.prompt_no.shape)})
     return clipn.eval()
 
 
@@ -61,13 +68,20 @@ def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progre
     progress(f"fetching the weights {pretrained} of {model} ({origin}) into {folder}")
     try:
         with quiet_hub():
-            return Path(download_pretrained(known, cache_dir=str(folder)))
+            downloaded = Path(download_pretrained(known, cache_dir=str(folder)))
     except Exception as error:  # network libraries raise many kinds; all mean that the file is not here
         raise ValueError(
             f"clipn.pretrained: the weights {pretrained} of {model} are not in the cache and cannot be downloaded "
             f"({type(error).__name__}). On a machine with network get open_clip_model.safetensors of {origin} and put "
             f"it at {by_hand}, or give the path of the file instead of the tag"
         ) from error
+    # The weights' identity is their tag, so nothing else would notice a flipped bit in them.
+    if not is_hub_file_whole(downloaded.resolve()):
+        raise ValueError(
+            f"clipn.pretrained: the weights in {downloaded.resolve()} are damaged; remove that file, and they are "
+            "downloaded again"
+        )
+    return downloaded
 
 
 @contextmanager

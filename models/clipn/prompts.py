@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.files import content_hash
+from data.files import content_hash, user_path
 
 PLACEHOLDER = "{}"
 DEFAULT_TEMPLATES_HASH = "5beb55ea1566c9c05bf15a51770f74669c5e1a1455bd5ea927d357e521c440d3"
@@ -47,7 +47,7 @@ def read_templates(path: Path) -> tuple[str, ...]:
     Raises ValueError naming the file and the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = user_path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         raise ValueError(f"templates: there is no file {path}") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -13,11 +13,14 @@ from typing import Any, Protocol
 
 import torch
 
-from data.files import write_atomically
+from data.sealed import Damaged, Newer
 from models.clipn.model import Clipn
+from models.sealed_weights import load_weights, save_weights
 
 STAGES = ("clip", "no_tower")
 """In the order of training."""
+_SEAL_NAME = "training"
+"""Not the identity, which is in the content: another training's state is to be called that, and not damaged."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,7 +34,7 @@ class Stage:
     clipn: Clipn
     optimiser: torch.optim.Optimizer
     generator: torch.Generator
-    """On the CPU."""
+    """On the device of the weights."""
     features_MD: torch.Tensor | None = None
     """Image features that the stage computes once before its first step; None before that, or where it has none."""
 
@@ -90,6 +93,11 @@ class FileSnapshots:
         kept, self._kept = self._kept, None
         stage.clipn.load_state_dict(kept["clipn"])
         stage.optimiser.load_state_dict(kept["optimiser"])
+        if len(kept["generator"]) != len(stage.generator.get_state()):
+            raise ValueError(
+                f"{self._path}: this state was made on another kind of device (CPU or GPU), which draws other numbers; "
+                "go on there, or remove it to begin anew"
+            )
         stage.generator.set_state(kept["generator"])
         if kept["features"] is not None:
             stage.features_MD = kept["features"].to(stage.clipn.device)
@@ -108,7 +116,7 @@ class FileSnapshots:
                 "generator": stage.generator.get_state(),
                 "features": stage.features_MD,
             }
-            write_atomically(self._path, lambda file: torch.save(state, file))
+            save_weights(self._path, state, name=_SEAL_NAME)
             self._last = time.monotonic()
         if stops:
             raise KeyboardInterrupt
@@ -120,8 +128,8 @@ class FileSnapshots:
     def _read(self) -> dict[str, Any]:
         """The kept state, on the CPU."""
         try:
-            kept = torch.load(self._path, map_location="cpu", weights_only=True)
-        except Exception as error:  # damaged bytes make torch.load raise almost anything
+            kept = load_weights(self._path, name=_SEAL_NAME)
+        except (Damaged, Newer) as error:
             raise ValueError(
                 f"{self._path}: this state of a training cannot be read; remove it to begin anew"
             ) from error

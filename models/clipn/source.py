@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from data.cache import file_hash_once
 from data.console import unknown_name
-from data.files import content_hash
+from data.files import content_hash, user_path
 from data.imageset import DataSet, ImageSet
 from models.clipn.prompts import DEFAULT_TEMPLATES_HASH, read_templates, templates_hash
 from models.clipn.recipe import SmallClipnRecipe, small_clip_config, training_identity
@@ -28,25 +28,29 @@ _PREPROCESSING = {"mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic"
 _CONFIG_FIELDS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipnSource:
-    """Which CLIPN a run uses, and in which words it reads the classes."""
+class ClipnSource(BaseModel):
+    """Which CLIPN a trial uses, and in which words it reads the classes.
 
-    checkpoint: Path | None = None
-    """A CLIPN checkpoint file. None, and no `pretrained`: a small stand-in is trained on the data set's own `pretrain`
-    images."""
-    pretrained: str | None = None
-    """In place of a checkpoint: a plain CLIP, by open_clip tag or path to a file; its "no" tower is untrained."""
+    Without checkpoint and pretrained: a small stand-in, trained on the data set's own `pretrain` images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    checkpoint: Annotated[Path | None, Field(strict=False)] = None
+    """File in the format of CLIPN's authors."""
+    pretrained: Annotated[str, Field(min_length=1)] | None = None
+    """In place of a checkpoint: a plain CLIP, by open_clip tag or path of a weights file; only for detector `mcm`."""
     model: str = DEFAULT_MODEL
-    """open_clip architecture of those weights: a name, or a path to an open_clip config (`.json`)."""
-    templates: Path | None = None
-    """A file with one template a line; None: the 128 of `models.clipn.prompts`."""
+    """open_clip architecture of the weights: a name, or the path of an open_clip JSON configuration."""
+    templates: Annotated[Path | None, Field(strict=False)] = None
+    """Text file of prompt templates, one per line, each with one {}; none: the built-in 128."""
     clean_names: bool = False
-    """Whether underscores in class names become spaces. Off: names are used as they are, as the paper's code does."""
+    """Whether underscores in class names become spaces; off: names are read as they are, as the paper's code does."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the image tower."""
-    domain: str | None = None
-    """A word put before each class name, for DomainNet ("real airplane"); None: nothing."""
+    """Arithmetic of the image tower: bfloat16 products are several times faster on a GPU; of 100 images near the
+    border between ID and OOD a few are then judged otherwise."""
+    domain: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
+    """Word put before each class name, as for DomainNet ("real": "a photo of a real airplane."); none: nothing."""
 
 
 def clipn_identity(source: ClipnSource, data_set: DataSet) -> str:
@@ -92,7 +96,7 @@ def pretrained_identity(model: str, pretrained: str) -> str:
 
     Nothing is downloaded. Raises ValueError for unknown names, and tags with another preprocessing than CLIP's.
     """
-    config, path = clip_config(model), Path(pretrained).expanduser()
+    config, path = clip_config(model), user_path(pretrained)
     if path.is_file():
         return content_hash({"clip": file_hash_once(path), "config": config})
     published_weights(model, pretrained)
@@ -125,7 +129,7 @@ def clip_config(model: str) -> dict[str, Any]:
     Raises ValueError for an unknown name (the nearest is suggested), a missing or bad file, and for an architecture
     that is no plain CLIP.
     """
-    path = Path(model)
+    path = user_path(model)
     if path.suffix != ".json":
         known = {path.stem: path for path in _config_folder().glob("*.json")}
         if model not in known:

@@ -5,48 +5,43 @@ It is trained once on images that the data set keeps apart for it, and kept in t
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 
-from data.cache import clear_write_errors
+from data.cache import STAND_INS, Entry, Meta, clear_write_errors, open_entry
 from data.console import Progress
-from data.files import cache_root, file_hash, file_lock, write_text_atomically
 from data.imageset import DataSet
 from models.clipn import source as clipn_source
 from models.clipn.recipe import small_clip_config
 from models.clipn.source import ClipnSource, stand_in_images, weights_identity
 
 
+def _entry(source: ClipnSource, data_set: DataSet) -> Entry:
+    return Entry(kind=STAND_INS, key=weights_identity(source, data_set)[:32], what=f"{data_set.name}: the small CLIPN")
+
+
 def stand_in_path(source: ClipnSource, data_set: DataSet) -> Path:
     """Where the stand-in's checkpoint lies, whether it exists or not. Errors as `clipn_identity`."""
-    return cache_root() / "clipn" / weights_identity(source, data_set)[:32] / "clipn.pt"
+    entry = _entry(source, data_set)
+    return entry.folder / STAND_INS.files
 
 
-def is_trained(path: Path) -> bool:
+def is_trained(source: ClipnSource, data_set: DataSet) -> bool:
     """Whether the stand-in's checkpoint is there and its bytes are those that were written."""
-    try:
-        meta = json.loads(path.with_name("meta.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
-        return False
-    return path.is_file() and isinstance(meta, dict) and file_hash(path) == meta.get("checksum")
+    return _entry(source, data_set).open() is not None
 
 
 def train_stand_in(source: ClipnSource, data_set: DataSet, progress: Progress) -> Path:
-    """The stand-in's checkpoint, trained first where the cache has none; one process trains, others wait for it."""
+    """The stand-in's checkpoint, trained first if the cache has none; one process trains, others wait for it."""
     path = stand_in_path(source, data_set)
-    if is_trained(path):
-        return path
-    with clear_write_errors(path.parent), file_lock(path.with_name("lock")):
-        if not is_trained(path):
-            _train(source, data_set, path, progress)
+    open_entry(_entry(source, data_set), lambda _: _train(source, data_set, path, progress), progress=progress)
     return path
 
 
-def _train(source: ClipnSource, data_set: DataSet, path: Path, progress: Progress) -> None:
-    """Train, and write the checkpoint and then its description."""
+def _train(source: ClipnSource, data_set: DataSet, path: Path, progress: Progress) -> Meta:
+    """Train, and write the checkpoint; what is kept beside it."""
     from models.clipn.training import train_small_clipn
     from models.clipn.weights import save_clipn
 
@@ -65,7 +60,7 @@ def _train(source: ClipnSource, data_set: DataSet, path: Path, progress: Progres
         progress=progress,
     )
     seconds = time.monotonic() - started
-    save_clipn(clipn, path, epoch=1, name=f"stand-in for {data_set.name}")
-    meta = {"checksum": file_hash(path), "seconds": seconds, "num_images": len(pretrain)}
-    write_text_atomically(path.with_name("meta.json"), json.dumps(meta, indent=2) + "\n")
+    with clear_write_errors(path.parent):
+        save_clipn(clipn, path, epoch=1, name=f"stand-in for {data_set.name}")
     progress(f"{data_set.name}: the small CLIPN is trained ({seconds:.0f} s)")
+    return {"seconds": seconds, "num_images": len(pretrain)}

@@ -10,7 +10,7 @@ P "no" prompts, F cached image features, W text width, S image size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,17 +24,21 @@ from torch.nn import functional
 from data.console import Progress, StepReporter
 from data.imageset import ArrayImages, Images
 from models.clipn.captions import Captions, ClassCaptions
-from models.clipn.encode import network_input, resize_batch, tokenize_classes
+from models.clipn.encode import network_input, normalised, resize_batch, tokenize_classes
 from models.clipn.losses import binary_opposite_loss, contrastive_loss, semantic_opposite_loss
 from models.clipn.model import Clipn
 from models.clipn.prompts import class_phrases, default_templates
 from models.clipn.recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe
 from models.clipn.snapshots import NoSnapshots, Snapshots, Stage
+from models.device import process_memory
+from models.graphs import Replays, recorder
 
 _ENCODE_BATCH = 256
 """Images or texts a forward pass without gradient."""
 _AUGMENT_BLOCK = 640
 """Images augmented at a time for the cached features: bounds the memory. The draws depend on it."""
+_CHECK_EVERY = 100
+"""Steps on a GPU between two looks whether the loss is a number: a look waits for the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,11 +47,31 @@ class CaptionedImages:
 
     images: Images
     captions: Captions
+    pixels_NSS3: torch.Tensor | None = None
+    """All of them on a GPU, uint8 in the tower's size; None: they are loaded in each step."""
 
     def load(self, idx_B: torch.Tensor, clipn: Clipn) -> torch.Tensor:
         """The images `idx_B` as the image tower wants them: (B, 3, S, S) float32 where its weights lie."""
-        pixels_BHW3 = self.images.load(idx_B.numpy())
+        if self.pixels_NSS3 is not None:
+            return normalised(self.pixels_NSS3[idx_B])
+        pixels_BHW3 = self.images.load(idx_B.cpu().numpy())
         return network_input(resize_batch(pixels_BHW3, clipn.image_size), clipn.device)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether a step on them can be recorded: all its inputs lie on the device, and their sizes do not change."""
+        return self.pixels_NSS3 is not None and self.captions.is_static
+
+    def on_device(self, clipn: Clipn) -> CaptionedImages:
+        """The same where the weights lie: on a GPU texts and, if they fit into a share of its memory, all pixels."""
+        if clipn.device.type != "cuda":
+            return self
+        pixels_NSS3 = None
+        if len(self.images) * clipn.image_size**2 * 3 <= process_memory(clipn.device) // 4:
+            blocks = torch.split(torch.arange(len(self.images)), _AUGMENT_BLOCK)
+            pixels = (resize_batch(self.images.load(idx.numpy()), clipn.image_size) for idx in blocks)
+            pixels_NSS3 = torch.cat([torch.from_numpy(np.ascontiguousarray(part)).to(clipn.device) for part in pixels])
+        return CaptionedImages(images=self.images, captions=self.captions.to(clipn.device), pixels_NSS3=pixels_NSS3)
 
 
 def new_clipn(config: Mapping[str, Any], seed: int) -> Clipn:
@@ -91,7 +115,8 @@ def train_clip(
 ) -> None:
     """Stage 1, in place: image tower and text tower, by CLIP's loss of images against texts.
 
-    `generator` lies on the CPU, wherever the weights are. With `snapshots` the stage goes on where a kept state ends.
+    `generator` is one of the weights' device; a GPU draws other numbers than a CPU. With `snapshots` the stage goes on
+    where a kept state ends. On a GPU the step is recorded and replayed.
     """
     trained = [*clipn.visual.parameters(), *_all_but_token_table(clipn.text)]
     with torch.no_grad():
@@ -100,20 +125,35 @@ def train_clip(
     stage = Stage(name="clip", steps=recipe.steps, clipn=clipn, optimiser=optimiser, generator=generator)
     snapshots = snapshots or NoSnapshots()
     first = snapshots.restore(stage)
-    reporter = StepReporter(_named("training a small CLIP", first), recipe.steps - first, progress)
-    clipn.train()
-    for step in range(first, recipe.steps):
-        _set_rate(optimiser, recipe.learning_rate * _warmup_and_cosine(step, recipe.warmup_steps, recipe.steps))
-        idx_B = torch.randint(len(data.images), (recipe.batch_size,), generator=generator)
+    data = data.on_device(clipn)
+    descent = _Descent(optimiser, clipn.device)
+
+    def step() -> None:
+        idx_B = torch.randint(len(data.images), (recipe.batch_size,), generator=generator, device=generator.device)
         images_B3SS = augment(data.load(idx_B, clipn), recipe, generator)
         image_features_BD = functional.normalize(clipn.encode_image(images_B3SS), dim=1)
         texts_M, target_B = data.captions.draw(idx_B, generator)
         tokens_ML = data.captions.tokens_UL[texts_M].to(clipn.device)
         text_features_MD = functional.normalize(clipn.encode_yes(tokens_ML), dim=1)
-        loss = contrastive_loss(image_features_BD, text_features_MD, target_B.to(clipn.device), recipe.logit_scale)
-        _step(optimiser, loss, step)
-        reporter.done(step + 1 - first)
-        snapshots.offer(stage, step + 1)
+        descent(contrastive_loss(image_features_BD, text_features_MD, target_B.to(clipn.device), recipe.logit_scale))
+
+    clipn.train()
+    what = _named("training a small CLIP", first)
+    rates = [
+        recipe.learning_rate * _warmup_and_cosine(number, recipe.warmup_steps, recipe.steps)
+        for number in range(recipe.steps)
+    ]
+    _take_steps(
+        step,
+        descent,
+        rates,
+        stage=stage,
+        first=first,
+        is_static=data.is_static,
+        what=what,
+        progress=progress,
+        snapshots=snapshots,
+    )
 
 
 def train_no_tower(
@@ -137,25 +177,108 @@ def train_no_tower(
     stage = Stage(name="no_tower", steps=recipe.steps, clipn=clipn, optimiser=optimiser, generator=generator)
     snapshots = snapshots or NoSnapshots()
     first = snapshots.restore(stage)
+    data = data.on_device(clipn)
     if stage.features_MD is None:
         stage.features_MD = _augmented_features(clipn, data, clip_recipe, recipe.num_passes, generator, progress)
         snapshots.offer(stage, 0)
     tokens_UL, features_FD = data.captions.tokens_UL.to(clipn.device), stage.features_MD
     yes_UD = _yes_features(clipn, tokens_UL)
-    reporter = StepReporter(_named('training the "no" text tower', first), recipe.steps - first, progress)
-    for step in range(first, recipe.steps):
-        _set_rate(optimiser, recipe.learning_rate * _warmup_and_cosine(step, 0, recipe.steps))
-        idx_B = torch.randint(len(features_FD), (recipe.batch_size,), generator=generator)
+    descent = _Descent(optimiser, clipn.device)
+
+    def step() -> None:
+        device = generator.device
+        idx_B = torch.randint(len(features_FD), (recipe.batch_size,), generator=generator, device=device)
         texts_M, target_B = data.captions.draw(idx_B % len(data.images), generator)
         field_MLW = _draw_fields(clipn.prompt_no, len(texts_M), generator)
         no_MD = functional.normalize(clipn.encode_no(tokens_UL[texts_M], field_MLW), dim=1)
-        match_mask_BM = (target_B[:, None] == torch.arange(len(texts_M))).to(clipn.device)
+        match_mask_BM = (target_B[:, None] == torch.arange(len(texts_M), device=device)).to(clipn.device)
         yes_MD, scale = yes_UD[texts_M], clip_recipe.logit_scale
         matches, others = binary_opposite_loss(features_FD[idx_B], yes_MD, no_MD, match_mask_BM, scale)
-        loss = (matches + others + recipe.semantic_weight * semantic_opposite_loss(yes_MD, no_MD)) / 2
-        _step(optimiser, loss, step)
-        reporter.done(step + 1 - first)
-        snapshots.offer(stage, step + 1)
+        descent((matches + others + recipe.semantic_weight * semantic_opposite_loss(yes_MD, no_MD)) / 2)
+
+    what = _named('training the "no" text tower', first)
+    rates = [recipe.learning_rate * _warmup_and_cosine(number, 0, recipe.steps) for number in range(recipe.steps)]
+    _take_steps(
+        step,
+        descent,
+        rates,
+        stage=stage,
+        first=first,
+        is_static=data.captions.is_static,
+        what=what,
+        progress=progress,
+        snapshots=snapshots,
+    )
+
+
+def _take_steps(
+    step: Callable[[], None],
+    descent: _Descent,
+    rates: Sequence[float],
+    *,
+    stage: Stage,
+    first: int,
+    is_static: bool,
+    what: str,
+    progress: Progress,
+    snapshots: Snapshots,
+) -> None:
+    """The steps from `first` on, each at its rate; on a GPU recorded once and replayed, if they are static."""
+    reporter = StepReporter(what, len(rates) - first, progress)
+    with recorder(stage.clipn.device, stage.generator, wanted=is_static) as record:
+        replays = Replays(record)
+        for number in range(first, len(rates)):
+            descent.rate = rates[number]
+            replays(stage.name, step)
+            descent.check(number, is_last=number + 1 == len(rates))
+            reporter.done(number + 1 - first)
+            snapshots.offer(stage, number + 1)
+
+
+class _Descent:
+    """Steps of an optimiser down a loss, which stop where the loss is no number: on a GPU within `_CHECK_EVERY`."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer, device: torch.device) -> None:
+        self._optimiser = optimiser
+        self._on_gpu = device.type == "cuda"
+        self._is_bad = torch.zeros((), dtype=torch.bool, device=device)
+        self._bad_loss = math.nan
+        if self._on_gpu:  # where a recorded step reads it; a state that was kept has it elsewhere
+            for group in optimiser.param_groups:
+                group["lr"] = torch.as_tensor(group["lr"], device=device).clone()
+
+    @property
+    def rate(self) -> float:
+        """All parameters' learning rate."""
+        return float(self._optimiser.param_groups[0]["lr"])
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        for group in self._optimiser.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def __call__(self, loss: torch.Tensor) -> None:
+        """One step."""
+        if self._on_gpu:
+            self._is_bad |= ~torch.isfinite(loss.detach())
+        elif not torch.isfinite(loss):
+            self._is_bad.fill_(True)
+            self._bad_loss = float(loss.detach())
+            return
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self._optimiser.step()
+
+    def check(self, number: int, *, is_last: bool) -> None:
+        """Raises ValueError where the loss of step `number`, or on a GPU one of those before, was no number."""
+        if self._on_gpu:
+            if (is_last or number % _CHECK_EVERY == 0) and bool(self._is_bad):
+                raise ValueError(f"the loss is not finite at step {number} or just before; lower the learning rate")
+        elif bool(self._is_bad):
+            raise ValueError(f"the loss is {self._bad_loss} at step {number}; lower the learning rate")
 
 
 def _named(what: str, first: int) -> str:
@@ -166,12 +289,13 @@ def _named(what: str, first: int) -> str:
 def augment(images_B3SS: torch.Tensor, recipe: ClipRecipe, generator: torch.Generator) -> torch.Tensor:
     """The images (B, 3, S, S), each randomly turned, zoomed and shifted (bilinear; the border repeats), plus noise.
 
-    The draws are made on the CPU, so that they are the same wherever the images lie.
+    The draws are made on the generator's device.
     """
+    device = generator.device
     if recipe.flip:
-        flips_B = torch.rand(len(images_B3SS), generator=generator) < 0.5
+        flips_B = torch.rand(len(images_B3SS), generator=generator, device=device) < 0.5
         images_B3SS = torch.where(flips_B[:, None, None, None].to(images_B3SS.device), images_B3SS.flip(3), images_B3SS)
-    uniform_4B = torch.rand(4, len(images_B3SS), generator=generator) * 2 - 1
+    uniform_4B = torch.rand(4, len(images_B3SS), generator=generator, device=device) * 2 - 1
     angle_B = uniform_4B[0] * math.radians(recipe.max_degrees)
     zoom_B = 1 + uniform_4B[1] * recipe.max_zoom
     cos_B, sin_B = angle_B.cos() / zoom_B, angle_B.sin() / zoom_B
@@ -180,7 +304,8 @@ def augment(images_B3SS: torch.Tensor, recipe: ClipRecipe, generator: torch.Gene
     moves_B23 = torch.stack(rows, dim=1).to(images_B3SS.device)
     grid = functional.affine_grid(moves_B23, list(images_B3SS.shape), align_corners=False)
     moved_B3SS = functional.grid_sample(images_B3SS, grid, padding_mode="border", align_corners=False)
-    return moved_B3SS + (recipe.noise * torch.randn(moved_B3SS.shape, generator=generator)).to(moved_B3SS.device)
+    noise_B3SS = recipe.noise * torch.randn(moved_B3SS.shape, generator=generator, device=device)
+    return moved_B3SS + noise_B3SS.to(moved_B3SS.device)
 
 
 @torch.no_grad()
@@ -197,12 +322,14 @@ def _augmented_features(
     reporter = StepReporter("image features", (1 + num_passes) * num_images, progress)
     parts = []
     for number in range(1 + num_passes):
-        for idx_B in torch.split(torch.arange(num_images), _AUGMENT_BLOCK):
+        for start in range(0, num_images, _AUGMENT_BLOCK):
+            stop = min(start + _AUGMENT_BLOCK, num_images)
+            idx_B = torch.arange(start, stop, device=generator.device)
             images_B3SS = data.load(idx_B, clipn)
             if number > 0:
                 images_B3SS = augment(images_B3SS, recipe, generator)
             parts += [clipn.encode_image(part) for part in torch.split(images_B3SS, _ENCODE_BATCH)]
-            reporter.done(number * num_images + int(idx_B[-1]) + 1)
+            reporter.done(number * num_images + stop)
     return functional.normalize(torch.cat(parts), dim=1)
 
 
@@ -215,7 +342,7 @@ def _yes_features(clipn: Clipn, tokens_UL: torch.Tensor) -> torch.Tensor:
 
 def _draw_fields(prompt_PLW: torch.Tensor, num_texts: int, generator: torch.Generator) -> torch.Tensor:
     """What is added to each text's embedding (num_texts, L, W): a prompt or the mean of all, each equally likely."""
-    choice = torch.randint(len(prompt_PLW) + 1, (num_texts,), generator=generator)
+    choice = torch.randint(len(prompt_PLW) + 1, (num_texts,), generator=generator, device=generator.device)
     return torch.cat([prompt_PLW, prompt_PLW.mean(dim=0, keepdim=True)])[choice.to(prompt_PLW.device)]
 
 
@@ -230,7 +357,8 @@ def _adamw(parameters: Sequence[nn.Parameter], learning_rate: float, weight_deca
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    on_gpu = parameters[0].is_cuda  # there its step is recorded
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True, capturable=on_gpu)
 
 
 def _warmup_and_cosine(step: int, warmup_steps: int, steps: int) -> float:
@@ -238,21 +366,6 @@ def _warmup_and_cosine(step: int, warmup_steps: int, steps: int) -> float:
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give all parameters the same rate."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-
-
-def _step(optimiser: torch.optim.Optimizer, loss: torch.Tensor, step: int) -> None:
-    """One step down the loss. Raises ValueError where the loss is no number."""
-    if not torch.isfinite(loss):
-        raise ValueError(f"the loss is {float(loss.detach())} at step {step}; lower the learning rate")
-    optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    optimiser.step()
 
 
 @contextmanager

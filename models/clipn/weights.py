@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +18,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from data.files import write_atomically
+from data.files import user_path, write_atomically
 from models.clipn.model import Clipn
 
 _TEXT_NAME = re.compile(r"(transformer|token_embedding|positional_embedding|ln_final|text_projection)(_no)?(\..+)?")
+_LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa8")
+"""How torch.save's first file format begins, after two bytes for the version of pickle."""
 _MOST_NAMED = 8
 """Tensors that an error message names before it only counts."""
 
@@ -34,10 +37,10 @@ def load_clipn(path: Path, config: Mapping[str, Any]) -> Clipn:
     Raises ValueError, naming the file, where it is missing, truncated, of another kind, or where its tensors are not
     exactly those of the architecture (missing, extra and misshaped ones are named).
     """
-    clipn = Clipn(config)
+    clipn = Clipn.without_weights(config)
     tensors = read_tensors(path)
     check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in clipn.state_dict().items()})
-    clipn.load_state_dict({name: tensors[file_name(name)] for name in clipn.state_dict()}, strict=True)
+    clipn.take({name: tensors[file_name(name)] for name in clipn.state_dict()})
     return clipn.eval()
 
 
@@ -59,26 +62,43 @@ def file_name(name: str) -> str:
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a weights file by name, without `module.`. Errors as `load_clipn`, for the file alone."""
+    path = user_path(path)
     if not path.is_file():
         raise ValueError(f"clipn.checkpoint: there is no file {path}")
     content = _read_file(path)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    state = content
+    if isinstance(content, Mapping):
+        wrapped = content.get("model") if isinstance(content.get("model"), Mapping) else content
+        state = content.get("state_dict", wrapped)
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ValueError(f"clipn.checkpoint: {path} holds no state_dict of tensors, so it is no CLIPN checkpoint")
+    for name, tensor in state.items():
+        if tensor.is_meta or tensor.layout != torch.strided:
+            kind = "has no values (a meta tensor)" if tensor.is_meta else f"is sparse ({tensor.layout})"
+            raise ValueError(f"clipn.checkpoint: {path}: tensor {name} {kind}; save the weights as dense tensors")
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def _read_file(path: Path) -> object:
     """What a weights file holds; ValueError where it cannot be read as tensors and plain values."""
     with _readable(path) as file:
-        is_torch_file = file.read(2) == b"PK" and zipfile.is_zipfile(file)
-    if path.suffix != ".safetensors" and not is_torch_file:
+        start = file.read(16)
+        is_torch_file = start[:2] == b"PK" and zipfile.is_zipfile(file)
+        if is_torch_file and any("/code/" in name for name in zipfile.ZipFile(file).namelist()):
+            raise ValueError(
+                f"clipn.checkpoint: {path} is a TorchScript archive, a program with its weights; save its state_dict() "
+                "with torch.save instead"
+            )
+    is_legacy = start[2:12] == _LEGACY_MAGIC  # torch.save before 1.6
+    if path.suffix != ".safetensors" and not (is_torch_file or is_legacy):
         raise ValueError(f"clipn.checkpoint: {path} is truncated or no weights file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_numpy_scalar_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_scalar_globals()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of sparse tensors, which are refused by name below
+            # Memory-mapped: a page is read when it is used, and shared by all processes that use the file.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=not is_legacy)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it holds {found[1]}, and only tensors are loaded" if found else "it is damaged"

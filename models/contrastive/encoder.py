@@ -20,15 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.cache import clear_write_errors
+from data.cache import ENCODERS, Entry, clear_write_errors
 from data.console import Progress, StepReporter
-from data.files import cache_root, content_hash, file_lock, write_atomically
+from data.files import content_hash
 from data.imageset import Images
+from data.sealed import Damaged, Newer
 from models.classifier.networks import ResNet18
 from models.contrastive.losses import Lars, nt_xent, warmup_cosine
 from models.contrastive.recipe import ContrastiveRecipe, Method
 from models.contrastive.views import Views
 from models.feature_store import FeatureKey, open_features
+from models.graphs import CompiledForward, Replays, compiled_forward, recorder, worth_compiling
+from models.sealed_weights import load_weights, save_weights
 
 DIMS = 128
 ROTATIONS = 4
@@ -99,21 +102,20 @@ class ContrastiveFeatures:
     @cached_property
     def encoder(self) -> ContrastiveEncoder:
         """The encoder, in evaluation mode: from the cache, or trained now; one process trains and others wait."""
-        folder = cache_root() / "encoders" / self._identity[:32]
-        path = folder / "encoder.pt"
+        entry = Entry(kind=ENCODERS, key=self._identity[:32], what=f"{self._method} encoder")
+        path = entry.folder / ENCODERS.files
         encoder = _new_encoder(self._recipe)
         weights = _load(path, self._progress)
         if weights is None:
-            with clear_write_errors(folder), file_lock(folder / "lock"):
+            with entry.locked(self._progress):
                 weights = _load(path, self._progress)
                 if weights is None:
                     pixels = self._images.load(self._train_idx)
                     training = _Training(encoder, pixels, self._method, self._recipe, self._device, self._progress)
-                    training.run(folder / "state.pt")
+                    training.run(entry.folder / "state.pt")
                     weights = {name: value.cpu() for name, value in encoder.state_dict().items()}
-                    kept = weights
-                    write_atomically(path, lambda file: torch.save(kept, file))
-                    (folder / "state.pt").unlink(missing_ok=True)
+                    _save(path, weights)
+                    (entry.folder / "state.pt").unlink(missing_ok=True)
         encoder.load_state_dict(weights)
         return encoder.to(self._device).eval()
 
@@ -191,6 +193,7 @@ class _Training:
         self._views = Views(crop=(recipe.smallest_crop, 1.0), flip=recipe.flip, colour=recipe.colour)
         self._batch = min(recipe.batch_size, len(pixels_NHW3))
         self._optimiser = self._make_optimiser()
+        self._forward = CompiledForward(None)
 
     def _make_optimiser(self) -> torch.optim.Optimizer:
         recipe, parameters = self._recipe, list(self._encoder.parameters())
@@ -203,42 +206,72 @@ class _Training:
     def run(self, state: Path) -> None:
         """All passes, from the state on disk if there is one. Raises ArithmeticError where the training diverges."""
         first, epochs = self._restore(state), self._recipe.epochs
+        self._rate_on_device()
         what = f"{self._method} encoder: passes over {len(self._pixels):,} images"
         reporter = StepReporter(what, epochs - first, self._progress)
         last_kept = time.monotonic()
-        for epoch in range(first, epochs):
-            self._pass(epoch)
-            if time.monotonic() - last_kept > CHECKPOINT_EVERY:
-                self._keep(state, epoch + 1)
-                last_kept = time.monotonic()
-            reporter.done(epoch + 1 - first)
+        generator = torch.Generator(device=self._device)
+        compiles = worth_compiling(self._device, (epochs - first) * (len(self._pixels) // self._batch))
+        self._forward = CompiledForward(compiled_forward() if compiles else None)
+        with recorder(self._device, generator, wanted=True) as record:
+            replays = Replays(record)
+            for epoch in range(first, epochs):
+                self._pass(epoch, generator, replays)
+                if time.monotonic() - last_kept > CHECKPOINT_EVERY:
+                    self._keep(state, epoch + 1)
+                    last_kept = time.monotonic()
+                reporter.done(epoch + 1 - first)
         if not all(bool(torch.isfinite(value).all()) for value in self._encoder.state_dict().values()):
             raise ArithmeticError(
                 f"the {self._method} encoder's training diverged; lower options.contrastive.learning_rate"
             )
 
-    def _pass(self, epoch: int) -> None:
+    def _rate_on_device(self) -> None:
+        """On a GPU the rate is a tensor there, where a recorded step reads it; a state that was kept has it elsewhere.
+
+        The optimiser's momenta are its other state, and torch moves those.
+        """
+        if self._device.type == "cuda":
+            for group in self._optimiser.param_groups:
+                group["lr"] = torch.as_tensor(group["lr"], device=self._device).clone()
+
+    def _pass(self, epoch: int, generator: torch.Generator, replays: Replays) -> None:
         recipe = self._recipe
         seed = int(np.random.SeedSequence((recipe.seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        generator = torch.Generator(device=self._device).manual_seed(seed)
+        generator.manual_seed(seed)
         order = torch.randperm(len(self._pixels), generator=generator, device=self._device)
         num_steps = len(order) // self._batch
+
+        def work(picked_B: Tensor) -> None:
+            self._forward.run(self._encoder, lambda: self._step(picked_B, generator), self._method)
+
         for step in range(num_steps):
-            rate = warmup_cosine(
-                epoch + step / num_steps,
-                base=recipe.learning_rate,
-                epochs=recipe.epochs,
-                warmup=recipe.warmup_epochs,
+            self._set_rate(
+                warmup_cosine(
+                    epoch + step / num_steps,
+                    base=recipe.learning_rate,
+                    epochs=recipe.epochs,
+                    warmup=recipe.warmup_epochs,
+                )
             )
-            for group in self._optimiser.param_groups:
+            replays(self._method, work, order[step * self._batch : (step + 1) * self._batch])
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self._optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
                 group["lr"] = rate
-            images = _images(self._pixels[order[step * self._batch : (step + 1) * self._batch]])
-            in_bf16 = recipe.precision == "bf16"
-            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=in_bf16):
-                loss = self._loss(images, generator)
-            self._optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._optimiser.step()
+
+    def _step(self, picked_B: Tensor, generator: torch.Generator) -> None:
+        """One step on the images at those positions."""
+        images = _images(self._pixels[picked_B])
+        in_bf16 = self._recipe.precision == "bf16"
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=in_bf16):
+            loss = self._loss(images, generator)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
 
     def _loss(self, images_B3HW: Tensor, generator: torch.Generator) -> Tensor:
         """SimCLR: two views. CSI: two views in all rotations, which count as other images, and telling rotations."""
@@ -254,7 +287,7 @@ class _Training:
 
     def _keep(self, path: Path, epoch: int) -> None:
         kept = {"epoch": epoch, "encoder": self._encoder.state_dict(), "optimiser": self._optimiser.state_dict()}
-        write_atomically(path, lambda file: torch.save(kept, file))
+        _save(path, kept)
 
     def _restore(self, path: Path) -> int:
         """Passes done before."""
@@ -279,13 +312,25 @@ def _images(pixels_BHW3: Tensor) -> Tensor:
     return (pixels_BHW3.float() / 255.0).permute(0, 3, 1, 2)
 
 
+def _save(path: Path, content: dict[str, Any]) -> None:
+    with clear_write_errors(path.parent):
+        save_weights(path, content, name=_seal_name(path))
+
+
 def _load(path: Path, progress: Progress) -> dict[str, Any] | None:
-    """A file of weights, on the CPU; None where there is none, or, after saying so, none that can be read."""
-    if not path.is_file():
-        return None
+    """A file of weights, on the CPU; None if there is none, or, after a line about it, if it is damaged."""
     try:
-        kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # damaged bytes make torch.load raise almost anything
+        kept: dict[str, Any] = load_weights(path, name=_seal_name(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except Damaged:
         progress(f"{path} is damaged; what it held is computed again")
         return None
+    except Newer as error:
+        raise ValueError(f"{path}: {error}; set VLPURE_CACHE to another folder") from None
     return kept
+
+
+def _seal_name(path: Path) -> str:
+    """The encoder's identity, which is its folder's name, and the file's name."""
+    return f"{path.parent.name}/{path.name}"

@@ -79,4 +79,7 @@ class Lars(torch.optim.Optimizer):
                 momenta.append(state["momentum"])
             torch._foreach_mul_(momenta, group["momentum"])
             torch._foreach_add_(momenta, moves)
-            torch._foreach_add_(weights, momenta, alpha=-group["lr"])
+            if isinstance(group["lr"], Tensor):  # on the device, where a recorded step reads it
+                torch._foreach_sub_(weights, torch._foreach_mul(momenta, group["lr"]))
+            else:
+                torch._foreach_add_(weights, momenta, alpha=-group["lr"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -55,33 +56,68 @@ def _coloured(images_B3HW: Tensor, generator: torch.Generator) -> Tensor:
     """Some images with other brightness, contrast, saturation and hue, some of all of them in grey."""
     num, device = len(images_B3HW), images_B3HW.device
     jittered = images_B3HW
-    contrast_first = bool(torch.rand((), generator=generator, device=device) < 0.5)
-    for is_contrast in (contrast_first, not contrast_first):
-        change = _contrast if is_contrast else _hue_saturation_brightness
-        jittered = change(jittered, generator).clamp(0, 1)
+    contrast_first = torch.rand((), generator=generator, device=device) < 0.5
+    if device.type == "cuda":
+        jittered = _in_either_order(images_B3HW, contrast_first, generator)
+    else:
+        for is_contrast in (bool(contrast_first), not bool(contrast_first)):
+            change = _contrast if is_contrast else _hue_saturation_brightness
+            jittered = change(jittered, generator).clamp(0, 1)
     is_jittered = _uniform(0, 1, num, generator) < 0.8
     views = torch.where(is_jittered[:, None, None, None], jittered, images_B3HW)
-    luma = torch.tensor(_TO_YIQ[0], device=device)
+    luma = _yiq(device)[0][0]
     grey = torch.einsum("bchw,c->bhw", views, luma)[:, None].expand_as(views)
     is_grey = _uniform(0, 1, num, generator) < 0.2
     return torch.where(is_grey[:, None, None, None], grey, views)
 
 
+def _in_either_order(images_B3HW: Tensor, contrast_first: Tensor, generator: torch.Generator) -> Tensor:
+    """As the two changes one after the other, computed in both orders: to ask which it is would wait for the device."""
+    factor_B111 = _contrast_factor(len(images_B3HW), generator)
+    map_B33 = _colour_map(len(images_B3HW), generator)
+
+    def contrast(images: Tensor) -> Tensor:
+        return _with_contrast(images, factor_B111).clamp(0, 1)
+
+    def colour(images: Tensor) -> Tensor:
+        return torch.einsum("bij,bjhw->bihw", map_B33, images).clamp(0, 1)
+
+    return torch.where(contrast_first, colour(contrast(images_B3HW)), contrast(colour(images_B3HW)))
+
+
 def _contrast(images_B3HW: Tensor, generator: torch.Generator) -> Tensor:
-    factor = _uniform(0.6, 1.4, len(images_B3HW), generator)[:, None, None, None]
+    return _with_contrast(images_B3HW, _contrast_factor(len(images_B3HW), generator))
+
+
+def _contrast_factor(num: int, generator: torch.Generator) -> Tensor:
+    return _uniform(0.6, 1.4, num, generator)[:, None, None, None]
+
+
+def _with_contrast(images_B3HW: Tensor, factor_B111: Tensor) -> Tensor:
     mean = images_B3HW.mean(dim=(2, 3), keepdim=True)
-    return (images_B3HW - mean) * factor + mean
+    return (images_B3HW - mean) * factor_B111 + mean
 
 
 def _hue_saturation_brightness(images_B3HW: Tensor, generator: torch.Generator) -> Tensor:
-    """One linear map a picture: chroma is turned and stretched, everything is brightened."""
-    num, device = len(images_B3HW), images_B3HW.device
+    return torch.einsum("bij,bjhw->bihw", _colour_map(len(images_B3HW), generator), images_B3HW)
+
+
+def _colour_map(num: int, generator: torch.Generator) -> Tensor:
+    """One linear map (B, 3, 3) a picture: chroma is turned and stretched, everything is brightened."""
+    device = generator.device
     turn = 2 * math.pi * _uniform(-0.1, 0.1, num, generator)
     saturation, brightness = (_uniform(0.6, 1.4, num, generator) for _ in range(2))
     change_B33 = torch.zeros(num, 3, 3, device=device)
     change_B33[:, 0, 0] = 1
     change_B33[:, 1, 1] = change_B33[:, 2, 2] = saturation * turn.cos()
     change_B33[:, 1, 2], change_B33[:, 2, 1] = -saturation * turn.sin(), saturation * turn.sin()
-    to_yiq = torch.tensor(_TO_YIQ, device=device)
-    map_B33 = brightness[:, None, None] * (to_yiq.inverse() @ change_B33 @ to_yiq)
-    return torch.einsum("bij,bjhw->bihw", map_B33, images_B3HW)
+    to_yiq, from_yiq = _yiq(device)
+    return brightness[:, None, None] * (from_yiq @ change_B33 @ to_yiq)
+
+
+@cache
+def _yiq(device: torch.device) -> tuple[Tensor, Tensor]:
+    """To luma and chroma, and back, each (3, 3). Made once: work that is recorded cannot copy from the host."""
+    with torch.inference_mode(mode=False):
+        to_yiq = torch.tensor(_TO_YIQ)
+        return to_yiq.to(device), to_yiq.inverse().to(device)

@@ -16,10 +16,10 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from data.console import BAD_INPUT, DONE, CommandParser, nearest, run_command
 from orchestrator.cluster.placement import SCORER_RESOURCE, TRIAL_RESOURCE
 from orchestrator.settings.grid import Nested, read_yaml
 
@@ -117,8 +117,8 @@ def _nodes(config: Nested) -> Iterator[str]:
 def _node_config(name: str, node: Nested) -> Iterator[str]:
     for key in node:
         if key not in EC2_KEYS:
-            near = get_close_matches(key, EC2_KEYS, n=1)
-            yield f"{name}.node_config.{key}: EC2 knows no such key" + (f"; did you mean {near[0]}?" if near else "")
+            near = nearest(key, EC2_KEYS)
+            yield f"{name}.node_config.{key}: EC2 knows no such key" + (f"; did you mean {near}?" if near else "")
     for key, kind, what in NEEDED_EC2_KEYS:
         if not isinstance(node.get(key), kind) or not node[key]:
             yield f"{name}.node_config.{key}: must be given, as {what}; Ray's default is not safe, or there is none"
@@ -221,7 +221,7 @@ def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; its exit code: 0 for a file that can be used, 2 otherwise."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m orchestrator.cluster",
         description="Check a cluster.yaml without a cloud: Ray's schema, and what this project needs.",
     )
@@ -229,24 +229,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--template", action="store_true", help=f"values that are still {MARKER} are no error, nor is a missing token"
     )
-    args = parser.parse_args(argv)
-    try:
-        config = read_yaml(args.file.read_text(encoding="utf-8"), origin=args.file.name)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return run_command(parser, _check, argv)
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Check the file that the command line names, and print what is wrong with it; the exit code."""
+    config = read_yaml(args.file.read_text(encoding="utf-8"), origin=args.file.name)
     problems = check_cluster(config, folder=args.file.absolute().parent, template=args.template)
     for problem in problems:
         print(f"{args.file.name}: error: {problem}", file=sys.stderr)
     if problems:
-        return 2
+        return BAD_INPUT
     left = sum(1 for _ in _markers(config))
     print(
         f"{args.file.name}: a template with {left} value(s) to fill in"
         if left
         else f"{args.file.name}: ready for: ray up {shlex.quote(str(args.file))}"
     )
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

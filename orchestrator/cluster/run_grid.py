@@ -1,45 +1,57 @@
-"""Runs the unfinished trials of a grid under Ray Tune, against shared scoring actors and one ledger writer.
+"""Runs the unfinished trials of a grid, come what may: the supervisor of Ray's part, without Ray itself.
 
-Tune schedules and retries; the ledger is the truth. To continue, the same command is given again.
+Ray's part runs in a process and a session of its own and reports through a socket. Whatever ends it (its raylet, its
+GCS, a kill, an error out of Tune), what is left of it is swept away and it begins anew from the ledger. What has to
+survive that is here: the terminal, the mirror to MLflow, the report.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from data.console import RunStopped
-from orchestrator.cluster.placement import Node, Place, check_resources, choose_placement, nodes_to_come
-from orchestrator.cluster.scorers import service_line, start_scorers
-from orchestrator.cluster.session import choose_cluster
-from orchestrator.ledger.ledger import LedgerUnwritable
+from data.console import RunStopped, duration
+from data.files import write_text_atomically
+from orchestrator.cluster.channel import (
+    SECONDS_TO_STOP,
+    Alive,
+    Compute,
+    Ended,
+    Event,
+    Job,
+    Listener,
+    Lost,
+    shorten,
+)
+from orchestrator.cluster.leftovers import end_session, private_folder
+from orchestrator.cluster.session import running_cluster
 from orchestrator.ledger.output import OutputFolder
-from orchestrator.plan import PlannedTrial
+from orchestrator.plan import PlannedTrial, look_up
 from orchestrator.settings.grid import RunSettings
 
-if TYPE_CHECKING:
-    from orchestrator.cluster.trial_worker import Compute, Listener
+SILENCE = 60.0
+"""Seconds without a live node and without progress after which Ray's part counts as lost."""
+SILENCE_AT_START = 300.0
+"""The same until Ray runs: a loaded machine needs a minute for that, and a cluster is asked for its token first."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds before Ray's part begins anew; doubled each time without a finished round in between."""
+PART = ["-m", "orchestrator.cluster.ray_part"]
+"""Ray's part, for Python."""
+LOG = "ray.log"
+"""In the output folder: the end of what Ray's part wrote, once it was given up."""
+LOG_BYTES = 50_000
 
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": r"^(A worker died or was killed|Task \S+ failed\. There are infinite retries)",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "300",
-}
-"""Ray through its environment: no telemetry, no log files of Tune's own, Ctrl-C is ours, snapshots are rare.
 
-A worker that dies is replaced; what came of it is told by the line of its trial, or of the scoring service.
-"""
+class RayGivenUp(RunStopped):
+    """Ray ended again and again without a finished round in between. The message says why and what to do."""
 
 
 def run_grid(
@@ -53,153 +65,177 @@ def run_grid(
 ) -> None:
     """Run the trials to their ends, and report to the listener; `compute` in place of `compute_trial` for each.
 
-    Returns when every trial has ended. KeyboardInterrupt passes through after Ray is shut down; what was running
-    is dropped, and every finished round is in the ledger. Raises ValueError for an address where no cluster answers
-    and for resources that the cluster does not have, and LedgerUnwritable where the disk of the ledger is full.
+    `compute` is a function of a module, which Ray's processes import. Returns when every trial has ended.
+    KeyboardInterrupt passes through after Ray is shut down; what was running is dropped, and every finished round is in
+    the ledger. Raises ValueError for an address where no cluster answers and for resources that the cluster does not
+    have, LedgerUnwritable if the disk of the ledger is full, and RayGivenUp.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    num_scorers = run.scorers if any(p.trial.uses_scorer for p in todo) else 0
-    with _ray(address, listener):
-        to_come = nodes_to_come()
-        nodes = [*_nodes(), *(to_come or [])]
-        placement = choose_placement(run, nodes)
-        if to_come != []:  # an autoscaler that does not tell what it starts may start anything
-            check_resources(run, placement, nodes, scorers=num_scorers)
-        writer = _start_writer(output)
-        scorers = start_scorers(todo, run, placement.scorers, autoscaled=to_come is not None, tell=listener.tell)
-        listener.begin(todo)
-        _tune(todo, output, run, placement.trials, writer, scorers, listener, compute)
-        if scorers:
-            listener.tell(service_line(scorers))
+    # Once: were a running cluster lost, `auto` would mean one of our own on this machine the next time.
+    cluster = running_cluster(address, tell=listener.warn) or "local"
+    supervisor = _Supervisor(todo, output, listener)
+    num_lost = 0
+    while True:
+        rounds = supervisor.num_rounds
+        with private_folder() as folder:
+            job = Job(todo=supervisor.left, output=output, run=run, address=cluster, folder=folder, compute=compute)
+            reason = supervisor.attempt(job)
+            if reason is None:
+                return
+            supervisor.catch_up()
+            if not supervisor.left:
+                return
+            num_lost = 1 if supervisor.num_rounds > rounds else num_lost + 1
+            if num_lost > run.max_failures:
+                raise RayGivenUp(
+                    f"Ray ended {num_lost} time(s) without a finished round in between; the last: {reason}. Every "
+                    f"finished round is saved, and the same command goes on from there{_kept_log(folder, output)}"
+                )
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (num_lost - 1))
+        time.sleep(pause)
+        listener.warn(
+            f"Ray ended ({reason}); every finished round is saved, and it begins anew from there "
+            f"(try {num_lost} of {run.max_failures} without a finished round in between)"
+        )
+
+
+class _Supervisor:
+    """Follows the trials of a grid over all attempts to run them."""
+
+    def __init__(self, todo: Sequence[PlannedTrial], output: OutputFolder, listener: Listener) -> None:
+        self._todo = todo
+        self._output = output
+        self._listener = listener
+        self._has_begun = False
+        self._rounds = {p.fingerprint: len(p.records) for p in todo}
+        """Finished rounds of each trial that the listener knows of."""
+        self._ended: set[str] = set()
+
+    @property
+    def num_rounds(self) -> int:
+        """Finished rounds of all trials, as far as is known."""
+        return sum(self._rounds.values())
+
+    @property
+    def left(self) -> list[PlannedTrial]:
+        """The trials that have not ended."""
+        return [p for p in self._todo if p.fingerprint not in self._ended]
+
+    def attempt(self, job: Job) -> str | None:
+        """Let a process of its own run the job: None when all trials have ended, else why the process is lost.
+
+        Raises what would only come again.
+        """
+        had_begun = self._has_begun
+        with _process(job) as (process, connection):
+            last = self._follow(job, connection)
+            if last is None:
+                return _ending(process)
+        if isinstance(last, Lost):
+            return last.reason
+        if isinstance(last.error, ValueError) and had_begun:
+            return shorten(str(last.error))  # it was right before: the cluster has changed, or went away
+        if last.error is not None:
+            raise last.error
+        return None
+
+    def catch_up(self) -> None:
+        """Tell the listener what the ledger has and a process that died did not report."""
+        for p in self.left:
+            now = look_up(self._output.ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm)
+            for record in now.records[self._rounds[p.fingerprint] :]:
+                self._advance(p, record.round, record.accuracy)
+            if now.is_finished:
+                self._end(p, None)
+
+    def _follow(self, job: Job, connection: Connection) -> Ended | Lost | None:
+        """The process's last message, after passing on all others; None if it ended without one."""
+        heard, patience = time.monotonic(), SILENCE_AT_START
+        while True:
+            if not connection.poll(1.0):
+                silent = time.monotonic() - heard
+                if silent > patience:
+                    return Lost(reason=f"no live node and no progress for {duration(silent)}")
+                continue
+            try:
+                message = connection.recv()
+            except (EOFError, OSError):
+                return None
+            heard = time.monotonic()
+            if isinstance(message, (Ended, Lost)):
+                return message
+            if isinstance(message, Alive):
+                patience = SILENCE
+            else:
+                self._pass_on(message, job)
+
+    def _pass_on(self, event: Event, job: Job) -> None:
+        method, arguments = event.method, event.arguments
+        if method in ("tell", "warn"):
+            getattr(self._listener, method)(*arguments)
+        elif method == "begin":
+            if not self._has_begun:
+                self._has_begun = True
+                self._listener.begin(job.todo)
+        else:
+            planned = job.todo[arguments[0]]
+            handlers: dict[str, Any] = {
+                "start": self._listener.start,
+                "stumble": self._listener.stumble,
+                "advance": self._advance,
+                "end": self._end,
+            }
+            handlers[method](planned, *arguments[1:])
+
+    def _advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
+        self._rounds[planned.fingerprint] = max(self._rounds[planned.fingerprint], round_number + 1)
+        self._listener.advance(planned, round_number, accuracy)
+
+    def _end(self, planned: PlannedTrial, error: str | None) -> None:
+        self._ended.add(planned.fingerprint)
+        self._listener.end(planned, error)
 
 
 @contextmanager
-def _ray(address: str, listener: Listener) -> Iterator[None]:
-    """A connection to a running Ray cluster, or a local one for the time being."""
-    started = time.perf_counter()
-    cluster = choose_cluster(address)
-    import ray
-
-    try:
-        ray.init(
-            address=cluster,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
+def _process(job: Job) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
+    """Ray's part as a process in a session of its own, which is gone afterwards with all that it started."""
+    ours, theirs = Pipe()
+    with (job.folder / LOG).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *PART, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
         )
-    except (ConnectionError, ValueError) as error:
-        raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
-    except Exception as error:  # Ray has no class of its own for a local node that does not come up
-        ray.shutdown()
-        reason = " ".join(str(error).split())
-        raise RunStopped(f"Ray did not start ({reason}); the machine may be overloaded: try again") from error
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    listener.tell(
-        f"Ray: {len(_nodes())} node(s), {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs "
-        f"({time.perf_counter() - started:.0f} s to start)"
-    )
+    theirs.close()
     try:
-        yield
+        with suppress(BrokenPipeError, ConnectionResetError):  # it ended at once, which is told in a moment
+            ours.send(job)
+        yield process, ours
     finally:
-        ray.shutdown()
+        ours.close()  # to the process this is the wish to end
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_STOP)
+        end_session(process.pid)
+        process.kill()
+        process.wait()
 
 
-def _nodes() -> list[Node]:
-    """The machines of the cluster."""
-    import ray
-
-    return [
-        Node(resources=node["Resources"], labels=node.get("Labels") or {})
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
-        if node["Alive"]
-    ]
-
-
-def _start_writer(output: OutputFolder) -> Any:
-    """The ledger writer, on this machine: its files are here."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from orchestrator.cluster.writer import LedgerWriter
-
-    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
-    return (
-        ray.remote(LedgerWriter)
-        .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
-        .remote(str(output.ledger.folder))
-    )
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    """How a process ended that sent no last message."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(1.0)
+    code = process.poll()
+    if code is None:
+        return "its process fell silent"
+    return f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
 
 
-def _tune(
-    todo: Sequence[PlannedTrial],
-    output: OutputFolder,
-    run: RunSettings,
-    place: Place,
-    writer: Any,
-    scorers: Sequence[Any],
-    listener: Listener,
-    compute: Compute | None,
-) -> None:
-    """Let Tune run the trials. Raises LedgerUnwritable where the writer cannot go on."""
-    from ray import tune
-
-    from orchestrator.cluster.trial_worker import Follower, TrialServices, run_one
-    from orchestrator.ledger.classifiers import forget_first
-
-    # Tune would print the remote traceback of each process that dies; the listener is told in a line.
-    for name in ("ray.tune", "ray.air"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    follower = Follower(todo, writer, listener, max_failures=run.max_failures)
-    services = TrialServices(
-        writer=writer,
-        scorers=tuple(scorers),
-        run=run,
-        folder=str(Path.cwd()),
-        output=str(output.path),
-        grid_id=output.grid_id or "",
-        compute=compute,
-    )
-    scratch = output.path / "tune"
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(run_one, services=services), _resources(run, place)),
-        param_space={"spec": tune.grid_search([_spec(number, planned) for number, planned in enumerate(todo)])},
-        tune_config=tune.TuneConfig(
-            reuse_actors=True,
-            max_concurrent_trials=run.max_concurrent,
-            trial_dirname_creator=lambda trial: str(trial.trial_id),
-        ),
-        run_config=tune.RunConfig(
-            name=time.strftime("%Y%m%d-%H%M%S"),
-            storage_path=str(scratch),
-            verbose=0,
-            stop=follower.stopper,
-            failure_config=tune.FailureConfig(max_failures=run.max_failures),
-            callbacks=[follower],
-        ),
-    )
-    try:
-        tuner.fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)  # Tune's own notes, of which we use nothing
-    if follower.fatal is not None:
-        raise LedgerUnwritable(follower.fatal)
-    forget_first(output.classifiers)
-
-
-def _resources(run: RunSettings, place: Place) -> Any:
-    """What Tune reserves for a trial, and where."""
-    from ray import tune
-
-    bundle = {"CPU": float(run.cpus_per_trial), "GPU": float(run.gpus_per_trial), **place.resources}
-    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[dict(place.labels)] if place.labels else None)
-
-
-def _spec(number: int, planned: PlannedTrial) -> dict[str, Any]:
-    """What a worker needs to know of one trial, as Tune carries it."""
-    return {
-        "number": number,
-        "trial": planned.trial.model_dump_json(),
-        "fingerprint": planned.fingerprint,
-        "data_fingerprint": planned.data_fingerprint,
-    }
+def _kept_log(folder: Path, output: OutputFolder) -> str:
+    """Keep the end of what Ray's part wrote; words about where it is."""
+    end = (folder / LOG).read_bytes()[-LOG_BYTES:].decode(errors="replace")
+    path = output.path / LOG
+    write_text_atomically(path, end)
+    return f"; what Ray said is in {path}"

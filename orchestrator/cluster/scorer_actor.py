@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import ray
 from numpy.typing import NDArray
 
 from orchestrator.cluster.node import enter_folder, fetch_missing
+from orchestrator.plan import missing_features
 from orchestrator.settings.trial import TrialConfig
 from strategies.purity.contract import IndexArray, PurityRequest, PurityScores
 
@@ -55,6 +57,10 @@ class Load:
     """Grows with each answer and each step of long work; stands still in an actor that is stuck."""
     doing: str
     """What it is busy with, for people."""
+    life: str = ""
+    """Tells one process of the actor from the one that takes its place."""
+    num_missing: int | None = None
+    """Images without features when the process began to get ready; None before that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +104,8 @@ class ScoringActor:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
         self._scorer: LocalPurityScorer | None = None
         self._doing = "starting"
+        self._life = uuid.uuid4().hex
+        self._num_missing: int | None = None
         self._progress = 0
         self._queue = self._longest_queue = 0
         self._requests = 0
@@ -105,7 +113,13 @@ class ScoringActor:
 
     async def load(self) -> Load:
         """How busy it is; answered at once."""
-        return Load(queue=self._queue, progress=self._progress, doing=self._doing)
+        return Load(
+            queue=self._queue,
+            progress=self._progress,
+            doing=self._doing,
+            life=self._life,
+            num_missing=self._num_missing,
+        )
 
     async def metrics(self) -> ScorerMetrics:
         """What it did; answered at once."""
@@ -159,6 +173,7 @@ class ScoringActor:
 
             if self._fetch_data:
                 fetch_missing(self._trials, progress=self._tell)
+            self._num_missing = missing_features(self._trials)
             self._scorer = local_scorer(
                 self._trials,
                 cpus=self._cpus,

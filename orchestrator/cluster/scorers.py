@@ -1,15 +1,21 @@
-"""Starts the scoring actors of a grid, waits until they are ready, and tells what they did."""
+"""Starts the scoring actors of a grid, follows them until they are ready, and reports what they did."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from data.console import RunStopped, duration
+from orchestrator.cluster.channel import memory_use
 from orchestrator.cluster.placement import Place
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.scorer_actor import Load
 
 Tell = Callable[[str], None]
 
@@ -18,25 +24,58 @@ CONNECT_TIMEOUT = 120.0
 AUTOSCALER_TIMEOUT = 1800.0
 """The same where an autoscaler has to start a machine for them: cloud machines with GPUs take many minutes."""
 RESTARTS_TO_GET_READY = 3
-"""How often a scoring actor may die before it has answered for the first time."""
+"""How often in a row a scoring actor may die, before it is ready, without having encoded anything."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before an actor that died goes on to get ready; doubled each time it died without having got on."""
+HEAD_START = 64
+"""Trials among which those that need no scorer go first."""
 METRICS_TIMEOUT = 5.0
 """Seconds to wait, when all trials have ended, for the scoring actors' account."""
 
 
+class ScoringService:
+    """Scoring actors that get ready in the background, while trials that do not need them run already.
+
+    A trial that asks before they are ready waits for its answer.
+    """
+
+    def __init__(self, actors: Sequence[Any], *, timeout: float, tell: Tell) -> None:
+        """`actors` have been asked for; `timeout` is the time to place them, in seconds."""
+        self.actors = tuple(actors)
+        self.error: BaseException | None = None
+        """Why they will never be ready: bad weights, no room for them, or deaths again and again."""
+        self._timeout, self._tell = timeout, tell
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._get_ready, name="scorers", daemon=True)
+        if self.actors:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop waiting for them."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+
+    def _get_ready(self) -> None:
+        try:
+            _wait_until_ready(self.actors, timeout=self._timeout, tell=self._tell, is_stopped=self._stop.is_set)
+        except BaseException as error:  # whatever it is, the run ends with it
+            if not self._stop.is_set():  # else Ray was shut down under it
+                self.error = error
+
+
 def start_scorers(
     todo: Sequence[PlannedTrial], run: RunSettings, place: Place, *, autoscaled: bool, tell: Tell
-) -> list[Any]:
-    """The scoring actors, ready to answer; none where no trial uses purity.
-
-    Raises ValueError where they cannot be placed or die again and again, and an actor's own error as it is.
-    """
+) -> ScoringService:
+    """The scoring service of these trials; without actors if no trial asks a scorer."""
     import ray
 
     from orchestrator.cluster.scorer_actor import ScoringActor
 
+    timeout = AUTOSCALER_TIMEOUT if autoscaled else CONNECT_TIMEOUT
     one_each = {(p.data_fingerprint, p.trial.clipn): p.trial for p in todo if p.trial.uses_scorer}
     if not one_each:
-        return []
+        return ScoringService([], timeout=timeout, tell=tell)
     options = {
         "num_cpus": 0 if run.gpus_per_scorer == 0 else 1,
         "num_gpus": run.gpus_per_scorer,
@@ -60,64 +99,145 @@ def start_scorers(
         )
         for number in range(run.scorers)
     ]
-    _wait_until_ready(actors, timeout=AUTOSCALER_TIMEOUT if autoscaled else CONNECT_TIMEOUT, tell=tell)
-    return actors
+    return ScoringService(actors, timeout=timeout, tell=tell)
 
 
-def _wait_until_ready(actors: Sequence[Any], *, timeout: float, tell: Tell) -> None:
-    """Returns when all scoring actors are ready; meanwhile tells what the first is doing, whenever that changes."""
+def patient_first(todo: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+    """The trials in an order in which those at the head need no scorer, as long as there are such.
+
+    Of the first `HEAD_START` only: a long grid is to fill cell by cell, not strategy by strategy.
+    """
+    head = sorted(todo[:HEAD_START], key=lambda p: p.trial.uses_scorer)
+    return [*head, *todo[HEAD_START:]]
+
+
+def _wait_until_ready(actors: Sequence[Any], *, timeout: float, tell: Tell, is_stopped: Callable[[], bool]) -> None:
+    """Return when all scoring actors are ready; meanwhile print what the first is doing, whenever that changes.
+
+    Raises ValueError if they cannot be placed, RunStopped if they die again and again, an actor's own error as it is.
+    """
     import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
     started = time.perf_counter()
-    try:
-        pending = [actor.prepare.options(max_task_retries=RESTARTS_TO_GET_READY).remote() for actor in actors]
-        _wait_until_placed(actors, timeout=timeout, tell=tell)
-        said = ""
-        while pending:
-            done, pending = ray.wait(pending, num_returns=len(pending), timeout=1.0)
-            ray.get(done)
-            doing = _doing(actors[0], otherwise=said) if pending else said
-            if doing != said:
-                tell(f"scoring service: {doing}")
-                said = doing
-    except RayTaskError as error:  # wrapped with a remote traceback; bad weights are the user's to mend
-        raise error.cause from None
-    except GetTimeoutError:
-        raise ValueError(
-            f"the scoring actors were not placed within {timeout:.0f} s: the cluster lacks the CPUs or GPUs "
-            "for them, or other runs hold these; lower --scorers or --gpus-per-scorer, or wait for the other runs"
-        ) from None
-    except RayActorError as error:
-        raise ValueError(
-            f"a scoring actor died {RESTARTS_TO_GET_READY + 1} times before it was ready ({type(error).__name__}); "
-            "most likely the machine lacks memory for images and features: lower --scorers, or take a larger machine"
-        ) from None
+    starting = [_Starting(actor, tell) for actor in actors]
+    _wait_until_placed(starting, timeout=timeout, tell=tell)
+    for each in starting:
+        each.begin()
+    said = ""
+    while pending := [each for each in starting if not each.is_ready]:
+        if is_stopped():
+            return
+        ray.wait([each.reply for each in pending], num_returns=len(pending), timeout=1.0)
+        for each in pending:
+            each.look()
+        doing = starting[0].doing or said
+        if doing != said and not starting[0].is_ready:
+            tell(f"scoring service: {doing}")
+            said = doing
     tell(f"scoring service: {len(actors)} actor(s) ready ({time.perf_counter() - started:.0f} s)")
 
 
-def _wait_until_placed(actors: Sequence[Any], *, timeout: float, tell: Tell) -> None:
-    """Returns when every actor has answered something. Raises GetTimeoutError after `timeout` seconds."""
-    import ray
+def _wait_until_placed(starting: Sequence[_Starting], *, timeout: float, tell: Tell) -> None:
+    """Returns when every actor has answered something. Raises ValueError after `timeout` seconds."""
+    begun, patience = time.monotonic(), min(20.0, timeout)
+    said = False
+    while waiting := [each for each in starting if not each.answers()]:
+        seconds = time.monotonic() - begun
+        if seconds > timeout:
+            raise ValueError(
+                f"the scoring actors were not placed within {timeout:.0f} s: the cluster lacks the CPUs or GPUs "
+                "for them, or other runs hold these; lower --scorers or --gpus-per-scorer, or wait for the other runs"
+            )
+        if seconds > patience and not said:
+            tell(f"scoring service: waiting for room for {len(waiting)} actor(s), at most {timeout:.0f} s")
+            said = True
 
-    patience = min(20.0, timeout)
-    first_words = [actor.load.options(max_task_retries=RESTARTS_TO_GET_READY).remote() for actor in actors]
-    answered, _ = ray.wait(first_words, num_returns=len(first_words), timeout=patience)
-    if len(answered) < len(actors):
-        tell(f"scoring service: waiting for room for {len(actors) - len(answered)} actor(s), at most {timeout:.0f} s")
-    ray.get(first_words, timeout=timeout - patience)
 
+class _Starting:
+    """A scoring actor that is getting ready, through the deaths of its process.
 
-def _doing(actor: Any, *, otherwise: str) -> str:
-    """What an actor says it is doing; `otherwise` where it is just being restarted."""
-    import ray
-    from ray.exceptions import GetTimeoutError, RayActorError
+    Shards of features that were encoded stay, so an actor that dies again and again may still get there: it is given up
+    only when a few processes in a row died without leaving less to do.
+    """
 
-    try:
-        doing: str = ray.get(actor.load.remote(), timeout=1.0).doing
-    except (RayActorError, GetTimeoutError):
-        return otherwise
-    return doing
+    def __init__(self, actor: Any, tell: Tell) -> None:
+        self._actor = actor
+        self._tell = tell
+        self._life = ""
+        self._num_missing: int | None = None
+        self._missing_before: int | None = None
+        self._num_in_vain = self._num_deaths = 0
+        self.doing = ""
+        """What it said last that it does."""
+        self.is_ready = False
+        self.reply: Any = None
+        """The pending answer to the wish to get ready."""
+
+    def begin(self) -> None:
+        """Let it get ready."""
+        self.reply = self._actor.prepare.remote()
+
+    def answers(self, timeout: float = 1.0) -> bool:
+        """Whether its process lives and says how it does; that is remembered."""
+        import ray
+        from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError
+
+        try:
+            load: Load = ray.get(self._actor.load.remote(), timeout=timeout)
+        except GetTimeoutError:
+            return False
+        except (RayActorError, OutOfMemoryError):
+            time.sleep(0.2)  # it is being restarted, and says so at once
+            return False
+        self._life, self.doing = load.life, load.doing
+        if load.num_missing is not None:
+            self._num_missing = load.num_missing
+        return True
+
+    def look(self) -> None:
+        """See whether it is ready or died. Raises its own error as it is, and RunStopped when it is given up."""
+        import ray
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+        if not ray.wait([self.reply], timeout=0)[0]:
+            self.answers()
+            return
+        try:
+            ray.get(self.reply)
+            self.is_ready = True
+        except RayTaskError as error:  # wrapped with a remote traceback; bad weights are the user's to mend
+            raise error.cause from None
+        except (RayActorError, OutOfMemoryError) as error:
+            self._lost(error)
+
+    def _lost(self, error: Exception) -> None:
+        life = self._life
+        deadline = time.monotonic() + CONNECT_TIMEOUT
+        while not self.answers():
+            if time.monotonic() > deadline:
+                raise error
+        if self._life != life:  # else only the connection was lost
+            self._note_death(memory_use(error))
+        self.begin()
+
+    def _note_death(self, memory: str | None) -> None:
+        before, self._missing_before, self._num_missing = self._missing_before, self._num_missing, None
+        got_on = before is not None and self._missing_before is not None and self._missing_before < before
+        self._num_deaths += 1
+        self._num_in_vain = 1 if got_on else self._num_in_vain + 1
+        how = "died" if memory is None else f"was killed by Ray's memory monitor ({memory})"
+        if self._num_in_vain > RESTARTS_TO_GET_READY:
+            raise RunStopped(
+                f"a scoring actor died {self._num_deaths} time(s) before it was ready, the last {self._num_in_vain} "
+                f"without getting on; its process {how}; most likely the machine lacks memory for images and features: "
+                "lower --scorers, or take a larger machine"
+            )
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._num_in_vain - 1))
+        self._tell(
+            f"scoring service: an actor's process {how} before it was ready (death {self._num_deaths}); what it "
+            f"encoded is kept, and it goes on in {duration(pause)}"
+        )
+        time.sleep(pause)
 
 
 def service_line(scorers: Sequence[Any]) -> str:

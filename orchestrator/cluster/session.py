@@ -13,8 +13,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
+
+from data.console import to_stderr
 
 AUTH_MODE, AUTH_TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 ONLY_THIS_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -22,6 +25,8 @@ ONLY_THIS_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 ADDRESS_TIMEOUT = 3.0
 """Seconds for a cluster's head to accept a connection."""
+LONGEST_NOTE = 1000
+"""Letters of a note about a running cluster that are read."""
 PROBE_TIMEOUT = 90.0
 """Seconds for a cluster to say whether it wants a token; a busy machine needs several to import Ray."""
 PROBE = """
@@ -37,14 +42,15 @@ else:
 """
 
 
-def choose_cluster(address: str) -> str:
+def choose_cluster(address: str, *, tell: Callable[[str], None] = to_stderr) -> str:
     """What `ray.init` is to be given for an `--address`: host:port of a running cluster, or `local` for one of our own.
 
     `auto` is the cluster of `$RAY_ADDRESS`, else the one that `ray start` began on this machine, else our own. Sets
     the environment variables by which this process authenticates, unless the user set `$RAY_AUTH_MODE`; to be called
-    before Ray is imported. Raises ValueError where no cluster answers, or where a token is missing.
+    before Ray is imported. `tell` gets a line for people if a note about a running cluster is not trusted. Raises
+    ValueError where no cluster answers, or where a token is missing.
     """
-    found = _running_cluster(address)
+    found = running_cluster(address, tell=tell)
     if found is None:
         if "ray" not in sys.modules:  # read once, when Ray is imported; half of it would be worse than nothing
             os.environ.setdefault(ONLY_THIS_MACHINE, "0")
@@ -57,7 +63,7 @@ def choose_cluster(address: str) -> str:
     return found
 
 
-def _running_cluster(address: str) -> str | None:
+def running_cluster(address: str, *, tell: Callable[[str], None] = to_stderr) -> str | None:
     """host:port of the cluster meant; None where a new one is."""
     if "://" in address:
         raise ValueError(
@@ -69,7 +75,7 @@ def _running_cluster(address: str) -> str | None:
     if address == "local":
         return None
     if address == "auto":
-        started = _started_here()
+        started = _started_here(tell)
         return started if started is not None and _accepts(started) else None
     if not _accepts(address):
         raise ValueError(
@@ -78,13 +84,25 @@ def _running_cluster(address: str) -> str | None:
     return address
 
 
-def _started_here() -> str | None:
-    """The address that `ray start` noted on this machine; the cluster may be gone."""
+def _started_here(tell: Callable[[str], None]) -> str | None:
+    """The address that `ray start` noted on this machine; the cluster may be gone.
+
+    A cluster runs whatever its owner likes with the rights of those who connect, and anybody may write a note into a
+    shared /tmp: it counts only if this user or root wrote it.
+    """
     note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:
-        return note.read_text().strip() or None
-    except OSError:
+        with os.fdopen(os.open(note, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8") as file:
+            owner = os.fstat(file.fileno()).st_uid
+            if owner in (os.getuid(), 0):
+                return file.read(LONGEST_NOTE).strip() or None
+    except (OSError, UnicodeDecodeError):
         return None
+    tell(
+        f"{note} names a running Ray cluster, but user {owner} wrote it, not you or root: it is not used; "
+        "to use that cluster, give its --address"
+    )
+    return None
 
 
 def _accepts(address: str) -> bool:

@@ -6,20 +6,23 @@ The records come from and go to the ledger writer, purity comes from scoring act
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
-from data.console import RunStopped, to_stderr
+from data.console import RunStopped, duration, to_stderr
 from data.files import cache_root
+from orchestrator.cluster.channel import Compute, Listener, memory_use, shorten
 from orchestrator.cluster.node import enter_folder, fetch_missing
 from orchestrator.cluster.scorer_client import RemotePurityScorer, ScorerUnavailable
+from orchestrator.cluster.writer_client import RemoteWriter
 from orchestrator.ledger.ledger import LedgerUnwritable
 from orchestrator.ledger.output import is_this_output
 from orchestrator.ledger.records import RoundRecord
@@ -27,50 +30,15 @@ from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
 from orchestrator.settings.trial import TrialConfig
 
-WRITER_TIMEOUT = 300.0
-"""Seconds to wait for the ledger writer; it restarts by itself when it dies."""
-LONGEST_REASON = 300
-"""Letters of an error that are told; the rest is in the ledger."""
-
-
-Compute = Callable[..., list[RoundRecord]]
-"""Computes a trial, as `orchestrator.trial.compute.compute_trial` does."""
-
-
-class Listener(Protocol):
-    """Whom a running grid reports to, in the driver."""
-
-    def tell(self, line: str) -> None:
-        """A line for people."""
-        ...
-
-    def begin(self, todo: Sequence[PlannedTrial]) -> None:
-        """The first of these trials are about to start."""
-        ...
-
-    def start(self, planned: PlannedTrial) -> None:
-        """A trial starts, for the first time or again."""
-        ...
-
-    def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
-        """A trial finished a round."""
-        ...
-
-    def stumble(self, planned: PlannedTrial, reason: str) -> None:
-        """A trial was lost to something that may not come again, and is started again from its last round."""
-        ...
-
-    def end(self, planned: PlannedTrial, error: str | None) -> None:
-        """A trial ended; why it failed, or None."""
-        ...
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
+"""Seconds that a trial waits after Ray's memory monitor killed it; doubled each time without a round in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialServices:
     """What every trial of a grid is given."""
 
-    writer: Any
-    """Actor handle of the ledger writer."""
+    writer: RemoteWriter
     scorers: tuple[Any, ...]
     """Actor handles."""
     run: RunSettings
@@ -98,10 +66,11 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
 
     def keep(record: RoundRecord) -> None:
         placed = replace(record, environment={**record.environment, **node})
-        _ask(writer.append, planned.fingerprint, settings, placed)
+        writer.ask("append", planned.fingerprint, settings, placed)
         tune.report({"round": record.round, "accuracy": record.accuracy, "precision": record.precision})
 
     enter_folder(services.folder)
+    time.sleep(writer.ask("pause", planned.fingerprint))
     try:
         if run.fetch_data:
             fetch_missing([trial], progress=to_stderr)
@@ -109,20 +78,17 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
         compute(
             planned,
             scorer=RemotePurityScorer(services.scorers, first=spec["number"]) if trial.uses_scorer else None,
-            history=_ask(writer.history, planned.fingerprint),
+            history=writer.ask("history", planned.fingerprint),
             report=keep,
             classifiers=_classifiers_folder(services),
-            cpus=run.cpus_per_trial,
-            gpus=run.gpus_per_trial,
-            deterministic=run.deterministic,
-            plain_steps=run.plain_steps,
+            run=run,
         )
     except RunStopped as error:
         tune.report({"fatal": str(error)})
     except (ValueError, ArithmeticError, MemoryError, ScorerUnavailable) as error:
         message = f"{type(error).__name__}: {error}"
         try:
-            _ask(writer.fail, planned.fingerprint, settings, message)
+            writer.ask("fail", planned.fingerprint, settings, message)
         except LedgerUnwritable as full:
             tune.report({"fatal": str(full)})
         else:
@@ -134,14 +100,6 @@ def _compute_trial() -> Compute:
     from orchestrator.trial.compute import compute_trial
 
     return compute_trial
-
-
-def _ask(method: Any, *arguments: Any) -> Any:
-    """What the writer answers. Raises its own errors as they are."""
-    try:
-        return ray.get(method.remote(*arguments), timeout=WRITER_TIMEOUT)
-    except RayTaskError as error:  # wrapped with a remote traceback
-        raise error.cause from None
 
 
 def _classifiers_folder(services: TrialServices) -> Path:
@@ -160,11 +118,23 @@ class Follower(tune.Callback):
     are taken away again and again do not end a trial that gets on.
     """
 
-    def __init__(self, todo: Sequence[PlannedTrial], writer: Any, listener: Listener, *, max_failures: int) -> None:
+    def __init__(
+        self,
+        todo: Sequence[PlannedTrial],
+        writer: RemoteWriter,
+        listener: Listener,
+        *,
+        max_failures: int,
+        is_hopeless: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_hopeless` says whether the run has to stop for something that no trial reports."""
         self._todo = todo
         self._writer = writer
         self._listener = listener
         self._max_failures = max_failures
+        self._is_hopeless = is_hopeless
+        self._failures_before: dict[str, int] = {}
+        """Of each trial: how often it was lost before its last finished round."""
         self.fatal: str | None = None
         """Why the whole run has to stop."""
 
@@ -173,8 +143,13 @@ class Follower(tune.Callback):
         return {}
 
     @property
+    def must_stop(self) -> bool:
+        """Whether nothing more is to be run."""
+        return self.fatal is not None or self._is_hopeless()
+
+    @property
     def stopper(self) -> tune.Stopper:
-        """Stops the experiment as soon as there is a fatal error."""
+        """Stops the experiment as soon as there is a fatal error, or no hope."""
         return _FatalStopper(self)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -189,24 +164,32 @@ class Follower(tune.Callback):
             self.fatal = result["fatal"]
         elif "error" not in result:
             trial.max_failures = trial.num_failures + self._max_failures
+            self._failures_before[trial.trial_id] = trial.num_failures
             self._listener.advance(self._planned(trial), result["round"], result["accuracy"])
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial's process died, or raised, and Tune starts it again."""
-        self._listener.stumble(self._planned(trial), reason(trial.get_error()))
+        """A trial's process died, or raised, and Tune starts it again; after a pause if memory was short."""
+        planned, error = self._planned(trial), last_error(trial)
+        if memory_use(error) is None:
+            self._listener.stumble(planned, reason(error))
+            return
+        times = trial.num_failures - self._failures_before.get(trial.trial_id, 0)
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (times - 1))
+        self._writer.tell("hold_back", planned.fingerprint, pause)
+        self._listener.warn(f"{planned.label}: {reason(error)}; it goes on in {duration(pause)}")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial function returned; its last report says whether it failed."""
-        if self.fatal is None:
+        if not self.must_stop:
             self._listener.end(self._planned(trial), (trial.last_result or {}).get("error"))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial was lost once more than is allowed."""
         planned = self._planned(trial)
         times = self._max_failures + 1
-        error = f"given up after {times} attempt(s) without a finished round; the last: {reason(trial.get_error())}"
+        error = f"given up after {times} attempt(s) without a finished round; the last: {reason(last_error(trial))}"
         try:
-            _ask(self._writer.fail, planned.fingerprint, planned.trial.model_dump(mode="json"), error)
+            self._writer.ask("fail", planned.fingerprint, planned.trial.model_dump(mode="json"), error)
         except (LedgerUnwritable, RayError) as trouble:
             self.fatal = str(trouble)
             return
@@ -227,17 +210,33 @@ class _FatalStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._follower.fatal is not None
+        return self._follower.must_stop
+
+
+def last_error(trial: Trial) -> BaseException | str | None:
+    """Why a trial was lost, as an error, or as text if the error cannot be read back; None if Tune noted nothing.
+
+    `Trial.get_error` looks where Tune has put nothing yet when it calls back: it gives None for every error.
+    """
+    pickled, text = trial.pickled_error_file, trial.error_file
+    try:
+        if pickled is not None:
+            error: BaseException = ray.cloudpickle.loads(Path(pickled).read_bytes())
+            return error
+    except Exception:  # an error of a class that this process cannot make
+        return Path(text).read_text() if text is not None else None
+    return None
 
 
 def reason(error: BaseException | str | None) -> str:
     """Why a trial was lost, in one line, without the remote traceback; `error` as Tune remembers it."""
     if error is None or isinstance(error, RayActorError):
+        memory = memory_use(error)
+        if memory is not None:
+            return f"its worker process was killed by Ray's memory monitor ({memory})"
         return "its worker process died (killed, out of memory, or its machine went away)"
     if isinstance(error, RayTaskError) and error.cause is not None:
         error = error.cause
     if isinstance(error, str):  # an error that could not be pickled: its traceback, which ends with the error
-        line = error.strip().rpartition("\n")[2]
-    else:
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
+        return shorten(error.strip().rpartition("\n")[2])
+    return shorten(f"{type(error).__name__}: {error}")

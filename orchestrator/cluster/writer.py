@@ -14,6 +14,10 @@ class LedgerWriter:
 
     def __init__(self, folder: str) -> None:
         self._ledger = Ledger(Path(folder))
+        self._pauses: dict[str, float] = {}
+
+    def ping(self) -> None:
+        """Answer, as long as it lives."""
 
     def history(self, fingerprint: str) -> list[RoundRecord]:
         """The finished rounds of a trial."""
@@ -26,3 +30,11 @@ class LedgerWriter:
     def fail(self, fingerprint: str, trial: dict[str, Any], error: str) -> None:
         """Note that a trial failed for good."""
         self._ledger.fail(fingerprint, trial, error)
+
+    def hold_back(self, fingerprint: str, seconds: float) -> None:
+        """Let a trial wait before it begins anew."""
+        self._pauses[fingerprint] = seconds
+
+    def pause(self, fingerprint: str) -> float:
+        """Seconds that a trial is to wait before it begins; 0 for most, and when asked again."""
+        return self._pauses.pop(fingerprint, 0.0)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
-import re
-import shutil
+import os
 import sys
+
+if __name__ == "__main__":
+    # `python -m` puts the current folder first, which may be the run folder of somebody else: its files are no modules.
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
+
+import argparse
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.console import duration
+from data.cache_check import check_cache, check_weights, mend_cache
+from data.console import DONE, SOME_FAILED, CommandParser, duration, run_command
+from data.files import TEMPORARY, cache_root, leftovers, path_argument
+from data.sealed import Damaged, Newer, read_sealed_json
 from orchestrator.ledger.damaged import HASH, Examined, examine
-from orchestrator.ledger.ledger import Ledger, LedgerUnwritable, TrajectoryState
+from orchestrator.ledger.ledger import Ledger, TrajectoryState
 from orchestrator.ledger.output import MARKER, OutputFolder, find_output, output_to_repair
 from orchestrator.ledger.words import clock, describe_trial
 
-SOUND, PROBLEMS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes."""
 DAMAGED = "damaged"
 """Folder, in the ledger, of what was damaged."""
-TEMPORARY = re.compile(r"\..+\.(json|pt|csv|md|png)\.[a-z0-9_]{8}")
-"""Names of files that `write_atomically` had not finished when its process was killed."""
 
 Repair = Literal["none", "remove", "set aside"]
 
@@ -66,9 +70,23 @@ def check_output(output: OutputFolder) -> Checked:
             states.append(examined.state)
         if examined.problem is not None:
             problems.append(_damage(path, examined))
+    problems.extend(_damaged_launches(output))
+    problems.extend(
+        Problem(path=found.path, what=f"{found.what}; its classifier is trained again", repair="remove")
+        for found in check_weights(output.classifiers)
+    )
     if output.writer is None:
         problems.extend(_left_behind(output))
     return Checked(states=tuple(states), problems=tuple(problems))
+
+
+def _damaged_launches(output: OutputFolder) -> Iterator[Problem]:
+    """What commands were asked to run, if it cannot be read any more."""
+    for path in sorted(output.path.glob("launch-*.json")):
+        try:
+            read_sealed_json(path, path.name)
+        except (Damaged, Newer) as error:
+            yield Problem(path=path, what=f"{error}; the next run of its command writes it anew", repair="remove")
 
 
 def _damage(path: Path, examined: Examined) -> Problem:
@@ -81,12 +99,13 @@ def _damage(path: Path, examined: Examined) -> Problem:
 
 def _left_behind(output: OutputFolder) -> Iterator[Problem]:
     """What a process that was killed had not finished."""
-    for folder in (output.path, output.ledger.folder, output.classifiers, output.classifiers / "round0"):
-        for path in sorted(folder.glob(".*")):
-            if TEMPORARY.fullmatch(path.name):
+    tune = output.path / "tune"
+    for folder in (output.path, *sorted(path for path in output.path.rglob("*") if path.is_dir())):
+        if tune not in (folder, *folder.parents):
+            for path in leftovers(folder):
                 yield Problem(path=path, what="left behind by a run that was killed", repair="remove")
-    if (output.path / "tune").is_dir():
-        yield Problem(path=output.path / "tune", what="left behind by a run that was killed", repair="remove")
+    if tune.is_dir():
+        yield Problem(path=tune, what="left behind by a run that was killed", repair="remove")
 
 
 def repair_output(output: OutputFolder, problems: Sequence[Problem]) -> list[str]:
@@ -122,16 +141,23 @@ def _free_name(path: Path) -> Path:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m orchestrator.ledger",
         description="List the trials in an output folder's ledger and check its files. Exit code 1: problems.",
     )
-    parser.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="a grid's or trial's output folder")
+    parser.add_argument(
+        "output_dir", type=path_argument, metavar="OUTPUT_DIR", nargs="?", help="a grid's or trial's output folder"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="also read every file of the cache and compare its checksum; without OUTPUT_DIR the cache alone",
+    )
     parser.add_argument(
         "--repair",
         action="store_true",
         help=f"set damaged files aside (in ledger/{DAMAGED}), keeping their whole rounds, and remove what a killed run "
-        "left behind",
+        "left behind; with --verify also remove what is damaged in the cache: it is computed again",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="list the finished trials too")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -140,29 +166,38 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    parser = make_parser()
-    options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except ValueError as error:
-        if options.debug:
-            raise
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except OSError as error:
-        if options.debug or error.filename is None:
-            raise
-        print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return BAD_INPUT
-    except LedgerUnwritable as error:
-        print(f"{parser.prog}: failed: {error}", file=sys.stderr)
-        return PROBLEMS
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED
+    return run_command(make_parser(), _run, arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.output_dir is None and not options.verify:
+        raise ValueError("give an OUTPUT_DIR, or --verify to look at the cache alone")
+    code = DONE
+    if options.output_dir is not None:
+        code = _run_output(options)
+    if options.verify:
+        code = max(code, _run_cache(repair=options.repair))
+    return code
+
+
+def _run_cache(*, repair: bool) -> int:
+    """Check the cache and print what is wrong; the exit code."""
+    problems = list(check_cache())
+    if repair:
+        for line in mend_cache(problems):
+            print(line)
+        problems = list(check_cache())
+    for problem in problems:
+        print(f"{problem.path}: {problem.what}", file=sys.stderr)
+    if not problems:
+        print(f"{cache_root()}: every file of the cache is sound")
+        return DONE
+    mendable = sum(bool(problem.remedy) for problem in problems)
+    print(f"{len(problems)} problem(s) in the cache; --verify --repair mends {mendable} of them", file=sys.stderr)
+    return SOME_FAILED
+
+
+def _run_output(options: argparse.Namespace) -> int:
     if not options.repair:
         output = find_output(options.output_dir)
         checked = check_output(output)
@@ -210,11 +245,11 @@ def _print_problems(output: OutputFolder, problems: Sequence[Problem]) -> int:
         print(f"{problem.path.relative_to(output.path)}: {problem.what}", file=sys.stderr)
     if not problems:
         print("every file is sound")
-        return SOUND
+        return DONE
     mendable = sum(problem.repair != "none" for problem in problems)
     advice = "; mend with --repair" if mendable == len(problems) else f"; --repair mends {mendable} of them"
     print(f"{len(problems)} problem(s){advice if mendable else '; move those files away yourself'}", file=sys.stderr)
-    return PROBLEMS
+    return SOME_FAILED
 
 
 def _code(environment: object) -> str:

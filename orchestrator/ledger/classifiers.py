@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.console import RunStopped
-from data.files import file_lock, write_atomically
+from data.console import RunStopped, to_stderr
+from data.files import file_lock
+from data.sealed import Damaged, Newer
+from models.sealed_weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from torch import Tensor  # the driver, which only clears up, does without torch
@@ -62,6 +64,8 @@ class ClassifierStore:
         """Forget the trial's own classifier: it is finished."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+            for left in self._path.parent.glob(f".{self._path.name}.*"):  # of a process of this trial that was killed
+                left.unlink()
 
 
 def forget_first(folder: Path) -> None:
@@ -74,11 +78,8 @@ def _first_folder(folder: Path) -> Path:
 
 
 def _save(path: Path, round_number: int, weights: StateDict) -> None:
-    import torch
-
-    content = {"round": round_number, "weights": weights}
     try:
-        write_atomically(path, lambda file: torch.save(content, file))
+        save_weights(path, {"round": round_number, "weights": weights}, name=path.name)
     except OSError as error:
         raise ClassifiersUnwritable(
             f"{path.parent} cannot be written ({error.strerror or error}): free space or mend the disk; every round "
@@ -87,10 +88,12 @@ def _save(path: Path, round_number: int, weights: StateDict) -> None:
 
 
 def _load(path: Path, round_number: int) -> StateDict | None:
-    import torch
-
-    if not path.exists():
+    try:
+        kept = load_weights(path, name=path.name)
+        weights: StateDict = kept["weights"]
+        return weights if kept["round"] == round_number else None
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    kept = torch.load(path, map_location="cpu", weights_only=True)
-    weights: StateDict = kept["weights"]
-    return weights if kept["round"] == round_number else None
+    except (Damaged, Newer) as error:
+        to_stderr(f"{path} is damaged ({error}); its classifier is trained again")
+        return None

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.ledger.ledger import FORMAT, TrajectoryState
+from data.sealed import Damaged, Newer, unseal
+from orchestrator.ledger.ledger import CHECKSUM, FORMAT, TrajectoryState, check_fields, other_version, record_checksum
 from orchestrator.ledger.records import RoundRecord
 
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -41,17 +42,15 @@ def examine(path: Path) -> Examined:
     content, problem = _parse(path.read_bytes())
     if content is None:
         return Examined(state=None, problem=problem)
-    version = content.get("format")
-    if version != FORMAT:
-        return Examined(
-            state=None,
-            problem=f"it was written by another version of this software (format {version!r}, ours is {FORMAT})",
-            is_ours=False,
-        )
-    wrong = _wrong_header(content, path)
-    if wrong:
-        return Examined(state=None, problem=wrong)
-    records, wrong = _trusted(content["records"])
+    try:
+        if content.get("format") != FORMAT:
+            raise other_version(content.get("format"))
+        is_sealed = _check_header(content, path.stem)
+        records, wrong = _trusted(content["records"], path.stem, is_sealed=is_sealed)
+    except Newer as error:
+        return Examined(state=None, problem=str(error), is_ours=False)
+    except Damaged as error:
+        return Examined(state=None, problem=str(error))
     state = TrajectoryState(
         fingerprint=content["fingerprint"],
         trial=content["trial"],
@@ -105,23 +104,32 @@ def _whole_part(text: str) -> dict[str, Any] | None:
         position += len(", ")
 
 
-def _wrong_header(content: dict[str, Any], path: Path) -> str | None:
-    """What is wrong with everything but the records."""
-    if content.get("fingerprint") != path.stem:
-        return f"it belongs to the trial {str(content.get('fingerprint'))[:12]}..., not to the one of its name"
+def _check_header(content: dict[str, Any], fingerprint: str) -> bool:
+    """Whether the file has a seal. Raises Damaged for what is wrong with all but the records, Newer as `unseal`."""
+    if content.get("fingerprint") != fingerprint:
+        found = str(content.get("fingerprint"))[:12]
+        raise Damaged(f"it belongs to the trial {found}..., not to the one of its name")
     if not isinstance(content.get("trial"), dict) or not isinstance(content.get("records"), list):
-        return "it holds no trial with records"
-    if not isinstance(content.get("error"), str | None) or len(content) != len(TrajectoryState.__slots__) + 1:
-        return "it has other fields than a ledger entry"
-    return None
+        raise Damaged("it holds no trial with records")
+    unknown = content.keys() - {"format", "seal", *TrajectoryState.__slots__}
+    try:
+        _, is_sealed = unseal({name: content[name] for name in content if name != "records"}, fingerprint)
+    except Damaged:
+        check_fields(unknown, is_sealed=False)
+        raise
+    check_fields(unknown, is_sealed=is_sealed)
+    if not isinstance(content.get("error", ""), str | None):
+        raise Damaged("it has other fields than a ledger entry")
+    return is_sealed
 
 
-def _trusted(raw: Sequence[Any]) -> tuple[tuple[RoundRecord, ...], str | None]:
-    """The records before the first that is wrong, and what is wrong with that one."""
+def _trusted(raw: Sequence[Any], fingerprint: str, *, is_sealed: bool) -> tuple[tuple[RoundRecord, ...], str | None]:
+    """The records before the first that is wrong, and what is wrong with that one. Raises Newer for a newer one."""
     records: list[RoundRecord] = []
     queried: set[int] = set()
     for number, values in enumerate(raw):
         try:
+            values, is_whole = _without_checksum(values, fingerprint, is_sealed=is_sealed)
             record = _checked(values)
         except (TypeError, ValidationError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
@@ -131,15 +139,27 @@ def _trusted(raw: Sequence[Any]) -> tuple[tuple[RoundRecord, ...], str | None]:
             wrong = f"it is of round {record.round}"
         if wrong:
             return tuple(records), f"record {number} does not fit: {wrong}"
+        if not is_whole:
+            return tuple(records), f"record {number} is damaged (its checksum is not that of its content)"
         records.append(record)
         queried.update(record.queried_idx)
     return tuple(records), None
 
 
-def _checked(values: Any) -> RoundRecord:
-    """A record of the right types. Raises TypeError for missing or unknown fields, ValidationError for other types."""
+def _without_checksum(values: Any, fingerprint: str, *, is_sealed: bool) -> tuple[dict[str, Any], bool]:
+    """A record's fields, and whether they are as they were written. Raises TypeError, Newer."""
     if not isinstance(values, dict):
         raise TypeError("it is no record")
+    rest = {name: value for name, value in values.items() if name != CHECKSUM}
+    has_checksum = is_sealed or CHECKSUM in values
+    is_whole = not has_checksum or values.get(CHECKSUM) == record_checksum(rest, fingerprint)
+    if is_whole and has_checksum:
+        check_fields(rest.keys() - RoundRecord.__slots__, is_sealed=True)
+    return rest, is_whole
+
+
+def _checked(values: dict[str, Any]) -> RoundRecord:
+    """A record of the right types. Raises TypeError for missing or unknown fields, ValidationError for other types."""
     record = RoundRecord(**values)
     _adapter().validate_json(json.dumps(values), strict=True)
     return record

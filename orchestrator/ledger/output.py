@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.files import file_lock, lock_holder, write_text_atomically
+from data.files import file_lock, lock_holder, user_path, write_text_atomically
+from data.sealed import Newer, seal, unseal
 from orchestrator.ledger.ledger import FORMAT, Ledger
 
 MARKER = "vlpure.json"
@@ -50,7 +51,6 @@ class OutputFolder:
         """
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             with file_lock(self.path / LOCK, wait=False):
                 try:
                     yield self._marked()
@@ -67,7 +67,9 @@ class OutputFolder:
         if self.grid_id is not None:
             return self
         grid_id = uuid.uuid4().hex
-        write_text_atomically(self.path / MARKER, json.dumps({"format": FORMAT, "grid_id": grid_id}) + "\n")
+        write_text_atomically(
+            self.path / MARKER, json.dumps(seal({"format": FORMAT, "grid_id": grid_id}, MARKER)) + "\n"
+        )
         return OutputFolder(path=self.path, grid_id=grid_id)
 
 
@@ -86,7 +88,7 @@ def open_output(path: Path) -> OutputFolder:
     Raises ValueError for a folder made by another version, for one that holds other things, and for one that cannot
     be written.
     """
-    path = path.expanduser().absolute()
+    path = user_path(user_path(path).absolute())  # the current folder's name counts too
     _check_writable(path)
     if (path / MARKER).exists():
         for part in (path / "ledger", path / "classifiers"):
@@ -103,7 +105,7 @@ def find_output(path: Path) -> OutputFolder:
 
     Raises ValueError where there is none, and as `open_output`.
     """
-    path = path.expanduser().absolute()
+    path = user_path(user_path(path).absolute())  # the current folder's name counts too
     if not path.is_dir():
         raise ValueError(f"{path} is not there, or is no folder")
     if not (path / MARKER).exists():
@@ -117,7 +119,7 @@ def output_to_repair(path: Path) -> OutputFolder:
     In that case its grid gets a new identity when it is next locked: MLflow shows what comes under a second parent run.
     Raises ValueError as `find_output`, but for such a marker.
     """
-    path = path.expanduser().absolute()
+    path = user_path(user_path(path).absolute())  # the current folder's name counts too
     has_ledger = (path / "ledger").is_dir()
     if has_ledger and (not (path / MARKER).exists() or _read_marker(path / MARKER) is None):
         _check_writable(path)
@@ -138,8 +140,12 @@ def _marked_output(path: Path) -> OutputFolder:
 def _read_marker(marker: Path) -> str | None:
     """The grid's identity; None for a marker that is damaged. Raises ValueError for another version's."""
     try:
-        content = json.loads(marker.read_text())
+        content = json.loads(marker.read_bytes())
         version, grid_id = content["format"], str(content["grid_id"])
+        if version == FORMAT:
+            unseal(content, MARKER)
+    except Newer as error:
+        raise ValueError(f"{marker}: {error}; choose a new --output-dir") from None
     except (ValueError, KeyError, TypeError):
         return None
     if version != FORMAT:

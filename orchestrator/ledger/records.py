@@ -1,4 +1,7 @@
-"""Records: what one round produced, as it is kept in the ledger."""
+"""Records (what one round produced, as the ledger keeps it), and what a trajectory of them is judged by.
+
+Shapes: R rounds.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
+
+DATA_NOTES = "data_notes"
+"""Key of a record's environment: what deceives in the images, if anything does (`data.deceptive`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

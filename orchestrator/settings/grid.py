@@ -1,8 +1,12 @@
-"""A grid: the trials of a table, from a preset and what the user changed of it."""
+"""A grid: the trials of a table, from a preset and what the user changed of it, and the arms that are its rows.
+
+An arm is a strategy with settings on top, under a name of its own.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from data.console import unknown_name
+from data.files import user_path
 from data.registry import DATA_SETS, FOLDER_PREFIX
 from orchestrator.settings.trial import Settings, TrialConfig, make_trial, one_line
 from strategies.registry import STRATEGIES, find_strategy
@@ -26,32 +31,54 @@ LEAST_GPU = 0.01
 """Smallest part of a card that can be asked for."""
 
 
+MOST_SEEDS = 10_000
+"""In a range: more is a slip of the finger."""
+
+
+def seed_range(text: str) -> tuple[int, ...]:
+    """`0-4`, `0,2,5` or both together as seeds. Raises ValueError for anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,20})(?:-(\d{1,20}))?\s*", part, re.ASCII)
+        if match is None:
+            raise ValueError(f"expected seeds such as 0-4 or 0,2,5, not '{text}'")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"seeds {part.strip()} run backwards")
+        if last - first >= MOST_SEEDS:
+            raise ValueError(f"seeds {part.strip()} are more than {MOST_SEEDS:,}")
+        seeds.extend(range(first, last + 1))
+    return tuple(seeds)
+
+
 class RunSettings(Settings):
-    """How a grid is computed; changes no number."""
+    """How a grid is computed; changes no number. Each field is a flag of the commands, with its docstring as help."""
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     """CPUs reserved for a trial, and its torch threads."""
     gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
-    """GPUs reserved for a trial; 0.25 puts four trials on a card."""
+    """GPUs reserved for a trial; 0.25 puts four trials on a card, 0 uses none."""
     scorers: Annotated[int, Field(ge=1)] = 1
     """Actors that answer purity requests."""
     gpus_per_scorer: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     """GPUs reserved for a scoring actor."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
-    """Most trials at a time; none: as many as the resources allow."""
+    """Most trials at a time; if not set, as many as the resources allow."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often a trial whose process dies is started again without having finished a round in between."""
     scorers_on: str | None = None
-    """Where scoring actors run: a node label `key=value`, or a custom resource of which each takes 1. None: on nodes
-    with the resource `clip_scorer` where there are any, else anywhere."""
+    """Where scoring actors run: a node label such as role=scorer, or a custom resource of which each takes 1; if not
+    set, on nodes with the resource clip_scorer if there are any, else anywhere."""
     trials_on: str | None = None
-    """Where trials run, likewise. None: on nodes with the resource `trainer` where there are any, else anywhere."""
+    """Where trials run, likewise; if not set, on nodes with the resource trainer if there are any, else anywhere."""
     fetch_data: bool = False
-    """Whether a node that lacks a data set downloads it, once."""
+    """Nodes download data sets that they lack, once."""
     deterministic: bool = False
     """On a GPU: equal seeds give equal records, to the bit and more slowly. On a CPU they always do."""
     plain_steps: bool = False
     """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
+    no_compile: bool = False
+    """On a GPU: long trainings do without torch's compiler. Their steps are still recorded."""
 
     @field_validator("gpus_per_trial", "gpus_per_scorer")
     @classmethod
@@ -73,6 +100,28 @@ class GridConfig(Settings):
     strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     """Names of strategies, or of `arms`."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]
+
+    @field_validator("datasets", "strategies", mode="before")
+    @classmethod
+    def _one_name(cls, names: Any) -> Any:
+        """A single name stands for a list of one."""
+        return (names,) if isinstance(names, str) else names
+
+    @field_validator("mismatch_ratios", "ood_ratios", mode="before")
+    @classmethod
+    def _one_ratio(cls, ratios: Any) -> Any:
+        """A single ratio likewise."""
+        return (ratios,) if isinstance(ratios, int | float) and not isinstance(ratios, bool) else ratios
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seed_range(cls, seeds: Any) -> Any:
+        """Seeds as the command line takes them: a number, or `0-4`, alone or in a list."""
+        given = seeds if isinstance(seeds, list | tuple) else (seeds,)
+        if not given or isinstance(seeds, bool) or not all(isinstance(each, int | str) for each in given):
+            return seeds
+        return tuple(seed for each in given for seed in (seed_range(each) if isinstance(each, str) else (each,)))
+
     trial: Nested = Field(default_factory=dict)
     """Settings of every trial (fields of TrialConfig)."""
     per_dataset: dict[str, Nested] = Field(default_factory=dict)
@@ -93,6 +142,8 @@ class GridConfig(Settings):
             values = getattr(self, axis)
             if len(set(values)) < len(values):
                 raise ValueError(f"{axis} = {', '.join(map(str, values))}: a value is repeated")
+        for name in self.datasets:
+            check_name("datasets", name)
         for name in self.per_dataset:
             if name not in DATA_SETS and not name.startswith(FOLDER_PREFIX):
                 raise unknown_name("data set", name, DATA_SETS)
@@ -160,7 +211,7 @@ def preset_path(folder: Path, name: str) -> Path:
     Raises ValueError for one that is not there.
     """
     if name.endswith((".yaml", ".yml")):
-        path = Path(name).expanduser()
+        path = user_path(name)
         if not path.is_file():
             raise ValueError(f"preset {name}: there is no such file")
         return path
@@ -193,7 +244,21 @@ def read_yaml(text: str, *, origin: str) -> Nested:
     UniqueKeyLoader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
     )
+
+    def number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+        """A number as people write it: YAML 1.1 takes 010 for 8 and 1:30 for 90."""
+        if (re.match(r"[-+]?0\d", node.value) and "." not in node.value) or ":" in node.value:
+            raise ValueError(
+                f"{origin}: {node.value}: YAML reads a number with a 0 in front or a colon in another base; write it "
+                "plainly, or in quotes if it is a text"
+            )
+        is_int = node.tag.endswith(":int")
+        return loader.construct_yaml_int(node) if is_int else loader.construct_yaml_float(node)
+
+    for kind in ("int", "float"):
+        UniqueKeyLoader.add_constructor(f"tag:yaml.org,2002:{kind}", number)
     try:
+        _check_aliases(yaml.compose(text, UniqueKeyLoader), origin)
         content = yaml.load(text, UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{origin}: no valid YAML ({' '.join(str(error).split())})") from None
@@ -202,6 +267,31 @@ def read_yaml(text: str, *, origin: str) -> Nested:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{origin}: expected 'key: value' pairs, each key a word")
     return content
+
+
+MOST_VALUES = 100_000
+"""In a preset with its aliases written out; ten lines of them can stand for more than memory holds."""
+
+
+def _check_aliases(node: Any, origin: str) -> None:
+    """Raises ValueError where a YAML document's aliases stand for too much, or one of them holds itself."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(node: Any) -> int:
+        if not isinstance(node.value, list):
+            return 1
+        if id(node) in open_nodes:
+            raise ValueError(f"{origin}: an alias holds itself")
+        if id(node) not in sizes:
+            open_nodes.add(id(node))
+            parts = [part for each in node.value for part in (each if isinstance(each, tuple) else (each,))]
+            sizes[id(node)] = 1 + sum(size(part) for part in parts)
+            open_nodes.remove(id(node))
+        return sizes[id(node)]
+
+    if node is not None and size(node) > MOST_VALUES:
+        raise ValueError(f"{origin}: its aliases stand for more than {MOST_VALUES:,} values; write fewer")
 
 
 def parse_overrides(assignments: Sequence[str]) -> Nested:
@@ -252,8 +342,22 @@ def check_arm(name: str, settings: Mapping[str, Any]) -> None:
             raise ValueError(f"arms.{name}.{field}: an arm cannot set it; it comes from the grid")
     if name in STRATEGIES:
         raise ValueError(f"arms.{name}: a strategy has that name; call the arm otherwise")
+    check_name("arms", name)
     if "," in name:
         raise ValueError(f"arms.{name}: a comma separates names on the command line; leave it out")
+
+
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories that a name may not have: controls, marks of direction, bytes that are not UTF-8, line ends."""
+JOINERS = "\u200c\u200d"
+"""Of category Cf, but letters of some languages need them."""
+
+
+def check_name(field: str, name: str) -> None:
+    """Raises ValueError for a name that would break the lines of a table, or reach a terminal as a command."""
+    for character in name:
+        if unicodedata.category(character) in UNPRINTABLE and character not in JOINERS:
+            raise ValueError(f"{field}: {name!a} has a character that cannot be printed ({character!a})")
 
 
 def settings_of(name: str, arms: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import reprlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data.files import content_hash
 from data.registry import split_protocol_of
 from data.splits.domain import NUM_ID_CLASSES
-from data.splits.draw import Supervision
+from data.splits.draw import SplitSettings, Supervision
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
 from models.words.lists import word_list
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
 from strategies.purity.detectors import DETECTORS
-from strategies.registry import find_strategy
+from strategies.registry import find_strategy, settings_entry
 
 NUMBERS_VERSION = 1
 """Raised when code changes the numbers of a trial whose settings are the same, so that old records are not reused."""
@@ -30,37 +34,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class ClipnSettings(Settings):
-    """Which CLIPN answers purity requests; without checkpoint and pretrained, the small stand-in of the data set."""
+def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Field -> the text below it in the class, in one line. Reads the source: for --help only.
 
-    checkpoint: Annotated[Path | None, Field(strict=False)] = None
-    """File in the format of CLIPN's authors."""
-    pretrained: Annotated[str, Field(min_length=1)] | None = None
-    """In place of a checkpoint: a plain CLIP, by open_clip tag or path of a weights file, for a detector that reads no
-    "no" texts."""
-    model: str = "ViT-B-16"
-    """open_clip architecture of the weights: a name, or the path of an open_clip JSON configuration."""
-    templates: Annotated[Path | None, Field(strict=False)] = None
-    """Text file of prompt templates, one a line, each with one {}; none: the built-in 128."""
-    clean_names: bool = False
-    """Whether underscores in class names become spaces; off: names are read as they are, as the paper's code does."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the image tower: bfloat16 products are several times faster on a GPU; of 100 images near the
-    border between ID and OOD a few are then judged otherwise."""
-    domain: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
-    """Word put before each class name, as for DomainNet ("real": "a photo of a real airplane."); none: nothing."""
-
-    def source(self) -> ClipnSource:
-        """The same as the model package wants it."""
-        return ClipnSource(
-            checkpoint=self.checkpoint,
-            pretrained=self.pretrained,
-            model=self.model,
-            templates=self.templates,
-            clean_names=self.clean_names,
-            precision=self.precision,
-            domain=self.domain,
-        )
+    (pydantic's `use_attribute_docstrings` reads it whenever the class is made, which took 0.25 s of every command.)
+    """
+    (body,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for field, text in pairwise(body.body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                texts[name] = " ".join(said.split())
+    return texts
 
 
 class DetectionSettings(Settings):
@@ -104,7 +90,7 @@ class TrialConfig(Settings):
     """How the classifier is trained."""
     purity: PurityOptions = PurityOptions()
     """Switches of the purity step (strategies that have one)."""
-    clipn: ClipnSettings = ClipnSettings()
+    clipn: ClipnSource = ClipnSource()
     """The vision-language model behind the purity step."""
     options: StrategyOptions = StrategyOptions()
     """Settings of the strategies, a section a family."""
@@ -125,12 +111,12 @@ class TrialConfig(Settings):
     @property
     def uses_purity(self) -> bool:
         """Whether the strategy asks a purity scorer."""
-        return find_strategy(self.strategy).uses_purity
+        return settings_entry(self.strategy).uses_purity
 
     @property
     def uses_scorer(self) -> bool:
         """Whether it asks a scorer: for purity, or for features of the pre-trained tower."""
-        return self.uses_purity or find_strategy(self.strategy).uses_pretrained
+        return self.uses_purity or settings_entry(self.strategy).uses_pretrained
 
     @property
     def uses_clipn(self) -> bool:
@@ -145,6 +131,23 @@ class TrialConfig(Settings):
         return "all" if self.full_data else "budget"
 
     @property
+    def split(self) -> SplitSettings:
+        """What decides its open-set split."""
+        return SplitSettings(
+            mismatch_ratio=self.mismatch_ratio,
+            ood_ratio=self.ood_ratio,
+            budget=self.budget,
+            seed=self.seed,
+            num_id_classes=self.num_id_classes,
+            supervision=self.supervision,
+        )
+
+    @property
+    def has_domain_split(self) -> bool:
+        """Whether its data set is split by domains (DomainNet), not by the two ratios."""
+        return split_protocol_of(self.dataset) == "domain"
+
+    @property
     def label(self) -> str:
         """One short line that names the trial."""
         return self.label_as(self.strategy)
@@ -152,7 +155,7 @@ class TrialConfig(Settings):
     def label_as(self, arm: str) -> str:
         """The same with the name of an arm in the place of the strategy's."""
         condition = f"mismatch {self.mismatch_ratio:g} ood {self.ood_ratio:g}"
-        if split_protocol_of(self.dataset) == "domain":
+        if self.has_domain_split:
             condition = f"{self.num_id_classes} ID classes"
         return f"{self.dataset} {condition} {arm} seed {self.seed}"
 
@@ -160,21 +163,22 @@ class TrialConfig(Settings):
         """Dotted name -> plain value of every setting that its numbers depend on, its axes included.
 
         The one answer to that question: MLflow's params, the names of rows, departures from the paper and the command
-        that reruns a trial are made of it. Not in it: where files lie, the number of rounds, and what only other
-        strategies, detectors or split protocols read.
+        that reruns a trial are made of it. Not in it: where files lie, the number of rounds, how many images
+        are looked at at a time, and what only other strategies, detectors or split protocols read.
         """
         unread = {"rounds", "data_root", "on_bad_image", "options"}
         unread |= set() if self.uses_purity else {"purity"}
         unread |= set() if self.uses_clipn else {"clipn"}
-        unread |= set() if split_protocol_of(self.dataset) == "domain" else {"num_id_classes"}
+        unread |= set() if self.has_domain_split else {"num_id_classes"}
         if self.detection is None:
             unread |= {"detection"}  # newer than the first ledgers
         else:
             unread |= {"recipe", "budget"}
         settings = self.model_dump(mode="json", exclude=unread)
+        settings.get("recipe", {}).pop("eval_batch_size", None)
         if self.uses_purity:
             settings["purity"] = self.purity.settings_read()
-        return flat(settings | {"options": self.options.read_by(find_strategy(self.strategy).sections)})
+        return flat(settings | {"options": self.options.read_by(settings_entry(self.strategy).sections)})
 
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
         """64 hex digits of all that changes the records, and of nothing else.
@@ -202,7 +206,7 @@ class TrialConfig(Settings):
                 "data": data_fingerprint,
                 **self.split_identity(),
                 "strategy": find_strategy(self.strategy).source or self.strategy,
-                "options": self.options.read_by(find_strategy(self.strategy).sections),
+                "options": self.options.read_by(settings_entry(self.strategy).sections),
                 "seed": self.seed,
                 "recipe": self._recipe_identity(clipn_identity),
                 "purity": self.purity.settings_read() | {"clipn": clipn_identity} if self.uses_purity else None,
@@ -215,7 +219,7 @@ class TrialConfig(Settings):
 
         Only those that the data set's split protocol reads.
         """
-        is_domain = split_protocol_of(self.dataset) == "domain"
+        is_domain = self.has_domain_split
         classes: dict[str, Any] = (
             {"num_id_classes": self.num_id_classes} if is_domain else {"mismatch_ratio": float(self.mismatch_ratio)}
         )
@@ -244,7 +248,20 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def make_trial(**settings: Any) -> TrialConfig:
-    """A checked TrialConfig. Raises ValueError with one line that names each wrong field and what it may be."""
+    """A checked TrialConfig of what a user asks for; a strategy from elsewhere is imported and checked too.
+
+    Raises ValueError with one line that names each wrong field and what it may be.
+    """
+    trial = read_trial(**settings)
+    find_strategy(trial.strategy)
+    return trial
+
+
+def read_trial(**settings: Any) -> TrialConfig:
+    """A TrialConfig of what a record says, checked as `make_trial` does, but its strategy is only a name.
+
+    Nothing is imported for it: records may come from somebody else. Raises ValueError likewise.
+    """
     try:
         trial = TrialConfig(**settings)
     except ValidationError as error:
@@ -283,12 +300,18 @@ def _check_detection(trial: TrialConfig, detection: DetectionSettings) -> None:
         raise ValueError("detection: a pool without unlabelled OOD images leaves nothing to detect")
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+_short.maxlevel, _short.maxlist, _short.maxtuple, _short.maxdict = 3, 10, 10, 10
+"""How values that a user wrote are printed: whole if they are of usual length."""
+
+
 def one_line(error: ValidationError) -> str:
     """A pydantic error as one line: field, value, what is wrong; for each field."""
     parts = []
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"]) or "settings"
-        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {problem['input']!r}"
+        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {_short.repr(problem['input'])}"
         message = problem["msg"].removeprefix("Value error, ")
         parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)

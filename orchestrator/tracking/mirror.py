@@ -1,4 +1,6 @@
-"""Makes MLflow hold what the ledger holds: one parent run a grid, one child a trial, metrics with step = round.
+"""Makes MLflow hold what the ledger holds: a run per grid, a summary per condition and arm, below it a run per trial.
+
+Metrics have step = round.
 
 Every write can be repeated: runs are found again by their tags, metrics carry the time stamps of the records, and a
 trial that is there as a whole is marked, so that it is neither read nor sent again.
@@ -6,6 +8,8 @@ trial that is there as a whole is marked, so that it is neither read nor sent ag
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
 import os
 import tempfile
@@ -14,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.files import file_lock, sync_folder
 from orchestrator.ledger.output import OutputFolder
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
@@ -27,14 +32,13 @@ from orchestrator.tracking.content import (
     trial_name,
     trial_params,
 )
+from orchestrator.tracking.summaries import SUMMARY_OF, Summaries, cell_of, data_input
 from orchestrator.tracking.uri import check_reachable, is_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-
-from data.files import file_lock, sync_folder
 
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -45,8 +49,16 @@ SETTINGS = {
 }
 """MLflow through its environment: by default a server that is away is tried for four minutes."""
 
-GRID, PARENT, FINGERPRINT, ARM, MARK = "vlpure.grid", "mlflow.parentRunId", "fingerprint", "arm", "vlpure.mirrored"
+GRID, TRIAL_OF, PARENT = "vlpure.grid", "vlpure.trial_of", "mlflow.parentRunId"
+FINGERPRINT, ARM, MARK = "fingerprint", "arm", "vlpure.mirrored"
 """Tags by which runs are found again, and the one that says that a trial is there as a whole."""
+EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow opens an experiment of this kind at its training runs; of an unknown kind it asks first."""
+DESCRIPTION = (
+    "Open-set active learning. One row per condition and strategy: means over seeds of accuracy, precision of the "
+    "queries and AUBC by round (`interval/...`: 95 % t-intervals); its trials are below it. The grid's run has the "
+    "report and the table."
+)
 MOST_METRICS, MOST_PARAMS = 800, 100
 """What MLflow takes at a time, of 1,000 things in all."""
 
@@ -62,6 +74,8 @@ class _Child:
     status: str = "RUNNING"
     params: frozenset[str] = frozenset()
     has_error: bool = False
+    parent: str = ""
+    """The run below which it stands; earlier versions had the grid's."""
     mark: str = ""
     """Of the records that are there as a whole (`_mark`); empty for a trial that was not finished."""
     num_sent: int = 0
@@ -91,6 +105,11 @@ class Mirror:
         self._children: dict[Key, _Child] = {}
         self._versions: dict[Key, int] = {}
         self._counts: tuple[int, int] | None = None
+        self._summaries: Summaries | None = None
+        self._cells: dict[str, list[PlannedTrial]] = {}
+        for each in planned:
+            self._cells.setdefault(cell_of(each), []).append(each)
+        self._summarised: set[str] = set()
 
     def catch_up(self, *, final: bool) -> None:
         """Send what is new since the last call. Raises what MLflow raises; the next call sends it again."""
@@ -100,6 +119,7 @@ class Mirror:
             if version is not None and version != self._versions.get(key):
                 self._update(client, key, planned)
                 self._versions[key] = version
+        self._summarise(client, final=final)
         finished = self._count(client)
         if final:
             self._close(client, is_complete=finished == len(self._planned))
@@ -109,11 +129,14 @@ class Mirror:
         client = self._connected()
         for file in files:
             client.log_artifact(self._parent_id, str(file), artifact_path="report")
+            if file.name == f"{self._card.table}.csv":
+                log_table(client, self._parent_id, file)
 
     def disconnect(self) -> None:
         """Forget what is known of MLflow, so that the next call connects anew and looks again at what it holds."""
         self._client = None
         self._versions.clear()
+        self._summarised.clear()
         self._counts = None
 
     def _connected(self) -> MlflowClient:
@@ -128,6 +151,12 @@ class Mirror:
         client = MlflowClient(tracking_uri=self._uri)
         self._experiment_id = self._ensure_experiment(client)
         self._parent_id = self._ensure_parent(client)
+        self._summaries = Summaries(
+            client,
+            experiment_id=self._experiment_id,
+            parent_id=self._parent_id,
+            found=self._search(client, f"tags.`{SUMMARY_OF}` = '{self._parent_id}'"),
+        )
         self._children = self._known_children(client)
         self._client = client
         return client
@@ -140,11 +169,15 @@ class Mirror:
             # A database would put artefacts below the current directory.
             folder = None if is_server(self._uri) else (self._output.path / "mlflow-artifacts").as_uri()
             try:
-                return str(client.create_experiment(self._experiment, artifact_location=folder))
+                tags = EXPERIMENT_KIND | {"mlflow.note.content": DESCRIPTION}
+                return str(client.create_experiment(self._experiment, artifact_location=folder, tags=tags))
             except MlflowException:  # another grid was first
                 found = client.get_experiment_by_name(self._experiment)
                 if found is None:
                     raise
+        for name, text in (EXPERIMENT_KIND | {"mlflow.note.content": DESCRIPTION}).items():
+            if name not in found.tags:  # what somebody wrote stays
+                client.set_experiment_tag(found.experiment_id, name, text)
         return str(found.experiment_id)
 
     def _ensure_parent(self, client: MlflowClient) -> str:
@@ -171,7 +204,8 @@ class Mirror:
     def _known_children(self, client: MlflowClient) -> dict[Key, _Child]:
         """What is there; of several runs of one trial (a retried request can leave two) the oldest counts."""
         known: dict[Key, _Child] = {}
-        for run in self._search(client, f"tags.`{PARENT}` = '{self._parent_id}'"):
+        earlier = self._search(client, f"tags.`{PARENT}` = '{self._parent_id}'")
+        for run in (*earlier, *self._search(client, f"tags.`{TRIAL_OF}` = '{self._parent_id}'")):
             tags = run.data.tags
             key = (tags.get(FINGERPRINT, ""), tags.get(ARM, tags.get("strategy", "")))
             if key in known:
@@ -182,9 +216,21 @@ class Mirror:
                 status=str(run.info.status),
                 params=frozenset(run.data.params),
                 has_error="error" in tags,
+                parent=tags.get(PARENT, ""),
                 mark=tags.get(MARK, ""),
             )
+            if key in self._planned:
+                known[key] = self._placed(client, known[key], self._planned[key])
         return known
+
+    def _placed(self, client: MlflowClient, child: _Child, planned: PlannedTrial) -> _Child:
+        """A trial's run below its summary."""
+        assert self._summaries is not None, "connected before"
+        parent = self._summaries.run_for(planned)
+        if child.parent != parent:
+            client.set_tag(child.run_id, TRIAL_OF, self._parent_id)
+            client.set_tag(child.run_id, PARENT, parent)
+        return replace(child, parent=parent)
 
     def _search(self, client: MlflowClient, condition: str) -> Iterator[Run]:
         """The runs of the experiment with a tag, oldest first, all pages."""
@@ -217,7 +263,9 @@ class Mirror:
         self._children[key] = _end(client, child, records, error=error, is_finished=is_finished)
 
     def _create_child(self, client: MlflowClient, planned: PlannedTrial, records: Sequence[RoundRecord]) -> _Child:
-        tags = trial_axes(planned) | {PARENT: self._parent_id, FINGERPRINT: planned.fingerprint}
+        assert self._summaries is not None, "connected before"
+        parent = self._summaries.run_for(planned)
+        tags = trial_axes(planned) | {PARENT: parent, TRIAL_OF: self._parent_id, FINGERPRINT: planned.fingerprint}
         if self._card.table:
             tags["table"] = self._card.table
         run = client.create_run(
@@ -226,7 +274,8 @@ class Mirror:
             tags=tags,
             run_name=trial_name(planned),
         )
-        return _Child(run_id=str(run.info.run_id))
+        client.log_inputs(run.info.run_id, [data_input(planned)])
+        return _Child(run_id=str(run.info.run_id), parent=parent)
 
     def _send_records(
         self, client: MlflowClient, child: _Child, planned: PlannedTrial, records: Sequence[RoundRecord]
@@ -251,13 +300,36 @@ class Mirror:
             client.log_batch(child.run_id, metrics=metrics, params=params, tags=tags)
         return replace(child, num_sent=len(records), params=child.params | missing.keys(), mark=mark)
 
+    def _summarise(self, client: MlflowClient, *, final: bool) -> None:
+        """Write the summaries whose seeds are all finished; at the end also those of which only some are."""
+        assert self._summaries is not None, "connected before"
+        for cell, planned in self._cells.items():
+            children = [self._children.get(_key(p)) for p in planned]
+            is_whole = all(child is not None and child.status == "FINISHED" for child in children)
+            if cell in self._summarised or not (is_whole or final):
+                continue
+            self._summarised.add(cell)
+            histories = [
+                list(p.records if p.is_finished else self._output.ledger.history(p.fingerprint))[: p.trial.rounds]
+                for p, child in zip(planned, children, strict=True)
+                if child is not None and child.status == "FINISHED"
+            ]
+            if histories and not self._summaries.holds(planned[0], histories):
+                status = "FINISHED" if is_whole else "KILLED"
+                if self._summaries.write(planned, histories, status=status):
+                    for p in planned:
+                        if _key(p) in self._children:
+                            self._children[_key(p)] = self._placed(client, self._children[_key(p)], p)
+            self._summaries.close(planned[0], status="FINISHED" if is_whole else "KILLED")
+
     def _count(self, client: MlflowClient) -> int:
         """Note how many trials are finished and how many failed, when that changes; the number of finished ones."""
         states = [child.status for key, child in self._children.items() if key in self._planned]
         counts = states.count("FINISHED"), states.count("FAILED")
         if counts != self._counts:
-            client.log_metric(self._parent_id, "trials_finished", counts[0], step=counts[0])
-            client.log_metric(self._parent_id, "trials_failed", counts[1], step=counts[0])
+            # Tags: as metrics they were the two charts that everybody saw first.
+            client.set_tag(self._parent_id, "grid.finished", str(counts[0]))
+            client.set_tag(self._parent_id, "grid.failed", str(counts[1]))
             self._counts = counts
         return counts[0]
 
@@ -270,6 +342,17 @@ class Mirror:
         assert self._counts is not None, "counted before"
         status = "FINISHED" if is_complete else "FAILED" if self._counts[1] else "KILLED"
         client.set_terminated(self._parent_id, status)
+
+
+def log_table(client: MlflowClient, run_id: str, file: Path) -> None:
+    """Let MLflow show a CSV file as the run's table, `<name>.json`.
+
+    As MLflow's own `log_table`, which adds rows to what is there: publishing again would show every row twice.
+    """
+    rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
+    name = f"{file.stem}.json"
+    client.log_text(run_id, json.dumps({"columns": rows[0], "data": rows[1:]}), name)
+    client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": name, "type": "table"}]))
 
 
 def _key(planned: PlannedTrial) -> Key:

@@ -1,4 +1,8 @@
-"""How a trial's classifier is made: its recipe, its network, what its training minimises, and who may share it."""
+"""How a trial's classifier is made: recipe, network, objective, random streams, and which trials may share it.
+
+Everything random in a trial comes from (seed, stream name, round) and nothing else: strategies of one seed share their
+split, initial labels and initial weights, and a trial that is continued draws what it would have drawn.
+"""
 
 from __future__ import annotations
 

@@ -19,11 +19,12 @@ from models.classifier.inputs import FeatureRows
 from models.clipn.features import VisionLanguageTowers, open_vision_language
 from models.contrastive.encoder import ContrastiveFeatures
 from models.contrastive.recipe import Method
-from models.device import pick_device, use_arithmetic, use_threads
+from models.device import Machine, open_machine
 from orchestrator.ledger.classifiers import ClassifierStore
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.problem import OpenSetProblem, pose_problem
+from orchestrator.settings.grid import RunSettings
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.detection import run_detection
 from orchestrator.trial.purity_scorer import LocalPurityScorer
@@ -45,31 +46,25 @@ def compute_trial(
     history: Sequence[RoundRecord],
     report: Report,
     classifiers: Path | None,
-    cpus: int,
-    gpus: float,
+    run: RunSettings,
     progress: StepProgress | None = None,
-    deterministic: bool = False,
-    plain_steps: bool = False,
 ) -> list[RoundRecord]:
     """All records of a trial, computed here from where `history` ends; `report` gets each new one.
 
-    On a GPU: `deterministic` gives equal records for equal seeds, `plain_steps` launches each training step kernel by
-    kernel. Raises ValueError where the data on this machine is not the data that the trial was planned with.
+    Raises ValueError if the data on this machine is not the data that the trial was planned with.
     """
-    device = _device(cpus, gpus, deterministic=deterministic)
+    machine = open_machine(
+        cpus=run.cpus_per_trial,
+        gpus=run.gpus_per_trial,
+        deterministic=run.deterministic,
+        plain_steps=run.plain_steps,
+        no_compile=run.no_compile,
+    )
     if planned.trial.detection is not None:
         assert scorer is not None, "a detection trial was started without a scorer"
         problem = pose_problem(planned.trial, _data_of(planned))
-        return run_detection(planned.trial, problem, scorer, history=history, report=report, device=device)
-    trajectory = _trajectory(
-        planned,
-        scorer=scorer,
-        classifiers=classifiers,
-        device=device,
-        progress=progress,
-        plain_steps=plain_steps,
-        gpus=gpus,
-    )
+        return run_detection(planned.trial, problem, scorer, history=history, report=report, device=machine.device)
+    trajectory = _trajectory(planned, scorer=scorer, classifiers=classifiers, machine=machine, progress=progress)
     return trajectory.run(history, report)
 
 
@@ -86,17 +81,9 @@ def initial_features(
     The one without a strategy's own head; it is trained here, since a run keeps none. Raises as `compute_trial`.
     """
     plain = replace(planned, trial=planned.trial.model_copy(update={"strategy": "random"}))
-    device = _device(cpus, gpus)
-    trajectory = _trajectory(plain, scorer=None, classifiers=None, device=device, progress=progress, gpus=gpus)
+    machine = open_machine(cpus=cpus, gpus=gpus)
+    trajectory = _trajectory(plain, scorer=None, classifiers=None, machine=machine, progress=progress)
     return trajectory.initial_outputs(idx).features_ND
-
-
-def _device(cpus: int, gpus: float, *, deterministic: bool = False) -> torch.device:
-    """What to compute on, set up for it."""
-    use_threads(cpus)
-    device = pick_device(gpus)
-    use_arithmetic(device, deterministic=deterministic)
-    return device
 
 
 def _trajectory(
@@ -104,14 +91,12 @@ def _trajectory(
     *,
     scorer: PurityScorer | None,
     classifiers: Path | None,
-    device: torch.device,
+    machine: Machine,
     progress: StepProgress | None,
-    gpus: float,
-    plain_steps: bool = False,
 ) -> Trajectory:
     """The loop of a trial, with the data and the encoders that it needs."""
     trial, data = planned.trial, _data_of(planned)
-    problem = pose_problem(trial, data)
+    problem, device = pose_problem(trial, data), machine.device
     strategy = find_strategy(trial.strategy).build(
         Services(
             scorer=scorer,
@@ -125,14 +110,12 @@ def _trajectory(
         trial,
         problem,
         strategy,
-        device=device,
+        machine=machine,
         classifiers=ClassifierStore(classifiers, planned.fingerprint),
         features=_features(trial, data, device),
         class_features_KD=_class_features(trial, problem, device),
         scorer=scorer if trial.uses_scorer else None,
         progress=progress,
-        plain_steps=plain_steps,
-        gpus=gpus,
     )
 
 
@@ -159,7 +142,7 @@ def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[
     return frozen_features(
         data,
         trial.recipe.encoder,
-        clipn=trial.clipn.source(),
+        clipn=trial.clipn,
         device=device,
         progress=to_stderr,
         crops=trial.recipe.smallest_crop is not None,
@@ -170,7 +153,7 @@ def _class_features(trial: TrialConfig, problem: OpenSetProblem, device: torch.d
     """What zero-shot compares image features with; None for a classifier that is trained."""
     if trial.recipe.network != "zero-shot":
         return None
-    towers = VisionLanguageTowers(problem.data, trial.clipn.source(), to_stderr, device=str(device))
+    towers = VisionLanguageTowers(problem.data, trial.clipn, to_stderr, device=str(device))
     return towers.yes_features(problem.class_names)
 
 
@@ -199,12 +182,12 @@ def local_scorer(
     """A scorer in this process for the data sets of those trials that ask one; None if there are none.
 
     Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
-    `deterministic` as in `compute_trial`.
+    `deterministic`: equal seeds give equal answers on a GPU, too.
     """
-    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn.source() for t in trials if t.uses_scorer}
+    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn for t in trials if t.uses_scorer}
     if not needed:
         return None
-    device = _device(cpus, gpus, deterministic=deterministic)
+    device = open_machine(cpus=cpus, gpus=gpus, deterministic=deterministic).device
     vision_languages = {}
     for where, source in needed.items():
         data = cached_data_set(*where)

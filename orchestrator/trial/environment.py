@@ -100,7 +100,8 @@ def describe_environment(device: torch.device) -> dict[str, str | int]:
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else _processor_name(),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        # It is a TorchVersion, not a str: pickled as it is, it brought torch into the ledger writer (613 MB for 125).
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         **code_version(),
         **({"deterministic": int(torch.are_deterministic_algorithms_enabled())} if on_gpu else {}),

@@ -132,7 +132,7 @@ class FeatureBank:
 
     def on_device(self, idx: IndexArray) -> Tensor:
         """Indices or labels where the features are."""
-        return torch.from_numpy(idx).to(self._device)
+        return torch.tensor(idx, device=self._device)  # a copy: those of a view are read-only
 
     def _similarity(self, labelled_idx: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         """Products (A, K) of all images with the prototypes of the labelled ones, and who has a prototype (K,)."""

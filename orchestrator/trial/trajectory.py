@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -24,14 +23,26 @@ from models.classifier.inputs import FeatureRows, Normalise, training_inputs
 from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
 from models.classifier.workshop import Workshop
-from models.device import peak_memory_mib
+from models.device import Machine, peak_memory_mib
+from models.mps import card_sharing
 from orchestrator.ledger.classifiers import ClassifierStore, StateDict
-from orchestrator.ledger.records import RoundRecord, query_precision
+from orchestrator.ledger.records import DATA_NOTES, RoundRecord, query_precision
 from orchestrator.problem import OpenSetProblem
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.classifier import ClassifierPlan, stream_generator, stream_seed
 from orchestrator.trial.environment import describe_environment
-from strategies.base import Diagnostic, IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
+from strategies.base import (
+    Diagnostic,
+    IndexArray,
+    LearningStrategy,
+    Memory,
+    PoolView,
+    Selection,
+    Strategy,
+    check_memory,
+    check_selection,
+)
+from strategies.plugin import blamed_on
 from strategies.purity.contract import PurityScorer
 
 Report = Callable[[RoundRecord], None]
@@ -58,16 +69,14 @@ class Trajectory:
         problem: OpenSetProblem,
         strategy: Strategy,
         *,
-        device: torch.device,
+        machine: Machine,
         classifiers: ClassifierStore,
         features: tuple[FeatureRows, FeatureRows] | None = None,
         class_features_KD: NDArray[np.float32] | None = None,
         scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
-        plain_steps: bool = False,
-        gpus: float = 0.0,
     ) -> None:
-        """Where to compute and what to keep; `plain_steps` as in `models.classifier.fit.fit`.
+        """What to compute with and what to keep.
 
         `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
         `class_features_KD` what it compares them with where nothing is trained (zero-shot);
@@ -77,12 +86,11 @@ class Trajectory:
         self._trial = trial
         self._problem = problem
         self._strategy = strategy
-        self._device = device
+        self._machine = machine
+        self._device = machine.device
         self._classifiers = classifiers
         self._scorer = scorer
         self._progress = progress
-        self._plain_steps = plain_steps
-        self._gpus = gpus
         data = problem.data
         self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
         self._test_inputs: Images | FeatureRows = features[1] if features else data.test.images
@@ -91,7 +99,7 @@ class Trajectory:
             trial, problem.num_id_classes, num_features=num_features, class_features_KD=class_features_KD
         )
         self._inputs_identity = features[0].identity if features else None
-        self._normalise = Normalise(problem.data.mean, problem.data.std, device)
+        self._normalise = Normalise(problem.data.mean, problem.data.std, machine.device)
         self._oracle = problem.oracle()
         self._labels = np.full(len(problem.data.train.labels), UNKNOWN, dtype=np.int64)
         self._pool = Pool.from_split(problem.split)
@@ -151,9 +159,19 @@ class Trajectory:
         return int(is_id.sum())
 
     def _query(self, network: nn.Module, last: RoundRecord) -> Query:
-        """Let the strategy pick, buy what it picked, and let it learn from the answers."""
+        """Let the strategy pick, check and buy what it picked, and let it learn from the answers.
+
+        Raises StrategyError, and buys nothing, if the strategy breaks its contract.
+        """
         view = self._view(network, last)
-        selection = self._strategy.select(view, self._trial.budget, self._generator("query", last.round))
+        who = f"strategy {self._trial.strategy}, at the query after round {last.round}"
+        with blamed_on(type(self._strategy), who):
+            selection = check_selection(
+                self._strategy.select(view, self._trial.budget, self._generator("query", last.round)),
+                unlabelled_idx=view.unlabelled_idx,
+                budget=self._trial.budget,
+                who=who,
+            )
         diagnostics = dict(selection.diagnostics)
         if selection.judged_id_idx is not None:
             quality = self._oracle.judge(
@@ -164,7 +182,9 @@ class Trajectory:
         memory: Memory = {}
         if isinstance(self._strategy, LearningStrategy):
             answers = self._labels[selection.idx]
-            memory = self._strategy.learn(view, selection, answers, self._generator("learn", last.round))
+            with blamed_on(type(self._strategy), who):
+                learnt = self._strategy.learn(view, selection, answers, self._generator("learn", last.round))
+                memory = check_memory(learnt, who=who)
         return Query(selection=selection, num_id=num_id, diagnostics=diagnostics, memory=memory)
 
     def _generator(self, stream: str, round_number: int) -> np.random.Generator:
@@ -172,15 +192,6 @@ class Trajectory:
 
     def _view(self, network: nn.Module, last: RoundRecord) -> PoolView:
         pool, data = self._pool, self._problem.data
-
-        @cache
-        def outputs() -> ClassifierOutputs:
-            return self._predict(network, self._train_inputs, pool.unlabelled_idx)
-
-        @cache
-        def labelled_outputs() -> ClassifierOutputs:
-            return self._predict(network, self._train_inputs, pool.labelled_id_idx)
-
         return PoolView(
             images=data.train.images,
             data_fingerprint=data.fingerprint,
@@ -190,11 +201,27 @@ class Trajectory:
             labelled_id_labels=self._labels[pool.labelled_id_idx],
             labelled_ood_idx=pool.labelled_ood_idx,
             unlabelled_idx=pool.unlabelled_idx,
-            compute_outputs=outputs,
-            compute_labelled_outputs=labelled_outputs,
+            compute_outputs=self._outputs_of(network, pool.unlabelled_idx),
+            compute_labelled_outputs=self._outputs_of(network, pool.labelled_id_idx),
             workshop=self._workshop(network, last.round),
             memory=last.memory,
         )
+
+    def _outputs_of(self, network: nn.Module, idx: IndexArray) -> Callable[[], ClassifierOutputs]:
+        """What computes the network's outputs for training images, once.
+
+        It must not close over this trajectory: its oracle would be one attribute away from the strategy.
+        """
+        look = partial(
+            predict,
+            network,
+            self._train_inputs,
+            idx,
+            recipe=self._plan.recipe,
+            normalise=self._normalise,
+            device=self._device,
+        )
+        return cache(look)
 
     def _workshop(self, network: nn.Module, round_number: int) -> Workshop:
         seed = self._trial.seed
@@ -203,11 +230,10 @@ class Trajectory:
             classifier=network,
             recipe=self._plan.recipe,
             normalise=self._normalise,
-            device=self._device,
+            machine=self._machine,
             weights_seed=lambda name: stream_seed(seed, f"weights of {name}"),
             batches_seed=lambda name: stream_seed(seed, f"batches of {name}", round_number),
             progress=self._progress,
-            plain_steps=self._plain_steps,
         )
 
     def _train(self, round_number: int) -> nn.Module:
@@ -237,9 +263,8 @@ class Trajectory:
             objective=self._plan.objective(),
             normalise=self._normalise,
             batches_seed=stream_seed(self._trial.seed, "batches", round_number),
-            device=self._device,
+            machine=self._machine,
             progress=self._progress,
-            plain_steps=self._plain_steps,
         )
 
     def _accuracy(self, network: nn.Module) -> float:
@@ -264,11 +289,27 @@ class Trajectory:
             pool_checksum=self._pool.checksum(),
             seconds=seconds,
             peak_memory_mib=peak_memory_mib(self._device),
-            environment=describe_environment(self._device) | {"gpus": self._gpus},
+            environment=self._environment() | self._data_notes(),
             time_ms=time.time_ns() // 1_000_000,
             memory={name: [float(value) for value in values] for name, values in query.memory.items()} if query else {},
             service=self._service() if query else {},
         )
+
+    def _environment(self) -> dict[str, str | int | float]:
+        """What computed the round: hardware, code, and on a GPU how steps were taken and the card was shared."""
+        environment = describe_environment(self._device) | {"gpus": self._machine.gpus}
+        if self._device.type == "cuda":
+            environment |= {
+                "steps": " and ".join(sorted(self._machine.ways)) or "none",
+                "sharing": card_sharing(self._machine.gpus),
+            }
+            self._machine.ways.clear()
+        return environment
+
+    def _data_notes(self) -> dict[str, str]:
+        """What a reader of the records should know of the images; nothing for most data sets."""
+        notes = self._problem.data.notes
+        return {DATA_NOTES: "; ".join(notes)} if notes else {}
 
     def _service(self) -> dict[str, float]:
         """What the last purity request took."""

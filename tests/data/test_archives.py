@@ -202,6 +202,30 @@ def test_entries_that_point_outside_are_refused(write: Write, name: str, bad: st
     assert [path.name for path in tmp_path.rglob("*")] == ["inner", name]
 
 
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_what_is_no_file_is_refused(kind: bytes, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo("real/2.jpg")
+        info.type, info.linkname = kind, "real/1.jpg"
+        archive.addfile(info)
+    with pytest.raises(ValueError, match=r"its entry 'real/2\.jpg' is no plain file"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "real", _quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
+
+
+@pytest.mark.parametrize(("write", "name"), KINDS)
+def test_modes_follow_the_umask(write: Write, name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, {"real/1.jpg": b"one"})
+    if write is _tar:
+        with tarfile.open(tmp_path / name, "w:gz") as archive:
+            info = tarfile.TarInfo("real/1.jpg")
+            info.mode = 0o4600
+            archive.addfile(info)
+    unpack(tmp_path / name, tmp_path / "real", _quiet)
+    (tmp_path / "any").touch()
+    assert (tmp_path / "real" / "1.jpg").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_links_are_refused(tmp_path: Path) -> None:
     _tar(tmp_path / "a.tar.gz", {"real/1.jpg": b"one"}, links={"real/2.jpg": "/etc/passwd"})
     with pytest.raises(ValueError, match=r"its entry 'real/2\.jpg' is no plain file"):

@@ -17,7 +17,7 @@ from data.download import obtain, unpack
 from data.imageset import DataSet
 from data.published import Download
 from data.registry import open_data_set
-from data.splits.draw import count_data_split, draw_data_split
+from data.splits.draw import SplitSettings, count_data_split, draw_data_split
 from tests.data.published_files import write_cifar10, write_domainnet, write_tiny_imagenet
 
 Spoil = Callable[[Path], object]
@@ -263,4 +263,4 @@ def test_ratios_that_give_no_or_all_classes_are_refused(
     data_set = _open(name, root)
     for split in (count_data_split, draw_data_split):
         with pytest.raises(ValueError, match=re.escape(message)):
-            split(data_set, **arguments)
+            split(data_set, SplitSettings(**arguments))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
+
 import pytest
 
-from data.console import StepReporter, to_stderr
+from data.console import CommandParser, RunStopped, StepReporter, nearest, run_command, to_stderr
 
 
 def test_lines_come_at_intervals_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +37,41 @@ def test_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     to_stderr("far")
     assert capsys.readouterr().err == "far\n"
+
+
+def _ends_with(error: BaseException) -> int:
+    """The exit code of a command whose body raises that error."""
+    parser = CommandParser(prog="command", description="")
+    parser.add_argument("--debug", action="store_true")
+
+    def body(_: argparse.Namespace) -> int:
+        raise error
+
+    return run_command(parser, body, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("budget = 0:\n  must be 1"), 2, "command: error: budget = 0: must be 1\n"),
+        (OSError(errno.ENOENT, "No such file", "x"), 2, "command: error: x: No such file\n"),
+        (RunStopped("Ray did not start"), 1, "command: failed: Ray did not start\n"),
+        (FloatingPointError("loss is NaN"), 1, "command: failed: loss is NaN\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+    ],
+)
+def test_every_command_ends_alike(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _ends_with(error) == code
+    assert capsys.readouterr().err == line
+
+
+def test_a_full_disk_is_no_mistake_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _ends_with(OSError(errno.ENOSPC, "No space left on device", "ledger/a")) == 1
+    assert "command: failed: ledger/a: No space left on device: make room" in capsys.readouterr().err
+
+
+def test_the_nearest_name_whatever_its_case() -> None:
+    assert nearest("VLPUR", ["random", "VLPure", "vlpure"]) == "VLPure"
+    assert nearest("x", ["random", "VLPure"]) is None

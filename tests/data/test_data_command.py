@@ -66,7 +66,7 @@ def test_interrupted_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def test_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("no folder")
     assert main(["fetch", "cifar10", "--data-root", str(tmp_path / "file")]) == 2
-    assert capsys.readouterr().err == f"python -m data: {tmp_path / 'file'}: File exists\n"
+    assert capsys.readouterr().err == f"python -m data: error: {tmp_path / 'file'}: File exists\n"
 
 
 def test_named_data_sets_are_read_and_described(write_folder: WriteFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,8 +86,8 @@ def test_error_is_one_line_and_status_2(write_folder: WriteFolder, capsys: pytes
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        f"python -m data: {root}/train/circle/0.png: this image file is empty (0 bytes); copy it again or remove it "
-        "(or --on-bad-image skip)\n"
+        f"python -m data: error: {root}/train/circle/0.png: this image file is empty (0 bytes); copy it again or "
+        "remove it (or --on-bad-image skip)\n"
     )
     with pytest.raises(ValueError, match="this image file is empty"):
         main([f"folder:{root}", "--debug"])

@@ -149,6 +149,14 @@ def test_room_is_needed_for_what_is_not_there(published: Path, tmp_path: Path, m
     assert len(open_data_set("cifar10", root=tmp_path).train) == 20
 
 
+def test_what_a_killed_unpacking_left_is_removed(published: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".unpacking-abc" / "cifar-10-batches-py" / "test_batch"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    fetch_data_set("cifar10", root=tmp_path, progress=_quiet)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".unpacking-")]
+
+
 def test_two_processes_do_not_fetch_at_once(published: Path, tmp_path: Path) -> None:
     with (
         file_lock(tmp_path / ".fetch.lock"),

@@ -1,50 +1,14 @@
-"""Planned trials and records for tests of what a user is told."""
+"""The factories as fixtures, for tests of what a user is told."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import TrialConfig, make_trial
-
-
-def make_record(number: int, **changes: Any) -> RoundRecord:
-    """A round of the digits with a budget of 20: 1.5 s, or 1 s for the first."""
-    values: dict[str, Any] = {
-        "round": number,
-        "accuracy": 0.5 + number / 10,
-        "precision": 0.75 if number else None,
-        "num_id": 8 + 15 * number,
-        "num_ood": 12 + 5 * number,
-        "queried_idx": list(range(20 * number, 20 * number + 20)) if number else [],
-        "diagnostics": {},
-        "pool_checksum": f"{number:064d}",
-        "seconds": {"query": 0.5 if number else 0.0, "train": 0.75, "evaluate": 0.25},
-        "peak_memory_mib": 100,
-        "environment": {"device": "abacus", "threads": 1},
-        "time_ms": 1_700_000_000_000 + 1000 * number,
-    }
-    return RoundRecord(**(values | changes))
-
-
-def make_planned(seed: int = 0, *, num_records: int = 0, error: str | None = None, **settings: Any) -> PlannedTrial:
-    """A trial of three rounds on the digits, with its fingerprint made of its seed and strategy."""
-    values = {
-        "dataset": "digits", "mismatch_ratio": 0.2, "ood_ratio": 0.6, "strategy": "conf", "rounds": 3, "budget": 20,
-        "recipe": {"name": "demo"},
-    }  # fmt: skip
-    trial: TrialConfig = make_trial(**{**values, **settings}, seed=seed)
-    return PlannedTrial(
-        trial=trial,
-        fingerprint=f"{seed:02d}{trial.strategy}".ljust(64, "0"),
-        data_fingerprint="d",
-        records=tuple(make_record(number) for number in range(num_records)),
-        error=error,
-    )
+from tests.factories import make_planned, make_record
 
 
 @pytest.fixture

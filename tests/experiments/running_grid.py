@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ def start_grid(
     """
     command = [sys.executable, "experiments/table4.py", "--preset", "demo", "--address", "local", *words]
     with nullcontext(subprocess.PIPE) if log is None else log.open("a") as where:
-        return subprocess.Popen(
+        driver = subprocess.Popen(
             [*command, "-o", str(output)],
             cwd=ROOT,
             env=os.environ | ({} if cache is None else {"VLPURE_CACHE": str(cache)}),
@@ -37,6 +38,18 @@ def start_grid(
             start_new_session=True,
             preexec_fn=_heed_ctrl_c,
         )
+    # A session of its own hears nothing of the terminal's Ctrl-C: an interrupted test run left whole grids behind.
+    atexit.register(end_all, driver)
+    return driver
+
+
+def end_all(driver: subprocess.Popen[str]) -> None:
+    """Kill a grid with all its processes, if it still runs."""
+    if driver.poll() is None:
+        for pid in [driver.pid, *processes_below(driver.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        driver.wait()
 
 
 def _heed_ctrl_c() -> None:

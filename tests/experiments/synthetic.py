@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial, look_up
 from orchestrator.settings.trial import TrialConfig, make_trial
+from tests.factories import make_record
 
 STRATEGIES = ("random", "conf", "ll", "coreset", "mqnet", "lfosa", "eoal", "vlpure")
 CONDITIONS = (("cifar10", 0.2, 0.2), ("cifar10", 0.2, 0.6), ("cifar10", 0.4, 0.2), ("cifar10", 0.4, 0.6))
 PURITY = {"lfosa": 0.75, "eoal": 0.8, "mqnet": 0.65, "vlpure": 0.97}
 """Share of ID images that a strategy finds; the others find 1 - OOD ratio."""
 START_MS = 1_760_000_000_000
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """A frame as the program has it, from its CSV file, which heads the arms `strategy`."""
+    return pd.read_csv(path).rename(columns={"strategy": "arm"})
 
 
 def plan(trials: Sequence[TrialConfig], ledger: Ledger) -> list[PlannedTrial]:
@@ -86,17 +93,16 @@ def records_of(trial: TrialConfig) -> list[RoundRecord]:
 def _record(
     trial: TrialConfig, number: int, accuracy: float, precision: float | None, num_id: int, num_ood: int
 ) -> RoundRecord:
-    return RoundRecord(
-        round=number,
+    return make_record(
+        number,
         accuracy=accuracy,
         precision=precision,
         num_id=num_id,
         num_ood=num_ood,
         queried_idx=[],
         diagnostics={"logit_scale": 12.5} if number and trial.uses_purity else {},
-        pool_checksum="0",
+        pool_checksum=64 * "0",
         seconds={"query": 0.5 * (number > 0), "train": 12.0 + number, "evaluate": 0.25},
-        peak_memory_mib=100,
         environment={"device": "Some GPU", "threads": 2, "torch": "2.11.0", "python": "3.11.9", "gpus": 0.25},
         time_ms=START_MS + 60_000 * number,
     )

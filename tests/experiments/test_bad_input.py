@@ -32,7 +32,13 @@ PRESETS = {
     "twice-inside": GOOD_PRESET + "run: {scorers: 1, scorers: 2}\n",
     "misspelt": GOOD_PRESET.replace("datasets", "dataset"),
     "misspelt-inside": GOOD_PRESET.replace("rounds: 2", "runds: 2"),
-    "no-list": GOOD_PRESET.replace("seeds: [0]", "seeds: 0"),
+    "octal": GOOD_PRESET.replace("budget: 20", "budget: 010"),
+    "sexagesimal": GOOD_PRESET.replace("budget: 20", "budget: 1:30"),
+    "long": GOOD_PRESET.replace("budget: 20", "budget: " + "x" * 60_000),
+    "bomb": "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+    "in-itself": "a: &a [*a]\n",
+    "no-list": GOOD_PRESET.replace("seeds: [0]", "seeds: {a: 0}"),
     "no-seeds": GOOD_PRESET.replace("seeds: [0]", "seeds: []"),
     "run-is-a-number": GOOD_PRESET + "run: 3\n",
     "trial-is-a-list": GOOD_PRESET.replace("{rounds: 2, budget: 20, recipe: {name: demo}}", "[1]"),
@@ -63,6 +69,12 @@ CASES: dict[str, tuple[list[str], str]] = {
         [*DEMO, "--clipn-checkpoint", "{there}/file", "--clip-model", "ViT-Q"], "unknown clipn.model 'ViT-Q'",
     ),
     "unknown choice": ([*DEMO, "--on-bad-image", "maybe"], "invalid choice: 'maybe'"),
+    "a number with a 0 in front": ([*DEMO[:2], "{there}/octal.yaml"], "octal.yaml: 010: YAML reads a number with a 0"),
+    "a number with a colon": ([*DEMO[:2], "{there}/sexagesimal.yaml"], "sexagesimal.yaml: 1:30: YAML reads a number"),
+    "the same by --set": ([*DEMO, "--set", "recipe.steps=010"], "--set recipe.steps=010: 010: YAML reads a number"),
+    "60,000 letters": ([*DEMO[:2], "{there}/long.yaml"], "input should be a valid integer"),
+    "an alias bomb": ([*DEMO[:2], "{there}/bomb.yaml"], "its aliases stand for more than 100,000 values"),
+    "an alias that holds itself": ([*DEMO[:2], "{there}/in-itself.yaml"], "an alias holds itself"),
     # Numbers
     "OOD ratio of 1": ([*DEMO, "--ood-ratios", "1.0"], "ood_ratio = 1.0: input should be less than 1"),
     "mismatch ratio of 0": ([*DEMO, "--mismatch-ratios", "0"], "mismatch_ratio = 0.0: input should be greater than 0"),
@@ -105,7 +117,7 @@ CASES: dict[str, tuple[list[str], str]] = {
             "twice-inside": "twice-inside.yaml: key 'scorers' is given twice",
             "misspelt": "dataset: extra inputs are not permitted",
             "misspelt-inside": "runds: extra inputs are not permitted",
-            "no-list": "seeds = 0: input should be a valid tuple",
+            "no-list": "seeds = {'a': 0}: input should be a valid tuple",
             "no-seeds": "seeds = []",
             "run-is-a-number": "run = 3: expected settings",
             "trial-is-a-list": "trial = [1]: expected settings",
@@ -129,7 +141,7 @@ CASES: dict[str, tuple[list[str], str]] = {
         [*DEMO, "--datasets", "cifar10", "--data-root", "{there}/empty"], "data fetch cifar10 --data-root",
     ),
     "data root for what has none": ([*DEMO, "--data-root", "{there}/empty"], "leave the data root away"),
-    "data root that is empty": ([*DEMO, "--data-root", ""], "--data-root: expected a folder"),
+    "data root that is empty": ([*DEMO, "--data-root", ""], "--data-root: expected a path"),
     "checkpoint that is not there": ([*DEMO, "--clipn-checkpoint", "nowhere.pt"], "there is no file"),
     "checkpoint that is a folder": ([*DEMO, "--clipn-checkpoint", "{there}"], "there is no file"),
     "plain CLIP for CLIPN's detector": ([*DEMO, "--clip-pretrained", "openai"], "take --purity mcm"),
@@ -143,7 +155,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "output with a folder for a marker": ([*DEMO, "-o", "{there}/folder-marker"], "vlpure.json: Is a directory"),
     "output whose ledger is a file": ([*DEMO, "-o", "{there}/file-ledger"], "ledger is in the way: it is no folder"),
     "output at nobody's": ([*DEMO, "-o", "~nobody-of-this-name/out"], "no home folder for '~nobody-of-this-name'"),
-    "output that is empty": ([*DEMO, "-o", ""], "--output-dir: expected a folder"),
+    "output that is empty": ([*DEMO, "-o", ""], "--output-dir: expected a path"),
     "name that is too long": ([*DEMO, "-o", "x" * 300], "File name too long"),
     "ledger file of a newer version": ([*DEMO, "-o", "{there}/newer-file"], "another version"),
     "status of nothing": ([*DEMO, "--status", "-o", "nowhere"], "nowhere is not there"),
@@ -263,6 +275,7 @@ def test_bad_input_is_one_clear_line_and_nothing_is_created(
     printed = capsys.readouterr()
     assert printed.err.startswith(f"{words[0]}: error: ")
     assert printed.err.count("\n") == 1
+    assert len(printed.err) < 700
     assert message in printed.err
     assert "secret" not in printed.err
     assert printed.out == ""

@@ -80,7 +80,7 @@ def test_dry_run_prints_the_grid_and_creates_nothing(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert in_process("--preset", "demo", "--dry-run") == 0
+    assert in_process("--preset", "demo-full", "--dry-run") == 0
     out = capsys.readouterr().out
     assert "108 trials, 0 finished, 108 to run (648 rounds)" in out
     assert out.count("0,1,2") == 36

@@ -12,10 +12,10 @@ import pytest
 
 from experiments.figures import main
 from orchestrator.ledger.output import open_output
-from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import plan_trials
 from orchestrator.settings.grid import ArmTrial
 from orchestrator.settings.trial import make_trial
+from tests.factories import make_record
 
 Command = Callable[..., int]
 DEMO = {"recipe": {"name": "demo"}, "budget": 20, "rounds": 3}
@@ -50,12 +50,14 @@ def run_folder(tmp_path: Path) -> Path:
             if trial.full_data and trial.seed == 2:
                 continue
             for number in range(trial.rounds):
-                record = RoundRecord(
-                    round=number, accuracy=0.5 + number / 10 + trial.seed / 100, precision=0.4 if number else None,
-                    num_id=8, num_ood=12, queried_idx=[number * 10 + trial.seed] if number else [], diagnostics={},
-                    pool_checksum="", seconds={"query": 0.1, "train": 0.1, "evaluate": 0.1}, peak_memory_mib=1,
-                    environment={}, time_ms=0,
-                )  # fmt: skip
+                record = make_record(
+                    number,
+                    accuracy=0.5 + number / 10 + trial.seed / 100,
+                    precision=0.4 if number else None,
+                    num_id=8,
+                    num_ood=12,
+                    queried_idx=[number * 10 + trial.seed] if number else [],
+                )
                 output.ledger.append(planned.fingerprint, trial.model_dump(mode="json"), record)
     return folder
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.results.frames import rounds_frame
+from experiments.results.frames import csv_text, rounds_frame
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.plan import look_up, plan_trials
-from orchestrator.settings.grid import load_preset, parse_overrides
+from orchestrator.settings.grid import RunSettings, load_preset, parse_overrides
 from orchestrator.trial.compute import compute_trial, local_scorer
 from tests.experiments.running_grid import ROOT, actors_below, start_grid, wait_for, without_seconds
 
@@ -43,12 +43,11 @@ def calm_rounds(output: Path) -> pd.DataFrame:
             history=(),
             report=partial(ledger.append, p.fingerprint, p.trial.model_dump(mode="json")),
             classifiers=None,
-            cpus=1,
-            gpus=0,
+            run=RunSettings(),
         )
     finished = [look_up(ledger, p.trial, p.fingerprint, p.data_fingerprint) for p in planned]
     path = output / "rounds.csv"
-    rounds_frame(finished).to_csv(path, index=False)
+    path.write_text(csv_text(rounds_frame(finished)))
     return pd.read_csv(path)
 
 

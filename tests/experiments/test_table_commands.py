@@ -57,7 +57,7 @@ def test_presets_speak_of_tables_and_arms_that_exist() -> None:
         assert set(content.get("arms", {})) <= set(ARMS)
 
 
-@pytest.mark.parametrize("preset", ["demo", "cpu", "paper"])
+@pytest.mark.parametrize("preset", ["demo", "demo-full", "cpu", "paper"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_table_has_trials_in_every_preset(name: str, preset: str) -> None:
     command = command_of(name)
@@ -101,19 +101,19 @@ def test_the_paper_preset_trains_as_the_paper() -> None:
     )
 
 
-@pytest.mark.parametrize("preset", ["demo", "cpu", "paper"])
+@pytest.mark.parametrize("preset", ["demo", "demo-full", "cpu", "paper"])
 def test_what_tables_7_and_8_have_in_common_with_table_4_is_the_same_trial(preset: str) -> None:
     def trials(table: str) -> set[TrialConfig]:
         axes = {"strategies": ["random", "coreset", "vlpure"]}
         return set(load_preset(PRESETS, preset, axes, {}, table=table, arms=ARMS).trials())
 
     assert trials("table7") == trials("table8")
-    assert trials("table7") < trials("table4") or preset == "cpu"
+    assert trials("table7") < trials("table4") or preset in ("demo", "cpu")
     assert trials("table7") <= trials("table4")
 
 
 def test_rows(plan: Plan) -> None:
-    words = ["--preset", "demo", "--seeds", "0", "--mismatch-ratios", "0.4", "--ood-ratios", "0.6"]
+    words = ["--preset", "demo-full", "--seeds", "0", "--mismatch-ratios", "0.4", "--ood-ratios", "0.6"]
     assert "Table 6: 3 trials, 0 finished" in plan("table6", *words)
     assert "Table 7: 12 trials, 0 finished" in plan("table7", *words)  # eight baselines and four of VLPure
     assert "Table 8: 11 trials, 0 finished" in plan("table8", *words)  # eight baselines and three of VLPure

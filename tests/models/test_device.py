@@ -9,7 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.device import CONTEXT_BYTES, clear_memory_errors, memory_share, pick_device, use_arithmetic
+from models.device import (
+    CONTEXT_BYTES,
+    clear_memory_errors,
+    memory_share,
+    pick_device,
+    use_arithmetic,
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Records and trials for tests."""
+"""Records of a strategy with a purity step, as a fixture."""
 
 from __future__ import annotations
 
@@ -8,24 +8,12 @@ from typing import Any
 import pytest
 
 from orchestrator.ledger.records import RoundRecord
+from tests import factories
 
 
 def _record(number: int, **changes: Any) -> RoundRecord:
-    values: dict[str, Any] = {
-        "round": number,
-        "accuracy": 0.5 + number / 10,
-        "precision": 0.75 if number else None,
-        "num_id": 8 + 15 * number,
-        "num_ood": 12 + 5 * number,
-        "queried_idx": list(range(20 * number, 20 * number + 20)) if number else [],
-        "diagnostics": {"logit_scale": 3.7, "num_filled": 0} if number else {},
-        "pool_checksum": f"{number:064d}",
-        "seconds": {"query": 0.1, "train": 1.0, "evaluate": 0.2},
-        "peak_memory_mib": 100,
-        "environment": {"device": "cpu", "threads": 1},
-        "time_ms": 1_700_000_000_000 + number,
-    }
-    return RoundRecord(**(values | changes))
+    diagnostics = {"logit_scale": 3.7, "num_filled": 0} if number else {}
+    return factories.make_record(number, **({"diagnostics": diagnostics} | changes))
 
 
 @pytest.fixture

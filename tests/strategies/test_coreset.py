@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from strategies.check import toy_view
 from strategies.coreset import balanced_quotas
 from strategies.numeric import kcenter
 from strategies.numeric.kcenter import first_maximum, kcenter_greedy, nearest_squared
-from tests.strategies.views import make_view, select
+from tests.strategies.views import select
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "strategies"
 
@@ -84,16 +85,16 @@ def test_quotas_even_out_the_classes() -> None:
 
 
 def test_picks_are_far_apart_in_the_classifiers_features() -> None:
-    view = make_view()
+    view = toy_view()
     selection = select("coreset", view, 5)
-    pool = torch.from_numpy(view.outputs().features_ND)
-    labelled = torch.from_numpy(view.labelled_outputs().features_ND)
+    pool = torch.tensor(view.outputs().features_ND)
+    labelled = torch.tensor(view.labelled_outputs().features_ND)
     picks, _ = kcenter_greedy(labelled, pool, 5)
     assert selection.idx.tolist() == view.unlabelled_idx[picks.numpy()].tolist()
 
 
 def test_the_balanced_form_takes_its_quota_of_each_predicted_class() -> None:
-    view = make_view(labels=(0, 0, 0, 0, 1, 2))
+    view = toy_view(labels=(0, 0, 0, 0, 1, 2))
     selection = select("coreset-balanced", view, 9)
     predicted = view.outputs().logits_NK.argmax(axis=1)
     of = predicted[np.searchsorted(view.unlabelled_idx, selection.idx)]

@@ -11,11 +11,12 @@ import torch
 from data.imageset import ArrayImages
 from models.classifier.workshop import Workshop
 from strategies.base import PoolView
+from strategies.check import NUM_IMAGES, RECIPE, toy_view
 from strategies.eoal import Eoal
 from strategies.lfosa import FILL, Lfosa, known_log_odds
-from strategies.mqnet import Mqnet
+from strategies.mqnet import Mqnet, highest_cosine
 from strategies.options import EoalOptions, LfosaOptions, MqnetOptions
-from tests.strategies.views import NUM_IMAGES, RECIPE, make_view, select
+from tests.strategies.views import select
 
 OPENSET = ("lfosa", "eoal", "mqnet", "mqnet-conf", "ccal")
 
@@ -23,7 +24,7 @@ OPENSET = ("lfosa", "eoal", "mqnet", "mqnet-conf", "ccal")
 @pytest.mark.parametrize("name", OPENSET)
 @pytest.mark.parametrize(("num_ood", "labels"), [(1, (0, 1, 2)), (2, (0, 0, 1, 1, 2)), (0, (0,)), (12, (1, 2))])
 def test_few_labels_of_a_kind(name: str, num_ood: int, labels: tuple[int, ...]) -> None:
-    view = make_view(num_ood=num_ood, labels=labels)
+    view = toy_view(num_ood=num_ood, labels=labels)
     idx = select(name, view, 9).idx
     assert len(set(idx.tolist())) == 9
     assert set(idx.tolist()) <= set(view.unlabelled_idx.tolist())
@@ -32,7 +33,7 @@ def test_few_labels_of_a_kind(name: str, num_ood: int, labels: tuple[int, ...]) 
 @pytest.mark.parametrize("name", ["lfosa", "eoal"])
 def test_batches_of_one_kind_only_do_no_harm(name: str) -> None:
     """With 30 labelled OOD and 3 ID images and small batches, most batches hold no ID image."""
-    view = make_view(num_ood=30, labels=(0, 1, 2))
+    view = toy_view(num_ood=30, labels=(0, 1, 2))
     assert np.isfinite(select(name, view, 5).scores).all()
 
 
@@ -43,7 +44,7 @@ def separable() -> PoolView:
     pixels = rng.integers(0, 50, size=(NUM_IMAGES, 8, 8, 3), dtype=np.uint8)
     for label in range(3):
         pixels[kinds == label, :, :, label] += 180
-    view = make_view()
+    view = toy_view()
     labelled = np.arange(20)
     is_id = kinds[labelled] < 3
     images = ArrayImages(pixels)
@@ -82,11 +83,11 @@ def test_lfosa_fills_up_behind_what_it_is_sure_of() -> None:
 
 
 def test_eoal_without_ood_has_no_unknown_entropy() -> None:
-    view = make_view(num_ood=0)
+    view = toy_view(num_ood=0)
     selection = select("eoal", view, 5)
-    assert "entropy_unknown" not in selection.reasons
     assert selection.diagnostics["num_ood_clusters"] == 0
-    np.testing.assert_allclose(selection.scores, selection.reasons["entropy_known"] / np.log(2))
+    assert (selection.scores > 0).all()  # an entropy in units of ln 2, from which nothing is taken
+    assert (selection.scores <= 1).all()
 
 
 def mqnet(view: PoolView, **options: object) -> Mqnet:
@@ -96,7 +97,7 @@ def mqnet(view: PoolView, **options: object) -> Mqnet:
 
 @pytest.mark.parametrize("passes", [2, None])
 def test_mqnet_learns_from_its_answers_and_remembers(passes: int | None) -> None:
-    view = make_view()
+    view = toy_view()
     strategy = mqnet(view, target_passes=passes)
     first = strategy.select(view, 12, np.random.default_rng(0))
     answers = np.array([0, 1, 2, 3] * 3)
@@ -112,20 +113,26 @@ def test_mqnet_learns_from_its_answers_and_remembers(passes: int | None) -> None
 
 
 def test_mqnets_first_query_adds_both_scores() -> None:
-    view = make_view()
+    view = toy_view()
     selection = mqnet(view).select(view, 49, np.random.default_rng(0))
-    informativeness, purity = selection.reasons["informativeness"], selection.reasons["purity"]
-    expected = sum(np.exp((values - values.mean()) / values.std()) for values in (informativeness, purity))
-    np.testing.assert_allclose(selection.scores, expected)
+    features = np.random.default_rng(4).normal(size=(NUM_IMAGES, 8)).astype(np.float32)
+    purity = highest_cosine(features[view.unlabelled_idx], features[view.labelled_id_idx])
+    losses = view.outputs().predicted_losses_N
+    assert losses is not None
+    summed = sum(np.exp((values - values.mean()) / values.std()) for values in (losses.astype(np.float64), purity))
+    np.testing.assert_allclose(selection.scores, summed[np.searchsorted(view.unlabelled_idx, selection.idx)])
+    assert selection.idx[0] == view.unlabelled_idx[summed.argmax()]
 
 
 def test_the_workshop_repeats_itself_and_names_its_streams() -> None:
-    shop = make_view().workshop
+    shop = toy_view().workshop
     idx = np.array([3, 1, 4])
     first, again = (shop.augmented_logits(idx, 3, "a") for _ in range(2))
     assert first.shape == (3, 3, 3)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, shop.augmented_logits(idx, 3, "another"))
+    small = replace(shop, recipe=RECIPE.model_copy(update={"eval_batch_size": 2}))
+    np.testing.assert_array_equal(first, small.augmented_logits(idx, 3, "a"))
     networks = [shop.new_network(4, RECIPE, name).state_dict() for name in ("a", "a", "other")]
     assert torch.equal(networks[0]["head.weight"], networks[1]["head.weight"])
     assert not torch.equal(networks[0]["head.weight"], networks[2]["head.weight"])
@@ -133,4 +140,4 @@ def test_the_workshop_repeats_itself_and_names_its_streams() -> None:
 
 def test_ccal_without_a_labelled_id_image_says_so() -> None:
     with pytest.raises(ValueError, match="CCAL needs a labelled ID image"):
-        select("ccal", make_view(labels=()), 3)
+        select("ccal", toy_view(labels=()), 3)

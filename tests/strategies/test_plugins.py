@@ -13,8 +13,10 @@ import pytest
 
 from orchestrator.settings.trial import make_trial
 from strategies import registry as plugins
-from strategies.registry import find_strategy, load_strategy
-from tests.strategies.views import make_view, select
+from strategies.check import toy_view
+from strategies.plugin import load_strategy
+from strategies.registry import find_strategy
+from tests.strategies.views import select
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_strategy.md"
 TRIAL = {"dataset": "digits", "mismatch_ratio": 0.2, "ood_ratio": 0.6, "seed": 0}
@@ -41,13 +43,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_example_of_the_guide(folder: Path) -> None:
     assert example().count("\n") < 40
     (folder / "my_strategy.py").write_text(example())
-    view = make_view()
+    view = toy_view()
     name = "my_strategy:SureAndSpread"
     for budget in (1, 9, 1000):
         selection = select(name, view, budget)
         assert len(set(selection.idx.tolist())) == min(budget, len(view.unlabelled_idx))
         assert set(selection.idx.tolist()) <= set(view.unlabelled_idx.tolist())
-    np.testing.assert_array_equal(select(name, make_view(constant=True), 5).idx, view.unlabelled_idx[:5])
+    np.testing.assert_array_equal(select(name, toy_view(constant=True), 5).idx, view.unlabelled_idx[:5])
     assert find_strategy(name).paper_name == "SureAndSpread"
 
 
@@ -64,7 +66,7 @@ def test_an_installed_package_offers_one_by_name(folder: Path, monkeypatch: pyte
     (folder / "my_strategy.py").write_text(example())
     point = importlib.metadata.EntryPoint("my-strategy", "my_strategy:SureAndSpread", plugins.GROUP)
     monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == plugins.GROUP else [])
-    assert len(select("my-strategy", make_view(), 3).idx) == 3
+    assert len(select("my-strategy", toy_view(), 3).idx) == 3
 
 
 def test_a_name_offered_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

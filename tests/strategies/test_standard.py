@@ -12,12 +12,13 @@ from models.classifier.outputs import ClassifierOutputs, LinearHead
 from strategies import monte_carlo, probcover
 from strategies.alphamix import least_step, mixing_to_flip, nearest_to_centres
 from strategies.badge import gradient_factors, kmeans_plus_plus
+from strategies.check import toy_view
 from strategies.learning_loss import LearningLoss
 from strategies.monte_carlo import dropout_logits, mean_deviation, mutual_information, variation_ratio
 from strategies.options import LearningLossOptions, MonteCarloOptions
 from strategies.probcover import count_neighbours, greedy_cover, radius_for_purity
 from strategies.uncertainty import entropies, margins
-from tests.strategies.views import make_view, select
+from tests.strategies.views import select
 
 
 def logits_of(probabilities: list[list[float]]) -> np.ndarray:
@@ -33,14 +34,14 @@ def test_entropy_and_margin() -> None:
 
 
 def test_entropy_and_margin_take_the_least_sure() -> None:
-    view = make_view()
+    view = toy_view()
     logits = view.outputs().logits_NK
     assert select("entropy", view, 1).idx[0] == view.unlabelled_idx[entropies(logits).argmax()]
     assert select("margin", view, 1).idx[0] == view.unlabelled_idx[margins(logits).argmin()]
 
 
 def test_ll_takes_the_largest_predicted_losses() -> None:
-    view = make_view()
+    view = toy_view()
     losses = view.outputs().predicted_losses_N
     assert losses is not None
     expected = view.unlabelled_idx[np.argsort(-losses, kind="stable")[:5]]
@@ -48,7 +49,7 @@ def test_ll_takes_the_largest_predicted_losses() -> None:
 
 
 def test_ll_looks_at_a_random_subset() -> None:
-    view = make_view()
+    view = toy_view()
     losses = view.outputs().predicted_losses_N
     assert losses is not None
     strategy = LearningLoss(LearningLossOptions(subset=10))
@@ -162,7 +163,7 @@ def test_alphamix_takes_one_of_each_cluster() -> None:
 
 
 def test_alphamix_fills_up_with_the_least_confident() -> None:
-    view = make_view(constant=True)
+    view = toy_view(constant=True)
     outputs = view.outputs()
     logits = outputs.logits_NK.copy()
     logits[7] = [3.0, 0.0, 0.0]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import struct
+import unicodedata
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -213,25 +216,39 @@ def _folder_in_class(root: Path) -> None:
     (root / "train" / "circle" / "more").mkdir()
 
 
-def _link_outside(root: Path) -> None:
-    outside = root.parent / "outside.png"
-    Image.new("RGB", (8, 8)).save(outside)
-    (root / "train" / "circle" / "linked.png").symlink_to(outside)
-
-
-def _class_outside(root: Path) -> None:
-    shutil.copytree(root / "train" / "circle", root.parent / "outside")
-    for part in ("train", "test"):
-        (root / part / "linked").symlink_to(root.parent / "outside")
-
-
-def _train_outside(root: Path) -> None:
-    (root / "train").rename(root.parent / "outside")
-    (root / "train").symlink_to(root.parent / "outside")
-
-
 def _broken_link(root: Path) -> None:
     (root / "train" / "circle" / "linked.png").symlink_to(root / "gone.png")
+
+
+def _loop(root: Path) -> None:
+    (root / "train" / "circle" / "loop.png").symlink_to("loop.png")
+
+
+def _own_folder(root: Path) -> None:
+    shutil.rmtree(root / "train" / "circle")
+    (root / "train" / "circle").symlink_to("..")
+
+
+def _two_spellings(root: Path) -> None:
+    for part in ("train", "test"):
+        (root / part / "circle").rename(root / part / "\u00e9")
+        (root / part / "square").rename(root / part / "e\u0301")
+
+
+def _write(name: str, content: bytes) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        (root / "train" / "circle" / name).write_bytes(content)
+
+    return write
+
+
+def _huge(root: Path) -> None:
+    """A PNG whose header says 20,000 x 20,000."""
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    content += struct.pack(">I", 9) + b"IDAT" + bytes(13)
+    _write("cat.png", content)(root)
 
 
 @pytest.mark.parametrize(
@@ -249,9 +266,20 @@ def _broken_link(root: Path) -> None:
         (_truncated, r"shapes/test/circle/1\.png: this image file is damaged or cut short"),
         (_file_among_classes, r"shapes/train/loose\.png: a file among the class folders"),
         (_folder_in_class, r"shapes/train/circle/more: this is no file"),
-        (_link_outside, r"train/circle/linked\.png: this link points outside the data set, to \S+outside\.png"),
-        (_class_outside, r"train/linked: this link points outside the data set"),
-        (_train_outside, r"shapes/train: this link points outside the data set"),
+        (_loop, r"train/circle/loop\.png: this link leads back to itself"),
+        (_own_folder, r"train/circle: this link leads to a folder that it lies in itself, \S+shapes"),
+        (_two_spellings, "shapes/train: two folders are called 'é', in two spellings of Unicode; merge them"),
+        (
+            _write("cat.png", b"II*\x00rest"),
+            r"cat\.png: this file is a TIFF image; JPEG or PNG is expected: convert it",
+        ),
+        (_write("cat.png", b"\0\0\0\x18ftypheic"), r"cat\.png: this file is a HEIC photograph"),
+        (_write("cat.png", b"<!DOCTYPE html>"), r"cat\.png: this file is a web page, not the image"),
+        (
+            _write("cat.png", b"version https://git-lfs.github.com/spec/v1"),
+            r"cat\.png: this file is a pointer of Git LFS",
+        ),
+        (_huge, r"cat\.png: this image has 400,000,000 pixels, more than are read; make it smaller"),
         (_broken_link, r"linked\.png: this link points to \S+gone\.png, which does not exist"),
     ],
 )
@@ -289,3 +317,122 @@ def test_real_cifar10_folder(real_images: Path) -> None:
         assert [len(split.initial_id_idx), len(split.initial_ood_idx), len(split.unlabelled_idx)] == [
             *(int(row["initial_id"]), int(row["initial_ood"]), num_unlabelled),
         ]
+
+
+def test_links_out_of_the_folder_are_followed(write_folder: WriteFolder, tmp_path: Path) -> None:
+    """Of class folders (subsets without copies), of files (DVC, git-annex), and of train/ as a whole."""
+    big = write_folder("big", classes=("cat", "dog", "owl"))
+    expected = _open(write_folder("copied", classes=("cat", "dog"))).fingerprint  # as it is without links
+    by_class, by_file, by_part = (tmp_path / name for name in ("by_class", "by_file", "by_part"))
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (by_class / part).mkdir(parents=True, exist_ok=True)
+            (by_class / part / name).symlink_to(big / part / name)
+            (by_file / part / name).mkdir(parents=True)
+            for image in (big / part / name).iterdir():
+                (by_file / part / name / image.name).symlink_to(image)
+    shutil.copytree(by_class, by_part, symlinks=True)
+    (by_part / "train").rename(tmp_path / "elsewhere")
+    (by_part / "train").symlink_to(tmp_path / "elsewhere")
+    prints = {_open(root).fingerprint for root in (by_class, by_file, by_part)}
+    copied = tmp_path / "plain"
+    shutil.copytree(by_class, copied, symlinks=False)
+    assert prints == {_open(copied).fingerprint}
+    assert expected not in prints  # other random pixels
+
+
+def test_a_changed_target_of_a_link_is_noticed(write_folder: WriteFolder, tmp_path: Path) -> None:
+    big, root = write_folder("big"), tmp_path / "subset"
+    root.mkdir()
+    for part in ("train", "test"):
+        (root / part).symlink_to(big / part)
+    before = _open(root).fingerprint
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(big / "train" / "circle" / "0.png")
+    assert _open(root).fingerprint != before
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_val_is_understood_as_test(write_folder: WriteFolder, name: str) -> None:
+    root = write_folder()
+    expected = _open(root).fingerprint
+    (root / "test").rename(root / name)
+    assert _open(root).fingerprint == expected
+
+
+def test_what_file_managers_leave_is_left_out(write_folder: WriteFolder) -> None:
+    root = write_folder()
+    expected = _open(root).fingerprint
+    for part in ("train", "test"):
+        for folder in ("@eaDir", "__MACOSX", "#recycle", ".DS_Store"):
+            (root / part / folder).mkdir()
+            (root / part / "circle" / folder).mkdir()
+        (root / part / "Thumbs.db").write_bytes(b"x")
+        (root / part / "circle" / "desktop.ini").write_bytes(b"x")
+        (root / part / "circle" / "._0.png").write_bytes(b"x")
+    assert _open(root).fingerprint == expected
+
+
+def test_one_name_in_two_spellings_of_unicode_is_one_class(write_folder: WriteFolder) -> None:
+    root = write_folder(classes=("caf\u00e9", "zoo", "\u00e5"))
+    expected = _open(root)
+    for name in ("caf\u00e9", "\u00e5"):
+        (root / "test" / name).rename(root / "test" / unicodedata.normalize("NFD", name))
+    given = _open(root)
+    assert given.fingerprint == expected.fingerprint
+    assert given.class_names == ("caf\u00e9", "zoo", "\u00e5")
+
+
+def _notes(root: Path) -> tuple[str, ...]:
+    lines: list[str] = []
+    notes = open_data_set(f"folder:{root}", progress=lines.append).notes
+    assert lines == [f"folder:{root}: {note}" for note in notes]
+    assert open_data_set(f"folder:{root}", progress=lines.append).notes == notes  # out of the cache, and not told again
+    assert len(lines) == len(notes)
+    return notes
+
+
+def test_an_honest_folder_has_no_notes(write_folder: WriteFolder) -> None:
+    assert _notes(write_folder()) == ()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (80, 80)])
+def test_test_images_that_are_trained_on_are_counted(write_folder: WriteFolder, size: tuple[int, int]) -> None:
+    root = write_folder(num_test=3, size=size)
+    shutil.copy(root / "train" / "square" / "2.png", root / "test" / "circle" / "1.png")
+    (note,) = _notes(root)
+    assert note.startswith("1 of 6 test images are copies of training images (the first is test/circle/1.png)")
+    shutil.rmtree(root / "test")
+    (root / "test").symlink_to("train")
+    (note,) = _notes(root)
+    assert note.startswith("6 of 6 test images are copies of training images (the first is test/circle/0.png)")
+
+
+def test_pictures_without_contrast_are_counted_with_their_bits(write_folder: WriteFolder) -> None:
+    root = write_folder()
+    levels = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(levels).save(root / "train" / "circle" / "0.png")
+    (note,) = _notes(root)
+    assert note.startswith(
+        "1 of 10 images have no contrast (the first is train/circle/0.png: levels 0 to 4,095 of 65,535 (12 of 16 bits))"
+    )
+    Image.fromarray(levels * 15).save(root / "train" / "circle" / "0.png")
+    Image.new("RGB", (8, 8)).save(root / "test" / "square" / "1.png")
+    (note,) = _notes(root)
+    assert "test/square/1.png: levels 0 to 0 of 255 (1 of 8 bits)" in note
+
+
+def test_pictures_on_their_side_are_counted_and_left_as_they_are(write_folder: WriteFolder) -> None:
+    root = write_folder()
+    path = root / "train" / "circle" / "0.png"
+    before = _open(root)
+    picture = Image.open(path)
+    picture.load()
+    for orientation, num in ((1, 0), (6, 1)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.save(path, exif=exif)
+        notes = _notes(root)
+        assert len(notes) == num
+        assert _open(root).fingerprint == before.fingerprint
+    assert notes[0].startswith("1 of 10 images carry an EXIF rotation, which is ignored")
+    assert "train/circle/0.png" in notes[0]

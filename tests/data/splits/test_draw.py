@@ -11,7 +11,7 @@ import pytest
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
 from data.registry import open_data_set
 from data.splits.domain import draw_domain_split
-from data.splits.draw import count_data_split, draw_data_split, labels_bought
+from data.splits.draw import SplitSettings, count_data_split, draw_data_split, labels_bought
 from data.splits.ratios import OpenSetSplit, SplitCounts, draw_split
 from tests.data.published_files import write_domainnet
 
@@ -28,8 +28,8 @@ def _sets(split: OpenSetSplit) -> list[list[int]]:
 def test_ratios() -> None:
     data = open_data_set("digits")
     expected = draw_split(data.train.labels, num_classes=10, mismatch_ratio=0.4, ood_ratio=0.5, budget=20, seed=3)
-    assert _sets(draw_data_split(data, **SETTINGS)) == _sets(expected)
-    counts = count_data_split(data, **SETTINGS)
+    assert _sets(draw_data_split(data, SplitSettings(**SETTINGS))) == _sets(expected)
+    counts = count_data_split(data, SplitSettings(**SETTINGS))
     assert counts == SplitCounts(num_id_classes=4, initial_id=10, initial_ood=10, unlabelled_id=350, unlabelled_ood=350)
     assert labels_bought(data, counts, rounds=10, budget=20) == 200
 
@@ -37,8 +37,8 @@ def test_ratios() -> None:
 def test_domain(tmp_path: Path) -> None:
     data = open_data_set("domainnet-sketch", root=write_domainnet(tmp_path))
     expected = draw_domain_split(data.train.labels, num_classes=4, num_id_classes=2, seed=3)
-    assert _sets(draw_data_split(data, **SETTINGS)) == _sets(expected)
-    counts = count_data_split(data, **SETTINGS)
+    assert _sets(draw_data_split(data, SplitSettings(**SETTINGS))) == _sets(expected)
+    counts = count_data_split(data, SplitSettings(**SETTINGS))
     assert counts == SplitCounts(num_id_classes=2, initial_id=2, initial_ood=0, unlabelled_id=4, unlabelled_ood=66)
     assert labels_bought(data, counts, rounds=4, budget=20) == 62
 
@@ -75,13 +75,18 @@ def test_label_of_other_domains_is_allowed_where_the_protocol_has_it(protocol: A
 def test_supervision_by_all_or_no_labels(tmp_path: Path) -> None:
     domain = open_data_set("domainnet-sketch", root=write_domainnet(tmp_path))
     for data, num_classes in ((open_data_set("digits"), 4), (domain, 2)):
-        usual = draw_data_split(data, **SETTINGS)
+        usual = draw_data_split(data, SplitSettings(**SETTINGS))
         is_id = np.flatnonzero(np.isin(data.train.labels, usual.id_classes)).tolist()
         for supervision, labelled in (("all", is_id), ("none", [])):
             # An OOD ratio that the data cannot give does not matter: no OOD image is drawn.
             settings: dict[str, Any] = SETTINGS | {"supervision": supervision, "ood_ratio": 0.99}
-            assert _sets(draw_data_split(data, **settings)) == [usual.id_classes.tolist(), labelled, [], []]
-            assert count_data_split(data, **settings) == SplitCounts(
+            assert _sets(draw_data_split(data, SplitSettings(**settings))) == [
+                usual.id_classes.tolist(),
+                labelled,
+                [],
+                [],
+            ]
+            assert count_data_split(data, SplitSettings(**settings)) == SplitCounts(
                 num_id_classes=num_classes, initial_id=len(labelled), initial_ood=0, unlabelled_id=0, unlabelled_ood=0
             )
 
@@ -89,9 +94,9 @@ def test_supervision_by_all_or_no_labels(tmp_path: Path) -> None:
 def test_an_ood_ratio_of_0_is_a_pool_of_id_images() -> None:
     data = open_data_set("digits")
     settings = SETTINGS | {"ood_ratio": 0.0}
-    split = draw_data_split(data, **settings)
+    split = draw_data_split(data, SplitSettings(**settings))
     together = np.concatenate([split.initial_id_idx, split.unlabelled_idx])
     assert sorted(together) == np.flatnonzero(np.isin(data.train.labels, split.id_classes)).tolist()
     assert (len(split.initial_id_idx), len(split.initial_ood_idx)) == (20, 0)
-    counts = count_data_split(data, **settings)
+    counts = count_data_split(data, SplitSettings(**settings))
     assert counts == SplitCounts(num_id_classes=4, initial_id=20, initial_ood=0, unlabelled_id=340, unlabelled_ood=0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.splits.ratios import OpenSetSplit, SplitCounts, count_split, draw_split
+from data.splits.ratios import OpenSetSplit, SplitCounts, _draw_by_classes, count_split, draw_split, ratio_of_classes
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "splits"
 CASES: list[dict[str, Any]] = json.loads((GOLDEN / "splits.json").read_text())
@@ -145,14 +147,14 @@ BAD = [
     ({"mismatch_ratio": float("nan")}, "mismatch ratio is nan"),
     ({"ood_ratio": -0.1}, "OOD ratio is -0.1; it must be at least 0 and below 1"),
     ({"ood_ratio": 1.0}, "OOD ratio is 1.0"),
-    ({"mismatch_ratio": 0.05}, "mismatch ratio 0.05 of 10 classes gives no ID class; it must be at least 0.1"),
+    ({"mismatch_ratio": 0.05}, "mismatch ratio 0.05 of 10 classes gives no ID class; take 0.2 or more"),
     ({"mismatch_ratio": 1.0}, "makes all 10 classes ID"),
     ({"mismatch_ratio": 0.5, "ood_ratio": 0.6}, "needs 75 OOD images beside 50 ID images, but only 50 are present"),
     ({"budget": 0}, "budget is 0; it must be at least 1"),
     ({"budget": 2}, "buys 1 initial ID images, fewer than the 2 ID classes; raise the budget to at least 3"),
     (
         {"budget": 24},
-        "takes 19 of 20 ID images and leaves fewer than one for each of the 2 ID classes; lower the budget",
+        "leaves fewer than one for each of the 2 ID classes; lower the budget to at most 23",
     ),
     ({"seed": -1}, "seed is -1; it must be in 0..4294967295"),
     ({"seed": 2**32}, "seed is 4294967296"),
@@ -173,6 +175,81 @@ def test_suggested_ratio_and_budget_are_accepted() -> None:
         count_split([10] * 10, mismatch_ratio=0.5, ood_ratio=0.6, budget=10, seed=0)
     assert count_split([10] * 10, mismatch_ratio=0.5, ood_ratio=0.5, budget=10, seed=0).unlabelled_ood == 45
     assert count_split([10] * 10, mismatch_ratio=0.2, ood_ratio=0.2, budget=3, seed=0).initial_id == 2
+
+
+ADVICE = re.compile(r"(take|raise the budget to at least|lower the budget to at most|at most) ([\d.]+)")
+
+
+def follow(sizes: list[int], arguments: dict[str, Any]) -> list[str]:
+    """The messages met on the way, each with its advice followed, until the split is accepted or has no number."""
+    arguments, met = dict(arguments), list[str]()
+    while True:
+        try:
+            count_split(sizes, **arguments, seed=0)
+        except ValueError as error:
+            said = ADVICE.search(str(error))
+            met.append(str(error))
+            if said is None:
+                return met
+            number = float(said[2].rstrip("."))
+            if "budget" in said[1]:
+                arguments["budget"] = int(number)
+            else:
+                arguments["ood_ratio" if "OOD ratio to at most" in str(error) else "mismatch_ratio"] = number
+            assert len(met) < 6, met
+        else:
+            return met
+
+
+def test_a_mismatch_ratio_that_is_advised_is_accepted() -> None:
+    advised = {}
+    for num_classes in range(3, 201):
+        (said,) = follow([9] * num_classes, {"mismatch_ratio": 0.5 / num_classes, "ood_ratio": 0.0, "budget": 400})[:1]
+        advised[num_classes] = float(said.split()[-3])
+        assert math.floor(num_classes * advised[num_classes]) == 2, said
+    assert {n: advised[n] for n in (3, 9, 10, 13, 49, 100, 200)} == {
+        3: 0.7, 9: 0.3, 10: 0.2, 13: 0.2, 49: 0.05, 100: 0.02, 200: 0.01,
+    }  # fmt: skip
+
+
+def test_a_ratio_of_classes_gives_as_many_as_wanted() -> None:
+    assert (ratio_of_classes(100, 29), ratio_of_classes(100, 30)) == (0.291, 0.3)  # 100 * 0.29 is 28.999...
+    for num_classes in range(2, 120):
+        for wanted in range(1, num_classes + 1):
+            assert math.floor(num_classes * ratio_of_classes(num_classes, wanted)) == wanted
+
+
+def test_a_budget_that_is_advised_is_accepted() -> None:
+    for num_id in range(2, 60):
+        for hundredths in range(0, 95, 7):
+            ratio = hundredths / 100
+            sizes = [40] * num_id + [40 * num_id] * 20
+            arguments = {"mismatch_ratio": (num_id + 0.5) / len(sizes), "ood_ratio": ratio}
+            sizes = [max(sizes)] * len(sizes)  # whichever classes the seed draws
+            for budget in (1, int((num_id * max(sizes) - 1) / (1 - ratio))):
+                met = follow(sizes, {**arguments, "budget": budget})
+                assert len([line for line in met if "budget" in line]) <= 1, met
+    with pytest.raises(ValueError, match="raise the budget to at least 76"):
+        count_split([100] * 102, mismatch_ratio=0.5, ood_ratio=0.32, budget=10, seed=0)
+    assert count_split([100] * 102, mismatch_ratio=0.5, ood_ratio=0.32, budget=76, seed=0).initial_id == 51
+
+
+def test_advice_on_uneven_classes_ends_somewhere() -> None:
+    generator = np.random.default_rng(5)
+    ends = Counter[int]()
+    for _ in range(3000):
+        sizes = generator.integers(2, 30, int(generator.integers(3, 30))).tolist()
+        arguments = {
+            "mismatch_ratio": float(generator.uniform(0.01, 0.99)),
+            "ood_ratio": float(generator.integers(0, 100) / 100),
+            "budget": int(generator.integers(1, 400)),
+        }
+        met = follow(sizes, arguments)
+        kinds = [re.sub(r"[\d.]+", "", line) for line in met]
+        assert len(set(kinds)) == len(kinds), met  # the same line never comes twice
+        ends[len(met)] += 1
+    assert ends[0] > 300
+    assert ends[1] > 300
 
 
 def test_whatever_passes_the_check_can_be_drawn() -> None:
@@ -205,3 +282,18 @@ def test_class_with_one_image_is_refused() -> None:
 def test_labels_beyond_the_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="labels go up to 4, but there are 3 classes"):
         draw_split(np.arange(5), num_classes=3, mismatch_ratio=0.5, ood_ratio=0.2, budget=2, seed=0)
+
+
+def test_draws_by_classes_are_scikit_learns() -> None:
+    from sklearn.model_selection import train_test_split
+
+    generator = np.random.default_rng(0)
+    for case in range(300):
+        num_classes = int(generator.integers(1, 12))
+        sizes = generator.integers(2, 60, num_classes) if case % 2 else np.full(num_classes, generator.integers(2, 60))
+        labels = generator.permutation(np.repeat(np.arange(num_classes), sizes))
+        num_second = int(generator.integers(num_classes, len(labels) - num_classes + 1))
+        seed = int(generator.integers(2**32))
+        expected = train_test_split(np.arange(len(labels)), test_size=num_second, stratify=labels, random_state=seed)
+        drawn = _draw_by_classes(labels, len(labels) - num_second, num_second, seed)
+        assert [part.tolist() for part in drawn] == [part.tolist() for part in expected], (case, sizes, num_second)

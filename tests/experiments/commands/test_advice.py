@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from experiments.commands import flags as advice
-from experiments.commands.flags import has_bf16, slow_arithmetic
+from experiments.commands.flags import has_bf16, shared_card, slow_arithmetic
 from orchestrator.settings.trial import TrialConfig, make_trial
 
 
@@ -46,3 +47,15 @@ def test_bf16_on_a_cpu_that_imitates_it_is_said(monkeypatch: pytest.MonkeyPatch)
     assert "this machine's has no bfloat16 instructions" in line
     assert slow_arithmetic([trial("bf16")], gpus=0.25) == []
     assert slow_arithmetic([trial("fp32")], gpus=0) == []
+
+
+def test_sharing_a_card_without_the_multi_process_service_says_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    (line,) = shared_card(0.25, address="auto")
+    assert line.startswith("--gpus-per-trial 0.25 without NVIDIA's MPS: trials on a card take turns")
+    assert [shared_card(gpus, address="auto") for gpus in (0, 1, 2)] == [[], [], []]
+    assert shared_card(0.25, address="ray://elsewhere:10001") == []  # its nodes may have it
+    (tmp_path / "nvidia-cuda-mps-control.pid").write_text(str(os.getpid()))
+    assert shared_card(0.25, address="auto") == []

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands.bill import Machine, RoundCosts, bill_lines, classifier_bytes, concurrency, this_machine
+from experiments.commands.bill import Capacity, RoundCosts, bill_lines, classifier_bytes, concurrency, this_machine
+from experiments.commands.rates import GpuRates
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
 
 Planned = Callable[..., PlannedTrial]
-TWO = Machine(cpus=2, gpus=0)
+TWO = Capacity(cpus=2, gpus=0)
 
 
 def lines(
-    planned: list[PlannedTrial], folder: Path, machine: Machine = TWO, address: str = "auto", **run: object
+    planned: list[PlannedTrial], folder: Path, machine: Capacity = TWO, address: str = "auto", **run: object
 ) -> str:
     """The bill."""
     ledger = Ledger(folder / "ledger")
@@ -91,22 +92,22 @@ def test_a_cluster_elsewhere_is_not_guessed(planned_trial: Planned, tmp_path: Pa
 @pytest.mark.parametrize(
     ("strategy", "run", "machine", "expected"),
     [
-        ("conf", {}, Machine(cpus=4, gpus=0), 4),
-        ("conf", {"cpus_per_trial": 3}, Machine(cpus=8, gpus=0), 2),
-        ("conf", {"cpus_per_trial": 3}, Machine(cpus=2, gpus=0), None),
-        ("conf", {"gpus_per_trial": 0.25}, Machine(cpus=64, gpus=1), 4),
-        ("conf", {"gpus_per_trial": 1 / 3}, Machine(cpus=64, gpus=1), 3),
-        ("conf", {"gpus_per_trial": 0.25}, Machine(cpus=3, gpus=1), 3),
-        ("vlpure", {"gpus_per_trial": 0.25, "gpus_per_scorer": 1.0}, Machine(cpus=64, gpus=2), 4),
-        ("vlpure", {"gpus_per_trial": 0.25, "gpus_per_scorer": 1.0}, Machine(cpus=64, gpus=1), None),
-        ("vlpure", {"gpus_per_scorer": 1.0}, Machine(cpus=4, gpus=0), None),
-        ("vlpure", {"gpus_per_scorer": 1.0}, Machine(cpus=4, gpus=1), 3),
-        ("conf", {"max_concurrent": 2}, Machine(cpus=64, gpus=0), 2),
-        ("conf", {}, Machine(cpus=64, gpus=0), 9),
+        ("conf", {}, Capacity(cpus=4, gpus=0), 4),
+        ("conf", {"cpus_per_trial": 3}, Capacity(cpus=8, gpus=0), 2),
+        ("conf", {"cpus_per_trial": 3}, Capacity(cpus=2, gpus=0), None),
+        ("conf", {"gpus_per_trial": 0.25}, Capacity(cpus=64, gpus=1), 4),
+        ("conf", {"gpus_per_trial": 1 / 3}, Capacity(cpus=64, gpus=1), 3),
+        ("conf", {"gpus_per_trial": 0.25}, Capacity(cpus=3, gpus=1), 3),
+        ("vlpure", {"gpus_per_trial": 0.25, "gpus_per_scorer": 1.0}, Capacity(cpus=64, gpus=2), 4),
+        ("vlpure", {"gpus_per_trial": 0.25, "gpus_per_scorer": 1.0}, Capacity(cpus=64, gpus=1), None),
+        ("vlpure", {"gpus_per_scorer": 1.0}, Capacity(cpus=4, gpus=0), None),
+        ("vlpure", {"gpus_per_scorer": 1.0}, Capacity(cpus=4, gpus=1), 3),
+        ("conf", {"max_concurrent": 2}, Capacity(cpus=64, gpus=0), 2),
+        ("conf", {}, Capacity(cpus=64, gpus=0), 9),
     ],
 )
 def test_trials_at_a_time(
-    strategy: str, run: dict[str, float], machine: Machine, expected: int | None, planned_trial: Planned
+    strategy: str, run: dict[str, float], machine: Capacity, expected: int | None, planned_trial: Planned
 ) -> None:
     todo = [planned_trial(seed, strategy=strategy) for seed in range(9)]
     assert concurrency(todo, RunSettings(**run), machine) == expected
@@ -138,3 +139,51 @@ def test_gpus_left_by_the_environment_count(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert this_machine().gpus == number
     assert this_machine().cpus >= 1
+
+
+RATES = GpuRates(
+    source="check.json",
+    device="abacus",
+    step_ms={(32, 1): (4.0, "alone"), (64, 1): (16.0, "alone"), (32, 4): (2.0, "mps"), (64, 4): (8.0, "mps")},
+    detector_ms={"lfosa": {32: 1.0}, "eoal": {32: 1.0}},
+    contrastive_ms={32: 1.0},
+    pool_images={32: 1e9},
+    head_ms=0.1,
+    purity_seconds=0.0,
+)
+
+
+def rated(planned: list[PlannedTrial], folder: Path, **run: object) -> str:
+    """The bill by rates."""
+    ledger = Ledger(folder / "ledger")
+    return "\n".join(
+        bill_lines(planned, RunSettings(**run), ledger, address="auto", machine=Capacity(cpus=8, gpus=1), rates=RATES)
+    )
+
+
+def test_rates_stand_in_where_nothing_was_measured_and_are_explained(planned_trial: Planned, tmp_path: Path) -> None:
+    planned = [planned_trial(0), planned_trial(1)]
+    bill = rated(planned, tmp_path, gpus_per_trial=0.25)
+    recipe, size = planned[0].trial.recipe, 8
+    a_round = recipe.steps * 2.0 * (size / 32) ** 2 * recipe.batch_size / 64 * (recipe.width / 64) ** 2 / 1e3
+    assert f"*{4 * a_round:.3g}" in bill  # each of four trials at a time takes four times its card time
+    assert "*: by the rates below" in bill
+    assert "as measured on abacus by check.json" in bill
+    assert (
+        "rates of check.json: abacus, 4 trial(s) on a card (mps): 2.00 ms per step and training at 32 pixels, "
+        "8.00 at 64" in bill
+    )
+    alone = rated(planned, tmp_path, gpus_per_trial=1)
+    assert f"*{2 * a_round:.3g}" in alone
+    assert "1 trial(s) on a card (alone): 4.00 ms" in alone
+
+
+def test_measured_rounds_go_before_rates(planned_trial: Planned, tmp_path: Path) -> None:
+    bill = rated([planned_trial(0, num_records=3), planned_trial(1)], tmp_path, gpus_per_trial=0.25)
+    assert "1.5\n" in bill
+    assert "*" not in bill.partition("\n")[2].partition("left:")[0]
+
+
+def test_rates_of_a_gpu_are_refused_for_trials_without_one(planned_trial: Planned, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give --gpus-per-trial"):
+        rated([planned_trial(0)], tmp_path)

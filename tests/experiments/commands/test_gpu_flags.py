@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from data.console import run_command
 from experiments import trial
-from experiments.commands.flags import add_output_flags, run_command
+from experiments.commands.flags import add_output_flags
 from experiments.commands.grid import GridCommand, grid_of, make_parser
 from orchestrator.settings.grid import GridConfig
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from data.sealed import read_sealed_json, seal
 from experiments.commands.status import read_standing, show_status, status_lines
 from orchestrator.launch import last_launch, launched_commands, note_launch
 from orchestrator.ledger.output import OutputFolder, open_output
@@ -67,7 +68,8 @@ def test_rate_and_time_left_while_a_run_is_at_work(output: OutputFolder, monkeyp
     launched = last_launch(output, "table4")
     assert launched is not None
     path = output.path / "launch-table4.json"
-    path.write_text(path.read_text().replace(str(launched.time_ms), str(NOW - 600_000)))
+    content, _ = read_sealed_json(path, path.name)
+    path.write_text(json.dumps(seal(content | {"time_ms": NOW - 600_000}, path.name)))
     # 5 rounds in 10 minutes; left: 2 rounds of the trial that has begun, 3 of the one that waits.
     assert "; in the last 10 min 0 s 5 round(s), 30 an hour; about 10 min 0 s left" in text(output)
     assert "a run is at work (process 77)" in text(output)
@@ -125,13 +127,24 @@ def test_a_launch_knows_the_rows_of_a_trial(output: OutputFolder, planned_trial:
 
 def test_a_launch_of_before_rows_were_kept_can_be_read(output: OutputFolder) -> None:
     path = output.path / "launch-table4.json"
-    content = json.loads(path.read_text())
+    content, _ = read_sealed_json(path, path.name)
     for trial in content["trials"]:
         del trial["rows"]
     path.write_text(json.dumps(content))
     launched = last_launch(output, "table4")
     assert launched is not None
     assert [trial.rows for trial in launched.trials] == [()] * 5
+
+
+def test_any_flipped_bit_of_a_launch_is_noticed(output: OutputFolder) -> None:
+    path, launched = output.path / "launch-table4.json", last_launch(output, "table4")
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            assert last_launch(output, "table4") == launched  # a blank became another blank
+        except ValueError as error:
+            assert "launch-table4.json cannot be read" in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"version": 9}', '{"version": 1, "trials": [{}]}'])

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 WORDS = ["--strategy", "conf", "--rounds", "8", "--set", "recipe.width=2", "--set", "recipe.batch_size=4"]
 SECOND = """
 import os, signal, sys, time
-from experiments.commands.stopping import stoppable
+from data.stopping import stoppable
 with stoppable("last words"):
     try:
         os.kill(os.getpid(), getattr(signal, sys.argv[1]))
@@ -87,7 +87,7 @@ def test_a_trial_that_keeps_nothing_says_so_and_one_stopped_early_leaves_nothing
     assert not list(tmp_path.glob("deep/out/ledger/*"))
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_the_second_signal_stops_at_once(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SECOND, name], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -10,15 +12,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from experiments.pages.files import write_report
+from experiments.pages.files import write_report, write_running_page
 from experiments.results.details import details_of
 from experiments.results.frames import rounds_frame, trials_frame
 from experiments.results.paper import paper_table4
 from experiments.tables.table4 import table4_tables
 from tests.experiments import browser, synthetic
+from tests.experiments.synthetic import read_frame
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)> & \"q\" |"
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -65,7 +67,7 @@ def write_page(folder: Path) -> Path:
     frames = trials_frame(planned), rounds_frame(planned)
     details = details_of(planned)
     for frame in frames:
-        frame["strategy"] = frame["strategy"].replace("ll", EVIL)
+        frame["arm"] = frame["arm"].replace("ll", EVIL)
     broken = details[synthetic.fingerprint(trials[0])]
     details[synthetic.fingerprint(trials[0])] = replace(broken, command=f"python {EVIL}")
     files = write_report(
@@ -123,6 +125,22 @@ def test_what_users_write_is_only_text(outline: Outline) -> None:
     assert [attributes for tag, attributes in outline.elements if tag == "img" and attributes["src"] == "x"] == []
 
 
+def test_the_policy_lets_the_pages_own_style_and_script_run_and_nothing_else(outline: Outline) -> None:
+    policy = next(
+        attributes["content"]
+        for tag, attributes in outline.elements
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    hashes = {
+        element: base64.b64encode(hashlib.sha256(outline.texts[element][-1].encode()).digest()).decode()
+        for element in ("style", "script")
+    }
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes['style']}'; "
+        f"script-src 'sha256-{hashes['script']}'; base-uri 'none'; form-action 'none'"
+    )
+
+
 def data_of(outline: Outline) -> list[dict[str, Any]]:
     """What the page's script reads."""
     cells: list[dict[str, Any]] = json.loads(outline.texts["script"][0])
@@ -166,8 +184,8 @@ def test_tables_and_pictures_can_be_read_aloud(outline: Outline) -> None:
 
 
 def test_an_empty_grid_has_a_page(tmp_path: Path) -> None:
-    trials = pd.read_csv(Path(__file__).parents[2] / "golden" / "reporting" / "trials.csv").iloc[:0]
-    rounds = pd.read_csv(Path(__file__).parents[2] / "golden" / "reporting" / "rounds.csv").iloc[:0]
+    trials = read_frame(Path(__file__).parents[2] / "golden" / "reporting" / "trials.csv").iloc[:0]
+    rounds = read_frame(Path(__file__).parents[2] / "golden" / "reporting" / "rounds.csv").iloc[:0]
     files = write_report(tmp_path, name="t", title="T", tables=[], trials=trials, rounds=rounds)
     parsed = Outline()
     parsed.feed(files.page.read_text())
@@ -248,3 +266,27 @@ class TestInABrowser:
 
     def test_nothing_was_complained_about_in_the_end(self, opened: browser.Browser) -> None:
         assert opened.console() == []
+
+    def test_a_script_that_is_not_the_pages_does_not_run(self, opened: browser.Browser) -> None:
+        added = (
+            "const s = document.createElement('script'); s.textContent = 'window.evil = 1'; document.body.append(s);"
+        )
+        assert opened.run(f"{added} return window.evil === undefined")
+        assert "Content Security Policy" in opened.console()[0]
+
+
+def test_the_page_of_a_running_grid_loads_itself_again(tmp_path: Path) -> None:
+    trials = synthetic.grid(seeds=range(1), conditions=synthetic.CONDITIONS[:1], strategies=("random", "vlpure"))
+    planned = synthetic.plan(trials, synthetic.write_ledger(tmp_path / "ledger", trials[:1]))
+    frames = {"trials": trials_frame(planned), "rounds": rounds_frame(planned)}
+    parts: dict[str, Any] = {"title": "t", "tables": table4_tables(frames["trials"]), **frames}
+    path = tmp_path / "page" / "index.html"
+    write_running_page(path, **parts, notes=(), details=details_of(planned), paper={})
+    assert [file.name for file in path.parent.iterdir()] == ["index.html"]
+    page = path.read_text()
+    Outline().feed(page)
+    assert '<body data-reload="15">' in page
+    assert "1 of 2 trials finished" in page
+    write_report(path.parent, name="t", **parts)
+    assert "data-reload" not in path.read_text()
+    assert "The grid is running" not in path.read_text()

@@ -45,8 +45,24 @@ def test_marks_by_hand() -> None:
 
 def test_special_characters_are_escaped() -> None:
     assert escape_latex("a_b & 5 % of $x") == r"a\_b \& 5 \% of \$x"
-    assert escape_latex("é漢±") == r"e?\ensuremath{\pm}"
+    assert escape_latex("é漢±") == r"\'{e}\vlpureletter{6F22}\ensuremath{\pm}"
     assert escape_latex(NASTY).isascii()
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("folder:/data/猫", r"folder:/data/\vlpureletter{732B}"),
+        ("folder:/data/犬", r"folder:/data/\vlpureletter{72AC}"),
+        ("Łódź", r"\L{}\'{o}d\'{z}"),
+        ("Lodz", "Lodz"),
+        ("e\u0301 ş ą", r"\'{e} \c{s} \vlpureletter{0105}"),  # the ogonek is in few font encodings
+        ("② 2", r"\vlpureletter{2461} 2"),
+        ("a\nb\x1b", r"a b\vlpureletter{001B}"),
+    ],
+)
+def test_letters_survive_or_stay_distinct(text: str, printed: str) -> None:
+    assert escape_latex(text) == printed
 
 
 def test_a_wide_table_is_continued() -> None:
@@ -75,6 +91,12 @@ def test_it_compiles_by_itself_and_inside_a_document(tmp_path: Path) -> None:
     (tmp_path / "alone.tex").write_text(report_latex(report(table(), *many[:8])))
     log = compiled(tmp_path, "alone.tex")
     assert "Overfull \\hbox" not in log
+    letters = tuple(
+        Row(label=f"folder:/data/{name}", cells=(Cell(text="1"),)) for name in ("猫", "犬", "Łódź ß ą ñ Ñ İ")
+    )
+    named = Table(title="folder:/data/猫", corner="x", columns=("y",), rows=letters)
+    (tmp_path / "letters.tex").write_text(report_latex(report(named)))
+    assert "Missing character" not in compiled(tmp_path, "letters.tex")
     (tmp_path / "paper.tex").write_text(
         r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{alone}\input{alone}The end.\end{document}"
     )

@@ -19,6 +19,7 @@ from PIL import Image
 from experiments.plots.canvas import STYLES, style_of
 from experiments.plots.curves import cell_curves, curves_png, draw_curves
 from experiments.results.statistics import CellKey
+from tests.experiments.synthetic import read_frame
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "reporting"
 
@@ -26,7 +27,7 @@ GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "reporting"
 @pytest.fixture
 def rounds() -> pd.DataFrame:
     """The golden grid's rounds: OOD ratio 0.6 with one seed that stopped early, 0.2 unfinished."""
-    return pd.read_csv(GOLDEN / "rounds.csv")
+    return read_frame(GOLDEN / "rounds.csv")
 
 
 def visible_panels(figure: Figure) -> list[Axes]:
@@ -106,7 +107,7 @@ def test_bands_are_the_intervals_cut_at_one_and_absent_for_fewer_than_three_seed
 @pytest.mark.parametrize("num_conditions", [1, 4])
 def test_nothing_is_cut_and_the_legend_is_beside_the_data(rounds: pd.DataFrame, num_conditions: int) -> None:
     one = rounds[rounds["ood_ratio"] == 0.6]
-    eight = pd.concat([one[one["strategy"] == "random"].assign(strategy=name) for name in STYLES])
+    eight = pd.concat([one[one["arm"] == "random"].assign(arm=name) for name in STYLES])
     frame = pd.concat([eight.assign(ood_ratio=0.1 * number) for number in range(1, num_conditions + 1)])
     figure = draw_curves(frame)
     figure.canvas.draw()
@@ -127,7 +128,7 @@ def test_nothing_is_cut_and_the_legend_is_beside_the_data(rounds: pd.DataFrame, 
 
 
 def test_many_conditions_stand_in_bands(rounds: pd.DataFrame) -> None:
-    one = rounds[(rounds["ood_ratio"] == 0.6) & (rounds["strategy"] == "random")]
+    one = rounds[(rounds["ood_ratio"] == 0.6) & (rounds["arm"] == "random")]
     frame = pd.concat(
         [one.assign(mismatch_ratio=mismatch, ood_ratio=ood) for mismatch in (0.2, 0.4) for ood in (0.1, 0.2, 0.6)]
     )
@@ -147,9 +148,7 @@ def test_the_legend_says_over_how_many_seeds(rounds: pd.DataFrame) -> None:
     assert line(rounds) == "lines: mean over 1 to 3 seeds; bands: 95 % t-interval of the mean, from 3 seeds up"
     assert line(rounds[rounds["seed"] < 2]) == "lines: mean over 1 to 2 seeds; no bands: drawn from 3 seeds up"
     assert line(rounds[rounds["seed"] == 0]) == "lines: one seed, no interval"
-    assert line(rounds[rounds["strategy"] == "random"].query("ood_ratio == 0.6")).startswith(
-        "lines: mean over 3 seeds;"
-    )
+    assert line(rounds[rounds["arm"] == "random"].query("ood_ratio == 0.6")).startswith("lines: mean over 3 seeds;")
 
 
 def test_a_grid_that_is_at_its_first_round_can_be_drawn(rounds: pd.DataFrame) -> None:

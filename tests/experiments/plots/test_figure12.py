@@ -24,23 +24,18 @@ from experiments.plots.figure12 import (
     query_map,
 )
 from experiments.results.statistics import Condition
-from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.problem import pose_problem
 from tests.experiments.pictures import assert_nothing_is_cut, visible_panels
 from tests.experiments.purity_problem import scorer_of, ten_classes, trial_of, use_ten_classes
-
-
-def record(number: int, queried: Sequence[int]) -> RoundRecord:
-    return RoundRecord(
-        round=number, accuracy=0.5, precision=0.5 if number else None, num_id=8, num_ood=8,
-        queried_idx=[int(index) for index in queried], diagnostics={}, pool_checksum="", seconds={},
-        peak_memory_mib=1, environment={}, time_ms=0,
-    )  # fmt: skip
+from tests.factories import make_record
 
 
 def planned(strategy: str, *queries: Sequence[int]) -> PlannedTrial:
-    records = tuple(record(number, queried) for number, queried in enumerate(([], *queries)))
+    records = tuple(
+        make_record(number, queried_idx=[int(index) for index in queried])
+        for number, queried in enumerate(([], *queries))
+    )
     return PlannedTrial(
         trial=trial_of(strategy=strategy), fingerprint=strategy, data_fingerprint=ten_classes().fingerprint,
         records=records,

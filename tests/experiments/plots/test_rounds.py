@@ -12,7 +12,7 @@ from experiments.plots.rounds import caption, round_pages
 from experiments.results.statistics import Condition
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]
-CELL = ("dataset", "mismatch_ratio", "ood_ratio", "strategy")
+CELL = ("dataset", "mismatch_ratio", "ood_ratio", "arm")
 
 
 def frames(*cells: tuple[str, float, float, str, Sequence[Sequence[float]]], rounds: int = 3) -> Frames:

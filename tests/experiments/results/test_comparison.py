@@ -21,8 +21,11 @@ from experiments.results.comparison import (
     holm,
     not_separable,
     paired_t_p,
+    power_of_t_test,
     sign_flip_p,
+    smallest_difference,
     smallest_sign_flip_p,
+    what_seeds_can_show,
 )
 from experiments.results.overall import (
     average_ranks,
@@ -32,6 +35,9 @@ from experiments.results.overall import (
     whole_conditions,
 )
 from experiments.results.statistics import CellKey, Condition
+from experiments.tables import comparisons as comparison_tables
+from experiments.tables.comparisons import compare_overall, difference_tables, overall_table, penalty_table
+from tests.experiments.synthetic import read_frame
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "reporting"
 EASY, HARD, OTHER = Condition("digits", 0.2, 0.2), Condition("digits", 0.2, 0.6), Condition("cifar10", 0.2, 0.2)
@@ -45,7 +51,7 @@ def seeds(*values: float) -> dict[int, float]:
 def rounds_frame(accuracy: dict[str, Sequence[Sequence[float]]], condition: Condition = EASY) -> pd.DataFrame:
     """Rounds of one condition: strategy -> a list of accuracies over rounds for each seed."""
     rows = [
-        {**condition._asdict(), "strategy": strategy, "seed": seed, "round": number, "accuracy": value}
+        {**condition._asdict(), "arm": strategy, "seed": seed, "round": number, "accuracy": value}
         for strategy, by_seed in accuracy.items()
         for seed, values in enumerate(by_seed)
         for number, value in enumerate(values)
@@ -91,9 +97,62 @@ def test_sign_flip_is_scipys_permutation_test() -> None:
     assert sign_flip_p((ours - theirs).tolist()) == pytest.approx(scipys.pvalue, rel=1e-12)
 
 
-def test_sign_flip_refuses_what_it_cannot_go_through() -> None:
-    with pytest.raises(ValueError, match="21 pairs: the exact sign-flip test takes at most 20"):
-        sign_flip_p([0.1] * 21)
+def test_sign_flip_is_exact_up_to_20_pairs_and_drawn_above() -> None:
+    assert sign_flip_p([1.0] * 20) == 2.0**-19
+    assert sign_flip_p([1.0] * 21) == 1 / 100_001  # no draw has all signs alike; the data's own signs count
+    # Sums of 22 signs are as far from 0 as 10 with probability 2 P(Binomial(22) >= 16).
+    exact = 2 * sum(math.comb(22, k) for k in range(16, 23)) / 2**22
+    differences = [1.0] * 16 + [-1.0] * 6
+    assert sign_flip_p(differences) == pytest.approx(exact, abs=0.004)  # four standard deviations
+    assert sign_flip_p(differences) == sign_flip_p(differences)
+    assert sign_flip_p([0.0] * 1000) == 1.0
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 20, 21, 100, 1000])
+def test_what_so_many_seeds_can_show_has_numbers(num_seeds: int) -> None:
+    lines = what_seeds_can_show(num_seeds, num_rivals=7)
+    assert "nan" not in " ".join(lines)
+    assert power_of_t_test(num_seeds, smallest_difference(num_seeds)) == pytest.approx(0.8)
+    assert lines[1].startswith(
+        "Exact" if num_seeds <= 20 else "Sign-flip test by 100,000 random signs: no p below 1e-05"
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "num_conditions"),
+    [
+        *((number, 1) for number in (1, 2, 3, 20, 21, 100, 1000)),
+        *((number, 36) for number in (1, 2, 3, 20, 21, 100)),
+        pytest.param(1000, 36, marks=pytest.mark.slow),
+    ],
+)
+def test_every_statistic_has_a_value_or_says_why(
+    num_seeds: int, num_conditions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison_tables, "NUM_RESAMPLES", 20)
+    rng = np.random.default_rng(0)
+    shift = {"random": 0.0, "conf": 0.01, "vlpure": 0.02}
+    rows = [
+        {
+            **CellKey("cifar10", 0.2, 0.2 + 0.01 * number, arm)._asdict(), "seed": seed, "status": "finished",
+            "fingerprint": f"{number} {arm} {seed}", "aubc": 0.5 + shift[arm] + noise,
+        }
+        for number in range(num_conditions)
+        for arm in shift
+        for seed, noise in enumerate(rng.normal(0, 0.02, num_seeds).tolist())
+    ]  # fmt: skip
+    trials = pd.DataFrame(rows)
+    rounds = trials.rename(columns={"aubc": "accuracy"}).assign(round=1)
+    overall = compare_overall(trials, rounds, list(shift))
+    assert overall is not None
+    comparisons = compare(collect_scores(trials, "aubc"), "random")
+    tables = [overall_table(overall), penalty_table(overall), *difference_tables(collect_scores(trials, "aubc"))]
+    texts = [cell.text for table in tables for row in table.rows for cell in row.cells]
+    assert not [text for text in texts if "nan" in text]
+    assert all(0 < each.p_sign_flip <= 1 for each in comparisons)
+    assert ("needs two seeds" in texts) == (num_seeds == 1)
+    assert (math.isnan(overall.ranking.friedman)) == (num_conditions == 1)
+    assert 0.5 < overall.improvement["vlpure"].value <= 1 or num_seeds < 20
 
 
 @pytest.mark.parametrize(("num_pairs", "p"), [(0, 1.0), (1, 1.0), (3, 0.25), (5, 0.0625), (6, 0.03125)])
@@ -125,7 +184,7 @@ def test_equal_strategies_give_about_alpha_false_alarms() -> None:
 
 
 def test_scores_are_those_of_finished_trials() -> None:
-    frame = pd.read_csv(GOLDEN / "trials.csv")
+    frame = read_frame(GOLDEN / "trials.csv")
     frame.loc[frame["status"] == "failed", "aubc"] = 0.99  # a value that must not count
     scores = collect_scores(frame, "aubc")
     assert list(scores) == [EASY, HARD, Condition("cifar10", 0.2, 0.6)]
@@ -159,8 +218,8 @@ def test_a_loss_is_a_loss() -> None:
 
 
 def test_the_best_needs_all_seeds() -> None:
-    by_strategy = {"a": seeds(0.5, 0.6), "b": {0: 0.9}, "c": seeds(0.55, 0.6)}
-    assert best_strategy(by_strategy) == "c"
+    by_arm = {"a": seeds(0.5, 0.6), "b": {0: 0.9}, "c": seeds(0.55, 0.6)}
+    assert best_strategy(by_arm) == "c"
     assert best_strategy({"a": {}, "b": {}}) is None
 
 
@@ -188,7 +247,7 @@ def test_every_strategy_meets_its_best_rival() -> None:
             "part": {0: 0.99},
         }
     }
-    comparisons = {each.strategy: each for each in compare_with_best_rival(scores)}
+    comparisons = {each.arm: each for each in compare_with_best_rival(scores)}
     assert {name: each.reference for name, each in comparisons.items()} == {
         "first": "second",
         "second": "first",

@@ -22,7 +22,7 @@ def trial(strategy: str, seed: int, last: float, *, ood_ratio: float = 0.6, stat
         "dataset": "digits",
         "mismatch_ratio": 0.2,
         "ood_ratio": ood_ratio,
-        "strategy": strategy,
+        "arm": strategy,
         "seed": seed,
         "status": status,
         "last_accuracy": last,
@@ -38,7 +38,7 @@ def curve(strategy: str, seed: int, accuracies: list[float], *, ood_ratio: float
             "dataset": "digits",
             "mismatch_ratio": 0.2,
             "ood_ratio": ood_ratio,
-            "strategy": strategy,
+            "arm": strategy,
             "seed": seed,
             "round": number,
             "accuracy": accuracy,
@@ -93,7 +93,7 @@ def test_labels_needed_in_words() -> None:
 
 
 def test_without_id_only_it_is_said_that_nothing_is_known() -> None:
-    trials = TRIALS[TRIALS["strategy"] != "id-only"]
+    trials = TRIALS[TRIALS["arm"] != "id-only"]
     assert labels_needed(trials, ROUNDS, 0.9) == {}
     assert not [table for table in cost_tables(trials, ROUNDS, {}) if "ID-only" in table.title]
     assert "are not known: no trial without OOD images (id-only) is finished here" in cost_lines(trials)[-1]

@@ -20,7 +20,7 @@ def stages(aurocs: dict[tuple[str, int], list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "dataset": "ten", "mismatch_ratio": 0.4, "ood_ratio": 0.6, "strategy": arm, "seed": seed,
+                "dataset": "ten", "mismatch_ratio": 0.4, "ood_ratio": 0.6, "arm": arm, "seed": seed,
                 "labels": labels, "auroc": auroc, "balanced_accuracy": auroc / 2,
             }
             for (arm, seed), values in aurocs.items()

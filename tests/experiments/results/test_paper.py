@@ -21,7 +21,7 @@ def frame(ours: dict[str, tuple[float, ...]], **changes: Any) -> pd.DataFrame:
     """Trials of one condition: strategy -> aubc_paper of each seed; `aubc` is something else."""
     return pd.DataFrame(
         [
-            {**HARD._asdict(), "strategy": name, "seed": seed, "status": "finished", "aubc_paper": value, "aubc": 0.123}
+            {**HARD._asdict(), "arm": name, "seed": seed, "status": "finished", "aubc_paper": value, "aubc": 0.123}
             | changes
             for name, values in ours.items()
             for seed, value in enumerate(values)
@@ -84,5 +84,5 @@ def test_what_is_not_finished_is_not_compared() -> None:
     section = paper_section(frame(OURS, status="unfinished"), {"aubc_paper": paper(PAPER)})
     assert section is not None
     assert section.tables[0].rows[0].cells[0].text == "missing (0 of 2 seeds); paper 62.00"
-    assert [cell.text for cell in section.tables[1].rows[0].cells] == ["-", "0 of 4", "-", "e"]
+    assert [cell.text for cell in section.tables[1].rows[0].cells] == ["needs three strategies", "0 of 4", "-", "e"]
     assert len(section.tables) == 2

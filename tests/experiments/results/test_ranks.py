@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.plots.rank_pictures import as_png, as_svg, draw_penalties, draw_ranks
+from experiments.plots.canvas import FILE_FORMATS, file_bytes
+from experiments.plots.ranks import draw_penalties, draw_ranks
 from experiments.results.overall import Ranking, critical_difference, middle_mean, rank_strategies
 from experiments.results.statistics import Condition
 
@@ -106,5 +107,6 @@ def test_penalties_are_drawn_with_their_column_means() -> None:
 
 
 def test_equal_pictures_give_equal_bytes() -> None:
-    for write in (as_png, as_svg):
-        assert write(draw_ranks(ranking(a=1.0, b=2.0))) == write(draw_ranks(ranking(a=1.0, b=2.0)))
+    for form in FILE_FORMATS:
+        first, second = (file_bytes(draw_ranks(ranking(a=1.0, b=2.0)), form) for _ in range(2))
+        assert first == second

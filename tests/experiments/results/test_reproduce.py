@@ -86,5 +86,5 @@ def test_only_what_differs_is_said() -> None:
     )
     assert trial_command(trial) == (
         "python experiments/trial.py --dataset digits --mismatch-ratio 0.2 --ood-ratio 0.6 --strategy vlpure --seed 3 "
-        "--preset demo --set recipe.steps=7"
+        "--preset demo-full --set recipe.steps=7"
     )

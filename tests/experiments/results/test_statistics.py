@@ -20,6 +20,7 @@ from experiments.results.statistics import (
     sorted_conditions,
 )
 from experiments.tables.table import format_estimate
+from tests.experiments.synthetic import read_frame
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "reporting"
 
@@ -67,7 +68,7 @@ def test_no_seed_has_no_mean() -> None:
 
 
 def test_only_finished_trials_count() -> None:
-    frame = pd.read_csv(GOLDEN / "trials.csv")
+    frame = read_frame(GOLDEN / "trials.csv")
     key = CellKey("digits", 0.2, 0.6, "random")
     assert estimate_cells(frame, "aubc")[key].mean == pytest.approx(0.62)
     frame.loc[frame["fingerprint"] == "random-digits-0.2-0.6-2", "status"] = "unfinished"
@@ -77,8 +78,8 @@ def test_only_finished_trials_count() -> None:
 
 
 def test_cells_come_in_order_of_first_appearance() -> None:
-    cells = list(estimate_cells(pd.read_csv(GOLDEN / "trials.csv"), "aubc"))
-    assert [key.strategy for key in cells] == ["random", "conf", "vlpure"] * 2 + ["random", "mine", "vlpure"]
+    cells = list(estimate_cells(read_frame(GOLDEN / "trials.csv"), "aubc"))
+    assert [key.arm for key in cells] == ["random", "conf", "vlpure"] * 2 + ["random", "mine", "vlpure"]
     assert sorted_conditions(cells) == [
         Condition("digits", 0.2, 0.2),
         Condition("digits", 0.2, 0.6),
@@ -87,8 +88,8 @@ def test_cells_come_in_order_of_first_appearance() -> None:
 
 
 def test_what_finished_trials_do_not_have_is_not_missing() -> None:
-    frame = pd.read_csv(GOLDEN / "trials.csv")
-    of_conf = (frame["dataset"] == "digits") & (frame["ood_ratio"] == 0.6) & (frame["strategy"] == "conf")
+    frame = read_frame(GOLDEN / "trials.csv")
+    of_conf = (frame["dataset"] == "digits") & (frame["ood_ratio"] == 0.6) & (frame["arm"] == "conf")
     frame.loc[of_conf, "mean_precision"] = math.nan  # trials of one round query nothing
     key = CellKey("digits", 0.2, 0.6, "conf")
     assert format_estimate(estimate_cells(frame, "mean_precision")[key]) == "none"
@@ -97,9 +98,9 @@ def test_what_finished_trials_do_not_have_is_not_missing() -> None:
 
 
 def test_a_trial_listed_twice_is_refused() -> None:
-    frame = pd.read_csv(GOLDEN / "trials.csv")
+    frame = read_frame(GOLDEN / "trials.csv")
     twice = pd.concat([frame, frame.iloc[[4]]])
-    with pytest.raises(ValueError, match=r"trial listed twice: dataset digits, .* strategy conf, seed 1"):
+    with pytest.raises(ValueError, match=r"trial listed twice: dataset digits, .* arm conf, seed 1"):
         estimate_cells(twice, "aubc")
 
 

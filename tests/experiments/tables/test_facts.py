@@ -116,14 +116,14 @@ def frame(**columns: list[Any]) -> pd.DataFrame:
 
 def test_reference_runs_are_no_departures() -> None:
     details = {"a": TrialDetails(settings=settings(**PAPER)), "b": TrialDetails(settings=settings(rounds=1, **PAPER))}
-    trials = frame(fingerprint=["a", "b"], strategy=["random", "full-data"], ood_ratio=[0.6, 0.0])
+    trials = frame(fingerprint=["a", "b"], arm=["random", "full-data"], ood_ratio=[0.6, 0.0])
     assert texts(departure_facts(trials, details)) == {"Departures from the paper": "none in the settings."}
     trials["ood_ratio"] = 0.6
     assert "rounds 1 (paper: 10) (full-data)" in texts(departure_facts(trials, details))["Departures from the paper"]
 
 
 def test_seeds_and_rivals_are_those_of_the_fullest_cell() -> None:
-    trials = frame(fingerprint=list("abcd"), strategy=["random", "random", "conf", "ll"], seed=[0, 1, 0, 0])
+    trials = frame(fingerprint=list("abcd"), arm=["random", "random", "conf", "ll"], seed=[0, 1, 0, 0])
     (fact,) = seed_facts(trials)
     assert fact.text.startswith("2 seeds a cell: ")
     assert "With 2 rivals" in fact.text

@@ -34,7 +34,7 @@ def make_trials(cells: dict[tuple[Condition, str], list[float | None]], **column
             shares = {} if value is None else {
                 "aubc_paper": 0.9 * value, "last_accuracy": value / 2, "mean_precision": value / 4,
             }  # fmt: skip
-            rows.append({**condition._asdict(), "strategy": strategy, "seed": seed, **finished, **shares})
+            rows.append({**condition._asdict(), "arm": strategy, "seed": seed, **finished, **shares})
     frame = pd.DataFrame(rows)
     for name in ("aubc", "aubc_paper", "last_accuracy", "mean_precision"):
         frame[name] = frame.get(name, pd.Series(dtype=float)).astype(float)
@@ -82,7 +82,7 @@ def test_table_6_goes_from_zero_shot_to_full_shot() -> None:
     )  # fmt: skip
     rounds = pd.DataFrame(
         [
-            {**CIFAR._asdict(), "strategy": "vlpure-clip", "seed": seed, "round": number, "accuracy": accuracy}
+            {**CIFAR._asdict(), "arm": "vlpure-clip", "seed": seed, "round": number, "accuracy": accuracy}
             for seed, number, accuracy in ((0, 0, 0.5), (0, 1, 0.7), (1, 0, 0.6))
         ]
     )
@@ -95,7 +95,7 @@ def test_table_6_goes_from_zero_shot_to_full_shot() -> None:
         "digits 20 % / 60 %": ["not planned|", "-|", "-|", "not planned|"],
         "cifar10 40 % / 10 %": ["45.00 ± 0.00|", "-|", "-|", "50.00 ± 0.00|"],  # not the paper's ratio
     }  # fmt: skip
-    assert [cell.key and cell.key.strategy for cell in ours.rows[1].cells] == [
+    assert [cell.key and cell.key.arm for cell in ours.rows[1].cells] == [
         "zero-shot", "vlpure-clip", "vlpure-clip", "linear-probe",
     ]  # fmt: skip
     assert texts(beside) == {
@@ -159,7 +159,7 @@ def test_the_papers_best_baselines_are_those_of_its_table_4() -> None:
         assert len(rows) == 6
         for row in rows:
             condition = Condition(row["dataset"], float(row["mismatch_ratio"]), float(row["ood_ratio"]))
-            others = [v for k, v in paper_table4().items() if k.condition == condition and k.strategy != "vlpure"]
+            others = [v for k, v in paper_table4().items() if k.condition == condition and k.arm != "vlpure"]
             assert max(others) == pytest.approx(float(row["aubc_percent"]) / 100)
 
 
@@ -176,7 +176,7 @@ def test_the_papers_figures_stand_under_our_names() -> None:
     assert paper_table8()[CellKey("cifar10", 0.4, 0.1, "vlpure-coreset")] == pytest.approx(0.8169)
     assert [len(each()) for each in (paper_table5_aubc, paper_table6, paper_table7, paper_table8)] == [42, 9, 24, 18]
     for key in paper_table7():  # where both have it, the tables agree
-        if key.strategy == "vlpure":
+        if key.arm == "vlpure":
             assert paper_table7()[key] == paper_table4()[key] == paper_table8()[key]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -9,11 +10,13 @@ import pytest
 
 from experiments.pages.files import ReportFiles, write_report
 from experiments.results.details import TrialDetails
+from experiments.results.frames import csv_text
 from experiments.results.paper import paper_table4
 from experiments.results.statistics import CellKey
 from experiments.tables.facts import describe_progress
-from experiments.tables.table import Cell, Row, Table, render_markdown, render_text
+from experiments.tables.table import Cell, Row, Table, escape_markdown, render_markdown, render_text
 from experiments.tables.table4 import cells_frame, dagger_cells, report_text, result_tables, table4_tables
+from tests.experiments.synthetic import read_frame
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "reporting"
 PAPER = {"aubc_paper": paper_table4()}
@@ -29,7 +32,7 @@ DETAILS = {
 @pytest.fixture
 def trials() -> pd.DataFrame:
     """The golden grid's trials."""
-    return pd.read_csv(GOLDEN / "trials.csv")
+    return read_frame(GOLDEN / "trials.csv")
 
 
 def write_table4(folder: Path, trials: pd.DataFrame, rounds: pd.DataFrame) -> ReportFiles:
@@ -57,7 +60,7 @@ def texts(tables: list[Table], title: str) -> dict[str, list[str]]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the golden grid's report."""
     folder = tmp_path_factory.mktemp("report")
-    write_table4(folder, pd.read_csv(GOLDEN / "trials.csv"), pd.read_csv(GOLDEN / "rounds.csv"))
+    write_table4(folder, read_frame(GOLDEN / "trials.csv"), read_frame(GOLDEN / "rounds.csv"))
     return folder
 
 
@@ -96,7 +99,7 @@ def test_precision_stands_above_what_uniform_draws_give(trials: pd.DataFrame) ->
 
 
 def test_a_cell_outside_the_grid_is_not_called_missing(trials: pd.DataFrame) -> None:
-    rest = trials[~((trials["strategy"] == "conf") & (trials["ood_ratio"] == 0.2))]
+    rest = trials[~((trials["arm"] == "conf") & (trials["ood_ratio"] == 0.2))]
     assert texts(table4_tables(rest), "digits: AUBC")["conf"] == ["not planned|", "50.00 ± 0.00|second"]
 
 
@@ -140,7 +143,7 @@ def test_a_grid_without_any_result_is_a_report_of_missing_cells(trials: pd.DataF
     trials = trials.assign(status="missing", aubc=None, aubc_paper=None, mean_precision=None, last_accuracy=None)
     assert texts(table4_tables(trials), "digits: AUBC")["random"] == ["missing (0 of 3 seeds)|"] * 2
     assert cells_frame(trials)["mean"].isna().all()
-    files = write_table4(tmp_path, trials, pd.read_csv(GOLDEN / "rounds.csv").iloc[:0])
+    files = write_table4(tmp_path, trials, read_frame(GOLDEN / "rounds.csv").iloc[:0])
     assert "0 of 21 finished; 21 missing: " in (tmp_path / "table4.md").read_text()
     assert sorted(path.name for path in files.all) == sorted(path.name for path in tmp_path.iterdir())
     assert not list(tmp_path.glob("*.png"))
@@ -159,12 +162,23 @@ def test_markdown_escapes_what_would_end_a_cell_or_begin_a_tag() -> None:
 
 
 def test_report_files_are_written(trials: pd.DataFrame, tmp_path: Path) -> None:
-    rounds = pd.read_csv(GOLDEN / "rounds.csv")
+    rounds = read_frame(GOLDEN / "rounds.csv")
     rounds.loc[0, "accuracy"] = 1 / 3  # every digit is kept
     files = write_table4(tmp_path / "new", trials, rounds)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in files.all)
     assert files.page == tmp_path / "new" / "index.html"
     for picture in ("curves", "ranks", "penalties"):
         assert (tmp_path / "new" / f"{picture}.png").read_bytes()[:4] == b"\x89PNG"
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "trials.csv"), trials, check_exact=True)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "rounds.csv"), rounds, check_exact=True)
+    pd.testing.assert_frame_equal(read_frame(tmp_path / "new" / "trials.csv"), trials, check_exact=True)
+    pd.testing.assert_frame_equal(read_frame(tmp_path / "new" / "rounds.csv"), rounds, check_exact=True)
+
+
+def test_texts_that_a_spreadsheet_would_run_are_quoted() -> None:
+    frame = pd.DataFrame(
+        {"arm": ["=cmd()", "+a", "-x", "@b", "plain", "-0.5"], "aubc": [-0.5, -1, 1e-9, math.nan, 0, 2]}
+    )
+    assert csv_text(frame) == ("strategy,aubc\n'=cmd(),-0.5\n'+a,-1.0\n'-x,1e-09\n'@b,\nplain,0.0\n-0.5,2.0\n")
+
+
+def test_a_line_break_in_a_name_does_not_break_a_table() -> None:
+    assert escape_markdown("a\nb | <c>") == "a b \\| &lt;c>"

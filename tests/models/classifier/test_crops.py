@@ -14,6 +14,7 @@ from models.classifier.fit import fit
 from models.classifier.inputs import FeatureRows, Normalise, training_inputs
 from models.classifier.networks import build_classifier
 from models.classifier.recipe import Recipe
+from models.device import Machine
 
 CPU = torch.device("cpu")
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -104,7 +105,9 @@ def test_a_head_learns_on_crops_and_equal_seeds_give_equal_heads() -> None:
         head = build_classifier(recipe, 2, weights_seed=0, num_features=3)
         normalise = Normalise((0.0,) * 3, (1.0,) * 3, CPU)
         inputs = training_inputs(rows, np.arange(12))
-        return fit(head, inputs, labels, recipe=recipe, normalise=normalise, batches_seed=0, device=CPU)
+        return fit(
+            head, inputs, labels, recipe=recipe, normalise=normalise, batches_seed=0, machine=Machine(device=CPU)
+        )
 
     def source(some: np.ndarray) -> CropSource:
         return CropSource(pixels_NHH3=some, tower=tower())

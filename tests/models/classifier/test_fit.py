@@ -16,7 +16,8 @@ from models.classifier.inputs import Normalise, PixelBatches
 from models.classifier.networks import ResNet18, build_classifier
 from models.classifier.predict import predict
 from models.classifier.recipe import Recipe
-from models.device import pick_device, use_threads
+from models.classifier.sgd import Sgd
+from models.device import Machine, pick_device, use_threads
 
 CPU = torch.device("cpu")
 PLAIN = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), CPU)
@@ -90,13 +91,13 @@ def test_every_shift_is_as_likely() -> None:
 
 def test_the_learning_rate_falls_at_the_milestones(monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
-    original = torch.optim.SGD.step
+    original = Sgd.step
 
-    def step(self: torch.optim.SGD, closure: None = None) -> None:
-        rates.append(self.param_groups[0]["lr"])
-        original(self, closure)
+    def step(self: Sgd) -> None:
+        rates.append(float(self.groups[0].rate))
+        original(self)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    monkeypatch.setattr(Sgd, "step", step)
     pixels, labels = two_colours(4)
     recipe = Recipe(width=2, steps=8, batch_size=4, learning_rate=0.1)
     train(pixels, labels, recipe)
@@ -132,11 +133,11 @@ def test_pictures_are_turned_by_at_most_so_much() -> None:
 
 def test_rates_fall_between_passes_and_other_parameters_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[list[tuple[float, bool]]] = []
-    original = torch.optim.SGD.step
+    original = Sgd.step
 
-    def step(self: torch.optim.SGD, closure: None = None) -> None:
-        rates.append([(group["lr"], group["nesterov"]) for group in self.param_groups])
-        original(self, closure)
+    def step(self: Sgd) -> None:
+        rates.append([(float(group.rate), group.nesterov) for group in self.groups])
+        original(self)
 
     class HeadApart(CrossEntropy):
         told: ClassVar[list[float]] = []
@@ -147,10 +148,18 @@ def test_rates_fall_between_passes_and_other_parameters_keep_theirs(monkeypatch:
         def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
             return cast(ResNet18, network).head.parameters()
 
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    monkeypatch.setattr(Sgd, "step", step)
     recipe = Recipe(width=2, epochs=4, batch_size=4, learning_rate=0.1, milestones=(0.3, 0.5), decay=0.5)
     network = build_classifier(recipe, 2, weights_seed=0)
-    fit(network, *two_colours(6), recipe=recipe, normalise=PLAIN, batches_seed=0, device=CPU, objective=HeadApart())
+    fit(
+        network,
+        *two_colours(6),
+        recipe=recipe,
+        normalise=PLAIN,
+        batches_seed=0,
+        machine=Machine(device=CPU),
+        objective=HeadApart(),
+    )
     expected = [0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.025, 0.025]
     assert [step[0] for step in rates] == [(pytest.approx(rate), False) for rate in expected]
     assert {step[1] for step in rates} == {(0.1, True)}
@@ -193,7 +202,7 @@ def test_predictions_tell_the_last_layer() -> None:
 
 def train(pixels: np.ndarray, labels: np.ndarray, recipe: Recipe, *, seed: int = 0) -> nn.Module:
     network = build_classifier(recipe, 2, weights_seed=0)
-    return fit(network, pixels, labels, recipe=recipe, normalise=PLAIN, batches_seed=seed, device=CPU)
+    return fit(network, pixels, labels, recipe=recipe, normalise=PLAIN, batches_seed=seed, machine=Machine(device=CPU))
 
 
 def test_it_learns() -> None:
@@ -223,7 +232,7 @@ def test_progress_is_told() -> None:
         recipe=recipe,
         normalise=PLAIN,
         batches_seed=0,
-        device=CPU,
+        machine=Machine(device=CPU),
         progress=lambda *step: heard.append(step),
     )
     assert heard == [(100, 200), (200, 200)]
@@ -312,5 +321,6 @@ def test_a_training_that_does_not_fit_says_what_to_lower() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 1), ShortOfMemory(most=0))
     with pytest.raises(MemoryError, match=r"memory does not suffice in training: .* lower recipe\.batch_size"):
         fit(
-            network, *two_colours(4), recipe=Recipe(steps=1), normalise=PLAIN, batches_seed=0, device=CPU,
+            network, *two_colours(4), recipe=Recipe(steps=1), normalise=PLAIN, batches_seed=0,
+            machine=Machine(device=CPU),
         )  # fmt: skip

@@ -18,6 +18,7 @@ from models.classifier.networks import build_classifier
 from models.classifier.predict import predict
 from models.classifier.recipe import RECIPES, EncoderName, Recipe, named_recipe
 from models.clipn.source import ClipnSource
+from models.device import Machine
 
 CPU = torch.device("cpu")
 PLAIN = Normalise((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), CPU)
@@ -54,7 +55,7 @@ def test_an_untrained_encoder_and_a_head_learn_two_colours(monkeypatch: pytest.M
     network = build_classifier(recipe, 2, weights_seed=0, num_features=train.num_features)
     labels = np.arange(16, dtype=np.int64) % 2
     rows = train.load(np.arange(16))
-    fit(network, rows, labels, recipe=recipe, normalise=PLAIN, batches_seed=0, device=CPU)
+    fit(network, rows, labels, recipe=recipe, normalise=PLAIN, batches_seed=0, machine=Machine(device=CPU))
     given = predict(network, test, np.arange(8), recipe=recipe, normalise=PLAIN, device=CPU)
     assert given.logits_NK.argmax(axis=1).tolist() == [0, 1] * 4
     np.testing.assert_array_equal(given.features_ND, test.load(np.arange(8)))
@@ -177,7 +178,7 @@ def test_steps_take_the_place_of_a_named_recipes_passes() -> None:
     ("changes", "message"),
     [
         ({"network": "linear"}, "network linear needs an encoder"),
-        ({"encoder": "clipn"}, "resnet18 has none"),
+        ({"encoder": "clipn"}, "resnet18 and convnet have none"),
         (LINEAR | {"flip": True}, "cannot be flipped"),
         (LINEAR | {"rotation": 5.0}, "cannot be flipped"),
         ({"smallest_crop": 0.9}, "smallest_crop is for a linear head's encoder"),

@@ -16,6 +16,7 @@ from models.classifier.loss_prediction import LossPredicting, LossPrediction, Lo
 from models.classifier.networks import build_classifier
 from models.classifier.predict import predict
 from models.classifier.recipe import Recipe
+from models.device import Machine
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "strategies"
 CPU = torch.device("cpu")
@@ -98,7 +99,16 @@ def test_trained_and_asked() -> None:
     recipe = Recipe(width=4, steps=60, batch_size=20, learning_rate=0.02)
     network = LossPredicting(build_classifier(recipe, 3, weights_seed=0), hidden=8)
     objective = LossPrediction(weight=1.0, margin=1.0, detach_after=0.6)
-    fit(network, pixels, labels, recipe=recipe, normalise=PLAIN, batches_seed=0, device=CPU, objective=objective)
+    fit(
+        network,
+        pixels,
+        labels,
+        recipe=recipe,
+        normalise=PLAIN,
+        batches_seed=0,
+        machine=Machine(device=CPU),
+        objective=objective,
+    )
     given = predict(network, ArrayImages(pixels), np.arange(60), recipe=recipe, normalise=PLAIN, device=CPU)
     assert given.predicted_losses_N is not None
     assert given.head is not None

@@ -19,8 +19,9 @@ from models.classifier.inputs import Normalise
 from models.classifier.loss_prediction import LossPrediction, add_loss_prediction
 from models.classifier.networks import build_classifier
 from models.classifier.recipe import Recipe
-from models.classifier.steps import WARM_UP, Objective, recorder
-from models.device import use_threads
+from models.classifier.steps import Objective
+from models.device import Machine, use_threads
+from models.graphs import WARM_UP, NotRecordable
 
 CPU = torch.device("cpu")
 PLAIN = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), CPU)
@@ -61,13 +62,15 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return recorded
 
 
-def trained(recipe: Recipe, objective: Objective | None, *, plain_steps: bool) -> dict[str, torch.Tensor]:
+def trained(
+    recipe: Recipe, objective: Objective | None, *, plain_steps: bool, ways: set[str] | None = None
+) -> dict[str, torch.Tensor]:
     network: nn.Module = build_classifier(recipe, 3, weights_seed=0)
     if isinstance(objective, LossPrediction):
         network = add_loss_prediction(network, hidden=4, weights_seed=0)  # type: ignore[arg-type]
     fit(
-        network, PIXELS, LABELS, recipe=recipe, normalise=PLAIN, batches_seed=1, device=CPU, objective=objective,
-        plain_steps=plain_steps,
+        network, PIXELS, LABELS, recipe=recipe, normalise=PLAIN, batches_seed=1,
+        machine=Machine(device=CPU, plain_steps=plain_steps, ways=set() if ways is None else ways), objective=objective,
     )  # fmt: skip
     return network.state_dict()
 
@@ -112,13 +115,39 @@ def test_an_objective_without_a_phase_is_never_recorded(recordings: Recorder) ->
     assert all(torch.equal(plain[name], changing[name]) for name in plain)
 
 
-def test_nothing_is_recorded_on_a_cpu() -> None:
-    with recorder(CPU, torch.Generator(), wanted=True) as record:
-        assert record is None
+def test_the_way_of_a_training_is_reported(recordings: Recorder) -> None:
+    recipe = Recipe(width=2, batch_size=4, steps=8)
+    for plain_steps, way in ((True, "plain"), (False, "recorded")):
+        ways: set[str] = set()
+        trained(recipe, None, plain_steps=plain_steps, ways=ways)
+        assert ways == {way}
+
+
+def test_steps_that_cannot_be_recorded_are_taken_plainly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(work: Callable[[], None]) -> Callable[[], None]:
+        raise NotRecordable("operation not permitted when stream is capturing")
+
+    @contextmanager
+    def refusing(device: torch.device, generator: torch.Generator, *, wanted: bool) -> Iterator[object]:
+        yield refuse if wanted else None
+
+    monkeypatch.setattr("models.classifier.fit.recorder", refusing)
+    recipe, ways = Recipe(width=2, batch_size=4, steps=8), set[str]()
+    plain = trained(recipe, None, plain_steps=True)
+    fallen_back = trained(recipe, None, plain_steps=False, ways=ways)
+    assert ways == {"plain"}
+    assert all(torch.equal(plain[name], fallen_back[name]) for name in plain)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "steps are launched kernel by kernel: they cannot be recorded (operation not permitted when stream is "
+        "capturing)"
+    ]
 
 
 def test_no_gradient_is_left_behind() -> None:
     network = build_classifier(Recipe(width=2), 3, weights_seed=0)
     recipe = Recipe(width=2, batch_size=4, steps=2)
-    fit(network, PIXELS, LABELS, recipe=recipe, normalise=PLAIN, batches_seed=0, device=CPU)
+    fit(network, PIXELS, LABELS, recipe=recipe, normalise=PLAIN, batches_seed=0, machine=Machine(device=CPU))
     assert all(parameter.grad is None for parameter in network.parameters())

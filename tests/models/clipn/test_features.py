@@ -200,13 +200,22 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
-@pytest.mark.parametrize("damage", [cut, Path.unlink])
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
 def test_a_damaged_stand_in_is_trained_again_and_gives_the_same(damage: Callable[[Path], None], cache: Path) -> None:
     data_set = small_data_set()
     first = np.array(open_vision_language(data_set, ClipnSource()).image_features_ND)
-    damage(stand_in_path(ClipnSource(), data_set))
+    path = stand_in_path(ClipnSource(), data_set)
+    whole = path.read_bytes()
+    damage(path)
     assert feature_bill(data_set, ClipnSource()).num_missing == 13
     np.testing.assert_array_equal(open_vision_language(data_set, ClipnSource()).image_features_ND, first)
+    assert path.read_bytes() == whole
 
 
 def test_a_cache_that_cannot_be_written_is_told(cache: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from data.files import file_hash
 from models.clipn import pretrained as clip_pretrained
 from models.clipn.model import Clipn
 from models.clipn.pretrained import load_pretrained_clip
@@ -92,6 +93,24 @@ def test_a_file_put_there_is_used(cache: Path, monkeypatch: pytest.MonkeyPatch) 
     loaded = load_pretrained_clip("ViT-B-16", TAG, progress=quiet)
     torch.testing.assert_close(loaded.state_dict()["visual.proj"], clipn.state_dict()["visual.proj"])
     assert type(loaded.text.get_submodule("transformer.resblocks.0.mlp.gelu")) is torch.nn.GELU
+
+
+def test_a_flipped_bit_in_a_downloaded_file_is_noticed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client keeps large files under their SHA-256 and gives a link to them."""
+    monkeypatch.setattr(clip_pretrained, "clip_config", lambda model: dict(CONFIG))
+    link = cache / "open_clip" / "snapshots" / "open_clip_model.safetensors"
+    plain_clip(link)
+    blob = cache / "open_clip" / "blobs" / file_hash(link)
+    blob.parent.mkdir()
+    link.rename(blob)
+    link.symlink_to(blob)
+    monkeypatch.setattr(clip_pretrained, "download_pretrained", lambda known, cache_dir: str(link))
+    load_pretrained_clip("ViT-B-16", TAG, progress=quiet)
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"the weights in {blob} are damaged; remove that file"):
+        load_pretrained_clip("ViT-B-16", TAG, progress=quiet)
 
 
 def test_tags_with_quick_gelu_get_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

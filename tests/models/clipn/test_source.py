@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 
 from data.cache import file_hash_once
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
+from data.sealed import seal
 from models.clipn import source as clipn_source
 from models.clipn.recipe import ClipRecipe, SmallClipnRecipe
 from models.clipn.source import ClipnSource, clip_config, clipn_identity
@@ -56,9 +56,9 @@ def test_the_stand_ins_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         clipn_identity(source, small_data_set(pretrain=image_set(5))),
         clipn_identity(source, small_data_set(pretrain=image_set(0, (1, 0, 0, 1)))),
         clipn_identity(source, small_data_set(pretrain=image_set(0), names=("cat", "horse"))),
-        clipn_identity(replace(source, templates=templates), data_set),
-        clipn_identity(replace(source, clean_names=True), data_set),
-        clipn_identity(replace(source, domain="real"), data_set),
+        clipn_identity(ClipnSource(templates=templates), data_set),
+        clipn_identity(ClipnSource(clean_names=True), data_set),
+        clipn_identity(ClipnSource(domain="real"), data_set),
     ]
     monkeypatch.setattr(clipn_source, "STAND_IN_RECIPE", SmallClipnRecipe(clip=ClipRecipe(steps=7)))
     others.append(clipn_identity(source, data_set))
@@ -126,7 +126,7 @@ def test_a_files_hash_is_remembered_until_the_file_changes(tmp_path: Path, cache
     path.write_bytes(b"one")
     first = file_hash_once(path)
     (remembered,) = (cache / "hashes").iterdir()
-    remembered.write_text("f" * 64)
+    remembered.write_text(json.dumps(seal({"sha256": "f" * 64}, remembered.stem)))
     assert file_hash_once(path) == "f" * 64
     os.utime(path, ns=(1, 1))
     assert file_hash_once(path) == first
@@ -189,3 +189,15 @@ def test_bad_config_files_are_told(content: str, message: str, tmp_path: Path) -
         clip_config(str(path))
     with pytest.raises(ValueError, match="there is no file"):
         clip_config(str(tmp_path / "absent.json"))
+
+
+def test_a_damaged_memory_of_a_hash_is_hashed_again(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    first = file_hash_once(path)
+    (remembered,) = (cache / "hashes").iterdir()
+    content = remembered.read_bytes()
+    for position in range(len(content)):
+        remembered.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        assert file_hash_once(path) == first
+    assert remembered.read_bytes() == content

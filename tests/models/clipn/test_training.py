@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from data.imageset import ArrayImages
 from models.clipn.captions import ClassCaptions, PairCaptions
 from models.clipn.encode import encode_classes, network_input, tokenize_classes
-from models.clipn.losses import binary_opposite_loss, contrastive_loss, semantic_opposite_loss
+from models.clipn.losses import binary_opposite_loss, contrastive_loss, masked_mean, semantic_opposite_loss
 from models.clipn.model import Clipn
 from models.clipn.prompts import default_templates
 from models.clipn.recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe, small_clip_config, training_identity
-from models.clipn.snapshots import FileSnapshots
+from models.clipn.snapshots import FileSnapshots, Stage
 from models.clipn.training import CaptionedImages, augment, new_clipn, train_clip, train_no_tower, train_small_clipn
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "clipn"
@@ -321,3 +321,24 @@ def test_identity_of_a_training() -> None:
 
 def test_config_is_plain_json() -> None:
     assert json.loads(json.dumps(small_clip_config(32)))["vision_cfg"]["patch_size"] == 8
+
+
+def test_a_masked_mean_is_the_mean_of_what_the_mask_picks() -> None:
+    values, mask = torch.tensor([[1.0, 5.0], [2.0, float("inf")]]), torch.tensor([[True, False], [True, False]])
+    assert masked_mean(values, mask).item() == 1.5
+    values.requires_grad_()
+    masked_mean(values, mask).backward()  # type: ignore[no-untyped-call]
+    assert values.grad is not None
+    assert values.grad.tolist() == [[0.5, 0.0], [0.5, 0.0]]
+
+
+def test_a_state_of_another_kind_of_device_is_refused(tmp_path: Path) -> None:
+    clipn, generator = new_clipn(TINY, 0), torch.Generator().manual_seed(0)
+    optimiser = torch.optim.SGD(clipn.parameters(), lr=0.1)
+    stage = Stage(name="clip", steps=3, clipn=clipn, optimiser=optimiser, generator=generator)
+    path = tmp_path / "state.pt"
+    FileSnapshots(path, identity="-", every_seconds=0, wants_stop=lambda: False).offer(stage, 1)
+    kept = torch.load(path, weights_only=True)
+    torch.save(kept | {"generator": kept["generator"][:16]}, path)
+    with pytest.raises(ValueError, match="another kind of device"):
+        FileSnapshots(path, identity="-", every_seconds=0, wants_stop=lambda: False).restore(stage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from data.imageset import ArrayImages
 from models.contrastive import encoder as contrastive
+from models.contrastive import views as contrastive_views
 from models.contrastive.encoder import ROTATIONS, ContrastiveFeatures
 from models.contrastive.losses import Lars, nt_xent, warmup_cosine
 from models.contrastive.recipe import ContrastiveRecipe, Method
@@ -153,10 +155,10 @@ def test_a_killed_training_goes_on_to_the_same_bits(lars: bool, cache: Path, mon
     monkeypatch.setattr(contrastive, "CHECKPOINT_EVERY", 0.0)
     original = contrastive._Training._pass
 
-    def die(self: Any, epoch: int) -> None:
+    def die(self: Any, epoch: int, *given: Any) -> None:
         if epoch == 2:
             raise KeyboardInterrupt
-        original(self, epoch)
+        original(self, epoch, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(contrastive._Training, "_pass", die)
@@ -170,13 +172,56 @@ def test_a_killed_training_goes_on_to_the_same_bits(lars: bool, cache: Path, mon
     assert sorted(path.name for path in folder.iterdir()) == ["encoder.pt", "lock"]
 
 
-def test_a_damaged_encoder_is_trained_again(cache: Path) -> None:
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_a_damaged_encoder_is_trained_again(damage: Callable[[Path], None], cache: Path) -> None:
     expected = features().encoder.state_dict()
     path = next((cache / "encoders").glob("*/encoder.pt"))
-    path.write_bytes(path.read_bytes()[:100])
+    damage(path)
     lines: list[str] = []
     again = features(lines=lines).encoder.state_dict()
     assert lines[0] == f"{path} is damaged; what it held is computed again"
+    assert all(torch.equal(expected[name], again[name]) for name in expected)
+
+
+def test_an_encoder_of_an_earlier_version_is_used(cache: Path) -> None:
+    expected = features().encoder.state_dict()
+    path = next((cache / "encoders").glob("*/encoder.pt"))
+    torch.save({name: value + 1 for name, value in expected.items()}, path)
+    lines: list[str] = []
+    found = features(lines=lines).encoder.state_dict()
+    assert all(torch.equal(expected[name] + 1, found[name]) for name in expected)
+    assert lines == []
+
+
+def test_a_damaged_state_of_a_training_is_not_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = features().encoder.state_dict()
+    monkeypatch.setenv("VLPURE_CACHE", str(cache / "other"))
+    monkeypatch.setattr(contrastive, "CHECKPOINT_EVERY", 0.0)
+    original = contrastive._Training._pass
+
+    def die(self: Any, epoch: int, *given: Any) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        original(self, epoch, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(contrastive._Training, "_pass", die)
+        with pytest.raises(KeyboardInterrupt):
+            _ = features().encoder
+    flip(next((cache / "other" / "encoders").glob("*/state.pt")))
+    lines: list[str] = []
+    again = features(lines=lines).encoder.state_dict()
+    assert "state.pt is damaged; what it held is computed again" in lines[0]
     assert all(torch.equal(expected[name], again[name]) for name in expected)
 
 
@@ -199,3 +244,35 @@ def test_the_encoder_learns_to_tell_images_apart() -> None:
     cosines = first @ second.T
     same, others = cosines.diagonal().mean(), cosines[~torch.eye(12, dtype=torch.bool)].mean()
     assert same > others + 0.2
+
+
+def test_both_orders_computed_at_once_are_those_computed_one_by_one() -> None:
+    pictures = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    orders = []
+    for contrast_first in (True, False):
+        first, again = (torch.Generator().manual_seed(3) for _ in range(2))
+        at_once = contrastive_views._in_either_order(pictures, torch.tensor(contrast_first), first)
+        factor, colours = contrastive_views._contrast_factor(6, again), contrastive_views._colour_map(6, again)
+        changes = [
+            lambda given, factor=factor: contrastive_views._with_contrast(given, factor),
+            lambda given, colours=colours: torch.einsum("bij,bjhw->bihw", colours, given),
+        ]
+        one_by_one = pictures
+        for change in changes if contrast_first else reversed(changes):
+            one_by_one = change(one_by_one).clamp(0, 1)
+        assert torch.equal(at_once, one_by_one)
+        orders.append(at_once)
+    assert not torch.equal(*orders)
+
+
+def test_lars_takes_the_same_step_with_its_rate_in_a_tensor() -> None:
+    found = []
+    for rate in (0.3, torch.tensor(0.3)):
+        parameter = torch.nn.Parameter(torch.arange(1.0, 5.0))
+        optimiser = Lars([parameter], lr=0.3, momentum=0.9, weight_decay=0.01)
+        optimiser.param_groups[0]["lr"] = rate
+        for _ in range(3):
+            parameter.grad = parameter.detach().cos()
+            optimiser.step()
+        found.append(parameter.detach().clone())
+    torch.testing.assert_close(*found)

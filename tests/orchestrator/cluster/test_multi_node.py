@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.cluster.run_grid import QUIET, run_grid
+from orchestrator.cluster.ray_part import QUIET
+from orchestrator.cluster.run_grid import run_grid
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.output import open_output
 from orchestrator.plan import PlannedTrial, plan_trials
@@ -73,6 +75,10 @@ class Saboteur:
     def tell(self, line: str) -> None:
         """A line for people."""
 
+    def warn(self, line: str) -> None:
+        """Nothing goes wrong that matters."""
+        raise AssertionError(line)
+
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
         """The actors of the service are placed."""
         for actor in ray._private.state.actors().values():
@@ -106,6 +112,7 @@ def test_placement_and_the_loss_of_a_node(
     with open_output(tmp_path / "out").locked() as output:
         planned = plan_trials(trials, output.ledger)
         saboteur = Saboteur(nodes, output.ledger)
+        ray.init(address=nodes.cluster.address, logging_level=logging.ERROR)  # to see where the actors are
         run_grid(planned, output, RunSettings(), address=nodes.cluster.address, listener=saboteur)
 
     assert saboteur.actors["LedgerWriter"] == nodes.head.node_id
@@ -116,7 +123,9 @@ def test_placement_and_the_loss_of_a_node(
     scorer = local_scorer(trials, cpus=1, gpus=0)
     ran_on = set()
     for p in planned:
-        calm = compute_trial(p, scorer=scorer, history=(), report=lambda record: None, classifiers=None, cpus=1, gpus=0)
+        calm = compute_trial(
+            p, scorer=scorer, history=(), report=lambda record: None, classifiers=None, run=RunSettings()
+        )
         records = output.ledger.history(p.fingerprint)
         assert [record.numbers() for record in records] == [record.numbers() for record in calm]
         ran_on |= {str(record.environment["node"]) for record in records}

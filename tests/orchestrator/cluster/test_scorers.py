@@ -8,18 +8,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
 
-from orchestrator.cluster.run_grid import QUIET
+from orchestrator.cluster.ray_part import QUIET
 from orchestrator.cluster.scorer_actor import ScoringActor
 from orchestrator.cluster.scorer_client import Patience, RemotePurityScorer
-from orchestrator.cluster.scorers import service_line
+from orchestrator.cluster.scorers import HEAD_START, ScoringService, patient_first, service_line
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores
+from tests.factories import make_planned
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -121,3 +122,45 @@ def test_errors_deaths_and_the_account(actors: list[Any]) -> None:
     line = service_line(actors)
     assert line.startswith("scoring service: 3 request(s), ")
     assert line.endswith("longest queue 1 (not counted: what 1 actor(s) did before their processes died)")
+
+
+class BadWeights(ScoringActor):
+    """A scoring actor whose weights cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__([], 1, 0.0)
+
+    def _ready_scorer(self) -> Any:
+        raise ValueError("clip.pt holds no tensors")
+
+
+def test_actors_get_ready_in_the_background_and_their_own_error_is_kept(actors: list[Any]) -> None:
+    said: list[str] = []
+    service = ScoringService(actors, timeout=30.0, tell=said.append)
+    wait_until(lambda: bool(said))
+    assert said[-1].startswith("scoring service: 2 actor(s) ready (")
+    assert service.error is None
+    bad = ray.remote(BadWeights).options(num_cpus=0).remote()
+    service = ScoringService([bad], timeout=30.0, tell=said.append)
+    wait_until(lambda: service.error is not None)
+    assert type(service.error) is ValueError
+    assert str(service.error) == "clip.pt holds no tensors"
+    ray.kill(bad)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_trials_that_need_no_scorer_go_first_but_not_those_of_a_long_grid() -> None:
+    kinds = ["vlpure", "random", "vlpure-ll", "conf"]
+    todo = [make_planned(seed=number // 4, strategy=kinds[number % 4]) for number in range(HEAD_START + 4)]
+    ordered = patient_first(todo)
+    uses_purity = [p.trial.uses_purity for p in ordered]
+    half = HEAD_START // 2
+    assert uses_purity == [False] * half + [True] * half + [True, False, True, False]
+    assert [p.label for p in ordered[:3]] == [todo[1].label, todo[3].label, todo[5].label]
+    assert ordered[HEAD_START:] == todo[HEAD_START:]

@@ -104,6 +104,35 @@ def test_auto_finds_what_was_started_here_unless_it_is_gone(
     assert choose_cluster("local") == "local"
 
 
+def test_auto_trusts_a_note_of_this_user_or_root_only(
+    listening: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever connects runs what the cluster's owner likes, and anybody may write into a shared /tmp."""
+    monkeypatch.setattr(ray_session, "PROBE", "print('open')")
+    note_cluster(tmp_path, listening)
+    said: list[str] = []
+    real = os.fstat
+    for owner, chosen in ((os.getuid(), listening), (0, listening), (12345, "local")):
+        monkeypatch.setattr(
+            os, "fstat", lambda file, owner=owner: os.stat_result([*real(file)[:4], owner, *real(file)[5:]])
+        )
+        assert choose_cluster("auto", tell=said.append) == chosen
+    note = tmp_path / "ray" / "ray_current_cluster"
+    assert said == [
+        f"{note} names a running Ray cluster, but user 12345 wrote it, not you or root: it is not used; to use that "
+        "cluster, give its --address"
+    ]
+
+
+def test_a_link_is_no_note(listening: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session, "PROBE", "print('open')")
+    note_cluster(tmp_path, listening)
+    note = tmp_path / "ray" / "ray_current_cluster"
+    note.rename(tmp_path / "elsewhere")
+    note.symlink_to(tmp_path / "elsewhere")
+    assert choose_cluster("auto") == "local"
+
+
 def test_a_mode_that_the_user_set_is_not_probed(listening: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setattr(ray_session, "PROBE", "raise SystemExit('asked')")

@@ -6,13 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
+from data.files import file_lock
+from models.feature_store import FeatureKey, open_features
+from orchestrator.launch import note_launch
 from orchestrator.ledger.__main__ import main
+from orchestrator.ledger.classifiers import ClassifierStore
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord
@@ -178,6 +185,79 @@ def test_a_damaged_file_is_found_and_set_aside(
     assert code == 1
     assert message in err
     _check_repair(output, capsys, damaged, num_kept)
+
+
+def test_damage_beside_the_ledger_is_found_and_removed(
+    output: OutputFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ClassifierStore(output.classifiers, FINGERPRINT).save(0, {"weight": torch.zeros(3)})
+    note_launch(output, "table4", [])
+    before = files(output.path)
+    assert check(output, capsys)[0] == 0
+    for path in (output.path / "launch-table4.json", output.classifiers / f"{FINGERPRINT}.pt"):
+        path.write_bytes(path.read_bytes()[:-9])
+    code, _, err = check(output, capsys)
+    assert code == 1
+    assert "launch-table4.json: it is torn or damaged; the next run of its command writes it anew" in err
+    assert f"classifiers/{FINGERPRINT}.pt: it is torn or damaged; its classifier is trained again" in err
+    assert check(output, capsys, "--repair")[0] == 0
+    assert files(output.path) == {
+        name: content for name, content in before.items() if not name.startswith(("launch", "classifiers"))
+    }
+
+
+@pytest.fixture
+def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An entry of features in a cache of its own."""
+    monkeypatch.setenv("VLPURE_CACHE", str(tmp_path / "cache"))
+    key = FeatureKey(kind="rows", content="c", weights="w", preprocessing="p", precision="float32")
+
+    class Rows:
+        facts: Mapping[str, float] = {}
+
+        def compute(self, start: int, stop: int) -> NDArray[np.float32]:
+            return np.ones((stop - start, 2), dtype=np.float32)
+
+    open_features(key, 3, Rows, progress=lambda line: None)
+    return key.folder
+
+
+def test_verify_reads_the_cache_too(output: OutputFolder, entry: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = f"{entry.parents[1]}: every file of the cache is sound\n"
+    assert check(output, capsys, "--verify")[1].endswith(f"every file is sound\n{sound}")
+    assert main(["--verify"]) == 0
+    assert capsys.readouterr().out == sound
+    content = bytearray((entry / "features.npy").read_bytes())
+    content[-1] ^= 1
+    (entry / "features.npy").write_bytes(content)
+    assert check(output, capsys)[0] == 0
+    code, _, err = check(output, capsys, "--verify")
+    assert code == 1
+    assert f"{entry}: the stored file {entry / 'features.npy'} is damaged\n" in err
+    assert "1 problem(s) in the cache; --verify --repair mends 1 of them\n" in err
+    code, out, err = check(output, capsys, "--verify", "--repair")
+    assert (code, err) == (0, "")
+    assert f"removed {entry / 'features.npy'}\n" in out
+    assert [path.name for path in entry.iterdir()] == ["lock"]
+
+
+def test_what_killed_processes_left_in_the_cache_is_swept_under_its_lock(
+    entry: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = entry / ".meta.json.0123abcd"
+    left.touch()
+    with file_lock(entry / "lock"):
+        assert main(["--verify"]) == 0
+    assert main(["--verify"]) == 1
+    assert f"{left}: left behind by a process that was killed\n" in capsys.readouterr().err
+    assert main(["--verify", "--repair"]) == 0
+    assert capsys.readouterr().out.startswith(f"removed {left}\n")
+    assert sorted(path.name for path in entry.iterdir()) == ["features.npy", "lock", "meta.json"]
+
+
+def test_a_folder_or_the_cache_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "give an OUTPUT_DIR, or --verify to look at the cache alone" in capsys.readouterr().err
 
 
 def test_what_was_set_aside_before_stays(output: OutputFolder, capsys: pytest.CaptureFixture[str]) -> None:

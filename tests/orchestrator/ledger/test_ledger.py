@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from data.sealed import seal
 from orchestrator.ledger import ledger as module
-from orchestrator.ledger.ledger import Ledger, LedgerUnwritable
+from orchestrator.ledger.damaged import examine
+from orchestrator.ledger.ledger import Ledger, LedgerUnwritable, record_checksum
 from orchestrator.ledger.records import RoundRecord
 
 TRIAL = {"dataset": "digits", "seed": 0}
@@ -124,3 +126,103 @@ def test_the_file_is_plain_json(ledger: Ledger, make_record: MakeRecord) -> None
     ledger.append("a", TRIAL, make_record(0))
     content = json.loads((ledger.folder / "a.json").read_text())
     assert content["records"][0]["accuracy"] == 0.5
+
+
+def flips(content: bytes) -> Iterator[bytes]:
+    """The content with one bit flipped: each byte, one of its eight bits."""
+    for at in range(len(content)):
+        yield content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :]
+
+
+def test_any_flipped_bit_is_noticed_by_whoever_reads(ledger: Ledger, make_record: MakeRecord) -> None:
+    for number in range(2):
+        ledger.append("a", TRIAL, make_record(number))
+    path, state = ledger.folder / "a.json", ledger.state("a")
+    assert state is not None
+    whole, num_noticed = path.read_bytes(), 0
+    for flipped in flips(whole):
+        path.write_bytes(flipped)
+        try:
+            assert ledger.state("a") == state, flipped  # a blank became another blank
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            num_noticed += 1
+        found = examine(path)
+        kept = found.state.records if found.state else ()
+        assert kept == state.records[: len(kept)], flipped
+        assert found.problem or found.state == state, flipped
+    assert len(whole) - num_noticed < whole.count(b" ")
+
+
+def test_files_that_changed_places_are_noticed(ledger: Ledger, make_record: MakeRecord) -> None:
+    for name in ("a", "b"):
+        ledger.append(name, TRIAL, make_record(0))
+    (ledger.folder / "a.json").rename(ledger.folder / "c.json")
+    (ledger.folder / "b.json").rename(ledger.folder / "a.json")
+    with pytest.raises(ValueError, match=r"a\.json is no readable ledger file \(it belongs to another trial"):
+        ledger.states()
+    with pytest.raises(ValueError, match=r"c\.json is no readable ledger file \(it belongs to another trial"):
+        ledger.state("c")
+
+
+def test_a_record_of_another_trial_is_noticed(ledger: Ledger, make_record: MakeRecord) -> None:
+    for name, accuracy in (("a", 0.5), ("b", 0.75)):
+        ledger.append(name, TRIAL, make_record(0, accuracy=accuracy))
+    a, b = (json.loads((ledger.folder / f"{name}.json").read_text()) for name in ("a", "b"))
+    a["records"] = b["records"]
+    (ledger.folder / "a.json").write_text(json.dumps(a))
+    with pytest.raises(ValueError, match="the checksum of round 0 is not that of its content"):
+        ledger.state("a")
+
+
+def without_checksums(path: Path) -> None:
+    """Make of a file what versions before seals wrote."""
+    content = json.loads(path.read_text())
+    del content["seal"]
+    for record in content["records"]:
+        del record["checksum"]
+    path.write_text(json.dumps(content))
+
+
+def test_a_file_of_an_earlier_version_is_read_and_gets_checksums_when_it_grows(
+    ledger: Ledger, make_record: MakeRecord
+) -> None:
+    path = ledger.folder / "a.json"
+    ledger.append("a", TRIAL, make_record(0))
+    without_checksums(path)
+    assert ledger.history("a") == [make_record(0)]
+    assert examine(path).problem is None
+    ledger.append("a", TRIAL, make_record(1))
+    content = json.loads(path.read_text())
+    assert ["checksum" in record for record in content["records"]] == [True, True]
+    without_checksums(path)
+    path.rename(ledger.folder / "b.json")
+    with pytest.raises(ValueError, match=r"b\.json is no readable ledger file \(it belongs to another trial"):
+        ledger.state("b")
+
+
+@pytest.mark.parametrize("change", ["a field of the file", "a field of a record", "a later version"])
+def test_a_newer_versions_file_is_no_damage(
+    change: str, ledger: Ledger, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.append("a", TRIAL, make_record(0))
+    path = ledger.folder / "a.json"
+    content = json.loads(path.read_text())
+    records = content.pop("records")
+    if change == "a field of the file":
+        header = {name: content[name] for name in content if name != "seal"} | {"note": 1}
+        content = {**seal(header, "a"), "records": records}
+    elif change == "a field of a record":
+        values = {name: value for name, value in records[0].items() if name != "checksum"} | {"colour": "red"}
+        content["records"] = [values | {"checksum": record_checksum(values, "a")}]
+    else:
+        header = {name: content[name] for name in content if name != "seal"}
+        with monkeypatch.context() as patch:
+            patch.setattr("data.sealed.VERSION", 9)
+            content = {**seal(header, "a"), "records": records}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a newer version of this software wrote it.*; go on with that version"):
+        ledger.state("a")
+    found = examine(path)
+    assert (found.is_ours, found.state) == (False, None)
+    assert "a newer version of this software wrote it" in str(found.problem)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.presets import ARMS, PRESETS
-from orchestrator.settings.grid import GridConfig, load_preset, merge, parse_overrides, read_yaml
+from orchestrator.settings.grid import GridConfig, check_arm, load_preset, merge, parse_overrides, read_yaml
 
 SMALL = {
     "datasets": ["digits"], "mismatch_ratios": [0.2, 0.4], "ood_ratios": [0.6], "strategies": ["random", "conf"],
@@ -104,7 +104,7 @@ def test_a_preset_says_more_of_one_table(tmp_path: Path) -> None:
 
 
 def test_every_arm_of_the_commands_is_a_trial_in_every_preset() -> None:
-    for name in ("demo", "cpu", "paper"):
+    for name in ("demo", "demo-full", "cpu", "paper"):
         trials = load_preset(PRESETS, name, {"strategies": list(ARMS), "seeds": [0]}, {}, arms=ARMS).arm_trials()
         assert {trial.arm for trial in trials} == set(ARMS)
 
@@ -114,7 +114,7 @@ def test_a_repeated_seed_is_refused() -> None:
         GridConfig(**{**SMALL, "seeds": [0, 0]}).trials()
 
 
-@pytest.mark.parametrize("name", ["demo", "cpu", "paper"])
+@pytest.mark.parametrize("name", ["demo", "demo-full", "cpu", "paper"])
 def test_the_presets_fit(name: str) -> None:
     trials = load_preset(PRESETS, name, {}, {}).trials()
     assert len({trial.label for trial in trials}) == len(trials) > 0
@@ -129,8 +129,9 @@ def test_the_paper_preset_is_the_papers_grid() -> None:
     }  # fmt: skip
 
 
-def test_the_demo_has_108_trials() -> None:
-    assert len(load_preset(PRESETS, "demo", {}, {}).trials()) == 108
+@pytest.mark.parametrize(("name", "num_trials"), [("demo", 12), ("demo-full", 108)])
+def test_the_demos_have_so_many_trials(name: str, num_trials: int) -> None:
+    assert len(load_preset(PRESETS, name, {}, {}).trials()) == num_trials
 
 
 def test_an_unknown_preset_suggests_the_nearest() -> None:
@@ -179,3 +180,24 @@ def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None
     read = read_yaml(f"value: {text}", origin="x")["value"]
     assert read == value
     assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "\x1b[31mred", "a\u2028b", "a\u202eb", "caf\udce9"])
+def test_a_name_that_cannot_be_printed_is_refused_where_it_is_given(name: str) -> None:
+    with pytest.raises(ValueError, match=r"arms: '.*' has a character that cannot be printed \('"):
+        check_arm(name, {"strategy": "margin"})
+    grid = GridConfig(
+        datasets=(f"folder:/data/{name}",),
+        mismatch_ratios=(0.4,),
+        ood_ratios=(0.6,),
+        strategies=("random",),
+        seeds=(0,),
+    )
+    with pytest.raises(ValueError, match=r"datasets: 'folder:/data/.*' has a character that cannot be printed") as told:
+        grid.arm_trials()
+    assert str(told.value).isascii()
+
+
+@pytest.mark.parametrize("name", ["猫", "Łódź", "\u0645\u06cc\u200c\u062e\u0648", "a b", "=cmd()"])
+def test_names_in_all_languages_are_taken(name: str) -> None:
+    check_arm(name, {"strategy": "margin"})

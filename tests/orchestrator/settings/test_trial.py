@@ -124,9 +124,22 @@ def test_what_a_reference_run_cannot_be(changes: dict[str, Any], message: str) -
         make_trial(**(GOOD | changes))
 
 
-@pytest.mark.parametrize("changes", [{"dataset": "folder:/elsewhere"}, {"rounds": 3}, {"data_root": "/elsewhere"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": "folder:/elsewhere"}, {"rounds": 3}, {"data_root": "/elsewhere"},
+        {"recipe": {"eval_batch_size": 256}},
+    ],
+)  # fmt: skip
 def test_what_changes_no_numbers_does_not(changes: dict[str, Any]) -> None:
     assert fingerprint(**changes) == fingerprint()
+
+
+def test_how_many_images_are_looked_at_at_a_time_is_no_setting_that_is_compared() -> None:
+    usual, smaller = (make_trial(**GOOD, recipe={"eval_batch_size": size}) for size in (512, 256))
+    assert usual.settings_read() == smaller.settings_read()
+    assert "recipe.eval_batch_size" not in usual.settings_read()
+    assert usual.settings_read()["recipe.batch_size"] == 64
 
 
 @pytest.mark.parametrize(
@@ -182,7 +195,7 @@ def test_all_that_is_said_of_clipn_reaches_the_models() -> None:
         "checkpoint": "weights.pt", "pretrained": "openai", "model": "ViT-B-32", "templates": "templates.txt",
         "clean_names": True, "domain": " real ",
     }  # fmt: skip
-    assert make_trial(**(GOOD | {"clipn": clipn, "purity": {"detector": "mcm"}})).clipn.source() == ClipnSource(
+    assert make_trial(**(GOOD | {"clipn": clipn, "purity": {"detector": "mcm"}})).clipn == ClipnSource(
         checkpoint=Path("weights.pt"),
         pretrained="openai",
         model="ViT-B-32",

@@ -104,7 +104,7 @@ def test_files_of_a_trial(make_record: MakeRecord) -> None:
     assert files["queried_idx.csv"] == "round,rank,image\n1,0,7\n1,1,2\n"
     config = json.loads(files["config.json"])
     assert config["trial"]["rounds"] == 3
-    assert config["environment"] == {"device": "cpu", "threads": 1}
+    assert config["environment"] == {"device": "abacus", "threads": 1}
     assert json.loads(files["records.json"])[1]["queried_idx"] == [7, 2]
 
 

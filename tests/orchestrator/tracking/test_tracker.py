@@ -78,9 +78,12 @@ def all_runs(output: OutputFolder) -> list[Run]:
 def runs(output: OutputFolder) -> tuple[Run, dict[str, Run]]:
     """The parent, and the children by fingerprint; each child once."""
     found = all_runs(output)
-    (parent,) = (run for run in found if "mlflow.parentRunId" not in run.data.tags)
-    children = [run for run in found if run.info.run_id != parent.info.run_id]
-    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
+    (parent,) = (run for run in found if "vlpure.grid" in run.data.tags)
+    children = [run for run in found if "fingerprint" in run.data.tags]
+    summaries = {run.info.run_id: run for run in found if "vlpure.cell" in run.data.tags}
+    assert len(found) == 1 + len(children) + len(summaries)
+    assert all(run.data.tags["vlpure.trial_of"] == parent.info.run_id for run in children)
+    assert all(run.data.tags["mlflow.parentRunId"] in summaries for run in children)
     by_fingerprint = {run.data.tags["fingerprint"]: run for run in children}
     assert len(by_fingerprint) == len(children)
     return parent, by_fingerprint
@@ -127,7 +130,7 @@ def test_states_of_runs(output: OutputFolder, make_record: MakeRecord) -> None:
     grid.catch_up(final=True)
     parent, children = runs(output)
     assert (parent.info.status, children[planned(0).fingerprint].info.status) == ("FAILED", "KILLED")
-    assert (parent.data.metrics["trials_finished"], parent.data.metrics["trials_failed"]) == (0, 1)
+    assert (parent.data.tags["grid.finished"], parent.data.tags["grid.failed"]) == ("0", "1")
 
     append(output, 1, make_record(1))
     again = mirror(output)
@@ -140,7 +143,7 @@ def test_states_of_runs(output: OutputFolder, make_record: MakeRecord) -> None:
     again.catch_up(final=True)
     parent, children = runs(output)
     assert {run.info.status for run in (parent, *children.values())} == {"FINISHED"}
-    assert (parent.data.metrics["trials_finished"], parent.data.metrics["trials_failed"]) == (2, 0)
+    assert (parent.data.tags["grid.finished"], parent.data.tags["grid.failed"]) == ("2", "0")
 
 
 def test_a_grid_that_is_not_complete_is_marked(output: OutputFolder, make_record: MakeRecord) -> None:
@@ -253,10 +256,10 @@ def test_a_trial_of_two_arms_and_of_two_tables_has_a_run_in_each(output: OutputF
         for _ in range(2):
             mirror(output, arms, table=table).catch_up(final=True)
     found = all_runs(output)
-    parents = {run.info.run_id: run.data.tags["table"] for run in found if "mlflow.parentRunId" not in run.data.tags}
+    parents = {run.info.run_id: run.data.tags["table"] for run in found if "vlpure.grid" in run.data.tags}
     assert sorted(parents.values()) == ["table4", "table5"]
-    children = [run.data.tags for run in found if run.info.run_id not in parents]
-    assert sorted((parents[tags["mlflow.parentRunId"]], tags["table"], tags["arm"]) for tags in children) == [
+    children = [run.data.tags for run in found if "fingerprint" in run.data.tags]
+    assert sorted((parents[tags["vlpure.trial_of"]], tags["table"], tags["arm"]) for tags in children) == [
         ("table4", "table4", "conf"),
         ("table4", "table4", "other name"),
         ("table5", "table5", "conf"),
@@ -306,3 +309,70 @@ def test_mlflow_is_told_to_be_quick_to_give_up(output: OutputFolder, make_record
     append(output, 0, make_record(0))
     mirror(output).catch_up(final=False)
     assert int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) <= 1
+
+
+def test_a_summary_of_the_seeds_stands_above_their_trials(output: OutputFolder, make_record: MakeRecord) -> None:
+    for seed in (0, 1):
+        append(output, seed, *(make_record(number, accuracy=0.5 + 0.1 * number + 0.2 * seed) for number in range(3)))
+    mirror(output).catch_up(final=True)
+    (summary,) = (run for run in all_runs(output) if "vlpure.cell" in run.data.tags)
+    assert summary.info.run_name == "conf · digits mismatch 0.2 ood 0.6"
+    assert (summary.info.status, summary.data.tags["seeds"]) == ("FINISHED", "2 of 2")
+    assert [(step, pytest.approx(value)) for step, value, _ in history(output, summary, "accuracy")] == [
+        (0, 0.6), (1, 0.7), (2, 0.8),
+    ]  # fmt: skip
+    assert [(step, pytest.approx(value)) for step, value, _ in history(output, summary, "aubc")] == [
+        (0, 0.6), (1, 0.65), (2, 0.7),
+    ]  # fmt: skip
+    assert [step for step, _, _ in history(output, summary, "precision")] == [1, 2]
+    # Two values 0.2 apart: the half width is t(1) * 0.2 / sqrt(2) / sqrt(2), and t(1) at 0.975 is 12.706.
+    assert summary.data.metrics["interval/accuracy_high"] == pytest.approx(0.8 + 1.2706, abs=1e-4)
+    assert summary.data.metrics["interval/accuracy_low"] == pytest.approx(0.8 - 1.2706, abs=1e-4)
+    (data,) = summary.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("digits", "d")
+
+    # Another seed: the mean is another one, so the run gives way to a new one, with all trials below it.
+    more = planned(2)
+    output.ledger.append(more.fingerprint, {"seed": 2}, make_record(0, accuracy=0.9))
+    plan = [look_up(output.ledger, p.trial, p.fingerprint, p.data_fingerprint) for p in (*PLAN, more)]
+    mirror(output, plan).catch_up(final=True)
+    (same,) = (run for run in all_runs(output) if "vlpure.cell" in run.data.tags)
+    assert same.info.run_id == summary.info.run_id  # seed 2 is not finished
+    for number in (1, 2):
+        output.ledger.append(more.fingerprint, {"seed": 2}, make_record(number, accuracy=0.9))
+    mirror(output, plan).catch_up(final=True)
+    (summary,) = (run for run in all_runs(output) if "vlpure.cell" in run.data.tags)
+    assert [pytest.approx(value) for _, value, _ in history(output, summary, "accuracy")] == [0.7, 2.3 / 3, 2.5 / 3]
+    assert len(runs(output)[1]) == 3
+
+
+def test_trials_of_an_earlier_version_move_below_their_summary(output: OutputFolder, make_record: MakeRecord) -> None:
+    append(output, 0, make_record(0))
+    mirror(output).catch_up(final=True)
+    parent, children = runs(output)
+    (run,) = children.values()
+    client = MlflowClient(uri_of(output))
+    client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)  # as it was
+    client.delete_tag(run.info.run_id, "vlpure.trial_of")
+    client.delete_experiment_tag(run.info.experiment_id, "mlflow.experimentKind")
+    append(output, 0, make_record(1))
+    mirror(output).catch_up(final=False)
+    assert {each.info.run_id for each in runs(output)[1].values()} == {run.info.run_id}
+    tags = client.get_experiment_by_name("e").tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_the_table_is_shown_once_however_often_it_is_published(
+    output: OutputFolder, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(output, 0, make_record(0))
+    file = output.path / "table4.csv"
+    file.write_text("strategy,mean\nconf,0.5\n")
+    for _ in range(2):
+        grid = mirror(output, table="table4")
+        grid.catch_up(final=True)
+        grid.publish([file])
+    parent, _ = runs(output)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(output))  # MLflow reads the table there, whatever the client's
+    table = MlflowClient().load_table(parent.info.experiment_id, "table4.json", [parent.info.run_id])
+    assert table.to_dict("list") == {"strategy": ["conf"], "mean": ["0.5"]}

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data.registry import open_data_set
+from models import device
 from models.classifier.crops import CropBatches
 from models.classifier.outputs import ClassifierOutputs
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
+from orchestrator.settings.grid import RunSettings
 from orchestrator.settings.trial import make_trial
 from orchestrator.trial import compute as local
+from orchestrator.trial import trajectory
 from orchestrator.trial.trajectory import Trajectory
 
 
@@ -32,7 +35,12 @@ def planned_of(recipe: dict[str, Any], strategy: str = "conf", rounds: int = 2) 
 def compute(recipe: dict[str, Any], *, strategy: str = "conf", rounds: int = 2, **how: Any) -> list[RoundRecord]:
     planned = planned_of(recipe, strategy, rounds)
     return local.compute_trial(
-        planned, scorer=None, history=[], report=lambda record: None, classifiers=None, cpus=1, gpus=0, **how
+        planned,
+        scorer=None,
+        history=[],
+        report=lambda record: None,
+        classifiers=None,
+        run=RunSettings(**how),
     )
 
 
@@ -52,11 +60,11 @@ def test_the_flags_reach_the_arithmetic_and_the_trainings(monkeypatch: pytest.Mo
     fit = Trajectory._fit
 
     def spy(self: Trajectory, round_number: int) -> Any:
-        trained.append(self._plain_steps)
+        trained.append(self._machine.plain_steps)
         return fit(self, round_number)
 
     monkeypatch.setattr(
-        local, "use_arithmetic", lambda device, *, deterministic: told.append((device.type, deterministic))
+        device, "use_arithmetic", lambda where, *, deterministic: told.append((where.type, deterministic))
     )
     monkeypatch.setattr(Trajectory, "_fit", spy)
     compute(TINY, rounds=1, deterministic=True, plain_steps=True)
@@ -70,14 +78,14 @@ def test_initial_features_are_those_that_a_plain_strategy_first_sees(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[NDArray[np.int64], ClassifierOutputs]] = []
-    predict = Trajectory._predict
+    predict = trajectory.predict
 
-    def spy(self: Trajectory, network: nn.Module, images: Any, idx: NDArray[np.int64]) -> ClassifierOutputs:
-        outputs = predict(self, network, images, idx)
+    def spy(network: nn.Module, images: Any, idx: NDArray[np.int64], **how: Any) -> ClassifierOutputs:
+        outputs = predict(network, images, idx, **how)
         seen.append((idx, outputs))
         return outputs
 
-    monkeypatch.setattr(Trajectory, "_predict", spy)
+    monkeypatch.setattr(trajectory, "predict", spy)
     compute(TINY)  # CONF: the test images, then the pool, then the test images
     idx, outputs = seen[1]
     features = local.initial_features(planned_of(TINY, strategy), idx, cpus=1, gpus=0)

@@ -14,7 +14,7 @@ import torch
 
 from data.registry import open_data_set
 from models.classifier.inputs import FeatureRows
-from models.device import use_threads
+from models.device import Machine, use_threads
 from orchestrator.ledger.classifiers import ClassifierStore, forget_first
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.problem import pose_problem
@@ -47,7 +47,7 @@ def trajectory(trial: TrialConfig, strategy: Strategy | None = None, *, folder: 
         trial,
         pose_problem(trial, open_data_set("digits")),
         strategy or LeastConfidence(),
-        device=torch.device("cpu"),
+        machine=Machine(device=torch.device("cpu")),
         classifiers=ClassifierStore(folder, "f" * 64),
     )
 
@@ -184,7 +184,12 @@ def test_linear_heads_on_other_weights_of_one_name_share_nothing(tmp_path: Path)
         )
         device, store = torch.device("cpu"), ClassifierStore(tmp_path, "f" * 64)
         one = Trajectory(
-            trial, pose_problem(trial, data), Random(), device=device, classifiers=store, features=(train, test)
+            trial,
+            pose_problem(trial, data),
+            Random(),
+            machine=Machine(device=device),
+            classifiers=store,
+            features=(train, test),
         )
         (record,) = one.run([], lambda record: None)
         return record.accuracy
@@ -276,15 +281,18 @@ def test_what_a_strategy_learns_survives_a_stop() -> None:
 
 def test_what_a_purity_request_took_is_in_the_record_and_changes_no_number() -> None:
     scorer = ArrayScorer()
-    scorer.last_request = RequestFigures(seconds=0.25, queue=3, lost=1)
+    scorer.last_request = RequestFigures(seconds=0.25, queue=3, lost=1, tied_scales=2)
     trial = tiny_trial(rounds=2)
     problem = pose_problem(trial, open_data_set("digits"))
     store = ClassifierStore(None, "f" * 64)
     with_figures = Trajectory(
-        trial, problem, LeastConfidence(), device=torch.device("cpu"), classifiers=store, scorer=scorer
+        trial, problem, LeastConfidence(), machine=Machine(device=torch.device("cpu")), classifiers=store, scorer=scorer
     ).run([], lambda record: None)
     without = trajectory(trial).run([], lambda record: None)
-    assert [record.service for record in with_figures] == [{}, {"seconds": 0.25, "queue": 3, "lost": 1}]
+    assert [record.service for record in with_figures] == [
+        {},
+        {"seconds": 0.25, "queue": 3, "lost": 1, "tied_scales": 2},
+    ]
     assert numbers(with_figures) == numbers(without)
 
 
@@ -328,7 +336,7 @@ def test_zero_shot_takes_the_nearest_class_and_no_label(tmp_path: Path) -> None:
             trial,
             problem,
             Random(),
-            device=torch.device("cpu"),
+            machine=Machine(device=torch.device("cpu")),
             classifiers=ClassifierStore(tmp_path, "f" * 64),
             features=(rows[0], rows[1]),
             class_features_KD=np.array([[towards_first, 0.0], [-towards_first, 0.0]], dtype=np.float32),

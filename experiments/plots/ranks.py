@@ -1,14 +1,14 @@
 """Pictures of comparisons over conditions: average ranks with the critical difference, and the penalty matrix.
 
-Both are in grey, so that they read the same in print and to the colour-blind. matplotlib is used without pyplot.
+Both are in grey, so that they read the same in print and to the colour-blind.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from experiments.plots.canvas import new_figure
 from experiments.results.overall import Ranking
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-DPI = 150
 LONGEST_NAME = 30
 """Letters."""
 ROW = 0.24
@@ -34,7 +33,7 @@ def draw_ranks(ranking: Ranking) -> Figure:
     names, groups = list(ranking.ranks), ranking.groups()
     num_left = (len(names) + 1) // 2
     height = ROW * (num_left + len(groups) * 0.55 + 3.4)
-    figure = _figure(7.2, height, layout=None)
+    figure = new_figure(7.2, height, arranged=False)
     panel = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     panel.set_axis_off()
     low, high = 1.0, float(len(names))
@@ -84,7 +83,7 @@ def draw_penalties(penalties_SS: NDArray[np.float64], strategies: Sequence[str],
     """
     size, names = len(strategies), [short(name) for name in strategies]
     longest = max(map(len, names))  # labels at the left, and slanted below, take room from the matrix
-    figure = _figure(1.2 + 0.09 * longest + 0.68 * size, 1.0 + 0.07 * longest + 0.42 * (size + 1), layout="constrained")
+    figure = new_figure(1.2 + 0.09 * longest + 0.68 * size, 1.0 + 0.07 * longest + 0.42 * (size + 1))
     panel, below = figure.subplots(2, 1, height_ratios=[size, 1], sharex=True)
     most = max(1e-9, float(num_conditions))
     columns_S = penalties_SS.sum(axis=0) / max(1, size - 1)
@@ -111,32 +110,6 @@ def draw_penalties(penalties_SS: NDArray[np.float64], strategies: Sequence[str],
 def short(name: str) -> str:
     """A strategy's name, cut where it is longer than a picture has room for."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
-
-
-def as_png(figure: Figure) -> bytes:
-    """A figure as a PNG; equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def as_svg(figure: Figure) -> bytes:
-    """A figure as an SVG; equal figures give equal bytes."""
-    import matplotlib
-
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "vlpure", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
-
-
-def _figure(width: float, height: float, *, layout: Literal["constrained"] | None) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _draw_scale(panel: Axes, num_strategies: int, level: float) -> None:

@@ -1,0 +1,99 @@
+"""How a command is stopped, the first time in order and the second time at once, and how its output may go away.
+
+Every command runs inside `stoppable` and calls `steady_output` first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TextIO
+
+INTERRUPTED = 130
+"""Exit code of a command that was stopped."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C; what a batch system, a container or a machine that is taken away sends; a terminal that is closed."""
+READER_GONE = (errno.EPIPE, errno.EIO)
+"""What a write says when `head` has seen enough, when `tee` died, or when the terminal was closed."""
+
+
+@contextmanager
+def stoppable(last_words: str = "stopped at once; every finished round is saved") -> Iterator[None]:
+    """Inside, the first signal raises KeyboardInterrupt and the second ends the process at once, with exit code 130.
+
+    `last_words` are printed then. The processes of a local Ray end with this one. Files are whole whenever that
+    happens. SIGHUP stays ignored if it was (`nohup`). Of two such blocks around each other the inner one decides.
+    """
+    asked = 0
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise KeyboardInterrupt
+        with contextlib.suppress(OSError, ValueError):  # there may be nobody left to read them
+            os.write(sys.stderr.fileno(), f"\n{last_words}\n".encode())
+        os._exit(INTERRUPTED)
+
+    before = {
+        number: signal.signal(number, stop)
+        for number in SIGNALS
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def steady_output() -> None:
+    """Let the standard streams lose their reader, or meet a letter that they cannot encode, without an error.
+
+    A grid that runs for days must not end because the `tee` behind it did. Streams that are not the interpreter's own
+    (a test's) are left as they are.
+    """
+    sys.stdout, sys.stderr = _steady(sys.stdout), _steady(sys.stderr)
+
+
+def _steady(stream: TextIO) -> TextIO:
+    if type(stream) is not io.TextIOWrapper:
+        return stream
+    encoding, lines = stream.encoding, stream.line_buffering
+    return SteadyStream(stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=lines)
+
+
+class SteadyStream(io.TextIOWrapper):
+    """A text stream whose writes go nowhere from the moment on that nobody reads them."""
+
+    def write(self, text: str) -> int:
+        """Write a text; its length."""
+        with self._heeding_loss():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        with self._heeding_loss():
+            super().flush()
+
+    @contextmanager
+    def _heeding_loss(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in READER_GONE:  # a log on a full disk: trials go on all the same, but it is said
+                with contextlib.suppress(OSError):
+                    os.write(2, f"output is lost from here on: {error.strerror}\n".encode())
+            # The bytes that could not be written stay in the buffer and would fail again, at the latest at exit.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            super().flush()

@@ -1,0 +1,181 @@
+"""What Ray's process tells its supervisor, and how: pickled messages through a pair of sockets of this user's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.ledger.output import OutputFolder
+from orchestrator.ledger.records import RoundRecord
+from orchestrator.plan import PlannedTrial
+from orchestrator.settings.grid import RunSettings
+
+Compute = Callable[..., list[RoundRecord]]
+"""Computes a trial, as `orchestrator.trial.compute.compute_trial` does."""
+SECONDS_TO_STOP = 15.0
+"""For Ray's process to end in order when it is asked to; then it is killed."""
+LONGEST_REASON = 300
+"""Letters of an error that are told; the rest is in the ledger, or in Ray's own log."""
+
+
+class Listener(Protocol):
+    """Whom a running grid reports to."""
+
+    def tell(self, line: str) -> None:
+        """A line for people."""
+        ...
+
+    def warn(self, line: str) -> None:
+        """A line that matters."""
+        ...
+
+    def begin(self, todo: Sequence[PlannedTrial]) -> None:
+        """The first of these trials are about to start."""
+        ...
+
+    def start(self, planned: PlannedTrial) -> None:
+        """A trial starts, for the first time or again."""
+        ...
+
+    def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
+        """A trial finished a round."""
+        ...
+
+    def stumble(self, planned: PlannedTrial, reason: str) -> None:
+        """A trial was lost to something that may not come again, and is started again from its last round."""
+        ...
+
+    def end(self, planned: PlannedTrial, error: str | None) -> None:
+        """A trial ended; why it failed, or None."""
+        ...
+
+
+def shorten(text: str) -> str:
+    """A text in one line that is not too long for people."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
+
+
+def memory_use(error: BaseException | str | None) -> str | None:
+    """Ray's own figures of a kill by its memory monitor; None for any other death."""
+    found = re.search(r"([0-9.]+)GB used / ([0-9.]+)GB limit", str(error))
+    return f"{found[1]} of {found[2]} GB were in use" if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What Ray's process is given."""
+
+    todo: Sequence[PlannedTrial]
+    output: OutputFolder
+    run: RunSettings
+    address: str
+    folder: Path
+    """For Ray's files."""
+    compute: Compute | None
+    """In place of `compute_trial`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A call of a listener's method; a trial stands in it by its number in the job."""
+
+    method: str
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alive:
+    """The cluster has at least one live node; sent every few seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The last message of a process: all trials ended (without an error), or an error that would only come again."""
+
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """The last message of a process that cannot go on, though a new one may."""
+
+    reason: str
+
+
+class Channel:
+    """The child's end. Any thread may send."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, message: Any) -> None:
+        """Send a message; a supervisor that is gone is noticed by the thread that waits for it, and by nobody else."""
+        with self._lock:
+            try:
+                self._connection.send(message)
+            except OSError:
+                return
+
+    def stop_when_closed(self, sweep: Callable[[], None]) -> None:
+        """From now on: when the supervisor closes its end, or dies, end this process as Ctrl-C would.
+
+        If that takes too long, `sweep` and end at once.
+        """
+        threading.Thread(target=self._wait, args=(sweep,), name="supervisor", daemon=True).start()
+
+    def _wait(self, sweep: Callable[[], None]) -> None:
+        with suppress(EOFError, OSError):
+            self._connection.recv_bytes()
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(SECONDS_TO_STOP)
+        sweep()
+        os._exit(1)
+
+
+class Reporter:
+    """A listener that passes on what it hears."""
+
+    def __init__(self, channel: Channel, todo: Sequence[PlannedTrial]) -> None:
+        self._channel = channel
+        self._numbers = {planned.fingerprint: number for number, planned in enumerate(todo)}
+
+    def tell(self, line: str) -> None:
+        """A line for people."""
+        self._send("tell", line)
+
+    def warn(self, line: str) -> None:
+        """A line that matters."""
+        self._send("warn", line)
+
+    def begin(self, todo: Sequence[PlannedTrial]) -> None:
+        """The first of these trials are about to start."""
+        self._send("begin")
+
+    def start(self, planned: PlannedTrial) -> None:
+        """A trial starts, for the first time or again."""
+        self._send("start", self._numbers[planned.fingerprint])
+
+    def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
+        """A trial finished a round."""
+        self._send("advance", self._numbers[planned.fingerprint], round_number, accuracy)
+
+    def stumble(self, planned: PlannedTrial, reason: str) -> None:
+        """A trial was lost and is started again."""
+        self._send("stumble", self._numbers[planned.fingerprint], reason)
+
+    def end(self, planned: PlannedTrial, error: str | None) -> None:
+        """A trial ended."""
+        self._send("end", self._numbers[planned.fingerprint], error)
+
+    def _send(self, method: str, *arguments: Any) -> None:
+        self._channel.send(Event(method=method, arguments=arguments))

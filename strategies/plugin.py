@@ -1,0 +1,133 @@
+"""A strategy from elsewhere, `module:Class`: found, made, and blamed for what it does, by file and line."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from data.console import RunStopped
+from data.files import file_hash
+from strategies.base import OutputsNotFinite, Strategy, StrategyError
+
+LONGEST_MESSAGE = 300
+"""Letters of a plug-in's own message that are repeated."""
+
+
+def load_strategy(where: str) -> type[Strategy]:
+    """The class at `module:Class`; the module may lie in the current folder.
+
+    Raises ValueError where there is none, its module cannot be imported, it is no Strategy, it is abstract, or it
+    cannot be made without arguments.
+    """
+    module_name, _, class_name = where.partition(":")
+    if not (class_name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
+        raise ValueError(f"strategy {where}: must be module:Class, such as my_module:MyStrategy")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    found = getattr(_imported(module_name, where), class_name, None)
+    if not (inspect.isclass(found) and issubclass(found, Strategy)):
+        raise ValueError(
+            f"strategy {where}: {module_name} has no class {class_name!r} that is a strategies.base.Strategy"
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise ValueError(f"strategy {where}: {class_name} is abstract; write its {missing}")
+    needed = [
+        name
+        for name, parameter in inspect.signature(found).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        raise ValueError(f"strategy {where}: {class_name} must be made without arguments; give {needed[0]} a default")
+    return found
+
+
+def source_identity(strategy: type[Strategy]) -> str:
+    """64 hex digits of the module that defines the class: records are not reused when it changes."""
+    return file_hash(Path(inspect.getfile(strategy)))
+
+
+def make_plugin(found: type[Strategy], where: str) -> Strategy:
+    """An instance of a plug-in's class. Raises StrategyError for whatever its constructor raises."""
+    with blamed_on(found, f"strategy {where}"):
+        return found()
+
+
+@contextmanager
+def blamed_on(strategy: type[Strategy], who: str) -> Iterator[None]:
+    """Turn what a plug-in raises inside into a StrategyError that begins with `who` and names its file and line.
+
+    SystemExit is one of them: it would end the worker, and the run would blame a machine. What the strategies of this
+    project raise passes as it is, and so does what is not the plug-in's fault: Ctrl-C, a contract already found broken,
+    outputs that are not finite, a run that has to stop, and the models' advice on too little memory.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, StrategyError, OutputsNotFinite, RunStopped):
+        raise
+    except BaseException as error:
+        if is_ours(strategy) or (isinstance(error, MemoryError) and _raised_in(error).startswith("models.")):
+            raise
+        raise StrategyError(f"{who} failed: {_described(error)} ({_place(error, strategy)})") from error
+
+
+def is_ours(strategy: type[Strategy]) -> bool:
+    """Whether a strategy belongs to this project."""
+    return strategy.__module__.partition(".")[0] == "strategies"
+
+
+def _imported(module_name: str, where: str) -> object:
+    """The module. Raises ValueError that says why it cannot be imported, whatever it does."""
+    try:
+        return importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(
+            f"strategy {where}: cannot import {module_name} ({error}); run from its folder or install it"
+        ) from error
+    except KeyboardInterrupt:
+        raise
+    except SyntaxError as error:
+        raise ValueError(
+            f"strategy {where}: {module_name} fails on import: {_described(error)} ({error.filename}, line "
+            f"{error.lineno})"
+        ) from error
+    except BaseException as error:  # whatever the module does when it is imported, sys.exit() too
+        raise ValueError(
+            f"strategy {where}: {module_name} fails on import: {_described(error)} ({_frame(error.__traceback__)})"
+        ) from error
+
+
+def _described(error: BaseException) -> str:
+    """An error in one line of limited length."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said if len(said) <= LONGEST_MESSAGE else said[:LONGEST_MESSAGE] + '...'}"
+
+
+def _raised_in(error: BaseException) -> str:
+    """Name of the module that raised an error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    name: str = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return name
+
+
+def _place(error: BaseException, strategy: type[Strategy]) -> str:
+    """File and line of an error: the innermost in the file of the class, else the innermost of all."""
+    file = inspect.getfile(strategy)
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if frame.filename == file]
+    frame = (inside or frames)[-1]
+    return f"{frame.filename}, line {frame.lineno}"
+
+
+def _frame(raised: TracebackType | None) -> str:
+    """File and line of the innermost frame that is no importer's."""
+    frames = [frame for frame in traceback.extract_tb(raised) if not frame.filename.startswith("<frozen")]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}"

@@ -1,0 +1,215 @@
+"""What can befall a running grid, one event at a time, and how the grid gets over each: by itself, or started again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from tests.experiments.nemesis_grid import HANG, Grid
+
+FROZEN = 40.0
+"""Seconds for which a process is stopped."""
+
+
+def kill_one(pids: Sequence[int], chance: random.Random) -> bool:
+    """SIGKILL for one of these, if there is one."""
+    if not pids:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(chance.choice(pids), signal.SIGKILL)
+    return True
+
+
+def freeze(pids: Sequence[int]) -> bool:
+    """Stop the first of these for a while, if there is one."""
+    if not pids:
+        return False
+    os.kill(pids[0], signal.SIGSTOP)
+    time.sleep(FROZEN)
+    with suppress(ProcessLookupError):
+        os.kill(pids[0], signal.SIGCONT)
+    return True
+
+
+def signal_all(grid: Grid, number: int) -> bool:
+    """What `scancel` does: a signal for every process of the job."""
+    for pid in [grid.pid, *grid.below()]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return True
+
+
+def signal_group(grid: Grid, number: int) -> bool:
+    """A signal for the process group of the command, as a terminal sends it."""
+    os.killpg(os.getpgid(grid.pid), number)
+    return True
+
+
+def signal_parent(grid: Grid, number: int) -> bool:
+    """A signal for the command alone."""
+    os.kill(grid.pid, number)
+    return True
+
+
+def kill_ray_group(grid: Grid, chance: random.Random) -> bool:
+    """SIGKILL for the process group of Ray's part."""
+    pid = grid.ray_part
+    if pid is not None:
+        os.killpg(pid, signal.SIGKILL)
+    return pid is not None
+
+
+def shorten_memory(grid: Grid, chance: random.Random) -> bool:
+    """Let memory be short until Ray's monitor has killed something."""
+    workers = set(grid.actors("ImplicitFunc")) | set(grid.actors("ScoringActor"))
+    if not workers:
+        return False
+    grid.set_memory(free=False)
+    deadline = time.monotonic() + 20
+    while workers <= set(grid.below()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    grid.set_memory(free=True)
+    assert time.monotonic() < deadline, "Ray's memory monitor killed nothing"
+    return True
+
+
+def fill_disk(grid: Grid, chance: random.Random) -> bool:
+    """Leave no room for records until the command ends."""
+    filler = grid.output / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"x" * 65536):
+            pass
+        while file.write(b"x"):
+            pass
+    try:
+        wait_for_end(grid)
+    finally:
+        filler.unlink()
+    return True
+
+
+def lose_locks(grid: Grid, chance: random.Random) -> bool:
+    """Let every flock fail until the command ends."""
+    flag = grid.world / "no-locks"
+    flag.touch()
+    try:
+        wait_for_end(grid)
+    finally:
+        flag.unlink()
+    return True
+
+
+def wait_for_end(grid: Grid) -> None:
+    since = time.monotonic()
+    while not grid.has_ended():
+        assert time.monotonic() - since < HANG, f"no end for {HANG} s:\n{grid.log.read_text()}"
+        time.sleep(0.1)
+
+
+def lose_server(grid: Grid, chance: random.Random) -> bool:
+    """Kill MLflow's server for two rounds."""
+    if grid.port is None or not grid.is_serving():
+        return False
+    grid.stop_serving()
+    grid.wait_for_rounds(2, time.monotonic())
+    grid.serve()
+    return True
+
+
+def jump(seconds: int) -> Callable[[Grid, random.Random], bool]:
+    """Let the clock jump."""
+
+    def event(grid: Grid, chance: random.Random) -> bool:
+        clock = grid.world / "clock"
+        now = int(clock.read_text()) if clock.exists() else 0
+        written = clock.with_name("clock.new")
+        written.write_text(str(now + seconds))
+        written.replace(clock)
+        return True
+
+    return event
+
+
+EVENTS: dict[str, Callable[[Grid, random.Random], bool]] = {
+    "kill a trial worker": lambda grid, chance: kill_one(grid.actors("ImplicitFunc"), chance),
+    "kill the scorer": lambda grid, chance: kill_one(grid.actors("ScoringActor"), chance),
+    "kill the writer": lambda grid, chance: kill_one(grid.actors("LedgerWriter"), chance),
+    "kill the command": lambda grid, chance: kill_one([grid.pid], chance),
+    "kill Ray's part": lambda grid, chance: kill_one([pid for pid in [grid.ray_part] if pid is not None], chance),
+    "kill the raylet": lambda grid, chance: kill_one(grid.named("raylet/raylet"), chance),
+    "kill the GCS": lambda grid, chance: kill_one(grid.named("gcs/gcs_server"), chance),
+    "kill the agent": lambda grid, chance: kill_one(grid.named("ray::DashboardAgent"), chance),
+    "kill the group of Ray": kill_ray_group,
+    "kill the group": lambda grid, chance: signal_group(grid, signal.SIGKILL),
+    "freeze the scorer": lambda grid, chance: freeze(grid.actors("ScoringActor")),
+    "freeze the writer": lambda grid, chance: freeze(grid.actors("LedgerWriter")),
+    "SIGTERM": lambda grid, chance: signal_parent(grid, signal.SIGTERM),
+    "SIGHUP": lambda grid, chance: signal_parent(grid, signal.SIGHUP),
+    "SIGTERM for the group": lambda grid, chance: signal_group(grid, signal.SIGTERM),
+    "SIGHUP for the group": lambda grid, chance: signal_group(grid, signal.SIGHUP),
+    "SIGTERM for all processes": lambda grid, chance: signal_all(grid, signal.SIGTERM),
+    "short memory": shorten_memory,
+    "kill MLflow's server": lose_server,
+    "full disk": fill_disk,
+    "no locks": lose_locks,
+    "clock back": jump(-7200),
+    "clock forward": jump(7200),
+}
+"""Each does its deed, and tells whether there was anything to do it to."""
+
+
+@dataclass
+class Tally:
+    """How the grid got over the events."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    went_on: int = 0
+    begun_anew: int = 0
+    given_again: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.events.total()} events of {len(self.events)} kinds: after {self.went_on} the run went on, after "
+            f"{self.begun_anew} Ray's part began anew by itself, after {self.given_again} the command was given again"
+        )
+
+
+def torment(grid: Grid, kinds: Sequence[str], *, seed: int, num_rounds: int = 1) -> Tally:
+    """Run the grid to its end while all these events happen, each after `num_rounds` more rounds; how it went."""
+    chance, tally = random.Random(seed), Tally()
+    grid.start()
+    waiting = list(kinds)
+    while waiting:
+        if not grid.wait_for_rounds(num_rounds, time.monotonic()):
+            code = grid.end()
+            assert code not in (0, 2), f"ended with {code} before '{waiting[0]}':\n{grid.log.read_text()}"
+            tally.given_again += 1
+            grid.start()
+            continue
+        time.sleep(chance.uniform(0, 0.5))
+        anew, starts, kind = num_new_starts(grid), grid.num_starts, waiting[0]
+        if grid.has_ended() or not EVENTS[kind](grid, chance):
+            continue  # its victim is being replaced just now
+        waiting.pop(0)
+        tally.events[kind] += 1
+        if not grid.wait_for_rounds(1, time.monotonic()):
+            grid.end()
+            tally.given_again += 1
+            grid.start()
+        elif num_new_starts(grid) > anew:
+            tally.begun_anew += 1
+        else:
+            tally.went_on += grid.num_starts == starts
+    assert grid.end() == 0, grid.log.read_text()
+    return tally
+
+
+def num_new_starts(grid: Grid) -> int:
+    """How often Ray's part began anew by itself so far."""
+    return grid.log.read_text().count("\nRay ended (")
