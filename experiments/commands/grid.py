@@ -215,6 +215,8 @@ def run_and_report(
         files = report(planned, locked)
         if tracker is not None:
             tracker.publish(files)
+            if not args.quiet:
+                print(ui_line(args.tracking_uri or default_tracking_uri(locked.path), tracker.page))
     return code or (DONE if all(p.is_finished for p in planned) else SOME_FAILED)
 
 
@@ -379,14 +381,13 @@ def _report(
     if not args.quiet:
         print(f"\nresults in {folder}:")
         print("  " + "  ".join(file.name for file in files.all))
-        if not args.no_tracking:
-            uri = args.tracking_uri or default_tracking_uri(output.path)
-            print("compare runs in the MLflow UI: " + ui_command(uri))
     return list(files.all)
 
 
-def ui_command(uri: str) -> str:
-    """How to look at a tracking store."""
+def ui_line(uri: str, page: str | None) -> str:
+    """How to look at a tracking store, and where in its UI the charts of the experiment are."""
     if uri.startswith(("http://", "https://")):
-        return masked(uri)
-    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {shlex.quote(masked(uri))}"
+        return f"compare runs in MLflow: {masked(uri).rstrip('/')}/{page or ''}"
+    command = f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {shlex.quote(masked(uri))}"
+    address = "http://127.0.0.1:5000/" + (page or "")
+    return f"compare runs in MLflow: {command}\n  then open {address}"

@@ -55,9 +55,9 @@ FINGERPRINT, ARM, MARK = "fingerprint", "arm", "vlpure.mirrored"
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow opens an experiment of this kind at its training runs; of an unknown kind it asks first."""
 DESCRIPTION = (
-    "Open-set active learning. One row per condition and strategy: means over seeds of accuracy, precision of the "
-    "queries and AUBC by round (`interval/...`: 95 % t-intervals); its trials are below it. The grid's run has the "
-    "report and the table."
+    "Open-set active learning. One row per condition and strategy, its trials below it: accuracy, precision of the "
+    "queries and AUBC by round, `mean/...` over the seeds and `t_interval/...` (95 %). The grid's run has the report "
+    "and the table."
 )
 MOST_METRICS, MOST_PARAMS = 800, 100
 """What MLflow takes at a time, of 1,000 things in all."""
@@ -100,7 +100,8 @@ class Mirror:
         self._experiment = experiment
         self._card = card
         self._client: MlflowClient | None = None
-        self._experiment_id = ""
+        self.experiment_id = ""
+        """MLflow's, once it has answered."""
         self._parent_id = ""
         self._children: dict[Key, _Child] = {}
         self._versions: dict[Key, int] = {}
@@ -149,11 +150,11 @@ class Mirror:
 
         make_store(self._uri)
         client = MlflowClient(tracking_uri=self._uri)
-        self._experiment_id = self._ensure_experiment(client)
+        self.experiment_id = self._ensure_experiment(client)
         self._parent_id = self._ensure_parent(client)
         self._summaries = Summaries(
             client,
-            experiment_id=self._experiment_id,
+            experiment_id=self.experiment_id,
             parent_id=self._parent_id,
             found=self._search(client, f"tags.`{SUMMARY_OF}` = '{self._parent_id}'"),
         )
@@ -196,7 +197,7 @@ class Mirror:
             client.log_batch(run_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
             client.update_run(run_id, status="RUNNING")
         else:
-            run = client.create_run(self._experiment_id, tags=tags, run_name=self._card.title)
+            run = client.create_run(self.experiment_id, tags=tags, run_name=self._card.title)
             run_id = str(run.info.run_id)
         client.log_text(run_id, grid_settings(list(self._planned.values())), "grid.json")
         return run_id
@@ -237,7 +238,7 @@ class Mirror:
         token = None
         while True:
             page = client.search_runs(
-                [self._experiment_id], condition, order_by=["attributes.start_time ASC"], page_token=token
+                [self.experiment_id], condition, order_by=["attributes.start_time ASC"], page_token=token
             )
             yield from page
             token = page.token
@@ -269,7 +270,7 @@ class Mirror:
         if self._card.table:
             tags["table"] = self._card.table
         run = client.create_run(
-            self._experiment_id,
+            self.experiment_id,
             start_time=records[0].time_ms if records else None,
             tags=tags,
             run_name=trial_name(planned),

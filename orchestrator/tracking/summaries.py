@@ -37,8 +37,9 @@ def cell_of(planned: PlannedTrial) -> str:
 def summary_metrics(seeds: Sequence[Sequence[RoundRecord]]) -> Iterator[MetricValue]:
     """What is charted of the records of each seed: accuracy, precision and AUBC up to each round that all seeds have.
 
-    Means over the seeds; from two seeds on the bounds of their 95 % t-intervals as `interval/<name>_low` and `_high`,
-    which MLflow charts in a section of their own.
+    Means over the seeds as `mean/<name>`, and from two seeds on the bounds of their 95 % t-intervals as
+    `t_interval/<name>_low` and `_high`. MLflow makes a section of charts of each prefix, in alphabetical order and
+    before the metrics without one, so these are what one sees first.
     """
     for number in range(min(map(len, seeds))):
         time_ms = max(records[number].time_ms for records in seeds)
@@ -51,11 +52,11 @@ def summary_metrics(seeds: Sequence[Sequence[RoundRecord]]) -> Iterator[MetricVa
             known = [value for value in found if value is not None]
             if not known:
                 continue
-            yield name, fmean(known), time_ms, number
+            yield f"mean/{name}", fmean(known), time_ms, number
             if len(known) > 1:
                 half = _t_quantile(len(known) - 1) * stdev(known) / math.sqrt(len(known))
-                yield f"interval/{name}_low", fmean(known) - half, time_ms, number
-                yield f"interval/{name}_high", fmean(known) + half, time_ms, number
+                yield f"t_interval/{name}_low", fmean(known) - half, time_ms, number
+                yield f"t_interval/{name}_high", fmean(known) + half, time_ms, number
 
 
 def _t_quantile(degrees: int) -> float:

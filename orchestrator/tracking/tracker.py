@@ -57,6 +57,15 @@ class Tracker:
         """Attach a report's files to the grid's run, after `finish`; whether they are there. May be repeated."""
         return self._tried(lambda: self._mirror.publish(files))
 
+    @property
+    def page(self) -> str | None:
+        """The experiment's charts in MLflow's UI, as the end of an address; None before MLflow has answered."""
+        identity = self._mirror.experiment_id
+        # Without the workflow MLflow opens an overview for language models, which is empty here.
+        return (
+            f"#/experiments/{identity}/runs?workflowType=machine_learning&compareRunsMode=CHART" if identity else None
+        )
+
     def _follow(self) -> None:
         while not self._stop.wait(EVERY):
             self._tried(lambda: self._mirror.catch_up(final=False))

@@ -64,7 +64,7 @@ def check_mirrored_once(uri: str, output: OutputFolder, plan: Sequence[PlannedTr
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("e")
     (parent,) = client.search_runs([experiment.experiment_id], f"tags.`vlpure.grid` = '{output.grid_id}'")
-    children = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    children = client.search_runs([experiment.experiment_id], f"tags.`vlpure.trial_of` = '{parent.info.run_id}'")
     assert sorted(run.data.tags["fingerprint"] for run in children) == [p.fingerprint for p in plan]
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     for run in children:

@@ -318,16 +318,16 @@ def test_a_summary_of_the_seeds_stands_above_their_trials(output: OutputFolder, 
     (summary,) = (run for run in all_runs(output) if "vlpure.cell" in run.data.tags)
     assert summary.info.run_name == "conf · digits mismatch 0.2 ood 0.6"
     assert (summary.info.status, summary.data.tags["seeds"]) == ("FINISHED", "2 of 2")
-    assert [(step, pytest.approx(value)) for step, value, _ in history(output, summary, "accuracy")] == [
+    assert [(step, pytest.approx(value)) for step, value, _ in history(output, summary, "mean/accuracy")] == [
         (0, 0.6), (1, 0.7), (2, 0.8),
     ]  # fmt: skip
-    assert [(step, pytest.approx(value)) for step, value, _ in history(output, summary, "aubc")] == [
+    assert [(step, pytest.approx(value)) for step, value, _ in history(output, summary, "mean/aubc")] == [
         (0, 0.6), (1, 0.65), (2, 0.7),
     ]  # fmt: skip
-    assert [step for step, _, _ in history(output, summary, "precision")] == [1, 2]
+    assert [step for step, _, _ in history(output, summary, "mean/precision")] == [1, 2]
     # Two values 0.2 apart: the half width is t(1) * 0.2 / sqrt(2) / sqrt(2), and t(1) at 0.975 is 12.706.
-    assert summary.data.metrics["interval/accuracy_high"] == pytest.approx(0.8 + 1.2706, abs=1e-4)
-    assert summary.data.metrics["interval/accuracy_low"] == pytest.approx(0.8 - 1.2706, abs=1e-4)
+    assert summary.data.metrics["t_interval/accuracy_high"] == pytest.approx(0.8 + 1.2706, abs=1e-4)
+    assert summary.data.metrics["t_interval/accuracy_low"] == pytest.approx(0.8 - 1.2706, abs=1e-4)
     (data,) = summary.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("digits", "d")
 
@@ -342,7 +342,11 @@ def test_a_summary_of_the_seeds_stands_above_their_trials(output: OutputFolder, 
         output.ledger.append(more.fingerprint, {"seed": 2}, make_record(number, accuracy=0.9))
     mirror(output, plan).catch_up(final=True)
     (summary,) = (run for run in all_runs(output) if "vlpure.cell" in run.data.tags)
-    assert [pytest.approx(value) for _, value, _ in history(output, summary, "accuracy")] == [0.7, 2.3 / 3, 2.5 / 3]
+    assert [pytest.approx(value) for _, value, _ in history(output, summary, "mean/accuracy")] == [
+        0.7,
+        2.3 / 3,
+        2.5 / 3,
+    ]
     assert len(runs(output)[1]) == 3
 
 
