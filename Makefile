@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-full test quick nemesis gpu-check lint type smoke same-numbers docs clean
+.PHONY: help setup demo demo-full test quick nemesis gpu-check lint type smoke same-numbers docs picture clean
 
 # Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -83,6 +83,9 @@ same-numbers: setup  ## compare a seeded run's fingerprints and records with tho
 
 docs: setup  ## write docs/strategies.md from the code
 	$(BIN)/python experiments/commands/strategies_page.py
+
+picture: setup  ## draw docs/demo.png from the demo's records
+	$(BIN)/python experiments/commands/readme_picture.py
 
 clean:  ## remove build output and tool caches; .venv, runs and results stay
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
