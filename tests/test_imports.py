@@ -92,7 +92,7 @@ def test_imports_of_packages_to_the_left_and_of_the_own_package_are_allowed(tmp_
     assert find_violations(tmp_path) == []
 
 
-COMMANDS = ("trial", "report", "figures", *(f"table{number}" for number in range(4, 9)))
+COMMANDS = ("trial", "report", "figures", *(f"table{number}" for number in range(4, 10)))
 
 
 @pytest.mark.parametrize("command", [f"experiments.{name}" for name in COMMANDS])

@@ -13,6 +13,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
+from strategies.purity.detectors import DETECTORS
 from strategies.registry import BEHIND_PURITY, STRATEGIES, Entry, FrozenFeatures, Services
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "strategies.md"
@@ -25,6 +26,22 @@ compared with numbers of the original code in `tests/strategies` (`tests/golden/
 K: ID classes. Every strategy shares the round's classifier, its pass over the pool, and the tie rule: to the lowest
 index.
 """
+
+
+DETECTORS_HEAD = """# Purity detectors
+
+Names are those of `--purity`; `vlpure-<detector>` names VLPure with it in a table, and `table9.py` compares them as
+labels are bought. A detector without a rule of its own judges by a threshold, learnt on the labelled images (on scores
+that were held out, if it learns from images); without labelled OOD images it keeps 95 % of the labelled ID images.
+Settings: `strategies/purity/contract.py`. Costs are those beside image features that are stored once. Defects of the
+original codes that are not repeated stand under departures.
+"""
+NEEDS = {
+    "text": "texts of the classes (any CLIP)",
+    "no text": '"no" texts (a CLIPN)',
+    "labels": "labelled images",
+    "words": "a list of negative words (shipped)",
+}
 
 
 class Nobody:
@@ -46,7 +63,23 @@ def page() -> str:
         f"{behind}: the purity step as in `vlpure`, then that strategy on the "
         "images judged ID. Table 8 of the paper is `vlpure`, `vlpure-ll` and `vlpure-coreset`.\n"
     )
-    return "\n".join(parts)
+    return "\n".join([*parts, DETECTORS_HEAD, *(_detector(name) for name in DETECTORS)])
+
+
+def _detector(name: str) -> str:
+    """What the page says of one purity detector."""
+    detector = DETECTORS[name]
+    rows = [
+        ("needs", ", ".join(NEEDS[need] for need in NEEDS if need in detector.needs)),
+        ("learns from the labels", detector.learns),
+        ("visual similarity weights", "on or off" if detector.takes_weights else "none"),
+        ("a round costs", detector.cost),
+        ("source", detector.source),
+        ("settings", ", ".join(f"`purity.{section}`" for section in detector.sections) or "none of its own"),
+        ("departures", detector.departures),
+    ]
+    table = "\n".join(f"| {left} | {right} |" for left, right in rows)
+    return f"### `{name}`\n\n| | |\n|---|---|\n{table}\n"
 
 
 def _section(name: str, entry: Entry) -> str:

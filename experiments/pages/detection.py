@@ -15,7 +15,7 @@ from experiments.pages.markdown import report_markdown
 from experiments.plots.canvas import file_bytes
 from experiments.plots.detection import draw_detection
 from experiments.results.details import details_of
-from experiments.results.frames import detection_frame, rounds_frame, trials_frame
+from experiments.results.frames import csv_text, detection_frame, rounds_frame, trials_frame
 from experiments.tables.facts import describe_progress, machine_facts
 from experiments.tables.table import Fact, Picture, Section, Table, render_text
 from experiments.tables.table9 import table9_tables
@@ -62,7 +62,7 @@ def write_detection_report(
         folder / "index.html": report_page(report, trials=trials, rounds=rounds, details=details, pictures=drawn),
         folder / "table9.md": report_markdown(report),
         folder / "table9.tex": report_latex(report),
-        folder / "table9.csv": stages.to_csv(index=False),
+        folder / "table9.csv": csv_text(stages),
     }
     for path, text in texts.items():
         write_text_atomically(path, text)

@@ -57,8 +57,8 @@ def draw_detection(stages: pd.DataFrame) -> Figure:
     num_rows = -(-len(conditions) // num_columns)
     figure = new_figure(PANEL_WIDTH * num_columns + 1.9, PANEL_HEIGHT * num_rows + 0.4)
     panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).ravel()
-    arms = [arm for arm in ROWS if arm in set(stages["strategy"])]
-    arms += sorted(set(stages["strategy"]) - set(ROWS))
+    arms = [arm for arm in ROWS if arm in set(stages["arm"])]
+    arms += sorted(set(stages["arm"]) - set(ROWS))
     for panel, condition in zip(panels, conditions, strict=False):
         for order, arm in enumerate(arms):
             key = CellKey(*condition, arm)

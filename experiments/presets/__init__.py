@@ -15,6 +15,16 @@ PRESETS = Path(__file__).parent
 OTHER_DETECTORS = tuple(name for name in DETECTORS if name != "atd")
 """All but the paper's, which `vlpure` has."""
 
+
+def _detector(name: str) -> dict[str, Any]:
+    """The purity settings of an arm with that detector.
+
+    Visual weights are stated where there are none: an arm is told from the others by what it states, and
+    `vlpure-no-visual` states as much of them.
+    """
+    return {"detector": name} | ({} if DETECTORS[name].takes_weights else {"visual_similarity": False})
+
+
 ARMS: dict[str, dict[str, Any]] = {
     # Reference runs: what a perfect purity step, all labels, or no label at all would give.
     "id-only": {"strategy": "conf", "ood_ratio": 0.0},
@@ -32,5 +42,5 @@ ARMS: dict[str, dict[str, Any]] = {
     "vlpure-no-visual": {"strategy": "vlpure", "purity": {"visual_similarity": False}},
     "vlpure-bare": {"strategy": "vlpure", "purity": {"self_temperature": False, "visual_similarity": False}},
     # Table 9: VLPure with another detector in place of ATD with visual weights.
-    **{f"vlpure-{name}": {"strategy": "vlpure", "purity": {"detector": name}} for name in OTHER_DETECTORS},
+    **{f"vlpure-{name}": {"strategy": "vlpure", "purity": _detector(name)} for name in OTHER_DETECTORS},
 }  # fmt: skip

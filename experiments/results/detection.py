@@ -68,7 +68,7 @@ def crossings(stages: pd.DataFrame, *, ahead: str, of: str) -> list[Crossing]:
     found = []
     for condition in sorted_conditions(cell for cell, _ in stage_estimates(stages, "auroc")):
         rows = stages[(stages[list(Condition._fields)] == list(condition)).all(axis=1)]
-        table = rows.pivot_table(index=["seed", "labels"], columns="strategy", values="auroc")
+        table = rows.pivot_table(index=["seed", "labels"], columns="arm", values="auroc")
         if ahead not in table or of not in table:
             continue
         points, always, never = [], 0, 0

@@ -22,7 +22,7 @@ ROUND_COLUMNS = (
     "fingerprint",
 )  # fmt: skip
 DETECTION_COLUMNS = (
-    "dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed", "labels", "auroc", "balanced_accuracy", "num_id",
+    "dataset", "mismatch_ratio", "ood_ratio", "arm", "seed", "labels", "auroc", "balanced_accuracy", "num_id",
     "num_ood", "purity_precision", "purity_recall", "logit_scale", "seconds", "fingerprint",
 )  # fmt: skip
 

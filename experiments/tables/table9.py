@@ -85,7 +85,7 @@ def _difference_table(stages: pd.DataFrame) -> Table | None:
     columns = sorted(set(stages["labels"]))
     rows = []
     for condition in sorted_conditions(key for key, _ in stage_estimates(stages, "auroc")):
-        table = _of(stages, condition).pivot_table(index=["labels", "seed"], columns="strategy", values="auroc")
+        table = _of(stages, condition).pivot_table(index=["labels", "seed"], columns="arm", values="auroc")
         if TEXT_ROW not in table:
             continue
         for arm in _arms(stages, condition):
@@ -120,7 +120,7 @@ def _crossing_table(crossed: Sequence[Crossing]) -> Table:
 
 def _arms(stages: pd.DataFrame, condition: Condition) -> list[str]:
     """The rows of a condition: in the table's order, then any other."""
-    present = unique(_of(stages, condition)["strategy"])
+    present = unique(_of(stages, condition)["arm"])
     return [arm for arm in ROWS if arm in present] + [arm for arm in present if arm not in ROWS]
 
 

@@ -80,7 +80,7 @@ class WriterKeeper:
         ping, self._ping = self._ping, None
         try:
             ray.get(ping)
-        except ActorDiedError:
+        except (ActorDiedError, OutOfMemoryError):  # killed by the memory monitor, it gives the second for ever
             self._number += 1
             self._actor = self._start()
         except RayActorError:

@@ -7,7 +7,7 @@ is never scored by what was learnt from itself. Shapes: N images, L labelled ima
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -98,11 +98,13 @@ def learn_probe(labelled: Labelled, strengths: Sequence[float], *, folds: int, t
     if folds_L is None or bool(is_id_L.all()) or not bool(is_id_L.any()):
         return None
 
-    # Once, for all folds and strengths: it costs as much as a whole solution, and the axes need not be exact.
-    axes = _principal_axes(labelled.features_LD)
+    # Once, for all folds and strengths: axes and turning cost as much as the solutions, and need not be exact.
+    variances_D, axes_DD = _principal_axes(labelled.features_LD)
+    dtype = torch.float64 if len(folds_L) <= EXACT_UP_TO else torch.float32
+    labelled = replace(labelled, features_LD=labelled.features_LD.to(dtype) @ axes_DD.to(dtype))
 
     def fit_with(strength: float) -> Callable[[Labelled], Scorer]:
-        return lambda part: fit_probe(part, strength, two_classes=two_classes, axes=axes)
+        return lambda part: _fit_aligned(part, strength, variances_D, two_classes=two_classes)
 
     tried, tried_folds = labelled, folds_L
     if len(folds_L) > EXACT_UP_TO:
@@ -118,41 +120,51 @@ def learn_probe(labelled: Labelled, strengths: Sequence[float], *, folds: int, t
         accuracy = float(right[tried.is_id_L].double().mean() + right[~tried.is_id_L].double().mean())
         if accuracy > most:
             best, most = strength, accuracy
-    return Learnt(score=fit_with(best)(labelled), held_out_L=held_out(labelled, folds_L, fit_with(best)))
+    fitted = fit_with(best)(labelled)
+    axes_DD = axes_DD.float()
+    return Learnt(
+        score=lambda features_ND: fitted(features_ND @ axes_DD),
+        held_out_L=held_out(labelled, folds_L, fit_with(best)),
+    )
 
 
-def fit_probe(
-    labelled: Labelled, strength: float, *, two_classes: bool = False, axes: tuple[Tensor, Tensor] | None = None
-) -> Probe:
+def fit_probe(labelled: Labelled, strength: float, *, two_classes: bool = False) -> Scorer:
     """The logistic regression that minimises |W|^2 / 2 + strength * weighted cross entropy, the bias free.
 
     ID and OOD images weigh the same in all (L / (2 L_id) and L / (2 L_ood) each): scikit-learn's LogisticRegression
-    with these sample weights and C = strength. It is solved on features that are centred and scaled along `axes` (None:
-    their principal axes), which changes no solution: CLIP features share a large mean and a few large directions, and
-    as they are the same solver took more than 200 evaluations in place of 15 to 45.
+    with these sample weights and C = strength. It is solved on features that are centred and scaled along their
+    principal axes, which changes no solution: CLIP features share a large mean and a few large directions, and as
+    they are the same solver took more than 200 evaluations in place of 15 to 45.
     """
+    variances_D, axes_DD = _principal_axes(labelled.features_LD)
+    aligned = replace(labelled, features_LD=labelled.features_LD.double() @ axes_DD)
+    fitted = _fit_aligned(aligned, strength, variances_D, two_classes=two_classes)
+    return lambda features_ND: fitted(features_ND @ axes_DD.float())
+
+
+def _fit_aligned(labelled: Labelled, strength: float, variances_D: Tensor, *, two_classes: bool) -> Probe:
+    """`fit_probe` of features along principal axes, whose variances are about `variances_D`."""
     is_id_L = labelled.is_id_L
     classes_L = (~is_id_L).long() if two_classes else labelled.classes_L
     num_outputs = 2 if two_classes else labelled.num_classes + 1
     num, num_id = len(classes_L), int(is_id_L.sum())
     dtype = torch.float64 if num <= EXACT_UP_TO else torch.float32
-    variances_D, axes_DD = axes or _principal_axes(labelled.features_LD)
-    turned_LD = labelled.features_LD.to(dtype) @ axes_DD.to(dtype)
+    features_LD = labelled.features_LD.to(dtype)
     weights_L = torch.where(is_id_L, num / (2 * num_id), num / (2 * (num - num_id))).to(dtype)
-    mean_D = (weights_L @ turned_LD) / num
+    mean_D = (weights_L @ features_LD) / num
     # The mean curvature of a softmax is far below its bound of 1/2: 0.02 and 0.1 took the same number of steps.
     curvature = 0.02 * strength * num
     scales_D = (1 + curvature * variances_D).rsqrt().to(dtype)
     solution_CE = _minimise(
-        (turned_LD - mean_D) * scales_D,
+        (features_LD - mean_D) * scales_D,
         functional.one_hot(classes_L, num_outputs).to(dtype) * weights_L[:, None],
         penalty_D=scales_D.square(),
         strength=strength,
         bias_scale=curvature**-0.5,
     )
-    turned_CD = solution_CE[:, :-1] * scales_D
-    bias_C = solution_CE[:, -1] * curvature**-0.5 - turned_CD @ mean_D
-    return Probe(weight_CD=(turned_CD @ axes_DD.T.to(dtype)).float(), bias_C=bias_C.float())
+    weight_CD = solution_CE[:, :-1] * scales_D
+    bias_C = solution_CE[:, -1] * curvature**-0.5 - weight_CD @ mean_D
+    return Probe(weight_CD=weight_CD.float(), bias_C=bias_C.float())
 
 
 def _principal_axes(features_LD: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,7 +183,7 @@ class Probe:
 
     def __call__(self, features_ND: Tensor) -> Tensor:
         """Log odds (N,) of ID against OOD: the order of 1 - p(OOD), without the ties where that rounds to 1."""
-        logits_NC = features_ND @ self.weight_CD.T + self.bias_C
+        logits_NC = features_ND.float() @ self.weight_CD.T + self.bias_C
         return logits_NC[:, :-1].logsumexp(dim=1) - logits_NC[:, -1]
 
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tests.experiments.nemesis_grid import HANG, Grid
 
@@ -164,52 +164,45 @@ EVENTS: dict[str, Callable[[Grid, random.Random], bool]] = {
 """Each does its deed, and tells whether there was anything to do it to."""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Tally:
     """How the grid got over the events."""
 
-    events: Counter[str] = field(default_factory=Counter)
-    went_on: int = 0
-    begun_anew: int = 0
-    given_again: int = 0
+    events: Counter[str]
+    begun_anew: int
+    """How often Ray's part began anew by itself."""
+    given_again: int
+    """How often the command had to be given again."""
 
     def __str__(self) -> str:
+        num = self.events.total()
         return (
-            f"{self.events.total()} events of {len(self.events)} kinds: after {self.went_on} the run went on, after "
-            f"{self.begun_anew} Ray's part began anew by itself, after {self.given_again} the command was given again"
+            f"{num} events of {len(self.events)} kinds: {self.begun_anew} times Ray's part began anew by itself, "
+            f"{self.given_again} times the command was given again, and {num - self.begun_anew - self.given_again} "
+            "times the run just went on"
         )
 
 
-def torment(grid: Grid, kinds: Sequence[str], *, seed: int, num_rounds: int = 1) -> Tally:
-    """Run the grid to its end while all these events happen, each after `num_rounds` more rounds; how it went."""
-    chance, tally = random.Random(seed), Tally()
+def torment(grid: Grid, kinds: Sequence[str], *, seed: int) -> Tally:
+    """Run the grid to its end while all these events happen, with finished rounds between them; how it went."""
+    chance, events = random.Random(seed), Counter[str]()
     grid.start()
-    waiting = list(kinds)
-    while waiting:
-        if not grid.wait_for_rounds(num_rounds, time.monotonic()):
-            code = grid.end()
-            assert code not in (0, 2), f"ended with {code} before '{waiting[0]}':\n{grid.log.read_text()}"
-            tally.given_again += 1
-            grid.start()
-            continue
+    for kind in kinds:
+        until_round(grid, kind)
         time.sleep(chance.uniform(0, 0.5))
-        anew, starts, kind = num_new_starts(grid), grid.num_starts, waiting[0]
-        if grid.has_ended() or not EVENTS[kind](grid, chance):
-            continue  # its victim is being replaced just now
-        waiting.pop(0)
-        tally.events[kind] += 1
-        if not grid.wait_for_rounds(1, time.monotonic()):
-            grid.end()
-            tally.given_again += 1
-            grid.start()
-        elif num_new_starts(grid) > anew:
-            tally.begun_anew += 1
-        else:
-            tally.went_on += grid.num_starts == starts
-    assert grid.end() == 0, grid.log.read_text()
-    return tally
+        while grid.has_ended() or not EVENTS[kind](grid, chance):  # its victim is being replaced just now
+            until_round(grid, kind)
+        events[kind] += 1
+    while (code := grid.end()) != 0:
+        assert code != 2, grid.log.read_text()
+        grid.start()
+    anew = grid.log.read_text().count("\nRay ended (")
+    return Tally(events=events, begun_anew=anew, given_again=grid.num_starts - 1)
 
 
-def num_new_starts(grid: Grid) -> int:
-    """How often Ray's part began anew by itself so far."""
-    return grid.log.read_text().count("\nRay ended (")
+def until_round(grid: Grid, kind: str) -> None:
+    """Wait until the grid has finished a round more; if it ends before, give the command again, as its user would."""
+    if not grid.wait_for_rounds(1, time.monotonic()):
+        code = grid.end()
+        assert code not in (0, 2), f"ended with {code} before '{kind}':\n{grid.log.read_text()}"
+        grid.start()

@@ -97,14 +97,14 @@ def test_the_same_trial_in_this_process_gives_the_same_records(
     assert alone == in_grid
 
 
-def test_mlflow_has_a_parent_and_a_child_a_trial(complete: Path) -> None:
+def test_mlflow_has_the_grid_and_a_run_per_trial(complete: Path) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{complete / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("vlpure-table4")
     runs = client.search_runs([experiment.experiment_id])
-    (parent,) = (run for run in runs if "vlpure.grid" in run.data.tags)
-    children = [run for run in runs if run.data.tags.get("vlpure.trial_of") == parent.info.run_id]
+    (grid,) = (run for run in runs if "vlpure.grid" in run.data.tags)
+    children = [run for run in runs if run.data.tags.get("vlpure.trial_of") == grid.info.run_id]
     assert len(children) == 4
     assert {run.info.status for run in runs} == {"FINISHED"}
     records = rounds(complete).set_index(["fingerprint", "round"])
@@ -171,8 +171,8 @@ def _check_mirrored_once(output: Path) -> None:
     client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("vlpure-table4")
     runs = client.search_runs([experiment.experiment_id])
-    children = [run for run in runs if "fingerprint" in run.data.tags]
-    assert len(runs) == 1 + 6 + 2  # the grid, its trials, and a summary for each of two strategies
+    children = [run for run in runs if "vlpure.trial_of" in run.data.tags]
+    assert len(runs) == 6 + 2 + 1  # trials, a summary for each strategy, the grid
     assert len({run.data.tags["fingerprint"] for run in children}) == 6
     for run in children:
         assert [m.step for m in client.get_metric_history(run.info.run_id, "accuracy")] == [0, 1, 2]

@@ -30,7 +30,7 @@ class ArrayScorer:
             self._features[:] = self._features[0].clone()
 
     def features(self, data_fingerprint: str, idx: np.ndarray) -> np.ndarray:
-        return self._features[torch.from_numpy(idx * (not self._constant))].numpy()
+        return self._features[torch.from_numpy(idx)].numpy()
 
     def score(self, request: PurityRequest) -> PurityScores:
         features = self._features[torch.tensor(request.unlabelled_idx)]

@@ -20,7 +20,7 @@ def stages(aurocs: dict[tuple[str, int], list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "dataset": "ten", "mismatch_ratio": 0.4, "ood_ratio": 0.6, "strategy": arm, "seed": seed,
+                "dataset": "ten", "mismatch_ratio": 0.4, "ood_ratio": 0.6, "arm": arm, "seed": seed,
                 "labels": labels, "auroc": auroc, "balanced_accuracy": auroc / 2,
             }
             for (arm, seed), values in aurocs.items()
@@ -99,3 +99,17 @@ def test_every_row_is_an_arm() -> None:
     assert set(ROWS) - {"vlpure"} <= set(ARMS)
     assert row_label("vlpure-probe") == "probe"
     assert row_label("mine") == "mine"
+
+
+def test_each_arm_is_told_from_the_others_by_its_settings() -> None:
+    from experiments.presets import ARMS
+    from experiments.results.from_ledgers import row_names
+    from orchestrator.plan import PlannedTrial
+    from orchestrator.settings.trial import make_trial
+
+    axes = {"dataset": "digits", "mismatch_ratio": 0.4, "ood_ratio": 0.6, "seed": 0}
+    arms = [arm for arm in ROWS if arm != "vlpure"]
+    planned = [
+        PlannedTrial(trial=make_trial(**axes, **ARMS[arm]), fingerprint=arm, data_fingerprint="") for arm in arms
+    ]
+    assert row_names(planned, ARMS) == arms

@@ -57,6 +57,18 @@ SETTINGS = {
     "options": {"dataset": "cifar10", "strategy": "mqnet", "options": {"mqnet": {"target_passes": None, "epochs": 2}}},
     "all labels": {"dataset": "cifar10", "strategy": "random", "rounds": 1, "full_data": True},
     "no labels": {"dataset": "digits", "strategy": "random", "rounds": 1, "recipe": {"name": "zero-shot"}},
+    "a detection trial": {
+        "dataset": "digits",
+        "strategy": "vlpure",
+        "rounds": 2,
+        "purity": {"detector": "probe", "probe": {"folds": 3}},
+        "detection": {"labels": [0, 15]},
+    },
+    "negative words": {
+        "dataset": "digits",
+        "strategy": "vlpure",
+        "purity": {"detector": "neglabel", "words": {"share": 0.15, "groups": 100, "leave_out": ["animal", "food"]}},
+    },
     "flags": {"dataset": "cifar10", "strategy": "ll", "rounds": 3, "budget": 40, "on_bad_image": "skip"},
 }
 

@@ -70,6 +70,10 @@ class GatedScorer:
             raise ValueError("a bad request")
         return make_scores(float(len(self.names)))
 
+    def features(self, data_fingerprint: str, idx: np.ndarray) -> np.ndarray:
+        self.names.append(data_fingerprint)
+        return np.stack([idx, idx], axis=1).astype(np.float32)
+
 
 @pytest.fixture
 def scorer(monkeypatch: pytest.MonkeyPatch) -> GatedScorer:
@@ -103,6 +107,15 @@ def test_an_actor_answers_in_order_and_turns_away_what_its_queue_does_not_hold(s
     metrics = asyncio.run(actor.metrics())
     assert (metrics.requests, metrics.queue, metrics.longest_queue, metrics.restarted) == (3, 0, 3, False)
     assert 0 < metrics.seconds < 10
+
+
+def test_an_actor_gives_features_in_their_turn_too(scorer: GatedScorer) -> None:
+    scorer.gate.set()
+    answer = asyncio.run(ScoringActor([], 1, 0.0).features("data", np.array([3, 1])))
+    assert answer.is_given
+    assert answer.features_ND is not None
+    assert answer.features_ND.tolist() == [[3, 3], [1, 1]]
+    assert scorer.names == ["data"]
 
 
 def test_an_error_of_the_scorer_passes_and_frees_its_place(scorer: GatedScorer) -> None:
@@ -200,8 +213,9 @@ class PretendActor:
         self.queue = queue
         self.progress = progress
         self.score, self.load = Method(self._score), Method(self._load)
+        self.features = Method(self._score)
 
-    def _score(self, request: PurityRequest) -> Any:
+    def _score(self, *request: Any) -> Any:
         self.num_asked += 1
         entry = self._script.pop(0) if len(self._script) > 1 else self._script[0]
         if isinstance(entry, Exception):
@@ -258,6 +272,14 @@ def test_a_lost_request_goes_to_another_actor_even_if_that_is_busier() -> None:
     assert (client.last_request.lost, client.last_request.queue) == (1, 5)
     client.score(make_request())
     assert dead.num_asked == 1, "a client remembers which actor lost its request"
+
+
+def test_features_are_asked_for_as_scores_are() -> None:
+    rows = np.ones((2, 3), np.float32)
+    dead, alive = PretendActor(ActorDiedError()), PretendActor(FULL, Answer(scores=None, queue=1, features_ND=rows))
+    client = RemotePurityScorer([dead, alive], first=0, patience=HASTE)
+    np.testing.assert_array_equal(client.features("data", np.array([0, 1])), rows)
+    assert (dead.num_asked, alive.num_asked) == (1, 2)
 
 
 def test_one_actor_is_asked_again_after_it_restarted() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.splits.draw import count_data_split
+from data.splits.draw import SplitSettings, count_data_split
 from orchestrator.problem import check_budget, pose_problem
 from orchestrator.settings.trial import TrialConfig, make_trial
 from orchestrator.trial.detection import labelling_order, run_detection
@@ -116,7 +116,7 @@ def test_a_bad_setting_is_named(changes: dict[str, Any], message: str) -> None:
 
 def test_more_labels_than_images_are_refused_before_anything_is_computed() -> None:
     data, trial = ten_classes(), trial_of(detection={"labels": (0, 10, 96)})
-    counts = count_data_split(data, mismatch_ratio=0.4, ood_ratio=0.5, budget=16, seed=0)
+    counts = count_data_split(data, SplitSettings(mismatch_ratio=0.4, ood_ratio=0.5, budget=16, seed=0))
     with pytest.raises(ValueError, match=r"detection\.labels asks for 96 labels, but there are only 96 images"):
         check_budget(trial, data, counts)
     check_budget(trial.model_copy(update={"rounds": 2}), data, counts)
