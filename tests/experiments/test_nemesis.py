@@ -125,7 +125,7 @@ def small_world(tmp_path: Path, *, disk: str) -> Iterator[tuple[Path, Path]]:
     ("words", "times", "seed"),
     [
         pytest.param(SMALL, 0, 0, id="short"),
-        pytest.param(["--seeds", "0-8"], 2, 0, id="long", marks=pytest.mark.slow),
+        pytest.param(["--seeds", "0-31"], 2, 0, id="long", marks=pytest.mark.slow),
     ],
 )
 def test_nothing_that_befalls_a_grid_changes_a_record(
