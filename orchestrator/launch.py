@@ -1,7 +1,7 @@
-"""What the last launch of a command was asked to run, kept in the output folder.
+"""The trials of each command's last launch, kept in the output folder.
 
-It is read by those who watch the run from outside, and by reports made of records alone: records know a trial's
-settings, not the row of a table that it was run for.
+The file is read by commands that watch the run from outside, and by reports made of records only: records
+know a trial's settings, not the row of a table that it was run for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orchestrator.ledger.output import OutputFolder
 from orchestrator.plan import PlannedTrial, distinct
 
 VERSION = 1
-"""Of the file."""
+"""Version of the launch file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class LaunchedTrial:
     label: str
     rounds: int
     rows: tuple[str, ...] = ()
-    """The arms or strategies that it was planned for; none in files of before they were kept."""
+    """The arms or strategies that it was planned for; empty in files older than this field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +37,9 @@ class Launch:
     """A launch: which command, when, and its trials."""
 
     command: str
-    """Name of the command: table4."""
+    """Name of the command, such as table4."""
     time_ms: int
-    """When it was given, milliseconds since 1970."""
+    """Time of the launch, milliseconds since 1970."""
     trials: tuple[LaunchedTrial, ...]
 
 
@@ -60,7 +60,7 @@ def note_launch(output: OutputFolder, command: str, planned: Sequence[PlannedTri
 
 
 def last_launch(output: OutputFolder, command: str) -> Launch | None:
-    """What `command` was last asked to run in this folder; None where it never was.
+    """Last launch of `command` in this folder; None if there was none.
 
     Raises ValueError for a file that is damaged, or another version's.
     """
@@ -74,7 +74,7 @@ def last_launch(output: OutputFolder, command: str) -> Launch | None:
         trials = tuple(LaunchedTrial(**{**each, "rows": tuple(each.get("rows", ()))}) for each in content.pop("trials"))
         return Launch(**content, trials=trials)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); the next run of {command}.py writes it anew") from None
+        raise ValueError(f"{path} cannot be read ({error}); the next run of {command}.py writes it again") from None
 
 
 def launched_commands(output: OutputFolder) -> list[str]:

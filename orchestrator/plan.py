@@ -29,35 +29,35 @@ class PlannedTrial:
     fingerprint: str
     data_fingerprint: str
     records: tuple[RoundRecord, ...] = ()
-    """Its finished rounds, at most as many as it is to have."""
+    """Finished rounds, at most as many as the trial is to have."""
     error: str | None = None
-    """Why it failed when it was last tried, if it did."""
+    """Reason of the last attempt's failure, if it failed."""
     arm: str = ""
-    """The arm it is planned for: its row in tables. Empty: its strategy."""
+    """Arm that it is planned for, its row in tables. Empty: its strategy."""
 
     @property
     def row(self) -> str:
-        """The name of its row in tables."""
+        """Name of its row in tables."""
         return self.arm or self.trial.strategy
 
     @property
     def label(self) -> str:
-        """One short line that names the trial by its row."""
+        """Short line that names the trial by its row."""
         return self.trial.label_as(self.row)
 
     @property
     def is_finished(self) -> bool:
-        """Whether all its rounds are there."""
+        """Whether all its rounds are finished."""
         return len(self.records) >= self.trial.rounds
 
 
 def plan_trials(trials: Sequence[ArmTrial | TrialConfig], ledger: Ledger | None) -> list[PlannedTrial]:
-    """The trials with their fingerprints and what a ledger has of them, checked before anything is computed.
+    """Check the trials before anything is computed; return them with fingerprints and their records in a ledger.
 
     A trial that two arms have in common is there for each of them, with one fingerprint (`distinct`).
 
-    Raises ValueError for a data set that cannot be opened, ratios or budgets that it cannot give, and CLIPN weights
-    that are not there.
+    Raises ValueError for a data set that cannot be opened, ratios or budgets that it cannot give, and missing CLIPN
+    weights.
     """
     data_sets: dict[tuple[str, str, str], DataSet] = {}
     clipn: dict[tuple[str, str], str] = {}
@@ -78,7 +78,7 @@ def plan_trials(trials: Sequence[ArmTrial | TrialConfig], ledger: Ledger | None)
 
 
 def distinct(planned: Iterable[PlannedTrial]) -> list[PlannedTrial]:
-    """Each trial once, whatever arms it is planned for: what is to be computed, counted and mirrored."""
+    """Each trial once, whatever arms it is planned for: the trials to compute, count and mirror."""
     first: dict[str, PlannedTrial] = {}
     for each in planned:
         first.setdefault(each.fingerprint, each)
@@ -86,7 +86,7 @@ def distinct(planned: Iterable[PlannedTrial]) -> list[PlannedTrial]:
 
 
 def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
-    """For people: a line for each data set whose purity needs image features, with whether they are in the store."""
+    """Lines for people, one per data set whose purity needs image features: whether the store holds them."""
     needed = {(p.data_fingerprint, p.trial.clipn): p.trial for p in planned if p.trial.uses_scorer}
     lines = []
     for trial in needed.values():
@@ -97,12 +97,12 @@ def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
 
 
 def missing_features(trials: Iterable[TrialConfig]) -> int:
-    """How many images' features are still to be computed for these trials, on this machine."""
+    """Number of images whose features are still to be computed for these trials, on this machine."""
     return sum(feature_bill(_open(trial), trial.clipn).num_missing for trial in trials)
 
 
 def feature_state(bill: FeatureBill) -> str:
-    """In words: what is missing and how long it takes."""
+    """Describe which features are missing and how long they take."""
     if not bill.num_missing:
         return "in the store"
     missing = "to be computed first, once"
@@ -119,7 +119,7 @@ def feature_state(bill: FeatureBill) -> str:
 def look_up(
     ledger: Ledger | None, trial: TrialConfig, fingerprint: str, data_fingerprint: str, *, arm: str = ""
 ) -> PlannedTrial:
-    """A trial with what the ledger holds of it."""
+    """Planned trial with its records in the ledger."""
     state = ledger.state(fingerprint) if ledger else None
     return PlannedTrial(
         trial=trial,
@@ -136,10 +136,11 @@ def _open(trial: TrialConfig) -> DataSet:
 
 
 def _check_id_classes(trial: TrialConfig, data: DataSet, counts: SplitCounts) -> None:
-    """Raises ValueError for a single ID class: the classifier has one answer, so accuracy is 1 whatever it learns."""
+    """Raise ValueError for a single ID class: the classifier has one answer, so accuracy is 1 whatever it learns."""
     if counts.num_id_classes > 1:
         return
     if data.split_protocol == "domain":
+        # One ID class would give a table of ones without any warning.
         raise ValueError(f"{trial.label}: num_id_classes = 1, so accuracy is always 1; take 2 or more")
     advice = f"raise the mismatch ratio to {ratio_of_classes(data.num_classes, 2)} or more"
     if data.num_classes < 3:
@@ -151,7 +152,7 @@ def _check_id_classes(trial: TrialConfig, data: DataSet, counts: SplitCounts) ->
 
 
 def _check(trial: TrialConfig, data: DataSet) -> None:
-    """Raises ValueError where the data set cannot pose the trial's problem."""
+    """Raise ValueError if the data set cannot pose the trial's problem."""
     try:
         counts = count_data_split(data, trial.split)
     except ValueError as error:
@@ -159,11 +160,11 @@ def _check(trial: TrialConfig, data: DataSet) -> None:
     _check_id_classes(trial, data, counts)
     check_budget(trial, data, counts)
     if trial.detection is not None:
-        return  # no classifier, whatever the recipe says
+        return  # no classifier is trained, so the recipe is not checked
     if data.split_protocol == "domain" and trial.ood_ratio == 0 and trial.supervision == "budget":
         raise ValueError(
             f"{trial.label}: ood_ratio = 0, but the OOD images of {trial.dataset} are all that is not of its ID "
-            "classes, in every domain; a pool without them is not drawn"
+            "classes, in every domain; set ood_ratio above 0"
         )
     if find_strategy(trial.strategy).uses_domain and data.domain is None:
         raise ValueError(f"{trial.label}: a prompt with the domain needs a data set with one, such as domainnet-sketch")

@@ -1,4 +1,4 @@
-"""The problem that a trial poses: who is ID, where the pool starts, what the test is; the same for all strategies."""
+"""The problem that a trial poses: ID classes, initial pool and test images, the same for all strategies."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class OpenSetProblem:
     data: DataSet
     split: OpenSetSplit
     class_names: tuple[str, ...]
-    """Of the K ID classes, in the order drawn."""
+    """Names of the K ID classes, in the order drawn."""
     test_idx: IndexArray
     """Test images of ID classes."""
     test_labels: IndexArray
-    """Their labels, 0..K-1."""
+    """Labels of the test images, 0..K-1."""
 
     @property
     def num_id_classes(self) -> int:
-        """K."""
+        """Number of ID classes, K."""
         return len(self.class_names)
 
     def oracle(self) -> Oracle:
@@ -38,7 +38,7 @@ class OpenSetProblem:
 
 
 def pose_problem(trial: TrialConfig, data: DataSet) -> OpenSetProblem:
-    """The trial's problem. Raises ValueError, with the numbers, where the data set cannot give it."""
+    """Pose the trial's problem. Raises ValueError, with the numbers, if the data set cannot give it."""
     split = draw_data_split(data, trial.split)
     test_labels = split.relabel(data.test.labels)
     test_idx = np.flatnonzero(test_labels < len(split.id_classes)).astype(np.int64)
@@ -52,7 +52,7 @@ def pose_problem(trial: TrialConfig, data: DataSet) -> OpenSetProblem:
 
 
 def check_budget(trial: TrialConfig, data: DataSet, counts: SplitCounts) -> None:
-    """Raises ValueError where the rounds ask for more labels than there are images (initial set and pool together)."""
+    """Raise ValueError if the rounds ask for more labels than there are images (initial set and pool together)."""
     if trial.supervision != "budget":
         return  # it buys nothing
     num_images = counts.initial_id + counts.initial_ood + counts.unlabelled_id + counts.unlabelled_ood
@@ -74,19 +74,20 @@ def check_budget(trial: TrialConfig, data: DataSet, counts: SplitCounts) -> None
 
 
 def _advice(trial: TrialConfig, data: DataSet, counts: SplitCounts, num_images: int) -> str:
-    """How far rounds or budget have to go down, each with the other as it is; what would be refused is not advised."""
+    """Advice on how far to lower rounds or budget, each with the other unchanged; only values that are accepted."""
     rounds, budget = trial.rounds, trial.budget
     first = labels_bought(data, counts, rounds=1, budget=budget)
     told = [f"--rounds to at most {1 + (num_images - first) // budget}"] if first <= num_images else []
     while budget and labels_bought(data, counts, rounds=rounds, budget=budget) > num_images:
         budget -= 1
+    # Advice must be accepted when followed: the budget is tried before it is printed.
     if budget and _is_accepted(trial, data, budget):
         told.append(f"--budget to at most {budget}")
     return " or ".join(told)
 
 
 def _is_accepted(trial: TrialConfig, data: DataSet, budget: int) -> bool:
-    """Whether the data set can pose the problem with another budget."""
+    """Whether the data set can pose the problem with the given budget."""
     try:
         count_data_split(data, replace(trial.split, budget=budget))
     except ValueError:

@@ -1,1 +1,1 @@
-"""Query strategies: from what is known of the pool to the images to be labelled next."""
+"""Query strategies: each picks, from what is known of the pool, the images to be labelled next."""

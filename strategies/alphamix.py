@@ -19,19 +19,19 @@ TINY = np.finfo(np.float64).tiny
 
 
 class AlphaMix(Strategy):
-    """Candidates by mixing, then the ones nearest to the centres of as many clusters as there are labels to buy.
+    """Picks from the images whose prediction flips by mixing the ones nearest to k-means centres, a cluster per label.
 
     Costs one pass of the classifier over pool and labelled images, three products with the last layer, distances to K
-    anchors, and a k-means of the candidates. Departures from the original code: where the candidates are too few, the
+    anchors, and a k-means of the candidates. Departures from the original code: if there are too few candidates, the
     least confident images fill up (there: random ones), so that nothing depends on chance but the clustering's start;
-    gradients keep their direction where the softmax rounds to 1 (there they vanish).
+    gradients keep their direction when the softmax rounds to 1 (there they vanish).
     """
 
     def __init__(self, options: AlphaMixOptions) -> None:
         self._options = options
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        """min(budget, N) images; the score is the confidence lost (1 - max softmax)."""
+        """Return min(budget, N) images; the score is the confidence lost (1 - max softmax)."""
         outputs = view.outputs()
         wanted = min(budget, len(view.unlabelled_idx))
         unsure_N = least_confidence(outputs.logits_NK)
@@ -45,6 +45,7 @@ class AlphaMix(Strategy):
         if len(candidates) > wanted:
             picks = candidates[nearest_to_centres(outputs.features_ND[candidates], wanted, rng)]
         rest = np.setdiff1d(np.arange(len(unsure_N)), picks)
+        # Too few candidates: the original fills up at random, which would make the picks depend on chance.
         fill = rest[highest_first(unsure_N[rest], wanted - len(picks))]
         picks = np.concatenate([picks, fill])
         return Selection(
@@ -57,16 +58,17 @@ class AlphaMix(Strategy):
 def mixing_to_flip(
     features_ND: NDArray[np.float64], predicted_N: IndexArray, anchors_AD: NDArray[np.float64], head: LinearHead
 ) -> NDArray[np.float64]:
-    """The mixing (N,), above which some anchor changes the prediction; infinite where none ever does.
+    """Smallest mixing (N,) above which some anchor changes the prediction; infinite if none ever does.
 
     At mixing m features move by m |anchor - features| / sqrt(D) along the loss's gradient. That is the mixing with an
     anchor that raises the loss most, to first order and for a bounded ratio (the paper's closed form); the loss is the
-    cross entropy of the predicted class. Along a straight line the logits are straight too, so where the first class
-    overtakes the predicted one needs no search, and the farthest anchor is the first to get there.
+    cross entropy of the predicted class. Along a straight line the logits are linear, so the point at which the first
+    class overtakes the predicted one needs no search, and the farthest anchor reaches it first.
     """
     weight_KD = head.weight_KD.astype(np.float64)
     logits_NK = features_ND @ weight_KD.T + head.bias_K
     own_N1 = predicted_N[:, None]
+    # With one class there is no other to flip to.
     if len(weight_KD) == 1:
         return np.full(len(features_ND), np.inf)
     others_NK = logits_NK.copy()
@@ -88,15 +90,15 @@ def mixing_to_flip(
 
 
 def least_step(mixing_N: NDArray[np.float64], wanted: int, step: float) -> float:
-    """The least multiple of `step`, at most 1, above the mixing of at least `wanted` images; 1 where there is none."""
+    """The least multiple of `step`, at most 1, above the mixing of at least `wanted` images; 1 if there is none."""
     needed = float(np.sort(mixing_N)[wanted - 1])
     return min(1.0, (np.floor(needed / step) + 1) * step) if needed < 1 else 1.0
 
 
 def nearest_to_centres(features_CD: NDArray[np.floating], count: int, rng: np.random.Generator) -> IndexArray:
-    """At most `count` distinct positions: of each of `count` k-means clusters the member nearest to its centre.
+    """Positions of the members nearest to the centres of `count` k-means clusters, one per cluster, all distinct.
 
-    Features are of unit length first. Fewer where points coincide.
+    Features are scaled to unit length first. There are fewer positions if points coincide.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning

@@ -17,7 +17,7 @@ from strategies.numeric.kcenter import first_maximum
 
 
 def gradient_factors(logits_NK: Tensor) -> Tensor:
-    """a (N, K): softmax minus one-hot of the predicted class."""
+    """Factor a (N, K) of the gradient embedding: softmax minus one-hot of the predicted class."""
     factors_NK = torch.softmax(logits_NK, dim=1)
     predicted_N1 = logits_NK.argmax(dim=1, keepdim=True)
     return factors_NK.scatter_add(1, predicted_N1, torch.full_like(predicted_N1, -1, dtype=factors_NK.dtype))
@@ -26,7 +26,7 @@ def gradient_factors(logits_NK: Tensor) -> Tensor:
 def kmeans_plus_plus(factors_NK: Tensor, features_ND: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     """Positions (Q,) drawn as k-means++ draws its starts: first the longest gradient, then in proportion to D^2.
 
-    D is the distance to the nearest pick so far. Nothing is drawn twice; where all that is left lies on picks, the
+    D is the distance to the nearest pick so far. Nothing is drawn twice; if everything left coincides with picks, the
     lowest positions are taken.
     """
     count = min(count, len(features_ND))
@@ -45,9 +45,10 @@ def kmeans_plus_plus(factors_NK: Tensor, features_ND: Tensor, count: int, rng: n
 
 
 def _draw(weights_N: Tensor, free_N: Tensor, at: float) -> int:
-    """A position in proportion to the weights; the lowest free one where all weights are 0."""
+    """Position drawn in proportion to the weights; the lowest free one if all weights are 0."""
     total_N = weights_N.double().cumsum(dim=0)
     if not total_N[-1] > 0:
+        # Equal gradients are no error here, unlike in the original code: the lowest free position is taken.
         return int(free_N.nonzero()[0, 0])
     position = int(torch.searchsorted(total_N, at * total_N[-1], right=True).clamp(max=len(weights_N) - 1))
     return position if free_N[position] and weights_N[position] > 0 else int(weights_N.argmax())
@@ -62,7 +63,7 @@ class Badge(Strategy):
     """
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        """min(budget, N) images in the order drawn; the score is the length of the gradient embedding."""
+        """Return min(budget, N) images in the order drawn; the score is the length of the gradient embedding."""
         outputs = view.outputs()
         features_ND = torch.tensor(outputs.features_ND, device=view.workshop.device).double()
         factors_NK = gradient_factors(torch.tensor(outputs.logits_NK, device=view.workshop.device).double())

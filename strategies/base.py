@@ -1,4 +1,4 @@
-"""What every query strategy gets and gives, and the check of what it gave.
+"""The interface of a query strategy: the view it gets, the selection it returns, and the check of that selection.
 
 Shapes: N unlabelled images, K ID classes, Q images queried.
 """
@@ -36,10 +36,10 @@ class OutputsNotFinite(ArithmeticError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
-    """All a strategy may know: pixels, the labels bought so far, and this round's classifier; no hidden label.
+    """Everything a strategy may know: pixels, the labels bought so far, and this round's classifier; no hidden label.
 
     Its arrays are read-only: the trial and the strategy's own next call look at the same ones. The functions given to
-    it close over the network, the images and indices alone (`tests/orchestrator/trial/test_hidden_labels.py` walks
+    it close over the network, the images and the indices only (`tests/orchestrator/trial/test_hidden_labels.py` walks
     every path from a view).
     """
 
@@ -56,28 +56,29 @@ class PoolView:
     unlabelled_idx: IndexArray
     """Sorted ascending, so that ties go to the lowest index."""
     domain: str | None = None
-    """Word for the kind of picture, for prompts ("sketch"); None where the data set has no domains."""
+    """Word for the kind of picture, for prompts ("sketch"); None if the data set has no domains."""
     compute_outputs: Callable[[], ClassifierOutputs]
     """Classifier outputs of all unlabelled images; computed at the first call, remembered afterwards."""
     compute_labelled_outputs: Callable[[], ClassifierOutputs]
-    """The same of the labelled ID images."""
+    """Classifier outputs of the labelled ID images, in the order of `labelled_id_idx`."""
     workshop: Workshop
-    """Trains and runs networks of the strategy's own."""
+    """Trains and runs networks that the strategy itself needs."""
     memory: Memory = field(default_factory=dict)
     """What the strategy learnt from the query before (`LearningStrategy.learn`); empty before the first."""
 
     def __post_init__(self) -> None:
         """Make the index arrays read-only, without touching the caller's."""
         for name in ("labelled_id_idx", "labelled_id_labels", "labelled_ood_idx", "unlabelled_idx"):
+            # A view of each array: the flag of the caller's own array must stay as it is.
             array = getattr(self, name).view()
             array.flags.writeable = False
             object.__setattr__(self, name, array)
 
     def pick(self, positions: IndexArray, scores_N: NDArray[np.floating]) -> Selection:
-        """The selection of the images at `positions` (Q,) of `unlabelled_idx`, most wanted first.
+        """Return the selection of the images at `positions` (Q,) of `unlabelled_idx`, most wanted first.
 
         `scores_N` are the scores of all N unlabelled images. Raises ValueError for another number of scores. Positions
-        in the pool and indices of images are easily mixed up; a strategy that ends with this line cannot.
+        in the pool and indices of images are easily mixed up; a strategy that ends with this call cannot mix them up.
         """
         if len(scores_N) != len(self.unlabelled_idx):
             raise ValueError(
@@ -87,15 +88,15 @@ class PoolView:
         return Selection(idx=self.unlabelled_idx[positions], scores=scores_N[positions].astype(np.float64))
 
     def outputs(self) -> ClassifierOutputs:
-        """`compute_outputs()`, checked: raises OutputsNotFinite naming the images whose values are not finite."""
+        """Checked result of `compute_outputs()`. Raises OutputsNotFinite naming the images with non-finite values."""
         return checked_outputs(self.compute_outputs(), self.unlabelled_idx, "unlabelled")
 
     def labelled_outputs(self) -> ClassifierOutputs:
-        """`compute_labelled_outputs()`, in the order of `labelled_id_idx`; checked as `outputs()`."""
+        """Checked result of `compute_labelled_outputs()`, in the order of `labelled_id_idx`. Raises as `outputs()`."""
         return checked_outputs(self.compute_labelled_outputs(), self.labelled_id_idx, "labelled")
 
     def restricted_to(self, keep: NDArray[np.bool_]) -> PoolView:
-        """The same view of fewer unlabelled images: those where `keep` (N,) is True."""
+        """Copy of this view with fewer unlabelled images: those for which `keep` (N,) is True."""
         return replace(
             self, unlabelled_idx=self.unlabelled_idx[keep], compute_outputs=lambda: self.compute_outputs().rows(keep)
         )
@@ -108,9 +109,9 @@ class Selection:
     idx: IndexArray
     """(Q,) distinct members of `unlabelled_idx`; Q = min(budget, N)."""
     scores: NDArray[np.float64]
-    """(Q,) what the strategy ranked by, in the order of `idx`; the unit is the strategy's own."""
+    """(Q,) values the strategy ranked by, in the order of `idx`, in a unit that the strategy chooses."""
     judged_id_idx: IndexArray | None = None
-    """The unlabelled images judged ID, where a strategy judges; None where it does not."""
+    """The unlabelled images judged ID; None if the strategy does not judge."""
     diagnostics: Mapping[str, Diagnostic] = field(default_factory=dict)
     """Numbers for the record, such as the logit scale."""
 
@@ -141,37 +142,39 @@ class Strategy(ABC):
 
     @abstractmethod
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        """min(budget, N) distinct unlabelled images, most wanted first; equal arguments give equal answers."""
+        """Return min(budget, N) distinct unlabelled images, most wanted first; equal arguments give equal answers."""
 
 
 class LearningStrategy(Strategy):
-    """A strategy that learns from the oracle's answers, for its next query."""
+    """A strategy that learns from the oracle's answers for its next query."""
 
     @abstractmethod
     def learn(self, view: PoolView, selection: Selection, answers_Q: IndexArray, rng: np.random.Generator) -> Memory:
-        """What to remember, given the answers (0..K-1, K for OOD) in the order of `selection.idx`.
+        """Return what to remember, given the answers (0..K-1, K for OOD) in the order of `selection.idx`.
 
         `view` is the one that the selection was made from. The result goes into the round's record and comes back in
-        the next view, so that a trial that is continued goes on as if it had not been stopped.
+        the next view, so that a resumed trial goes on as if it had not been stopped.
         """
 
 
 def highest_first(scores_N: NDArray[np.floating], count: int) -> IndexArray:
     """Positions of the `count` largest scores, largest first; ties go to the lowest position."""
+    # A stable sort of the negated scores: reversing an ascending sort would give ties to the highest position.
     return np.argsort(-scores_N, kind="stable")[:count].astype(np.int64)
 
 
 def check_selection(selection: object, *, unlabelled_idx: IndexArray, budget: int, who: str) -> Selection:
-    """`selection`, if it is what the contract says: the trial asks before it buys, the contract suite for every case.
+    """Return `selection` if it keeps the contract; the trial checks before it buys, the contract suite in every case.
 
-    Exactly min(budget, N) distinct int64 indices of `unlabelled_idx`, a finite score for each, judged images out of
-    the same pool, diagnostics that a record can hold. Raises StrategyError that begins with `who` and says what was
-    returned and what was due. A label too many per round would otherwise be bought, and ranked against the others.
+    The contract: exactly min(budget, N) distinct int64 indices of `unlabelled_idx`, a finite score for each, judged
+    images out of the same pool, diagnostics that a record can hold. Raises a StrategyError that begins with `who` and
+    states what was returned and what was due.
     """
     if not isinstance(selection, Selection):
         raise StrategyError(f"{who}: select() returned {_kind(selection)}; a strategies.base.Selection was due")
     due = min(budget, len(unlabelled_idx))
     _check_indices(selection.idx, unlabelled_idx, f"{who}: idx")
+    # A plug-in that bought three labels too many per round was once ranked second in Table 4.
     if len(selection.idx) != due:
         raise StrategyError(
             f"{who}: returned {len(selection.idx)} images to label; exactly {due} were due (the budget is {budget}, "
@@ -201,7 +204,7 @@ def check_selection(selection: object, *, unlabelled_idx: IndexArray, budget: in
 
 
 def check_memory(memory: object, *, who: str) -> Memory:
-    """`memory`, if it is named lists of finite numbers. Raises StrategyError that begins with `who`."""
+    """Return `memory` if it is named lists of finite numbers. Raises a StrategyError that begins with `who`."""
     if not isinstance(memory, Mapping) or not all(isinstance(name, str) for name in memory):
         raise StrategyError(f"{who}: learn() returned {_kind(memory)}; names with a list of numbers each were due")
     for name, values in memory.items():
@@ -217,7 +220,7 @@ def check_memory(memory: object, *, who: str) -> Memory:
 
 
 def _check_indices(idx: object, unlabelled_idx: IndexArray, who: str) -> None:
-    """Raises StrategyError unless `idx` is a vector of distinct int64 members of `unlabelled_idx`."""
+    """Raise StrategyError unless `idx` is a vector of distinct int64 members of `unlabelled_idx`."""
     if not isinstance(idx, np.ndarray) or idx.ndim != 1 or idx.dtype != np.int64:
         raise StrategyError(
             f"{who} is {_kind(idx)}; a vector of int64 was due (an empty list of picks becomes float64: "
@@ -235,7 +238,7 @@ def _check_indices(idx: object, unlabelled_idx: IndexArray, who: str) -> None:
 
 
 def _kind(value: object) -> str:
-    """What a value is, for people, in a few words."""
+    """Describe a value in a few words, for a message."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} with shape {value.shape}"
     text = repr(value)

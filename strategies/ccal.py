@@ -1,4 +1,4 @@
-"""CCAL: alike to labelled ID images in meaning, unlike them in looks (Du et al., ICCV 2021).
+"""CCAL: images similar to labelled ID images in meaning but not in appearance (Du et al., ICCV 2021).
 
 Shapes: N unlabelled images, M labelled ID images, K ID classes, S rotations, D features.
 """
@@ -20,19 +20,20 @@ ROUNDING = 1e-10
 
 
 def minmax(values_N: Floats) -> Floats:
-    """The values moved and stretched to [0, 1]; 0 where they do not vary but for rounding."""
+    """Values shifted and scaled to [0, 1]; all 0 if they vary by rounding only."""
     low, high = values_N.min(), values_N.max()
     return np.zeros_like(values_N) if high - low < ROUNDING else (values_N - low) / (high - low)
 
 
 def semantic_scores(similarity_N: Floats, slope: float, threshold: float) -> Floats:
-    """tanh(k / 2 (s - t)) in (-1, 1) of the similarity s stretched to [0, 1]."""
+    """Semantic scores tanh(k / 2 (s - t)), in (-1, 1), of the similarity s scaled to [0, 1]."""
+    # The original's sigmoid overflows in float32 and then queries the most OOD-like image first; tanh does not (D16).
     squashed: Floats = np.tanh(slope / 2 * (minmax(similarity_N) - threshold))
     return squashed
 
 
 def distinctive_raw(pool_NSD: NDArray[np.floating], labelled_MSD: NDArray[np.floating]) -> Floats:
-    """How alike each image looks to one class's labelled images (N,): mean over rotations of 2 v1 - v2 + cos(a1, a2).
+    """Visual similarity (N,) to one class's labelled images: mean over rotations of 2 v1 - v2 + cos(a1, a2).
 
     a1 and a2 are the two most similar ones, v1 >= v2 their cosines. With one labelled image v2 = v1 and the last cosine
     is 1.
@@ -45,6 +46,7 @@ def distinctive_raw(pool_NSD: NDArray[np.floating], labelled_MSD: NDArray[np.flo
         for start in range(0, len(pool_NSD), BLOCK):
             cosines_BM = unit_rows(pool_NSD[start : start + BLOCK, rotation]) @ labelled.T
             if len(labelled) == 1:
+                # One labelled image stands for both: v2 = v1, and its cosine with itself is 1.
                 total[start : start + BLOCK] += cosines_BM[:, 0] + 1.0
                 continue
             first, second = np.argsort(-cosines_BM, axis=1, kind="stable")[:, :2].T
@@ -56,19 +58,19 @@ def distinctive_raw(pool_NSD: NDArray[np.floating], labelled_MSD: NDArray[np.flo
 
 
 def joint_scores(semantic_N: Floats, distinctive_KN: Floats, class_N: IndexArray) -> Floats:
-    """Sum of both (K, N); -1 where an image's nearest labelled one is of another class."""
+    """Sum of both scores (K, N); -1 for the classes other than that of the image's nearest labelled image."""
     own_KN = np.arange(len(distinctive_KN))[:, None] == class_N
     joint: Floats = np.where(own_KN, semantic_N + distinctive_KN, NOT_ITS_CLASS)
     return joint
 
 
 class Ccal(Strategy):
-    """An equal number of images for each class: those nearest to it in meaning and least like it in looks.
+    """Picks equally many images for each class: those nearest to it in meaning and least similar to it in appearance.
 
     Costs cosines of frozen features with the labelled ones, in blocks. Both encoders (SimCLR for meaning, CSI for
-    looks) are trained once a data set. Departures from the original code: the squashing is computed as tanh, which does
-    not overflow (D16), a class takes only images of its own and what is then missing is filled up by the highest joint
-    score over all classes, and a class with one labelled image has v2 = v1.
+    appearance) are trained once per data set. Departures from the original code: the squashing is computed as tanh,
+    which does not overflow (D16), a class takes only images of its own and what is then missing is filled up by the
+    highest joint score over all classes, and a class with one labelled image has v2 = v1.
     """
 
     def __init__(self, semantic: Views, distinctive: Views, options: CcalOptions) -> None:
@@ -78,7 +80,7 @@ class Ccal(Strategy):
         self._options = options
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        """min(budget, N) images, class by class, then the fill-ups; the score is the joint one of the own class."""
+        """Return min(budget, N) images, class by class, then the fill-ups; the score is the joint one of its class."""
         if not len(view.labelled_id_idx):
             raise ValueError("CCAL needs a labelled ID image; raise the budget or lower the OOD ratio")
         semantic, distinctive = self._semantic(), self._distinctive()
@@ -100,7 +102,7 @@ class Ccal(Strategy):
 
 
 def share_out(joint_N: Floats, class_N: IndexArray, num_classes: int, budget: int) -> tuple[IndexArray, int]:
-    """Positions (Q,): of each class its budget // K best, then the best of all others; and how many those are."""
+    """Positions (Q,) of each class's budget // K best images, then of the best others; and how many others."""
     share = budget // num_classes
     picks = [np.flatnonzero(class_N == label) for label in range(num_classes)]
     picks = [members[highest_first(joint_N[members], share)] for members in picks]

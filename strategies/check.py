@@ -1,4 +1,4 @@
-"""`python -m strategies.check module:Class`: does a strategy keep its contract? Tried on a toy pool, in seconds.
+"""Check that a strategy keeps its contract, on a toy pool, in seconds: `python -m strategies.check module:Class`.
 
 The cases are those that every strategy of this project passes (`tests/strategies/test_contract.py`).
 """
@@ -36,7 +36,7 @@ from strategies.registry import STRATEGIES, offered_strategies
 NUM_IMAGES, NUM_CLASSES, DIM = 60, 3, 8
 RECIPE = Recipe(width=1, steps=2, batch_size=4, crop_padding=1, learning_rate=0.01)
 Case = tuple[str, PoolView, int]
-"""A name, a view and a budget."""
+"""Name, view and budget of one case."""
 
 
 def toy_workshop(images: ArrayImages, *, num_classes: int = NUM_CLASSES) -> Workshop:
@@ -60,9 +60,9 @@ def toy_view(
     constant: bool = False,
     num_left: int | None = None,
 ) -> PoolView:
-    """A view of 60 random images, its labelled ID images with the given labels; the same at every call.
+    """A view of 60 random images, its labelled ID images with the given labels; every call gives an equal one.
 
-    `constant`: all images and outputs are equal. `num_left`: so many unlabelled images are left.
+    `constant`: all images and outputs are equal. `num_left`: the number of unlabelled images left.
     """
     rng = np.random.default_rng(3)
     order = rng.permutation(NUM_IMAGES)
@@ -103,7 +103,7 @@ def _random_outputs(rng: np.random.Generator, num: int, constant: bool) -> Class
 
 
 def contract_cases() -> Iterator[Case]:
-    """The pools and budgets that every strategy has to cope with."""
+    """Pools and budgets that every strategy has to handle."""
     for budget in (1, 7, 49, 1000):
         yield f"a budget of {budget}", toy_view(), budget
     yield "a class without a label", toy_view(labels=(0, 0, 1)), 9
@@ -112,7 +112,7 @@ def contract_cases() -> Iterator[Case]:
 
 
 def check_contract(make: Callable[[], Strategy], name: str, tell: Callable[[str], None]) -> None:
-    """Try a strategy on every case; `tell` hears of each that it passed. Raises StrategyError for the first other."""
+    """Try a strategy on every case and call `tell` with each one passed. Raises StrategyError at the first failure."""
     for case, view, budget in contract_cases():
         selection = _select(make(), view, budget, f"strategy {name}, {case}")
         again = _select(make(), view, budget, f"strategy {name}, {case}, asked again")
@@ -128,19 +128,20 @@ def check_contract(make: Callable[[], Strategy], name: str, tell: Callable[[str]
 
 
 def _check_ties(strategy: Strategy, name: str, tell: Callable[[str], None]) -> None:
-    """Equal images go to the lowest indices; not asked of a strategy that draws."""
+    """Check that ties go to the lowest indices; a strategy that draws at random is exempt."""
     view, who = toy_view(constant=True), f"strategy {name}, equal images"
     first, other = (_select(strategy, view, 9, who, seed=seed).idx for seed in (0, 1))
+    # Two seeds that pick differently mark a strategy that draws: it owes nothing to the lowest index.
     if np.array_equal(first, other) and not np.array_equal(first, view.unlabelled_idx[:9]):
         raise StrategyError(
-            f"{who}: picked {first.tolist()} where all images are equal; ties go to the lowest index, so "
+            f"{who}: picked {first.tolist()} although all images are equal; ties go to the lowest index, so "
             f"{view.unlabelled_idx[:9].tolist()} was due (strategies.base.highest_first does that)"
         )
     tell("equal images")
 
 
 def _check_learning(strategy: LearningStrategy, name: str, tell: Callable[[str], None]) -> None:
-    """What it learns can be kept in a record, and the next query can be made with it."""
+    """Check that what it learns fits into a record, and that the next query can be made with it."""
     view, who = toy_view(), f"strategy {name}, learning from answers"
     selection = _select(strategy, view, 9, who)
     with blamed_on(type(strategy), who):
@@ -151,14 +152,14 @@ def _check_learning(strategy: LearningStrategy, name: str, tell: Callable[[str],
 
 
 def _select(strategy: Strategy, view: PoolView, budget: int, who: str, *, seed: int = 0) -> Selection:
-    """What the strategy picks, checked."""
+    """Checked selection of the strategy."""
     with blamed_on(type(strategy), who):
         selection = strategy.select(view, budget, np.random.default_rng(seed))
     return check_selection(selection, unlabelled_idx=view.unlabelled_idx, budget=budget, who=who)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code: 0, or 2 for a strategy that cannot be loaded or breaks its contract."""
+    """Run the command; the exit code is 0, or 2 for a strategy that cannot be loaded or breaks its contract."""
     parser = argparse.ArgumentParser(
         prog="python -m strategies.check",
         description="Try a strategy of your own on a toy pool: the right number of images, each once and out of the "

@@ -1,4 +1,4 @@
-"""EOAL: sure under the known classes' classifiers, undecided between clusters of OOD images (Safaei et al., AAAI 2024).
+"""EOAL: low entropy of the known classes' classifiers, high entropy over OOD clusters (Safaei et al., AAAI 2024).
 
 Shapes: N unlabelled images, K ID classes, D features, C clusters, Q images queried.
 """
@@ -44,6 +44,7 @@ def query_scores(known_N: Floats, unknown_N: Floats | None, num_clusters: int) -
     `unknown_N` is None without OOD images; with a single cluster it counts as 0 (D13).
     """
     scores: Floats = known_N / np.log(2)
+    # ln 1 = 0: a single cluster has no entropy to divide by it (D13).
     if unknown_N is not None and num_clusters > 1:
         scores = scores - unknown_N / np.log(num_clusters)
     return scores
@@ -56,7 +57,7 @@ def lowest_known_first(
 
     `levels` are the cluster numbers of the images predicted known at each level, finest first: the query goes round the
     clusters of the finest level with at most `count`, from each taking its share of the lowest scores; None: by score
-    alone. Images predicted unknown fill up, by score. Ties go to the lowest position.
+    only. Images predicted unknown fill up, by score. Ties go to the lowest position.
     """
     known = np.flatnonzero(is_known_N)
     count = min(count, len(scores_N))
@@ -72,7 +73,7 @@ def lowest_known_first(
 
 
 def _round_the_clusters(scores_N: Floats, known: IndexArray, labels: IndexArray, count: int) -> IndexArray:
-    """Round after round, from each cluster in order of number the next few of lowest score."""
+    """Positions taken in turns: from each cluster, in order of number, the next few of lowest score."""
     num_clusters = int(labels.max()) + 1
     share = count // num_clusters
     members = [known[labels == number] for number in range(num_clusters)]
@@ -92,7 +93,7 @@ class Eoal(Strategy):
     Costs the training of a detector with binary classifiers each round (on labelled ID and OOD images, with a
     clustering of the OOD features before every pass), one pass of it over the pool, and a clustering of the images
     predicted known. Departures from the original code: a batch without OOD or without ID images counts 0 for that part
-    instead of NaN (D10), fewer clusters than K are accepted (D13), the pool and the OOD images are looked at without
+    instead of NaN (D10), fewer clusters than K are accepted (D13), the pool and the OOD images are scored without
     augmentation (D9), the centres are those after the last pass, FINCH is the variant of release 0.2.3 (P16;
     `options.eoal.finch`), and the detector is the common ResNet-18 (D18). Without labelled OOD images there is no
     unknown entropy.
@@ -102,7 +103,7 @@ class Eoal(Strategy):
         self._options = options
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        """min(budget, N) images in the order taken; the score is the (lowest first) difference of entropies."""
+        """Return min(budget, N) images in the order taken; the score is the (lowest first) difference of entropies."""
         num_known = len(view.class_names)
         detector = self._train(view)
         outputs = checked_outputs(
@@ -112,6 +113,7 @@ class Eoal(Strategy):
         unknown_N, num_clusters = None, 0
         if len(view.labelled_ood_idx):
             ood_ND = view.workshop.predict(detector, view.labelled_ood_idx).features_ND
+            # Clustered again after the last pass: the centres that the training used are those before it.
             centres_CD, _ = self._cluster(ood_ND, num_known)
             unknown_N, num_clusters = unknown_entropies(outputs.features_ND, centres_CD), len(centres_CD)
         scores_N = query_scores(known_N, unknown_N, num_clusters)
@@ -132,7 +134,7 @@ class Eoal(Strategy):
         )
 
     def _train(self, view: PoolView) -> nn.Module:
-        """The detector of this round."""
+        """Train the detector of this round."""
         shop, options, num_known = view.workshop, self._options, len(view.class_names)
         idx, labels = labelled_with_ood(view)
         recipe = options.recipe(shop.recipe)
@@ -151,7 +153,7 @@ class Eoal(Strategy):
         return shop.train(idx, labels, network=network, recipe=recipe, name="eoal", objective=objective)
 
     def _cluster(self, features_ND: NDArray[np.floating], num_known: int) -> tuple[Floats, IndexArray]:
-        """Centres (C, D) and cluster numbers of OOD features; as many clusters as ID classes, if there can be."""
+        """Centres (C, D) and cluster numbers of OOD features; as many clusters as ID classes, or what FINCH finds."""
         if not np.isfinite(features_ND).all():
             raise ArithmeticError("EOAL's detector diverged: lower options.eoal.learning_rate")
         labels = clusters_of_number(features_ND, num_known, self._options.finch)

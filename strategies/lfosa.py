@@ -16,10 +16,10 @@ from strategies.options import LfosaOptions
 
 
 def known_log_odds(logits_NK1: NDArray[np.floating], num_known: int) -> NDArray[np.float64]:
-    """How surely each image is of its predicted known class (N,): ln posterior odds in that class's mixture.
+    """Log posterior odds (N,) that each image belongs to its predicted known class, by that class's mixture.
 
-    The mixture is of the largest activations of the images predicted so. NaN for images predicted unknown, and for a
-    class with one image.
+    The mixture is fitted to the largest activations of the images predicted to be in the class. NaN for images
+    predicted unknown, and for a class with one image.
     """
     predicted_N = logits_NK1.argmax(axis=1).astype(np.int64)
     activations = logits_NK1.max(axis=1).astype(np.float64)
@@ -27,12 +27,12 @@ def known_log_odds(logits_NK1: NDArray[np.floating], num_known: int) -> NDArray[
 
 
 class Lfosa(Strategy):
-    """The images that the detector's mixtures are surest of, over all known classes together.
+    """Picks the images with the highest log odds of the detector's mixtures, over all known classes together.
 
     Costs the training of a detector each round (a ResNet-18 of K + 1 classes, on labelled ID and OOD images), one pass
-    of it over the pool, and a mixture a class. Departures from the original code: queried OOD images leave the pool
+    of it over the pool, and a mixture per class. Departures from the original code: queried OOD images leave the pool
     (D8), the pool is scored without augmentation (D9), the mixtures start from the best split of the activations and
-    images are ranked by log odds (D17), and the detector is the common ResNet-18 (D18). Where too few images are
+    images are ranked by log odds (D17), and the detector is the common ResNet-18 (D18). If too few images are
     predicted known in a class of two or more, those of largest margin over the OOD class fill up.
     """
 
@@ -40,7 +40,7 @@ class Lfosa(Strategy):
         self._options = options
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        """min(budget, N) images; the score is the log odds, of fill-ups the detector's margin over OOD minus 1e6."""
+        """Return min(budget, N) images; the score is the log odds, for fill-ups the margin over OOD minus 1e6."""
         num_known = len(view.class_names)
         logits_NK1 = self._detect(view).logits_NK.astype(np.float64)
         log_odds_N = known_log_odds(logits_NK1, num_known)
@@ -59,7 +59,7 @@ class Lfosa(Strategy):
         )
 
     def _detect(self, view: PoolView) -> ClassifierOutputs:
-        """What a detector trained on all labelled images says of the pool."""
+        """Outputs on the pool of a detector trained on all labelled images."""
         shop, num_known = view.workshop, len(view.class_names)
         idx, labels = labelled_with_ood(view)
         recipe = self._options.recipe(shop.recipe)

@@ -1,7 +1,7 @@
 """BALD, MeanSTD and VarRatio: how much the classifier's answers differ under dropout.
 
-Dropout lies between the pooled features and the last layer, in training and here, so that a mask costs a product of
-stored features with that layer and no pass of the network.
+Dropout lies between the pooled features and the last layer, in training and here, so that a mask costs one product
+of stored features with that layer instead of a pass of the network.
 
 Shapes: P passes, N images, K classes, D features, B block of images.
 """
@@ -45,6 +45,7 @@ def mutual_information(logits_PBK: NDArray[np.float64]) -> NDArray[np.float64]:
     mean_BK = probs.mean(axis=0)
     total = -np.sum(mean_BK * np.log(np.maximum(mean_BK, np.finfo(np.float64).tiny)), axis=1)
     expected = -(probs * logs).sum(axis=2).mean(axis=0)
+    # Rounding makes the difference of two equal entropies slightly negative; mutual information is at least 0.
     result: NDArray[np.float64] = np.maximum(total - expected, 0.0)
     return result
 
@@ -65,11 +66,11 @@ def variation_ratio(logits_PBK: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class MonteCarlo(Strategy):
-    """The largest disagreement of the classifier with itself under dropout, by one of the measures above.
+    """Picks the images on which the classifier disagrees most with itself under dropout, by one of the measures above.
 
     Costs one pass of the classifier over the pool and P products with its last layer; the classifier is trained with
     the same dropout. Departure: Gal et al. (ICML 2017) have dropout in several layers and run the network P times; here
-    it lies before the last layer alone.
+    it lies before the last layer only.
     """
 
     def __init__(self, measure: Measure, options: MonteCarloOptions) -> None:
@@ -77,7 +78,7 @@ class MonteCarlo(Strategy):
         self._options = options
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        """The min(budget, N) images of largest disagreement; the score is the measure."""
+        """Return the min(budget, N) images of largest disagreement; the score is the measure."""
         blocks = dropout_logits(view.outputs(), self._options, rng)
         scores = np.concatenate([self._measure(logits_PBK) for logits_PBK in blocks])
         best = highest_first(scores, budget)

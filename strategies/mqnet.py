@@ -1,4 +1,4 @@
-"""MQNet: a small network learns each round how to weigh purity against informativeness (Park et al., NeurIPS 2022).
+"""MQNet: a small network learns in each round how to weigh purity against informativeness (Park et al., NeurIPS 2022).
 
 Shapes: N unlabelled images, M labelled ID images, Q images queried, K ID classes, D features, P passes.
 """
@@ -22,6 +22,7 @@ Features = Callable[[], NDArray[np.float32]]
 
 def highest_cosine(features_ND: NDArray[np.floating], labelled_MD: NDArray[np.floating]) -> Floats:
     """MQNet's purity (N,): the highest cosine of each image with a labelled ID image, in [-1, 1]; -1 without one."""
+    # Before the first labelled ID image there is nothing to be similar to: every image is equally impure.
     if not len(labelled_MD):
         return np.full(len(features_ND), -1.0)
     return nearest_by_cosine(features_ND, labelled_MD)[0]
@@ -38,25 +39,25 @@ def masked_losses(logits_PQK: NDArray[np.floating], answers_Q: IndexArray) -> Fl
 
 
 class Mqnet(LearningStrategy):
-    """The highest score of a meta-network on informativeness and purity, both standardised over the pool.
+    """Picks by the score of a meta-network on informativeness and purity, both standardised over the pool.
 
     Costs one pass of the classifier over the pool, cosines of frozen features, and after each query some 11,000 steps
     of a 2-64-1 network and P augmented passes over the queried images. Departures from the original code:
     informativeness is standardised by the pool's own figures (D5), features of labelled images are clean, the encoder
-    sees images in [0, 1] (D6) and is trained once a data set (D7), and the targets of the meta-training are a table of
-    P augmented passes in place of a new augmentation in every step.
+    sees images in [0, 1] (D6) and is trained once per data set (D7), and the targets of the meta-training are a table
+    of P augmented passes instead of a new augmentation in every step.
     """
 
     def __init__(
         self, features: Features, options: MqnetOptions, *, informativeness: Literal["ll", "conf"] = "ll"
     ) -> None:
-        """`features` gives those of all training images, by index; `informativeness` is predicted loss or CONF's."""
+        """`features` returns those of all training images, by index; `informativeness`: predicted loss or CONF's."""
         self._features = features
         self._options = options
         self._from_losses = informativeness == "ll"
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        """The min(budget, N) images of highest score; at the first query the sum of both standardised scores."""
+        """Return the min(budget, N) images of highest score; at the first query the sum of both standardised scores."""
         informativeness, purity = self._informativeness(view), self._purity(view, view.unlabelled_idx)
         inputs_N2 = np.stack([exponential_scores(informativeness), exponential_scores(purity)], axis=1)
         if view.memory:
@@ -68,11 +69,12 @@ class Mqnet(LearningStrategy):
         return view.pick(best, scores_N)
 
     def learn(self, view: PoolView, selection: Selection, answers_Q: IndexArray, rng: np.random.Generator) -> Memory:
-        """A new meta-network, trained to rank the queried images by this round's classifier's losses, OOD lowest."""
+        """Return a new meta-network, trained to rank the queried images by the classifier's losses, OOD lowest."""
         options = self._options
         positions = np.searchsorted(view.unlabelled_idx, selection.idx)
         informativeness = self._informativeness(view)
         if self._from_losses:
+            # By the pool's predicted losses: the original takes the pool's 1 - confidence by mistake (D5).
             first = exponential_scores(informativeness[positions], informativeness)
         else:
             first = exponential_scores(informativeness[positions])

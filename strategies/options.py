@@ -1,6 +1,6 @@
-"""What a user may change of the strategies: one section a family, the original studies' values by default.
+"""Options of the strategies that a user may change: one section per family, by default the original studies' values.
 
-Reading it needs no torch. Which sections a strategy reads stands in its registry entry; they alone enter the
+Reading them needs no torch. The registry entry of a strategy lists the sections it reads; only these enter the
 fingerprint of its trials.
 """
 
@@ -24,7 +24,7 @@ class LearningLossOptions(Section):
     """LL (Yoo and Kweon 2019)."""
 
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Weight of the ranking loss beside the cross entropy."""
+    """Weight of the ranking loss relative to the cross entropy."""
     margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Margin of the ranking loss."""
     hidden: Annotated[int, Field(ge=1)] = 128
@@ -32,14 +32,14 @@ class LearningLossOptions(Section):
     detach_after: Annotated[float, Field(gt=0, le=1)] = 0.6
     """Share of the training after which the head no longer trains the network under it."""
     subset: Annotated[int, Field(ge=1)] | None = 10_000
-    """Unlabelled images looked at in a query, drawn at random; none: all (P14)."""
+    """Number of unlabelled images considered in a query, drawn at random; none: all (P14)."""
 
 
 class MonteCarloOptions(Section):
     """BALD, MeanSTD and VarRatio: dropout on the pooled features, in training and in the query."""
 
     passes: Annotated[int, Field(ge=2)] = 20
-    """Random masks an image."""
+    """Random masks per image."""
     rate: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the features dropped."""
 
@@ -48,7 +48,7 @@ class AlphaMixOptions(Section):
     """AlphaMix (Parvaneh et al. 2022)."""
 
     step: Annotated[float, Field(gt=0, le=1)] = 1 / 32
-    """By how much the mixing grows until enough predictions flip; at most 1."""
+    """Step by which the mixing grows until enough predictions flip, in (0, 1]."""
 
 
 class ProbCoverOptions(Section):
@@ -61,12 +61,12 @@ class ProbCoverOptions(Section):
 
 
 class DetectorOptions(Section):
-    """How a detector of OOD images is trained each round, on all labelled images; the rest is as the classifier's."""
+    """Training of a detector of OOD images, each round, on all labelled images; the rest is as the classifier's."""
 
     epochs: Annotated[int, Field(ge=1)]
     """Passes over the labelled images."""
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Images a step."""
+    """Images per step."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
     """Initial learning rate of SGD with momentum 0.9."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
@@ -74,12 +74,12 @@ class DetectorOptions(Section):
     milestones: tuple[Fraction, ...] = Field(default=(0.2, 0.4, 0.6, 0.8), strict=False)
     """Shares of the epochs after which the learning rate is halved."""
     rotation: Annotated[float, Field(ge=0, le=180)] = 15.0
-    """Degrees by which training images are turned at most, either way."""
+    """Largest rotation of training images, either way, in degrees."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
-    """By which the logits are divided in training."""
+    """Temperature by which the logits are divided in training."""
 
     def recipe(self, base: Recipe) -> Recipe:
-        """The detector's training: network, flip, crop and arithmetic as the classifier's."""
+        """Recipe of the detector's training; network, flip, crop and arithmetic are the classifier's."""
         return base.model_copy(
             update={
                 "epochs": self.epochs,
@@ -89,6 +89,7 @@ class DetectorOptions(Section):
                 "weight_decay": self.weight_decay,
                 "milestones": self.milestones,
                 "decay": 0.5,
+                # A linear head trains on stored features, which cannot be rotated.
                 "rotation": self.rotation if base.network in PIXEL_NETWORKS else 0.0,
                 "head_dropout": 0.0,
             }
@@ -110,7 +111,7 @@ class EoalOptions(DetectorOptions):
     regulariser: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     """Weight of the pull of OOD features to their clusters' centres."""
     finch: Literal["0.1.9", "0.2.3"] = "0.2.3"
-    """Variant of the clustering, by the release that gives the same (P16)."""
+    """Variant of the clustering, named by the release that gives the same result (P16)."""
     diversity: bool = True
     """Whether the query goes round clusters of the images predicted known."""
 
@@ -119,11 +120,11 @@ class MqnetOptions(Section):
     """MQNet (Park et al. 2022)."""
 
     epochs: Annotated[int, Field(ge=1)] = 100
-    """Of the meta-network's training; at least 100 steps each."""
+    """Epochs of the meta-network's training; each has at least 100 steps."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
-    """Of plain SGD."""
+    """Learning rate of the meta-network's plain SGD."""
     margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """Of the ranking."""
+    """Margin of the ranking loss."""
     target_passes: Annotated[int, Field(ge=1)] | None = 50
     """Augmented passes of which each training pass takes one as its targets, in turn; none: one clean pass."""
 
@@ -132,13 +133,13 @@ class CcalOptions(Section):
     """CCAL (Du et al. 2021)."""
 
     slope: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 100.0
-    """k of the squashed semantic score."""
+    """Slope k of the squashed semantic score."""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.9
-    """t of the squashed semantic score."""
+    """Threshold t of the squashed semantic score."""
 
 
 class StrategyOptions(Section):
-    """All sections."""
+    """The options of all strategies, by section."""
 
     learning_loss: LearningLossOptions = LearningLossOptions()
     monte_carlo: MonteCarloOptions = MonteCarloOptions()
@@ -151,5 +152,5 @@ class StrategyOptions(Section):
     contrastive: ContrastiveRecipe = ContrastiveRecipe()
 
     def read_by(self, sections: tuple[str, ...]) -> dict[str, object]:
-        """Those sections as plain values, for a fingerprint."""
+        """Values of the named sections as plain data, for a fingerprint."""
         return {name: getattr(self, name).model_dump(mode="json") for name in sections}

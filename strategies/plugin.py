@@ -1,4 +1,4 @@
-"""A strategy from elsewhere, `module:Class`: found, made, and blamed for what it does, by file and line."""
+"""Strategies from elsewhere, `module:Class`: loading them, making them, and errors that name their file and line."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from data.files import file_hash
 from strategies.base import OutputsNotFinite, Strategy, StrategyError
 
 LONGEST_MESSAGE = 300
-"""Letters of a plug-in's own message that are repeated."""
+"""Longest part of a plug-in's message that is repeated, in characters."""
 
 
 def load_strategy(where: str) -> type[Strategy]:
     """The class at `module:Class`; the module may lie in the current folder.
 
-    Raises ValueError where there is none, its module cannot be imported, it is no Strategy, it is abstract, or it
-    cannot be made without arguments.
+    Raises ValueError if there is no such class, its module cannot be imported, it is not a Strategy, it is abstract,
+    or it cannot be made without arguments.
     """
     module_name, _, class_name = where.partition(":")
     if not (class_name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
         raise ValueError(f"strategy {where}: must be module:Class, such as my_module:MyStrategy")
     here = str(Path.cwd())
     if here not in sys.path:
+        # Appended, not inserted in front: a file in the current folder must not replace an installed module.
         sys.path.append(here)
     found = getattr(_imported(module_name, where), class_name, None)
     if not (inspect.isclass(found) and issubclass(found, Strategy)):
@@ -51,28 +52,29 @@ def load_strategy(where: str) -> type[Strategy]:
 
 
 def source_identity(strategy: type[Strategy]) -> str:
-    """64 hex digits of the module that defines the class: records are not reused when it changes."""
+    """Hash (64 hex digits) of the module that defines the class; records are not reused when it changes."""
     return file_hash(Path(inspect.getfile(strategy)))
 
 
 def make_plugin(found: type[Strategy], where: str) -> Strategy:
-    """An instance of a plug-in's class. Raises StrategyError for whatever its constructor raises."""
+    """Make an instance of a plug-in's class. Raises StrategyError for any error of its constructor."""
     with blamed_on(found, f"strategy {where}"):
         return found()
 
 
 @contextmanager
 def blamed_on(strategy: type[Strategy], who: str) -> Iterator[None]:
-    """Turn what a plug-in raises inside into a StrategyError that begins with `who` and names its file and line.
+    """Turn an error that a plug-in raises into a StrategyError that begins with `who` and names its file and line.
 
-    SystemExit is one of them: it would end the worker, and the run would blame a machine. What the strategies of this
-    project raise passes as it is, and so does what is not the plug-in's fault: Ctrl-C, a contract already found broken,
-    outputs that are not finite, a run that has to stop, and the models' advice on too little memory.
+    SystemExit is included. Errors of this project's own strategies pass unchanged, and so do those that are not the
+    plug-in's fault: Ctrl-C, a contract already found broken, outputs that are not finite, a run that has to stop, and
+    the models' advice on too little memory.
     """
     try:
         yield
     except (KeyboardInterrupt, StrategyError, OutputsNotFinite, RunStopped):
         raise
+    # Not Exception alone: a plug-in's sys.exit() would end the worker, and the run would blame a lost machine.
     except BaseException as error:
         if is_ours(strategy) or (isinstance(error, MemoryError) and _raised_in(error).startswith("models.")):
             raise
@@ -85,7 +87,7 @@ def is_ours(strategy: type[Strategy]) -> bool:
 
 
 def _imported(module_name: str, where: str) -> object:
-    """The module. Raises ValueError that says why it cannot be imported, whatever it does."""
+    """Import the module. Raises a ValueError that gives the reason if the import fails in any way."""
     try:
         return importlib.import_module(module_name)
     except ImportError as error:
@@ -99,14 +101,14 @@ def _imported(module_name: str, where: str) -> object:
             f"strategy {where}: {module_name} fails on import: {_described(error)} ({error.filename}, line "
             f"{error.lineno})"
         ) from error
-    except BaseException as error:  # whatever the module does when it is imported, sys.exit() too
+    except BaseException as error:  # any failure of the import, sys.exit() included
         raise ValueError(
             f"strategy {where}: {module_name} fails on import: {_described(error)} ({_frame(error.__traceback__)})"
         ) from error
 
 
 def _described(error: BaseException) -> str:
-    """An error in one line of limited length."""
+    """Describe an error in one line of limited length."""
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said if len(said) <= LONGEST_MESSAGE else said[:LONGEST_MESSAGE] + '...'}"
 
@@ -128,6 +130,6 @@ def _place(error: BaseException, strategy: type[Strategy]) -> str:
 
 
 def _frame(raised: TracebackType | None) -> str:
-    """File and line of the innermost frame that is no importer's."""
+    """File and line of the innermost frame outside the import system."""
     frames = [frame for frame in traceback.extract_tb(raised) if not frame.filename.startswith("<frozen")]
     return f"{frames[-1].filename}, line {frames[-1].lineno}"

@@ -20,16 +20,16 @@ BLOCK = 1024
 """Points whose distances to all others are held at a time."""
 RADII = tuple(np.round(np.arange(0.05, 1.5001, 0.05), 2).tolist())
 SAMPLE = 1000
-"""Balls looked at to estimate the purity of a radius."""
+"""Number of balls sampled to estimate the purity of a radius."""
 SAMPLE_BLOCK = 128
-"""Of these, how many at a time."""
+"""Number of sampled balls handled at a time."""
 
 Features = Callable[[IndexArray], NDArray[np.float32]]
 """Features (n, D) of training images, in the order of their indices."""
 
 
 def count_neighbours(points_ND: Tensor, of_SD: Tensor, radius: float) -> Tensor:
-    """How many of `of_SD` lie within `radius` of each point (N,); all of unit length."""
+    """Number (N,) of the points `of_SD` within `radius` of each point; all are of unit length."""
     closest = 1.0 - radius**2 / 2  # |x - y|^2 = 2 - 2 x . y
     counts_N = torch.zeros(len(points_ND), dtype=torch.int64, device=points_ND.device)
     for block_BD in torch.split(of_SD, BLOCK):
@@ -38,7 +38,7 @@ def count_neighbours(points_ND: Tensor, of_SD: Tensor, radius: float) -> Tensor:
 
 
 def greedy_cover(points_ND: Tensor, is_labelled_N: Tensor, radius: float, count: int) -> tuple[Tensor, Tensor]:
-    """Positions (Q,) of the picks in order, and how many points each covered anew (Q,).
+    """Positions (Q,) of the picks in order, and the number of points that each newly covered (Q,).
 
     A pick is the unlabelled point whose ball holds most points that no ball of a labelled or picked point holds; ties
     go to the lowest position. Points are of unit length. No matrix of all distances is held: each point is taken off
@@ -53,6 +53,7 @@ def greedy_cover(points_ND: Tensor, is_labelled_N: Tensor, radius: float, count:
         pick = int(first_maximum(torch.where(free_N, degree_N, -1)))
         picks.append(pick)
         gains.append(int(degree_N[pick]))
+        # Once everything is covered the original may pick an image again; a free mask rules that out.
         free_N[pick] = False
         covered_N = uncovered_N & (points_ND @ points_ND[pick] >= closest)
         if covered_N.any():
@@ -64,7 +65,7 @@ def greedy_cover(points_ND: Tensor, is_labelled_N: Tensor, radius: float, count:
 def radius_for_purity(points_ND: Tensor, num_clusters: int, purity: float, rng: np.random.Generator) -> float:
     """The largest of `RADII` of whose balls a share of at least `purity` holds points of one k-means cluster only.
 
-    Estimated on a sample of the balls; the smallest radius where none reaches it.
+    Estimated on a sample of the balls; the smallest radius if none reaches it.
     """
     from sklearn.cluster import MiniBatchKMeans
 
@@ -76,6 +77,7 @@ def radius_for_purity(points_ND: Tensor, num_clusters: int, purity: float, rng: 
     for start in range(0, len(sample), SAMPLE_BLOCK):
         of_B = torch.from_numpy(sample[start : start + SAMPLE_BLOCK]).to(points_ND.device)
         same_BN = clusters_N[of_B][:, None] == clusters_N[None, :]
+        # Only the nearest point of another cluster decides at which radii a ball is pure; no second pass per radius.
         products_BN = (points_ND[of_B] @ points_ND.T).masked_fill_(same_BN, -2.0)
         nearest_other_S[start : start + len(of_B)] = products_BN.amax(dim=1)
     best = RADII[0]
@@ -86,7 +88,7 @@ def radius_for_purity(points_ND: Tensor, num_clusters: int, purity: float, rng: 
 
 
 class ProbCover(Strategy):
-    """Greedy maximum coverage on frozen self-supervised features of unit length.
+    """Picks by greedy maximum coverage on frozen self-supervised features of unit length.
 
     Costs products of the pool's features with each other, twice at most, in blocks. The features are the projections (D
     = 128) of the SimCLR encoder (`models.contrastive.encoder`), in which its loss compares images; the classifier plays
@@ -97,12 +99,12 @@ class ProbCover(Strategy):
     """
 
     def __init__(self, features: Features, options: ProbCoverOptions) -> None:
-        """`features` is asked once in a round."""
+        """Keep the features and the options; `features` is called once per round."""
         self._features = features
         self._options = options
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        """min(budget, N) images in the order picked; the score is the number of images covered anew."""
+        """Return min(budget, N) images in the order picked; the score is the number of newly covered images."""
         rows = np.concatenate([view.labelled_id_idx, view.unlabelled_idx])
         points_ND = torch.from_numpy(np.asarray(self._features(rows))).to(view.workshop.device)
         points_ND = torch.nn.functional.normalize(points_ND, dim=1)

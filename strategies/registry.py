@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenFeatures:
-    """Image features of the frozen pre-trained tower: the ones of the purity step, so that nothing is computed twice.
+    """Image features of the frozen pre-trained tower, shared with the purity step so that nothing is computed twice.
 
     The scorer holds them. Behind Ray a call carries all rows asked for (51 MB for 25,000 images of 512 dimensions), so
     a strategy asks once per round.
@@ -47,7 +47,7 @@ class FrozenFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What a strategy may be built from."""
+    """The parts that a strategy may be built from."""
 
     scorer: PurityScorer | None
     purity: PurityOptions
@@ -68,16 +68,16 @@ class Entry:
     """A registered strategy."""
 
     paper_name: str
-    """As tables show it."""
+    """Name that tables show."""
     reference: str
     build: Callable[[Services], Strategy]
-    """Makes the strategy. Modules that need torch are imported inside, so that planning does without."""
+    """Makes the strategy. It imports modules that need torch inside, so that planning needs none."""
     uses_purity: bool = False
-    """Whether it asks a purity scorer, so that CLIPN and the purity options change its numbers."""
+    """Whether it uses a purity scorer, so that CLIPN and the purity options change its numbers."""
     uses_pretrained: bool = False
     """Whether it reads features of the pre-trained image tower, so that CLIPN's image tower changes its numbers."""
     uses_domain: bool = False
-    """Whether it puts the data set's domain into its prompts, so that it needs a data set that has one."""
+    """Whether its prompts contain the data set's domain, so that it needs a data set that has one."""
     sections: tuple[str, ...] = ()
     """The sections of `StrategyOptions` that change its numbers."""
     loss_prediction: bool = False
@@ -87,13 +87,13 @@ class Entry:
     source: str | None = None
     """Identity of the code, for strategies from elsewhere; those here are versioned by NUMBERS_VERSION."""
     extra_networks: str = "none"
-    """For people: what is trained beside the classifier."""
+    """Networks trained in addition to the classifier, for people."""
     cost: str
-    """For people: what a query costs, beside the training of the classifier."""
+    """Cost of a query in addition to the training of the classifier, for people."""
 
 
 def _vlpure(inner: str, *, with_domain: bool = False) -> Callable[[Services], Strategy]:
-    """VLPure in front of a registered strategy."""
+    """Builder of VLPure in front of a registered strategy."""
     return lambda services: VLPure(
         scorer=services.require_scorer(),
         informativeness=STRATEGIES[inner].build(services),
@@ -132,6 +132,7 @@ def _probcover(services: Services) -> Strategy:
     from strategies.probcover import ProbCover
 
     encoder = services.contrastive("simclr")
+    # The projections, in which SimCLR's loss compares images, not the features before them as in the original code.
     return ProbCover(lambda idx: np.asarray(encoder.projections)[idx], services.options.probcover)
 
 
@@ -168,19 +169,19 @@ def _ccal(services: Services) -> Strategy:
 
 
 def _dropout(paper_name: str, reference: str, measure: Measure) -> Entry:
-    """Monte-Carlo dropout with that measure of disagreement."""
+    """Entry of Monte-Carlo dropout with the given measure of disagreement."""
     return Entry(
         paper_name=paper_name,
         reference=reference,
         build=lambda services: MonteCarlo(measure, services.options.monte_carlo),
         sections=("monte_carlo",),
         head_dropout=True,
-        cost=f"{_ONE_PASS}; products of its last layer a mask",
+        cost=f"{_ONE_PASS}; one product with its last layer per mask",
     )
 
 
 def _behind_purity(inner: str, entry: Entry) -> Entry:
-    """VLPure with that strategy in place of CONF (Table 8)."""
+    """Entry of VLPure with the given strategy in place of CONF (Table 8)."""
     return replace(
         entry,
         paper_name=f"VLPure-AL + {entry.paper_name}",
@@ -216,13 +217,13 @@ STRATEGIES: dict[str, Entry] = {
         paper_name="CORESET",
         reference="Sener and Savarese 2018",
         build=_coreset,
-        cost=f"{_ONE_PASS} and the labelled images; a matrix-vector product a pick",
+        cost=f"{_ONE_PASS} and the labelled images; a matrix-vector product per pick",
     ),
     "coreset-balanced": Entry(
         paper_name="CORESET (class-balanced)",
         reference="after Bengar et al. 2022",
         build=_balanced_coreset,
-        cost=f"{_ONE_PASS} and the labelled images; a matrix-vector product a pick",
+        cost=f"{_ONE_PASS} and the labelled images; a matrix-vector product per pick",
     ),
     "bald": _dropout("BALD", "Houlsby et al. 2011; Gal, Islam and Ghahramani 2017", mutual_information),
     "meanstd": _dropout("MeanSTD", "Kampffmeyer, Salberg and Jenssen 2016", mean_deviation),
@@ -231,7 +232,7 @@ STRATEGIES: dict[str, Entry] = {
         paper_name="BADGE",
         reference="Ash et al. 2020",
         build=_badge,
-        cost=f"{_ONE_PASS}; two matrix-vector products a pick",
+        cost=f"{_ONE_PASS}; two matrix-vector products per pick",
     ),
     "alphamix": Entry(
         paper_name="AlphaMix",
@@ -245,7 +246,7 @@ STRATEGIES: dict[str, Entry] = {
         reference="Yehuda et al. 2022",
         build=_probcover,
         sections=("probcover", "contrastive"),
-        extra_networks="a SimCLR encoder, once a data set",
+        extra_networks="a SimCLR encoder, once per data set",
         cost="products of all pool features with each other, in blocks",
     ),
     "probcover-pretrained": Entry(
@@ -262,7 +263,7 @@ STRATEGIES: dict[str, Entry] = {
         build=_lfosa,
         sections=("lfosa",),
         extra_networks="a detector of K + 1 classes, each round",
-        cost="one pass of the detector over the pool; a mixture a class",
+        cost="one pass of the detector over the pool; a mixture per class",
     ),
     "eoal": Entry(
         paper_name="EOAL",
@@ -278,7 +279,7 @@ STRATEGIES: dict[str, Entry] = {
         build=_mqnet("ll"),
         sections=("mqnet", "learning_loss", "contrastive"),
         loss_prediction=True,
-        extra_networks="a CSI encoder, once a data set; a loss-prediction head; a small meta-network, each round",
+        extra_networks="a CSI encoder, once per data set; a loss-prediction head; a small meta-network, each round",
         cost=f"{_ONE_PASS}; cosines with the labelled images; the meta-network's training",
     ),
     "mqnet-conf": Entry(
@@ -286,7 +287,7 @@ STRATEGIES: dict[str, Entry] = {
         reference="Park et al. 2022",
         build=_mqnet("conf"),
         sections=("mqnet", "contrastive"),
-        extra_networks="a CSI encoder, once a data set; a small meta-network, each round",
+        extra_networks="a CSI encoder, once per data set; a small meta-network, each round",
         cost=f"{_ONE_PASS}; cosines with the labelled images; the meta-network's training",
     ),
     "ccal": Entry(
@@ -294,8 +295,8 @@ STRATEGIES: dict[str, Entry] = {
         reference="Du et al. 2021",
         build=_ccal,
         sections=("ccal", "contrastive"),
-        extra_networks="a SimCLR and a CSI encoder, once a data set",
-        cost="cosines of 40 views an image, stored once, with the labelled images",
+        extra_networks="a SimCLR and a CSI encoder, once per data set",
+        cost="cosines of 40 views per image, stored once, with the labelled images",
     ),
     "vlpure": Entry(
         paper_name="VLPure-AL",
@@ -334,23 +335,23 @@ FOREIGN = Entry(
     extra_networks="not known",
     cost="not known",
 )
-"""What is known of every strategy from elsewhere without its code: it uses no purity and no section of the options."""
+"""Entry of every strategy from elsewhere whose code is not loaded: it uses no purity and no section of the options."""
 
 
 def settings_entry(name: str) -> Entry:
-    """The entry that says which settings a strategy reads; its code is never imported.
+    """Entry that lists which settings a strategy reads; the strategy's code is never imported.
 
-    Reports and other readers of records use it: a name in a run folder of somebody else must not run that person's
-    code, so that a name which is not ours is only a name there.
+    Reports and other readers of records use it: a strategy that is not registered here is only a name to them.
     """
+    # Never find_strategy() here: a name in somebody's run folder would then run that person's code.
     return STRATEGIES.get(name, FOREIGN)
 
 
 def find_strategy(name: str, *, others: Iterable[str] = ()) -> Entry:
-    """The entry of a strategy: registered here, offered by an installed package, or `module:Class`.
+    """Entry of a strategy: registered here, offered by an installed package, or `module:Class`.
 
-    Raises ValueError for an unknown name, with the nearest known one (or the nearest of `others`, which would have done
-    too), and for a class that is no strategy.
+    Raises ValueError for an unknown name, with the nearest known one (or the nearest of `others`, other names that the
+    caller accepts), and for a class that is not a strategy.
     """
     if name in STRATEGIES:
         return STRATEGIES[name]
@@ -372,9 +373,9 @@ GROUP = "vlpure.strategies"
 
 
 def offered_strategies() -> dict[str, str]:
-    """Names of the strategies that installed packages offer, with where each lies (`module:Class`).
+    """Names of the strategies that installed packages offer, with the location of each (`module:Class`).
 
-    Raises ValueError where two packages offer different ones under one name.
+    Raises ValueError if two packages offer different ones under one name.
     """
     offered: dict[str, str] = {}
     for point in entry_points(group=GROUP):

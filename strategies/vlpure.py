@@ -1,4 +1,4 @@
-"""VLPure-AL: first throw out what a vision-language model takes for OOD, then ask for the most informative rest."""
+"""VLPure-AL: discard what a vision-language model judges OOD, then query the most informative of the rest."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from strategies.purity.contract import PurityOptions, PurityRequest, PurityScore
 
 
 class VLPure(Strategy):
-    """Purity by CLIPN (Eq. 1 to 8) or another detector, then any informativeness strategy on the images judged ID.
+    """Filters by CLIPN (Eq. 1 to 8) or another detector, then runs an informativeness strategy on the images judged ID.
 
-    Costs a few matrix products a round, on top of the informativeness strategy, once the images' features are stored.
+    Costs a few matrix products per round, on top of the informativeness strategy, once the images' features are stored.
     Departures from the official code: too few images judged ID are filled up by the highest ID minus OOD score (P8;
     the official code crashes), no labelled OOD image means a fixed scale (P5), and a class without a labelled image
     gets an uninformed visual weight (P7).
@@ -27,7 +27,7 @@ class VLPure(Strategy):
         self._with_domain = with_domain
 
     def select(self, view: PoolView, budget: int, rng: np.random.Generator) -> Selection:
-        """The most informative images judged ID, then, if those are too few, the purest of the others.
+        """Return the most informative images judged ID, then, if those are too few, the purest of the others.
 
         `scores` are the informativeness strategy's; those of filled-up images are ID minus OOD score, below or at 0.
         """
@@ -49,6 +49,7 @@ class VLPure(Strategy):
         missing = min(budget, len(view.unlabelled_idx)) - len(idx)
         margin = purity.id_scores - purity.ood_scores
         if missing:
+            # The official code crashes if fewer images are judged ID than the budget asks for (P8).
             rest = np.flatnonzero(~purity.is_id)
             fill = rest[highest_first(margin[rest], missing)]
             idx = np.concatenate([idx, view.unlabelled_idx[fill]])
@@ -67,7 +68,7 @@ class VLPure(Strategy):
         )
 
     def _names_in_prompts(self, view: PoolView) -> tuple[str, ...]:
-        """What the templates are filled with. Raises ValueError for a data set without a domain."""
+        """Class names that fill the templates. Raises ValueError for a data set without a domain."""
         if not self._with_domain:
             return view.class_names
         if view.domain is None:

@@ -1,4 +1,4 @@
-"""Checks a cluster.yaml before any machine is rented: `python -m orchestrator.cluster cluster.yaml`.
+"""Check a cluster.yaml before any machine is rented: `python -m orchestrator.cluster cluster.yaml`.
 
 Ray's own schema lets much through that costs money or opens a door: keys that AWS does not know, files that are not
 there, start commands without authentication. What is checked here is what this project needs of a cluster.
@@ -24,12 +24,12 @@ from orchestrator.cluster.placement import SCORER_RESOURCE, TRIAL_RESOURCE
 from orchestrator.settings.grid import Nested, read_yaml
 
 MARKER = "CHANGE-ME"
-"""Stands where a user must put a value of their own."""
+"""Placeholder that a user must replace by a value."""
 PROJECT = "~/vlpure"
 """The project's folder on every node."""
 TOKEN = "~/.ray/auth_token"
 RESOURCE_OF_ROLE = {"trainer": TRIAL_RESOURCE, "scorer": SCORER_RESOURCE}
-"""What the nodes of a role have, so that the runner finds them."""
+"""Resource of the nodes of each role, by which the runner finds them."""
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
 
 EC2_KEYS = frozenset({
@@ -50,7 +50,7 @@ NEEDED_EC2_KEYS = (
 
 
 def check_cluster(config: Nested, *, folder: Path, template: bool) -> list[str]:
-    """What is wrong with a cluster configuration that lies in `folder`, a line each; empty if nothing is.
+    """Problems of a cluster configuration that lies in `folder`, one line each; empty if there are none.
 
     A template may have markers where a user's values go, and needs no authentication token on this machine.
     """
@@ -64,7 +64,7 @@ def check_cluster(config: Nested, *, folder: Path, template: bool) -> list[str]:
 
 
 def _schema_problem(config: Nested) -> str | None:
-    """What is wrong with the shape, mostly as Ray's own check says; None if nothing is."""
+    """Problem of the shape, mostly in the words of Ray's own check; None if there is none."""
     if not isinstance(config.get("provider"), dict) or config["provider"].get("type") != "aws":
         return "provider.type: this project's checks know AWS only (provider: {type: aws, ...})"
     for key in (name for name in config if name.endswith("_commands")):
@@ -77,7 +77,7 @@ def _schema_problem(config: Nested) -> str | None:
     except ImportError as error:
         return f"this version of Ray has no check of cluster files where it was looked for ({error})"
     try:
-        with redirect_stdout(io.StringIO()):  # it has hints for Docker, which are none here
+        with redirect_stdout(io.StringIO()):  # it prints hints for Docker, which do not apply here
             validate_config(prepare_config(copy.deepcopy(config)))
     except Exception as error:  # jsonschema's, Ray's own, and whatever a file of a wrong shape makes of them
         where = "".join(f"{part}." for part in getattr(error, "absolute_path", ())).rstrip(".")
@@ -147,7 +147,7 @@ def _commands(config: Nested) -> Iterator[str]:
 
 
 def _option(command: str, name: str) -> str | None:
-    """The value of an option in a command line; None where it is not given."""
+    """Value of an option in a command line; None if it is not given."""
     found = re.search(rf"{re.escape(name)}[= ]\s*(\S+)", command)
     return found[1].strip("'\"") if found else None
 
@@ -220,7 +220,7 @@ def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit code: 0 for a file that can be used, 2 otherwise."""
+    """Run the command; the exit code is 0 for a file that can be used, 2 otherwise."""
     parser = CommandParser(
         prog="python -m orchestrator.cluster",
         description="Check a cluster.yaml without a cloud: Ray's schema, and what this project needs.",
@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    """Check the file that the command line names, and print what is wrong with it; the exit code."""
+    """Check the file that the command line names, and print what is wrong with it; return the exit code."""
     config = read_yaml(args.file.read_text(encoding="utf-8"), origin=args.file.name)
     problems = check_cluster(config, folder=args.file.absolute().parent, template=args.template)
     for problem in problems:

@@ -1,4 +1,4 @@
-"""What Ray's process tells its supervisor, and how: pickled messages through a pair of sockets of this user's own."""
+"""Messages from Ray's process to its supervisor, pickled, through a pair of sockets that only this user can reach."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ from orchestrator.settings.grid import RunSettings
 Compute = Callable[..., list[RoundRecord]]
 """Computes a trial, as `orchestrator.trial.compute.compute_trial` does."""
 SECONDS_TO_STOP = 15.0
-"""For Ray's process to end in order when it is asked to; then it is killed."""
+"""Seconds for Ray's process to end in order when asked to; then it is killed."""
 LONGEST_REASON = 300
-"""Letters of an error that are told; the rest is in the ledger, or in Ray's own log."""
+"""Longest reported part of an error, in characters; the rest is in the ledger or in Ray's own log."""
 
 
 class Listener(Protocol):
-    """Whom a running grid reports to."""
+    """Receiver of the reports of a running grid."""
 
     def tell(self, line: str) -> None:
-        """A line for people."""
+        """Report a line for people."""
         ...
 
     def warn(self, line: str) -> None:
-        """A line that matters."""
+        """Report a line that matters."""
         ...
 
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
-        """The first of these trials are about to start."""
+        """Report that the first of these trials are about to start."""
         ...
 
     def start(self, planned: PlannedTrial) -> None:
-        """A trial starts, for the first time or again."""
+        """Report that a trial starts, for the first time or again."""
         ...
 
     def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
-        """A trial finished a round."""
+        """Report that a trial finished a round."""
         ...
 
     def stumble(self, planned: PlannedTrial, reason: str) -> None:
-        """A trial was lost to something that may not come again, and is started again from its last round."""
+        """Report that a trial was lost to a passing cause and is started again from its last round."""
         ...
 
     def end(self, planned: PlannedTrial, error: str | None) -> None:
-        """A trial ended; why it failed, or None."""
+        """Report that a trial ended; `error` is why it failed, or None."""
         ...
 
 
 def shorten(text: str) -> str:
-    """A text in one line that is not too long for people."""
+    """Shorten a text to one line of limited length."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
@@ -72,21 +72,21 @@ def memory_use(error: BaseException | str | None) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What Ray's process is given."""
+    """Everything that Ray's process is given."""
 
     todo: Sequence[PlannedTrial]
     output: OutputFolder
     run: RunSettings
     address: str
     folder: Path
-    """For Ray's files."""
+    """Folder for Ray's files."""
     compute: Compute | None
-    """In place of `compute_trial`."""
+    """Function used instead of `compute_trial`, if given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A call of a listener's method; a trial stands in it by its number in the job."""
+    """A call of a listener's method; a trial is given by its number in the job."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -112,7 +112,7 @@ class Lost:
 
 
 class Channel:
-    """The child's end. Any thread may send."""
+    """The child's end of the socket pair. Any thread may send."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -143,38 +143,38 @@ class Channel:
 
 
 class Reporter:
-    """A listener that passes on what it hears."""
+    """A listener that sends each call through the channel."""
 
     def __init__(self, channel: Channel, todo: Sequence[PlannedTrial]) -> None:
         self._channel = channel
         self._numbers = {planned.fingerprint: number for number, planned in enumerate(todo)}
 
     def tell(self, line: str) -> None:
-        """A line for people."""
+        """Report a line for people."""
         self._send("tell", line)
 
     def warn(self, line: str) -> None:
-        """A line that matters."""
+        """Report a line that matters."""
         self._send("warn", line)
 
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
-        """The first of these trials are about to start."""
+        """Report that the first of these trials are about to start."""
         self._send("begin")
 
     def start(self, planned: PlannedTrial) -> None:
-        """A trial starts, for the first time or again."""
+        """Report that a trial starts, for the first time or again."""
         self._send("start", self._numbers[planned.fingerprint])
 
     def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
-        """A trial finished a round."""
+        """Report that a trial finished a round."""
         self._send("advance", self._numbers[planned.fingerprint], round_number, accuracy)
 
     def stumble(self, planned: PlannedTrial, reason: str) -> None:
-        """A trial was lost and is started again."""
+        """Report that a trial was lost and is started again."""
         self._send("stumble", self._numbers[planned.fingerprint], reason)
 
     def end(self, planned: PlannedTrial, error: str | None) -> None:
-        """A trial ended."""
+        """Report that a trial ended."""
         self._send("end", self._numbers[planned.fingerprint], error)
 
     def _send(self, method: str, *arguments: Any) -> None:

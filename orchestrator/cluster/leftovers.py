@@ -1,7 +1,7 @@
-"""Ray's processes and files on this machine: where they may lie, and how they go away. Importing this needs no Ray.
+"""Ray's processes and files on this machine: where they may lie, and their removal. Importing this needs no Ray.
 
 Ray's part of a grid runs in a session of its own (`setsid`), which all that Ray starts stays in, workers included, and
-with a private folder: both can be swept clean whatever became of them.
+with a private folder: both can be removed whatever happened to them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from data.files import file_lock
 PREFIX = "vlpure-ray-"
 LOCK = "lock"
 LONGEST_BASE = 107 - len("/" + PREFIX + "12345678" + "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-"""Letters of a folder below which Ray's sockets fit: the path of a socket holds 107 (Linux)."""
+"""Longest name of a folder below which Ray's sockets fit: a socket's path has at most 107 characters (Linux)."""
 SWEEP_SECONDS = 10.0
-"""For processes to be gone after SIGKILL; one in the middle of a disk's write takes its time."""
+"""Seconds for processes to be gone after SIGKILL; one in the middle of a disk's write takes its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Process:
 
 
 def find_process(pid: int) -> Process | None:
-    """A process, where there is one and the system shows it in /proc."""
+    """Process with that id, if there is one and the system shows it in /proc."""
     try:
         head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(")")  # a name may hold spaces and brackets
     except OSError:
@@ -52,13 +52,13 @@ def find_process(pid: int) -> Process | None:
 
 
 def processes() -> list[Process]:
-    """All processes, where the system shows them in /proc; none elsewhere."""
+    """All processes that the system shows in /proc; empty without /proc."""
     found = (find_process(int(folder.name)) for folder in Path("/proc").glob("[0-9]*"))
     return [each for each in found if each is not None]
 
 
 def end_session(leader: int) -> None:
-    """Kill what is left of the session of process `leader`, and see it gone.
+    """Kill what is left of the session of process `leader`, and wait until it is gone.
 
     Without /proc those of its process group, which is all of Ray but its workers; they end when the raylet does.
     """
@@ -79,7 +79,7 @@ def end_session(leader: int) -> None:
 def private_folder() -> Iterator[Path]:
     """A new folder for Ray's files and sockets, for this user only; it goes away with all that is in it.
 
-    Folders of runs that were killed go away, too. Raises ValueError where no temporary folder has a short enough name.
+    Folders of runs that were killed go away, too. Raises ValueError if no temporary folder has a short enough name.
     """
     base = _base()
     sweep_folders(base)
@@ -94,7 +94,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def _base() -> Path:
-    """The temporary folder, the user's own if its name is short enough for Ray."""
+    """Temporary folder, the user's own if its name is short enough for Ray."""
     wishes = [os.environ.get("RAY_TMPDIR"), tempfile.gettempdir(), "/tmp", "/var/tmp"]
     for wish in wishes:
         if wish and len(os.fsencode(wish)) <= LONGEST_BASE and os.access(wish, os.W_OK | os.X_OK):

@@ -1,4 +1,4 @@
-"""What Tune makes of a trial that Ray's memory monitor killed: a trial to be started again, not its own end."""
+"""Patch that lets Tune restart a trial that Ray's memory monitor killed, instead of ending itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def let_tune_outlive_memory_kills() -> None:
     """Let Tune treat the monitor's error as the death of the trial's actor, which it is; for this process.
 
     Tune 2.60 knows two classes of errors and ends, with all its trials, at any other: this one is neither. The method
-    is private; a test pins it, and without it the supervisor starts all trials anew.
+    is private; a test pins it, and without it the supervisor starts all trials again.
     """
     as_it_was = RayActorManager._actor_task_failed
 

@@ -1,5 +1,5 @@
 """Files on the machines of a cluster: relative paths mean the same everywhere, and a data set that a machine lacks is
-downloaded there, once, where the user wants it."""
+downloaded there, once, if the user wants it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def enter_folder(folder: str) -> None:
 def fetch_missing(trials: Iterable[TrialConfig], *, progress: Progress) -> None:
     """Download those data sets of the trials that are not on this machine and can be downloaded.
 
-    Of several processes of a machine one downloads and the others wait. Raises ValueError, in one line, where a
+    Of several processes of a machine one downloads and the others wait. Raises ValueError, in one line, if a
     download fails.
     """
     for name, root in {(trial.dataset, trial.data_root) for trial in trials}:

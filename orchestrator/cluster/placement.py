@@ -1,7 +1,7 @@
 """Where scoring actors and trials may run on a cluster, and whether they can. Importing this needs no Ray.
 
 A place is written NAME, a custom resource of the nodes (as `cluster.yaml` gives its scoring nodes), or KEY=VALUE, a
-node label. Without a wish, the resources of this project's own `cluster.yaml` are used where a cluster has them.
+node label. Without a wish, the resources of this project's own `cluster.yaml` are used if a cluster has them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from orchestrator.settings.grid import RunSettings, read_yaml
 
 SCORER_RESOURCE = "clip_scorer"
-"""Of nodes kept for scoring actors; an actor takes one."""
+"""Resource of nodes kept for scoring actors; an actor takes one."""
 TRIAL_RESOURCE = "trainer"
-"""Of nodes kept for trials; a trial takes next to nothing of it."""
+"""Resource of nodes kept for trials; a trial takes next to nothing of it."""
 TRIAL_SHARE = 0.001
 
 AUTOSCALER_CONFIG = Path("~/ray_bootstrap_config.yaml")
-"""Where `ray up` puts the cluster's description on the head node."""
+"""Path of the cluster's description on the head node, written by `ray up`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,32 +35,32 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a node must have to be chosen."""
+    """Requirements that a node must meet to be chosen."""
 
     resources: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def admits(self, node: Node) -> bool:
-        """Whether a node has it."""
+        """Whether a node meets the requirements."""
         return all(node.resources.get(name, 0) >= amount for name, amount in self.resources.items()) and all(
             node.labels.get(key) == value for key, value in self.labels.items()
         )
 
     def __str__(self) -> str:
-        """As it is written."""
+        """Text of the place as a user writes it."""
         return ", ".join([*self.resources, *(f"{key}={value}" for key, value in self.labels.items())]) or "any node"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where scoring actors and trials go."""
+    """Places of scoring actors and trials."""
 
     scorers: Place = Place()
     trials: Place = Place()
 
 
 def parse_place(text: str, *, option: str, share: float) -> Place:
-    """The place that a user wrote. Raises ValueError for what is neither a resource nor a label."""
+    """Parse the place that a user wrote. Raises ValueError for what is neither a resource nor a label."""
     name, equals, value = text.strip().partition("=")
     if not re.fullmatch(r"[A-Za-z][\w./-]*", name) or (equals and not re.fullmatch(r"[\w.-]+", value)):
         raise ValueError(f"{option} is '{text}'; expected a node label such as role=scorer, or a resource's name")
@@ -68,7 +68,7 @@ def parse_place(text: str, *, option: str, share: float) -> Place:
 
 
 def choose_placement(run: RunSettings, nodes: Sequence[Node]) -> Placement:
-    """The user's wishes, else the resources of `cluster.yaml` where some node has them, else anywhere.
+    """Choose the user's wishes, else the resources of `cluster.yaml` if some node has them, else anywhere.
 
     Raises ValueError for a wish that cannot be read.
     """
@@ -86,9 +86,9 @@ def choose_placement(run: RunSettings, nodes: Sequence[Node]) -> Placement:
 
 
 def nodes_to_come() -> list[Node] | None:
-    """What an autoscaler may start, where one runs on this machine's cluster; None where none does.
+    """Nodes that an autoscaler of this machine's cluster may start; None if there is no autoscaler.
 
-    A list without nodes says that an autoscaler runs and does not tell what it starts.
+    An empty list means that an autoscaler runs and does not report what it starts.
     """
     path = AUTOSCALER_CONFIG.expanduser()
     if not path.exists():
@@ -104,7 +104,7 @@ def _node_of_type(kind: Mapping[str, Any]) -> Node:
 
 
 def check_resources(run: RunSettings, placement: Placement, nodes: Sequence[Node], *, scorers: int) -> None:
-    """Raises ValueError where the scorers or a single trial could never be placed on any of the nodes."""
+    """Raise ValueError if the scorers or a single trial could never be placed on any of the nodes."""
     wishes = [
         ("trials", "--trials-on", placement.trials, {"--cpus-per-trial": ("CPU", run.cpus_per_trial),
                                                      "--gpus-per-trial": ("GPU", run.gpus_per_trial)}),
@@ -134,7 +134,7 @@ def check_resources(run: RunSettings, placement: Placement, nodes: Sequence[Node
 
 
 def _offers(nodes: Iterable[Node]) -> str:
-    """What the nodes have to choose by, for the end of a sentence."""
+    """Labels and resources of the nodes, for the end of a sentence."""
     labels = {f"{key}={value}" for node in nodes for key, value in node.labels.items() if not key.startswith("ray.io/")}
     standard = ("CPU", "GPU", "memory", "object_store_memory")
     resources = {name for node in nodes for name in node.resources if name not in standard and ":" not in name}

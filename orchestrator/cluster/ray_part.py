@@ -1,4 +1,4 @@
-"""Ray's part of a grid: runs unfinished trials under Ray Tune, against shared scoring actors and one ledger writer.
+"""Ray's part of a grid: it runs unfinished trials under Ray Tune, against shared scoring actors and one ledger writer.
 
 `python -m orchestrator.cluster.ray_part FD` is started by `run_grid`, with a socket to it as file descriptor FD. Tune
 schedules and retries; the ledger is the truth. Whatever goes wrong here, `run_grid` starts it again.
@@ -43,14 +43,14 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "300",
 }
-"""Ray through its environment: no telemetry, no log files of Tune's own, Ctrl-C is ours, snapshots are rare.
+"""Ray's settings, by its environment: no telemetry, no log files of Tune's own, Ctrl-C is ours, snapshots are rare.
 
-A worker that dies is replaced; what came of it is told by the line of its trial, or of the scoring service.
+A worker that dies is replaced; the line of its trial, or of the scoring service, reports it.
 """
 
 
 class RayLost(Exception):
-    """Ray failed, in a way that need not come again."""
+    """Ray failed in a way that need not happen again."""
 
 
 def run_trials(job: Job, channel: Channel) -> None:
@@ -71,7 +71,7 @@ def run_trials(job: Job, channel: Channel) -> None:
         to_come = nodes_to_come()
         nodes = [*_nodes(), *(to_come or [])]
         placement = choose_placement(job.run, nodes)
-        if to_come != []:  # an autoscaler that does not tell what it starts may start anything
+        if to_come != []:  # an autoscaler that does not report what it starts may start anything
             check_resources(job.run, placement, nodes, scorers=num_scorers)
         keeper = WriterKeeper(str(job.output.ledger.folder))
         watch = Watch(channel, keeper.look)
@@ -96,7 +96,7 @@ def run_trials(job: Job, channel: Channel) -> None:
 
 @contextmanager
 def _ray(job: Job, listener: Listener) -> Iterator[None]:
-    """A connection to a running Ray cluster, or a local one for the time being. Raises ValueError and RayLost."""
+    """Connect to a running Ray cluster, or to a local one started for this run. Raises ValueError and RayLost."""
     started = time.perf_counter()
     cluster = choose_cluster(job.address, tell=listener.tell)
     import ray
@@ -147,7 +147,7 @@ def _tune(job: Job, place: Place, writer: RemoteWriter, service: ScoringService,
     from orchestrator.ledger.classifiers import forget_first
 
     todo, output, run = job.todo, job.output, job.run
-    # Tune would print the remote traceback of each process that dies; the listener is told in a line.
+    # Tune would print the remote traceback of each process that dies; the listener gets one line.
     for name in ("ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     let_tune_outlive_memory_kills()
@@ -182,7 +182,7 @@ def _tune(job: Job, place: Place, writer: RemoteWriter, service: ScoringService,
     )
     try:
         tuner.fit()
-    except Exception as error:  # of any class: what a user did wrong is known before the trials begin
+    except Exception as error:  # of any class: mistakes of a user are found before the trials start
         raise RayLost(f"Ray Tune ended: {type(error).__name__}: {error}") from error
     if follower.fatal is not None:
         raise LedgerUnwritable(follower.fatal)
@@ -190,7 +190,7 @@ def _tune(job: Job, place: Place, writer: RemoteWriter, service: ScoringService,
 
 
 def _resources(run: RunSettings, place: Place) -> Any:
-    """What Tune reserves for a trial, and where."""
+    """Resources that Tune reserves for a trial, and their place."""
     from ray import tune
 
     bundle = {"CPU": float(run.cpus_per_trial), "GPU": float(run.gpus_per_trial), **place.resources}
@@ -198,7 +198,7 @@ def _resources(run: RunSettings, place: Place) -> Any:
 
 
 def _spec(number: int, planned: PlannedTrial) -> dict[str, Any]:
-    """What a worker needs to know of one trial, as Tune carries it."""
+    """Description of one trial for a worker, in the form that Tune carries."""
     return {
         "number": number,
         "trial": planned.trial.model_dump_json(),
@@ -208,7 +208,7 @@ def _spec(number: int, planned: PlannedTrial) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the job that comes through the file descriptor named in `argv`; the exit code."""
+    """Run the job that comes through the file descriptor named in `argv`; return the exit code."""
     connection = Connection(int(argv[1]))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a shell starts in the background
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -240,7 +240,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _would_come_again(error: Exception) -> bool:
-    """Whether a new start would end the same way: what a user did wrong, or a disk that is full."""
+    """Whether a new start would end the same way, as for a mistake of the user or a full disk."""
     if isinstance(error, OSError):
         return error.filename is not None  # without a file it is a connection of Ray's
     return isinstance(error, (ValueError, ArithmeticError, MemoryError, RunStopped))
@@ -250,7 +250,7 @@ def _plain(error: Exception) -> Exception:
     """The error without what cannot travel: one of the same class if its words alone make one, else a RunStopped."""
     try:
         copy: Exception = pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever a class of somebody's makes of being pickled
+    except Exception:  # a foreign class may fail in any way when pickled
         return RunStopped(f"{type(error).__name__}: {error}")
     return copy
 

@@ -1,7 +1,7 @@
-"""Runs the unfinished trials of a grid, come what may: the supervisor of Ray's part, without Ray itself.
+"""Run the unfinished trials of a grid, whatever fails: the supervisor of Ray's part, without Ray itself.
 
 Ray's part runs in a process and a session of its own and reports through a socket. Whatever ends it (its raylet, its
-GCS, a kill, an error out of Tune), what is left of it is swept away and it begins anew from the ledger. What has to
+GCS, a kill, an error out of Tune), what is left of it is removed and it starts again from the ledger. What has to
 survive that is here: the terminal, the mirror to MLflow, the report.
 """
 
@@ -40,18 +40,18 @@ from orchestrator.settings.grid import RunSettings
 SILENCE = 60.0
 """Seconds without a live node and without progress after which Ray's part counts as lost."""
 SILENCE_AT_START = 300.0
-"""The same until Ray runs: a loaded machine needs a minute for that, and a cluster is asked for its token first."""
+"""Seconds of silence allowed until Ray runs: a loaded machine needs a minute, and a token is asked for first."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds before Ray's part begins anew; doubled each time without a finished round in between."""
+"""Seconds before Ray's part starts again; doubled each time without a finished round in between."""
 PART = ["-m", "orchestrator.cluster.ray_part"]
-"""Ray's part, for Python."""
+"""Arguments of Python that start Ray's part."""
 LOG = "ray.log"
-"""In the output folder: the end of what Ray's part wrote, once it was given up."""
+"""File in the output folder with the end of the output of Ray's part, once it was given up."""
 LOG_BYTES = 50_000
 
 
 class RayGivenUp(RunStopped):
-    """Ray ended again and again without a finished round in between. The message says why and what to do."""
+    """Ray ended again and again without a finished round in between. The message states the reason and what to do."""
 
 
 def run_grid(
@@ -93,7 +93,7 @@ def run_grid(
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (num_lost - 1))
         time.sleep(pause)
         listener.warn(
-            f"Ray ended ({reason}); every finished round is saved, and it begins anew from there "
+            f"Ray ended ({reason}); every finished round is saved, and it starts again from there "
             f"(try {num_lost} of {run.max_failures} without a finished round in between)"
         )
 
@@ -121,9 +121,9 @@ class _Supervisor:
         return [p for p in self._todo if p.fingerprint not in self._ended]
 
     def attempt(self, job: Job) -> str | None:
-        """Let a process of its own run the job: None when all trials have ended, else why the process is lost.
+        """Run the job in a separate process; None when all trials have ended, else why the process was lost.
 
-        Raises what would only come again.
+        Raises errors that would only happen again.
         """
         had_begun = self._has_begun
         with _process(job) as (process, connection):
@@ -139,7 +139,7 @@ class _Supervisor:
         return None
 
     def catch_up(self) -> None:
-        """Tell the listener what the ledger has and a process that died did not report."""
+        """Report to the listener what the ledger has and a process that died did not report."""
         for p in self.left:
             now = look_up(self._output.ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm)
             for record in now.records[self._rounds[p.fingerprint] :]:
@@ -207,15 +207,16 @@ def _process(job: Job) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
             stderr=log,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             pass_fds=[theirs.fileno()],
+            # A session for all that Ray starts, workers included, so that it can be killed as a whole.
             start_new_session=True,
         )
     theirs.close()
     try:
-        with suppress(BrokenPipeError, ConnectionResetError):  # it ended at once, which is told in a moment
+        with suppress(BrokenPipeError, ConnectionResetError):  # it ended at once, which is reported below
             ours.send(job)
         yield process, ours
     finally:
-        ours.close()  # to the process this is the wish to end
+        ours.close()  # asks the process to end
         with suppress(subprocess.TimeoutExpired):
             process.wait(SECONDS_TO_STOP)
         end_session(process.pid)
@@ -224,7 +225,7 @@ def _process(job: Job) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
 
 
 def _ending(process: subprocess.Popen[bytes]) -> str:
-    """How a process ended that sent no last message."""
+    """Describe how a process without a last message ended."""
     with suppress(subprocess.TimeoutExpired):
         process.wait(1.0)
     code = process.poll()
@@ -234,7 +235,7 @@ def _ending(process: subprocess.Popen[bytes]) -> str:
 
 
 def _kept_log(folder: Path, output: OutputFolder) -> str:
-    """Keep the end of what Ray's part wrote; words about where it is."""
+    """Keep the end of the output of Ray's part; return words that name its file."""
     end = (folder / LOG).read_bytes()[-LOG_BYTES:].decode(errors="replace")
     path = output.path / LOG
     write_text_atomically(path, end)

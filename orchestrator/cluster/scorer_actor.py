@@ -1,4 +1,4 @@
-"""What runs in the scoring actors.
+"""The code that runs in the scoring actors.
 
 The class is plain; the runner makes actors of it, and `scoring_client` is how trials talk to them. Importing this needs
 no torch, which the driver does without.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.trial.purity_scorer import LocalPurityScorer
 
 MAX_QUEUE = 8
-"""Requests a scoring actor takes at a time, the one at work included; further callers are told to come again."""
+"""Requests a scoring actor takes at a time, the one at work included; further callers must ask again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Answer:
     queue: int
     """Requests that were ahead of this one."""
     features_ND: NDArray[np.float32] | None = None
-    """What `ScoringActor.features` gives."""
+    """Result of `ScoringActor.features`."""
 
     @property
     def is_given(self) -> bool:
@@ -56,7 +56,7 @@ class Load:
     progress: int
     """Grows with each answer and each step of long work; stands still in an actor that is stuck."""
     doing: str
-    """What it is busy with, for people."""
+    """Current work, for people."""
     life: str = ""
     """Tells one process of the actor from the one that takes its place."""
     num_missing: int | None = None
@@ -65,11 +65,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerMetrics:
-    """What a scoring actor did since its process started."""
+    """Counts of a scoring actor since its process started."""
 
     requests: int
     seconds: float
-    """Spent computing the answers, without the waiting in the queue."""
+    """Seconds spent computing the answers, without the waiting in the queue."""
     queue: int
     longest_queue: int
     restarted: bool
@@ -80,7 +80,7 @@ class ScoringActor:
     """Holds CLIPN's features and answers purity requests, one at a time, in the order they came.
 
     Stateless behind the feature store: whatever it holds is opened at the first request and again after a restart.
-    The methods are coroutines, so that it says how busy it is while its one thread computes.
+    The methods are coroutines, so that it reports its load while its one thread computes.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class ScoringActor:
         self._seconds = 0.0
 
     async def load(self) -> Load:
-        """How busy it is; answered at once."""
+        """Current load; answered at once."""
         return Load(
             queue=self._queue,
             progress=self._progress,
@@ -122,7 +122,7 @@ class ScoringActor:
         )
 
     async def metrics(self) -> ScorerMetrics:
-        """What it did; answered at once."""
+        """Counts so far; answered at once."""
         return ScorerMetrics(
             requests=self._requests,
             seconds=self._seconds,
@@ -136,11 +136,11 @@ class ScoringActor:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._ready_scorer)
 
     async def score(self, request: PurityRequest) -> Answer:
-        """The answer to a request, in its turn; without scores where the queue is full."""
+        """Answer a request, in its turn; without scores if the queue is full."""
         return await self._in_turn(lambda scorer: {"scores": scorer.score(request)})
 
     async def features(self, data_fingerprint: str, idx: IndexArray) -> Answer:
-        """Unit features of some training images, in their turn; without them where the queue is full."""
+        """Unit features of some training images, in their turn; without them if the queue is full."""
         return await self._in_turn(
             lambda scorer: {"scores": None, "features_ND": scorer.features(data_fingerprint, idx)}
         )

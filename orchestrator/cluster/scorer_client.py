@@ -1,4 +1,4 @@
-"""How trials talk to the scoring actors: the least busy one is asked, and another one where it dies or falls silent."""
+"""The trials' side of the scoring service: the least busy actor is asked, and another if it dies or falls silent."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class Patience:
     silent_attempts: int = 2
     """Requests that may be lost to actors that live but get nowhere."""
     first_pause: float = 0.5
-    """After the first lost request; doubled after each further one."""
+    """Seconds of pause after the first lost request; doubled after each further one."""
     longest_pause: float = 30.0
-    """With 10 attempts, an actor has two minutes to come back."""
+    """Longest pause in seconds; with 10 attempts, an actor has two minutes to come back."""
     full_pause: float = 0.2
-    """Before an actor with a full queue is asked again."""
+    """Seconds before an actor with a full queue is asked again."""
     pulse: float = 10.0
-    """Between two looks at whether an actor that owes an answer still makes progress."""
+    """Seconds between two checks of whether an actor that owes an answer still makes progress."""
     load_timeout: float = 2.0
-    """For an actor to say how busy it is."""
+    """Seconds for an actor to report its load."""
     silence: float = 900.0
-    """Without any progress until an actor counts as silent; encoding a shard of images may take minutes on a CPU."""
+    """Seconds without progress until an actor counts as silent; encoding a shard may take minutes on a CPU."""
 
 
 class ScorerUnavailable(Exception):
-    """No scoring actor answered, for as long as a trial can wait. The message says what to do."""
+    """No scoring actor answered, for as long as a trial can wait. The message states what to do."""
 
 
 class ScorerSilent(Exception):
@@ -60,12 +60,12 @@ class RemotePurityScorer:
         self._lost = [0] * len(actors)
         """Requests lost at each actor since its last answer."""
         self.last_request: RequestFigures | None = None
-        """Of the last request that was answered."""
+        """Figures of the last request that was answered."""
 
     def score(self, request: PurityRequest) -> PurityScores:
         """The answer of the first actor that gives one. Requests are pure, so a lost one is sent again.
 
-        Raises the scorer's own error as it is, and ScorerUnavailable where `Patience` runs out.
+        Raises the scorer's own error unchanged, and ScorerUnavailable if `Patience` runs out.
         """
         scores = self._answer("score", request).scores
         assert scores is not None
@@ -127,9 +127,9 @@ class RemotePurityScorer:
         )
 
     def _ask(self, actor: Any, method: str, arguments: tuple[Any, ...]) -> Answer:
-        """What was asked for, after waiting for a place in the actor's queue and then for its answer.
+        """Answer to the call, after waiting for a place in the actor's queue and then for its answer.
 
-        Raises RayTaskError for the scorer's error, another RayError where the actor dies, and ScorerSilent.
+        Raises RayTaskError for the scorer's error, another RayError if the actor dies, and ScorerSilent.
         """
         watch = _Watch(actor, self._patience)
         while True:
@@ -154,7 +154,7 @@ class _Watch:
         self._since = time.monotonic()
 
     def look(self) -> None:
-        """Raises ScorerSilent once there was no progress for `Patience.silence` seconds, RayError for a dead actor."""
+        """Raise ScorerSilent once there was no progress for `Patience.silence` seconds, RayError for a dead actor."""
         reply = self._actor.load.remote()
         if ray.wait([reply], timeout=self._patience.load_timeout)[0]:
             load: Load = ray.get(reply)
@@ -168,7 +168,7 @@ class _Watch:
 
 
 def _unavailable(num_lost: int, seconds: float, num_actors: int, error: Exception) -> ScorerUnavailable:
-    """The error for people, in one line."""
+    """Error for people, in one line."""
     reason = str(error) if isinstance(error, ScorerSilent) else type(error).__name__
     return ScorerUnavailable(
         f"none of the {num_actors} scoring actor(s) answered: {num_lost} request(s) lost in {seconds:.0f} s, the last "

@@ -22,15 +22,15 @@ Tell = Callable[[str], None]
 CONNECT_TIMEOUT = 120.0
 """Seconds to wait for the scoring actors to be placed before the missing resource is named."""
 AUTOSCALER_TIMEOUT = 1800.0
-"""The same where an autoscaler has to start a machine for them: cloud machines with GPUs take many minutes."""
+"""Seconds to wait if an autoscaler has to start a machine for them: cloud machines with GPUs take many minutes."""
 RESTARTS_TO_GET_READY = 3
 """How often in a row a scoring actor may die, before it is ready, without having encoded anything."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before an actor that died goes on to get ready; doubled each time it died without having got on."""
+"""Seconds before an actor that died goes on to get ready; doubled each time it died without progress."""
 HEAD_START = 64
 """Trials among which those that need no scorer go first."""
 METRICS_TIMEOUT = 5.0
-"""Seconds to wait, when all trials have ended, for the scoring actors' account."""
+"""Seconds to wait, when all trials have ended, for the counts of the scoring actors."""
 
 
 class ScoringService:
@@ -40,10 +40,10 @@ class ScoringService:
     """
 
     def __init__(self, actors: Sequence[Any], *, timeout: float, tell: Tell) -> None:
-        """`actors` have been asked for; `timeout` is the time to place them, in seconds."""
+        """Follow `actors`, which were requested from Ray; `timeout` is the time to place them, in seconds."""
         self.actors = tuple(actors)
         self.error: BaseException | None = None
-        """Why they will never be ready: bad weights, no room for them, or deaths again and again."""
+        """Reason why they will never be ready: bad weights, no room for them, or deaths again and again."""
         self._timeout, self._tell = timeout, tell
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._get_ready, name="scorers", daemon=True)
@@ -67,7 +67,7 @@ class ScoringService:
 def start_scorers(
     todo: Sequence[PlannedTrial], run: RunSettings, place: Place, *, autoscaled: bool, tell: Tell
 ) -> ScoringService:
-    """The scoring service of these trials; without actors if no trial asks a scorer."""
+    """Start the scoring service of these trials; without actors if no trial uses a scorer."""
     import ray
 
     from orchestrator.cluster.scorer_actor import ScoringActor
@@ -103,9 +103,9 @@ def start_scorers(
 
 
 def patient_first(todo: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-    """The trials in an order in which those at the head need no scorer, as long as there are such.
+    """Order the trials so that those at the head need no scorer, as long as there are any.
 
-    Of the first `HEAD_START` only: a long grid is to fill cell by cell, not strategy by strategy.
+    Only the first `HEAD_START` are reordered: a long grid is to fill cell by cell, not strategy by strategy.
     """
     head = sorted(todo[:HEAD_START], key=lambda p: p.trial.uses_scorer)
     return [*head, *todo[HEAD_START:]]
@@ -138,7 +138,7 @@ def _wait_until_ready(actors: Sequence[Any], *, timeout: float, tell: Tell, is_s
 
 
 def _wait_until_placed(starting: Sequence[_Starting], *, timeout: float, tell: Tell) -> None:
-    """Returns when every actor has answered something. Raises ValueError after `timeout` seconds."""
+    """Return when every actor has answered something. Raises ValueError after `timeout` seconds."""
     begun, patience = time.monotonic(), min(20.0, timeout)
     said = False
     while waiting := [each for each in starting if not each.answers()]:
@@ -168,13 +168,13 @@ class _Starting:
         self._missing_before: int | None = None
         self._num_in_vain = self._num_deaths = 0
         self.doing = ""
-        """What it said last that it does."""
+        """Last reported work."""
         self.is_ready = False
         self.reply: Any = None
         """The pending answer to the wish to get ready."""
 
     def begin(self) -> None:
-        """Let it get ready."""
+        """Ask it to get ready."""
         self.reply = self._actor.prepare.remote()
 
     def answers(self, timeout: float = 1.0) -> bool:
@@ -195,7 +195,7 @@ class _Starting:
         return True
 
     def look(self) -> None:
-        """See whether it is ready or died. Raises its own error as it is, and RunStopped when it is given up."""
+        """See whether it is ready or died. Raises its own error unchanged, and RunStopped when it is given up."""
         import ray
         from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
@@ -229,7 +229,7 @@ class _Starting:
         if self._num_in_vain > RESTARTS_TO_GET_READY:
             raise RunStopped(
                 f"a scoring actor died {self._num_deaths} time(s) before it was ready, the last {self._num_in_vain} "
-                f"without getting on; its process {how}; most likely the machine lacks memory for images and features: "
+                f"without progress; its process {how}; most likely the machine lacks memory for images and features: "
                 "lower --scorers, or take a larger machine"
             )
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._num_in_vain - 1))
@@ -241,7 +241,7 @@ class _Starting:
 
 
 def service_line(scorers: Sequence[Any]) -> str:
-    """What the scoring actors did, in a line for people."""
+    """Summary of the scoring actors' work, in a line for people."""
     import ray
     from ray.exceptions import RayError
 

@@ -1,6 +1,6 @@
-"""Which Ray cluster an address means, and how this process may talk to it. Importing this needs no Ray.
+"""The Ray cluster that an address means, and how this process connects to it. Importing this needs no Ray.
 
-Ray decides by itself whether connections carry a token, by its version, by whether a token file lies about, and by how
+Ray decides by itself whether connections carry a token, by its version, by whether a token file exists, and by how
 a cluster was found; the same command then works on one machine and hangs on the next. Here it is decided once, before
 Ray is imported: a cluster of our own wants a token and listens on 127.0.0.1 only; another one is asked.
 """
@@ -26,9 +26,9 @@ ONLY_THIS_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 ADDRESS_TIMEOUT = 3.0
 """Seconds for a cluster's head to accept a connection."""
 LONGEST_NOTE = 1000
-"""Letters of a note about a running cluster that are read."""
+"""Longest part of a note about a running cluster that is read, in characters."""
 PROBE_TIMEOUT = 90.0
-"""Seconds for a cluster to say whether it wants a token; a busy machine needs several to import Ray."""
+"""Seconds for a cluster to answer whether it wants a token; a busy machine needs several to import Ray."""
 PROBE = """
 import sys
 from ray._raylet import GcsClient
@@ -43,12 +43,12 @@ else:
 
 
 def choose_cluster(address: str, *, tell: Callable[[str], None] = to_stderr) -> str:
-    """What `ray.init` is to be given for an `--address`: host:port of a running cluster, or `local` for one of our own.
+    """Address for `ray.init` from an `--address`: host:port of a running cluster, or `local` for one of our own.
 
-    `auto` is the cluster of `$RAY_ADDRESS`, else the one that `ray start` began on this machine, else our own. Sets
+    `auto` is the cluster of `$RAY_ADDRESS`, else the one that `ray start` started on this machine, else our own. Sets
     the environment variables by which this process authenticates, unless the user set `$RAY_AUTH_MODE`; to be called
     before Ray is imported. `tell` gets a line for people if a note about a running cluster is not trusted. Raises
-    ValueError where no cluster answers, or where a token is missing.
+    ValueError if no cluster answers, or if a token is missing.
     """
     found = running_cluster(address, tell=tell)
     if found is None:
@@ -64,7 +64,7 @@ def choose_cluster(address: str, *, tell: Callable[[str], None] = to_stderr) -> 
 
 
 def running_cluster(address: str, *, tell: Callable[[str], None] = to_stderr) -> str | None:
-    """host:port of the cluster meant; None where a new one is."""
+    """Address host:port of the cluster meant; None if a new one is meant."""
     if "://" in address:
         raise ValueError(
             f"--address {address}: Ray Client connections end with the terminal; run the command on the head node "
@@ -85,7 +85,7 @@ def running_cluster(address: str, *, tell: Callable[[str], None] = to_stderr) ->
 
 
 def _started_here(tell: Callable[[str], None]) -> str | None:
-    """The address that `ray start` noted on this machine; the cluster may be gone.
+    """Address that `ray start` noted on this machine; the cluster may be gone.
 
     A cluster runs whatever its owner likes with the rights of those who connect, and anybody may write a note into a
     shared /tmp: it counts only if this user or root wrote it.
@@ -131,7 +131,7 @@ def _has_token() -> bool:
 def _auth_mode(address: str, *, said: str) -> Literal["token", "disabled"]:
     """Whether connections to the cluster at `address` carry a token.
 
-    Raises ValueError where it wants one and there is none, or where it is no Ray cluster.
+    Raises ValueError if it wants one and there is none, or if it is not a Ray cluster.
     """
     probe = subprocess.run(
         [sys.executable, "-c", PROBE, address],
@@ -147,7 +147,7 @@ def _auth_mode(address: str, *, said: str) -> Literal["token", "disabled"]:
         return "disabled"
     if answer != "closed":
         reason = probe.stderr.strip().rpartition("\n")[2]
-        raise ValueError(f"--address {said}: what answers at {address} is no Ray cluster of our version ({reason})")
+        raise ValueError(f"--address {said}: {address} is not a Ray cluster, or runs another Ray version ({reason})")
     if not _has_token():
         raise ValueError(
             f"--address {said}: the Ray cluster at {address} wants a token; copy ~/.ray/auth_token from its head node "

@@ -1,4 +1,4 @@
-"""One trial as Ray Tune runs it, and what the driver makes of what Tune tells it.
+"""One trial as Ray Tune runs it, and the driver's handling of what Tune reports.
 
 The records come from and go to the ledger writer, purity comes from scoring actors.
 """
@@ -36,19 +36,19 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialServices:
-    """What every trial of a grid is given."""
+    """Services that every trial of a grid is given."""
 
     writer: RemoteWriter
     scorers: tuple[Any, ...]
-    """Actor handles."""
+    """Handles of the scoring actors."""
     run: RunSettings
     folder: str
-    """Where the command was called: relative paths of the settings begin there."""
+    """Folder that the command was called in: relative paths of the settings start there."""
     output: str
     """Path of the output folder on the driver's machine."""
     grid_id: str
     compute: Compute | None = None
-    """In place of `compute_trial`."""
+    """Function used instead of `compute_trial`, if given."""
 
 
 def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
@@ -96,14 +96,14 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
 
 
 def _compute_trial() -> Compute:
-    """What computes trials; imported here, in the worker, since it brings torch, which the driver does without."""
+    """Function that computes trials; imported in the worker, since it brings torch, which the driver does not need."""
     from orchestrator.trial.compute import compute_trial
 
     return compute_trial
 
 
 def _classifiers_folder(services: TrialServices) -> Path:
-    """Where this machine keeps classifiers of the grid: in the output folder if it is here, else in the cache."""
+    """Folder for classifiers of the grid on this machine: in the output folder if it is here, else in the cache."""
     output = Path(services.output)
     if is_this_output(output, services.grid_id):
         return output / "classifiers"
@@ -111,11 +111,11 @@ def _classifiers_folder(services: TrialServices) -> Path:
 
 
 class Follower(tune.Callback):
-    """Tells the listener what becomes of the trials, notes in the ledger those that are given up, and stops the run
-    where the ledger cannot be written.
+    """Reports to the listener what happens to trials, notes in the ledger those that are given up, and stops the run
+    if the ledger cannot be written.
 
     A trial is given up when it was lost `max_failures` + 1 times without finishing a round in between: machines that
-    are taken away again and again do not end a trial that gets on.
+    are taken away again and again do not end a trial that makes progress.
     """
 
     def __init__(
@@ -127,39 +127,39 @@ class Follower(tune.Callback):
         max_failures: int,
         is_hopeless: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`is_hopeless` says whether the run has to stop for something that no trial reports."""
+        """Follow the trials; `is_hopeless` returns whether the run has to stop for something that no trial reports."""
         self._todo = todo
         self._writer = writer
         self._listener = listener
         self._max_failures = max_failures
         self._is_hopeless = is_hopeless
         self._failures_before: dict[str, int] = {}
-        """Of each trial: how often it was lost before its last finished round."""
+        """Number of times each trial was lost before its last finished round."""
         self.fatal: str | None = None
-        """Why the whole run has to stop."""
+        """Reason why the whole run has to stop."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune saves its settings to be restored from, and we never restore from them."""
+        """Return an empty state: Tune saves it to be restored from, and we never restore from it."""
         return {}
 
     @property
     def must_stop(self) -> bool:
-        """Whether nothing more is to be run."""
+        """Whether no further trial is to be run."""
         return self.fatal is not None or self._is_hopeless()
 
     @property
     def stopper(self) -> tune.Stopper:
-        """Stops the experiment as soon as there is a fatal error, or no hope."""
+        """Stopper that ends the experiment as soon as there is a fatal error, or no hope."""
         return _FatalStopper(self)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial was given a worker process."""
+        """Report that a trial got a worker process."""
         self._listener.start(self._planned(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial reported a round, or that it failed, or that nothing can be kept any more."""
+        """Handle the report of a round, of a failure, or of an unwritable ledger."""
         if "fatal" in result:
             self.fatal = result["fatal"]
         elif "error" not in result:
@@ -168,23 +168,24 @@ class Follower(tune.Callback):
             self._listener.advance(self._planned(trial), result["round"], result["accuracy"])
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial's process died, or raised, and Tune starts it again; after a pause if memory was short."""
+        """Report that a trial was lost and that Tune starts it again; after a pause if memory was short."""
         planned, error = self._planned(trial), last_error(trial)
         if memory_use(error) is None:
             self._listener.stumble(planned, reason(error))
             return
         times = trial.num_failures - self._failures_before.get(trial.trial_id, 0)
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (times - 1))
+        # At once it would only be killed again: memory is still short.
         self._writer.tell("hold_back", planned.fingerprint, pause)
         self._listener.warn(f"{planned.label}: {reason(error)}; it goes on in {duration(pause)}")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial function returned; its last report says whether it failed."""
+        """Report that a trial ended; its last result holds an error if it failed."""
         if not self.must_stop:
             self._listener.end(self._planned(trial), (trial.last_result or {}).get("error"))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial was lost once more than is allowed."""
+        """Give up a trial that was lost once more than is allowed."""
         planned = self._planned(trial)
         times = self._max_failures + 1
         error = f"given up after {times} attempt(s) without a finished round; the last: {reason(last_error(trial))}"
@@ -214,9 +215,9 @@ class _FatalStopper(tune.Stopper):
 
 
 def last_error(trial: Trial) -> BaseException | str | None:
-    """Why a trial was lost, as an error, or as text if the error cannot be read back; None if Tune noted nothing.
+    """Reason why a trial was lost: an error, or text if the error cannot be read back; None if Tune noted nothing.
 
-    `Trial.get_error` looks where Tune has put nothing yet when it calls back: it gives None for every error.
+    `Trial.get_error` reads a field that Tune has not set yet when it calls back: it returns None for every error.
     """
     pickled, text = trial.pickled_error_file, trial.error_file
     try:
@@ -229,7 +230,7 @@ def last_error(trial: Trial) -> BaseException | str | None:
 
 
 def reason(error: BaseException | str | None) -> str:
-    """Why a trial was lost, in one line, without the remote traceback; `error` as Tune remembers it."""
+    """Reason why a trial was lost, in one line, without the remote traceback; `error` as Tune remembers it."""
     if error is None or isinstance(error, RayActorError):
         memory = memory_use(error)
         if memory is not None:

@@ -1,4 +1,4 @@
-"""Watches, from a thread of Ray's process, whether Ray still lives: its own processes, its nodes, the ledger writer."""
+"""Watch, from a thread of Ray's process, whether Ray still lives: its own processes, its nodes, the ledger writer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.cluster.leftovers import find_process, processes
 
 LOOK_EVERY = 1.0
 ALIVE_EVERY = 5.0
-"""Seconds between two questions after the cluster's nodes."""
+"""Seconds between two queries of the cluster's nodes."""
 VITAL = {"raylet": "the raylet, its node manager", "gcs_server": "the GCS, its control service"}
 """Names of the processes of a local Ray without which nothing goes on, and what they are."""
 
@@ -25,7 +25,7 @@ class Watch:
     minutes (452 s, measured, for a dead raylet)."""
 
     def __init__(self, channel: Channel, look: Callable[[], None]) -> None:
-        """`look` is called every second. To be made once Ray runs."""
+        """Watch the processes of this Ray, which must be running; `look` is called every second."""
         self._channel = channel
         self._look = look
         self._stop = threading.Event()
@@ -37,12 +37,12 @@ class Watch:
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Start watching."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """To be called before Ray is shut down."""
+        """Stop watching; to be called before Ray is shut down."""
         self._stop.set()
         for thread in self._threads:
             thread.join(2 * LOOK_EVERY)

@@ -17,7 +17,7 @@ class LedgerWriter:
         self._pauses: dict[str, float] = {}
 
     def ping(self) -> None:
-        """Answer, as long as it lives."""
+        """Answer at once, to show that the writer lives."""
 
     def history(self, fingerprint: str) -> list[RoundRecord]:
         """The finished rounds of a trial."""
@@ -32,7 +32,7 @@ class LedgerWriter:
         self._ledger.fail(fingerprint, trial, error)
 
     def hold_back(self, fingerprint: str, seconds: float) -> None:
-        """Let a trial wait before it begins anew."""
+        """Let a trial wait before it starts again."""
         self._pauses[fingerprint] = seconds
 
     def pause(self, fingerprint: str) -> float:

@@ -26,14 +26,14 @@ PAUSE = 0.2
 
 
 class RemoteWriter:
-    """Asks the ledger writer that lives now."""
+    """Client of the ledger writer that lives now."""
 
     def __init__(self, actor: Any, number: int) -> None:
         self._actor = actor
         self._number = number
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """What the writer answers; a question lost to its death is asked again, which does no harm to any of them.
+        """Answer of the writer; a call lost to its death is repeated, which is harmless for all of them.
 
         Raises the writer's own errors as they are, and RayActorError or GetTimeoutError when none answers.
         """
@@ -68,7 +68,7 @@ class WriterKeeper:
 
     @property
     def writer(self) -> RemoteWriter:
-        """For those who have something to write."""
+        """Client for processes that have something to write."""
         return RemoteWriter(self._actor, self._number)
 
     def look(self) -> None:

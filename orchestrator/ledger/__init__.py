@@ -1,1 +1,1 @@
-"""The ledger: every record of an output folder, on disk; the truth. `python -m orchestrator.ledger` checks it."""
+"""The ledger: all records of an output folder, on disk, the truth. `python -m orchestrator.ledger` checks it."""

@@ -1,4 +1,4 @@
-"""`python -m orchestrator.ledger`: lists and checks the ledger of an output folder, and mends it."""
+"""List, check and repair the ledger of an output folder: `python -m orchestrator.ledger`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 
 if __name__ == "__main__":
-    # `python -m` puts the current folder first, which may be the run folder of somebody else: its files are no modules.
+    # `python -m` puts the current folder first, which may be somebody else's run folder: import no file from there.
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
 
 import argparse
@@ -27,34 +27,34 @@ from orchestrator.ledger.output import MARKER, OutputFolder, find_output, output
 from orchestrator.ledger.words import clock, describe_trial
 
 DAMAGED = "damaged"
-"""Folder, in the ledger, of what was damaged."""
+"""Folder, in the ledger, for damaged files."""
 
 Repair = Literal["none", "remove", "set aside"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something in an output folder that should not be so."""
+    """A fault of an output folder."""
 
     path: Path
     what: str
     repair: Repair
-    """What mends it: removing the file, setting it aside (keeping its whole rounds), or nothing here."""
+    """Its repair: remove the file, set it aside (keeping its whole rounds), or none."""
     kept: TrajectoryState | None = None
-    """What of a file that is set aside goes on being used."""
+    """Part of a file set aside that is still used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What a look at an output folder found."""
+    """Result of checking an output folder."""
 
     states: tuple[TrajectoryState, ...]
-    """Of all trials, as far as they can be trusted."""
+    """States of all trials, as far as they can be trusted."""
     problems: tuple[Problem, ...]
 
 
 def check_output(output: OutputFolder) -> Checked:
-    """Read every file of the ledger and look for what a kill left behind; changes nothing.
+    """Read every file of the ledger and look for leftovers of killed runs; change nothing.
 
     While a run is writing, its unfinished files are no problem.
     """
@@ -63,7 +63,7 @@ def check_output(output: OutputFolder) -> Checked:
         if path.name == DAMAGED or TEMPORARY.fullmatch(path.name):
             continue
         if path.suffix != ".json" or not HASH.fullmatch(path.stem):
-            problems.append(Problem(path=path, what="no file of the ledger", repair="none"))
+            problems.append(Problem(path=path, what="not a file of the ledger", repair="none"))
             continue
         examined = examine(path)
         if examined.state is not None and (examined.state.records or examined.problem is None):
@@ -81,12 +81,12 @@ def check_output(output: OutputFolder) -> Checked:
 
 
 def _damaged_launches(output: OutputFolder) -> Iterator[Problem]:
-    """What commands were asked to run, if it cannot be read any more."""
+    """Launch files that can no longer be read."""
     for path in sorted(output.path.glob("launch-*.json")):
         try:
             read_sealed_json(path, path.name)
         except (Damaged, Newer) as error:
-            yield Problem(path=path, what=f"{error}; the next run of its command writes it anew", repair="remove")
+            yield Problem(path=path, what=f"{error}; the next run of its command writes it again", repair="remove")
 
 
 def _damage(path: Path, examined: Examined) -> Problem:
@@ -98,7 +98,7 @@ def _damage(path: Path, examined: Examined) -> Problem:
 
 
 def _left_behind(output: OutputFolder) -> Iterator[Problem]:
-    """What a process that was killed had not finished."""
+    """Unfinished files of killed processes."""
     tune = output.path / "tune"
     for folder in (output.path, *sorted(path for path in output.path.rglob("*") if path.is_dir())):
         if tune not in (folder, *folder.parents):
@@ -109,7 +109,7 @@ def _left_behind(output: OutputFolder) -> Iterator[Problem]:
 
 
 def repair_output(output: OutputFolder, problems: Sequence[Problem]) -> list[str]:
-    """Mend what can be mended, in an output folder that is locked; a line for each thing done."""
+    """Repair what can be repaired in a locked output folder; return one line per repair."""
     return [_repair(output.ledger, problem) for problem in problems if problem.repair != "none"]
 
 
@@ -128,11 +128,11 @@ def _repair(ledger: Ledger, problem: Problem) -> str:
         return f"moved {path.name} to {aside}: its trial is run again"
     shutil.copy2(path, aside)
     ledger.replace(problem.kept)
-    return f"kept {len(problem.kept.records)} round(s) of {path.name}; what it was lies in {aside}"
+    return f"kept {len(problem.kept.records)} round(s) of {path.name}; the original is in {aside}"
 
 
 def _free_name(path: Path) -> Path:
-    """`path`, or with a number after it where that is taken: nothing set aside earlier is lost."""
+    """Free name: `path`, or with a number after it if that is taken, so that nothing set aside earlier is lost."""
     candidate, number = path, 1
     while candidate.exists():
         candidate, number = path.with_name(f"{path.name}.{number}"), number + 1
@@ -140,7 +140,7 @@ def _free_name(path: Path) -> Path:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the parser of the command line."""
     parser = CommandParser(
         prog="python -m orchestrator.ledger",
         description="List the trials in an output folder's ledger and check its files. Exit code 1: problems.",
@@ -151,7 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="also read every file of the cache and compare its checksum; without OUTPUT_DIR the cache alone",
+        help="also read every file of the cache and compare its checksum; without OUTPUT_DIR only the cache",
     )
     parser.add_argument(
         "--repair",
@@ -165,13 +165,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code."""
+    """Run the command; return its exit code."""
     return run_command(make_parser(), _run, arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
     if options.output_dir is None and not options.verify:
-        raise ValueError("give an OUTPUT_DIR, or --verify to look at the cache alone")
+        raise ValueError("give an OUTPUT_DIR, or --verify to check the cache only")
     code = DONE
     if options.output_dir is not None:
         code = _run_output(options)
@@ -181,7 +181,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _run_cache(*, repair: bool) -> int:
-    """Check the cache and print what is wrong; the exit code."""
+    """Check the cache and print what is wrong; return the exit code."""
     problems = list(check_cache())
     if repair:
         for line in mend_cache(problems):
@@ -206,7 +206,7 @@ def _run_output(options: argparse.Namespace) -> int:
     found = output_to_repair(options.output_dir)
     with found.locked() as output:
         done = [] if found.grid_id else [f"wrote a new {MARKER}, for a damaged or lost one"]
-        # Nobody else is at work now, so that what looks left behind is.
+        # Under the lock nobody else is at work: what looks left behind is left behind.
         problems = [*check_output(output).problems, *_left_behind(output)]
         done += repair_output(output, problems)
     for line in done or ["nothing to mend"]:
@@ -215,7 +215,7 @@ def _run_output(options: argparse.Namespace) -> int:
 
 
 def _print_trials(output: OutputFolder, states: Sequence[TrajectoryState], *, every: bool) -> None:
-    """The trials by status, with their last record's time; the finished ones in number only, unless `every` is set."""
+    """Print the trials by status, with their last record's time; finished ones as a count unless `every` is set."""
     finished = [state for state in states if state.is_finished]
     failed = [state for state in states if state.error is not None and not state.is_finished]
     unfinished = [state for state in states if state.error is None and not state.is_finished]
@@ -240,7 +240,7 @@ def _print_trials(output: OutputFolder, states: Sequence[TrajectoryState], *, ev
 
 
 def _print_problems(output: OutputFolder, problems: Sequence[Problem]) -> int:
-    """What is wrong, on the standard error stream; the exit code."""
+    """Print what is wrong on standard error; return the exit code."""
     for problem in problems:
         print(f"{problem.path.relative_to(output.path)}: {problem.what}", file=sys.stderr)
     if not problems:
@@ -253,7 +253,7 @@ def _print_problems(output: OutputFolder, problems: Sequence[Problem]) -> int:
 
 
 def _code(environment: object) -> str:
-    """The code that made a record, in words."""
+    """Describe the code that made a record."""
     assert isinstance(environment, dict)
     if "version" not in environment:
         return "a version that did not say which"

@@ -1,7 +1,8 @@
-"""Keeps trained classifiers on disk, so that nothing is trained twice.
+"""Storage of trained classifiers on disk, so that nothing is trained twice.
 
-Of each unfinished trial the classifier of its last finished round, and of each condition and seed that of round 0,
-which all strategies start from. A convenience, not the truth: what is lost is trained again and comes out the same.
+It holds the classifier of the last finished round of each unfinished trial, and for each condition and seed that of
+round 0, from which all strategies start. A convenience, not the truth: what is lost is trained again, with the same
+result.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from data.sealed import Damaged, Newer
 from models.sealed_weights import load_weights, save_weights
 
 if TYPE_CHECKING:
-    from torch import Tensor  # the driver, which only clears up, does without torch
+    from torch import Tensor  # the driver, which only removes files, needs no torch
 
 StateDict = dict[str, "Tensor"]
 
 
 class ClassifiersUnwritable(RunStopped):
-    """The disk takes no more classifiers. The message says where and what to do."""
+    """The disk takes no more classifiers. The message names the place and what to do."""
 
 
 class ClassifierStore:
     """The files of one trial in a folder that trials share; `folder=None` keeps nothing.
 
-    Raises ClassifiersUnwritable where the disk is full, read-only or gone; what was kept before is whole.
+    Raises ClassifiersUnwritable if the disk is full, read-only or gone; what was kept before is whole.
     """
 
     def __init__(self, folder: Path | None, fingerprint: str) -> None:
@@ -42,13 +43,13 @@ class ClassifierStore:
             _save(self._path, round_number, weights)
 
     def load(self, round_number: int) -> StateDict | None:
-        """The weights of `round_number`, on the CPU, or None where they are not kept."""
+        """The weights of `round_number`, on the CPU, or None if they are not kept."""
         return _load(self._path, round_number) if self._path is not None else None
 
     def first(self, identity: str, train: Callable[[], StateDict]) -> StateDict:
-        """The weights of round 0 under that identity: of whoever trained them first, on the CPU, or from `train` here.
+        """Weights of round 0 under that identity, on the CPU: those that another process kept, or from `train`.
 
-        While one process trains them, others that need the same wait.
+        While one process trains them, others that need the same weights wait.
         """
         if self._folder is None:
             return train()
@@ -61,7 +62,7 @@ class ClassifierStore:
         return weights
 
     def clear(self) -> None:
-        """Forget the trial's own classifier: it is finished."""
+        """Remove the classifier of a finished trial."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             for left in self._path.parent.glob(f".{self._path.name}.*"):  # of a process of this trial that was killed

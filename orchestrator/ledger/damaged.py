@@ -1,4 +1,4 @@
-"""Reading a ledger file that may be torn or altered: what is wrong with it, and which of its rounds can be trusted.
+"""Reader for a ledger file that may be torn or altered: what is wrong with it, and which rounds can be trusted.
 
 The ledger replaces its files as a whole, so a damaged one was damaged from outside: a dying disk, a copy that broke
 off, an editor.
@@ -27,10 +27,10 @@ RECORDS = '"records": ['
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """What came of reading one file."""
+    """Result of reading one file."""
 
     state: TrajectoryState | None
-    """What can be trusted of it: everything, or the rounds before the first that is damaged; None where nothing is."""
+    """The part that can be trusted: everything, or the rounds before the first damaged one; None if nothing can."""
     problem: str | None
     """The first thing that is wrong; None for a sound file."""
     is_ours: bool = True
@@ -38,7 +38,7 @@ class Examined:
 
 
 def examine(path: Path) -> Examined:
-    """One ledger file, read without trusting it. Raises OSError where it cannot be read at all."""
+    """Read one ledger file without trusting it. Raises OSError if it cannot be read at all."""
     content, problem = _parse(path.read_bytes())
     if content is None:
         return Examined(state=None, problem=problem)
@@ -57,12 +57,12 @@ def examine(path: Path) -> Examined:
         records=records,
         error=content.get("error") if problem is None and wrong is None else None,
     )
-    # A tear comes after every record that was salvaged, so what is wrong within those is said first.
+    # A tear comes after every record that was salvaged, so what is wrong within those is reported first.
     return Examined(state=state, problem=wrong or problem)
 
 
 def _parse(raw: bytes) -> tuple[dict[str, Any] | None, str | None]:
-    """The file's JSON object, or of a torn file its whole part; and what is wrong."""
+    """JSON object of the file, or of a torn file its whole part; and what is wrong."""
     problem = None
     try:
         text = raw.decode()
@@ -79,11 +79,11 @@ def _parse(raw: bytes) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, which is no number")
+    raise ValueError(f"it holds {name}, which is not a number")
 
 
 def _whole_part(text: str) -> dict[str, Any] | None:
-    """The header and the whole records of a text that breaks off, or turns to rubbish, among its records."""
+    """Header and whole records of a text that breaks off or is garbled among its records."""
     start = text.find(RECORDS)
     if start < 0:
         return None
@@ -108,7 +108,7 @@ def _check_header(content: dict[str, Any], fingerprint: str) -> bool:
     """Whether the file has a seal. Raises Damaged for what is wrong with all but the records, Newer as `unseal`."""
     if content.get("fingerprint") != fingerprint:
         found = str(content.get("fingerprint"))[:12]
-        raise Damaged(f"it belongs to the trial {found}..., not to the one of its name")
+        raise Damaged(f"it belongs to the trial {found}..., not to the one in its name")
     if not isinstance(content.get("trial"), dict) or not isinstance(content.get("records"), list):
         raise Damaged("it holds no trial with records")
     unknown = content.keys() - {"format", "seal", *TrajectoryState.__slots__}
@@ -147,9 +147,9 @@ def _trusted(raw: Sequence[Any], fingerprint: str, *, is_sealed: bool) -> tuple[
 
 
 def _without_checksum(values: Any, fingerprint: str, *, is_sealed: bool) -> tuple[dict[str, Any], bool]:
-    """A record's fields, and whether they are as they were written. Raises TypeError, Newer."""
+    """Fields of a record, and whether they are as they were written. Raises TypeError, Newer."""
     if not isinstance(values, dict):
-        raise TypeError("it is no record")
+        raise TypeError("it is not a record")
     rest = {name: value for name, value in values.items() if name != CHECKSUM}
     has_checksum = is_sealed or CHECKSUM in values
     is_whole = not has_checksum or values.get(CHECKSUM) == record_checksum(rest, fingerprint)
@@ -159,7 +159,7 @@ def _without_checksum(values: Any, fingerprint: str, *, is_sealed: bool) -> tupl
 
 
 def _checked(values: dict[str, Any]) -> RoundRecord:
-    """A record of the right types. Raises TypeError for missing or unknown fields, ValidationError for other types."""
+    """Check a record's fields. Raises TypeError for missing or unknown ones, ValidationError for other types."""
     record = RoundRecord(**values)
     _adapter().validate_json(json.dumps(values), strict=True)
     return record
@@ -176,12 +176,12 @@ def _wrong_alone(record: RoundRecord) -> str | None:
     if record.precision is not None and not 0 <= record.precision <= 1:
         return f"precision {record.precision} is not between 0 and 1"
     if not HASH.fullmatch(record.pool_checksum):
-        return "its pool checksum is none"
+        return "its pool checksum is not a SHA-256"
     return None
 
 
 def _wrong_after(record: RoundRecord, before: RoundRecord | None, queried: set[int]) -> str | None:
-    """What contradicts the record before: labels bought must be images queried, and no image is bought twice."""
+    """Contradiction to the record before, if any: bought labels must be queried images, none bought twice."""
     num_new = len(record.queried_idx)
     if len(set(record.queried_idx)) < num_new or not queried.isdisjoint(record.queried_idx):
         return "an image is queried twice"
@@ -193,5 +193,5 @@ def _wrong_after(record: RoundRecord, before: RoundRecord | None, queried: set[i
     if record.precision is not None and round(record.precision * num_new) != record.num_id - before.num_id:
         return f"precision {record.precision} is not that of its {num_new} queried images"
     if (record.pool_checksum == before.pool_checksum) != (num_new == 0):
-        return "its pool checksum does not go with its query"
+        return "its pool checksum contradicts its query"
     return None

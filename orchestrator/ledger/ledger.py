@@ -1,7 +1,7 @@
 """The ledger: the records of all trials of an output folder, on disk; the truth.
 
-One JSON file a trajectory, named by fingerprint, replaced as a whole at each round, so that it always holds the rounds
-that were finished and nothing else. One process writes; any may read. A writer that outlives its run for a moment does
+One JSON file per trajectory, named by fingerprint, replaced as a whole at each round, so that it always holds the
+finished rounds and nothing else. One process writes; any may read. A writer that outlives its run for a moment does
 no harm to the next one: each change is made under a lock, from what the file holds then.
 """
 
@@ -21,27 +21,27 @@ from data.sealed import Damaged, Newer, seal, unseal
 from orchestrator.ledger.records import RoundRecord
 
 FORMAT = 1
-"""Version of the files; an output folder of another version is refused."""
+"""Version of the file format; an output folder of another version is refused."""
 
 
 CHECKSUM = "checksum"
-"""Field of a record in the file, beside those of `RoundRecord`; files of before there were seals have none."""
+"""Field of a record in the file, in addition to those of `RoundRecord`; files older than seals lack it."""
 
 
 class LedgerUnwritable(RunStopped):
-    """The ledger's disk takes no more records; what it holds is whole. The message says where and what to do."""
+    """The ledger's disk takes no more records; what it holds is whole. The message names the place and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrajectoryState:
-    """What the ledger holds of one trial."""
+    """State of one trial in the ledger."""
 
     fingerprint: str
     trial: dict[str, Any]
     """The trial's settings, as they were when its first record came."""
     records: tuple[RoundRecord, ...] = ()
     error: str | None = None
-    """Why the last attempt failed for good; None if it did not."""
+    """Reason why the last attempt failed for good; None if it did not."""
 
     @property
     def is_finished(self) -> bool:
@@ -59,7 +59,7 @@ class Ledger:
     def state(self, fingerprint: str) -> TrajectoryState | None:
         """The state of one trial, or None if it has none.
 
-        Every checksum is compared. Raises ValueError, with the path, for a file that is damaged or no state file, is
+        Every checksum is compared. Raises ValueError, with the path, for a file that is damaged, is no state file, is
         another trial's, or was written by another version.
         """
         path = self._path(fingerprint)
@@ -69,20 +69,21 @@ class Ledger:
             return None
         except Newer as error:
             raise ValueError(
-                f"{path} is no readable ledger file ({error}); go on with that version, or choose another --output-dir"
+                f"{path} cannot be read as a ledger file ({error}); use that version, or choose another --output-dir"
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is no readable ledger file ({error}); keep what is whole of it with "
+                f"{path} cannot be read as a ledger file ({error}); keep its whole rounds with "
                 f"python -m orchestrator.ledger {shlex.quote(str(self.folder.parent))} --repair"
             ) from None
 
     def version(self, fingerprint: str) -> int | None:
-        """A number that changes whenever a trial's state does, without reading it; None without one."""
+        """Number that changes whenever a trial's state does, without reading it; None without a state."""
         try:
             stat = self._path(fingerprint).stat()
         except FileNotFoundError:
             return None
+        # The inode too: a replaced file may keep size and time stamp.
         return hash((stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
     def states(self) -> list[TrajectoryState]:
@@ -98,12 +99,13 @@ class Ledger:
     def append(self, fingerprint: str, trial: dict[str, Any], record: RoundRecord) -> None:
         """Keep a record, durably. The same record again is accepted and changes nothing.
 
-        Raises ValueError for a gap in the rounds, or for a round that is there with other numbers; LedgerUnwritable.
+        Raises ValueError for a gap in the rounds, or for a round that is kept with other numbers, and LedgerUnwritable.
         """
         with self._changing():
             state = self.state(fingerprint) or TrajectoryState(fingerprint=fingerprint, trial=trial)
             known = len(state.records)
             if record.round < known:
+                # A resent record is normal after a lost answer; other numbers mean that two runs do not agree.
                 if state.records[record.round].numbers() != record.numbers():
                     raise ValueError(f"round {record.round} of {fingerprint} is in the ledger with other numbers")
                 return
@@ -112,7 +114,7 @@ class Ledger:
             self._write(fingerprint, state.trial, (*state.records, record), None)
 
     def replace(self, state: TrajectoryState) -> None:
-        """Let a state take the place of what is there: for repairs. Raises LedgerUnwritable."""
+        """Replace the state of a trial, for repairs. Raises LedgerUnwritable."""
         with self._changing():
             self._write(state.fingerprint, state.trial, state.records, state.error)
 
@@ -123,8 +125,9 @@ class Ledger:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Alone with the files. Raises LedgerUnwritable where the disk is full, read-only or gone."""
+        """Lock the files against other writers. Raises LedgerUnwritable if the disk is full, read-only or gone."""
         try:
+            # A writer that outlives its run for a moment must not take back a record of the next one.
             with file_lock(self.folder.with_name(f".{self.folder.name}.lock")):
                 yield
         except OSError as error:
@@ -152,22 +155,22 @@ def _with_checksum(record: RoundRecord, fingerprint: str) -> dict[str, Any]:
 
 
 def record_checksum(values: Mapping[str, Any], fingerprint: str) -> str:
-    """What the field CHECKSUM of a record holds; the trial counts, so that no record passes for another trial's."""
+    """Value of the field CHECKSUM of a record; the trial enters it, so that no record passes for another trial's."""
     return content_hash({"trial": fingerprint, "record": values})
 
 
 def other_version(version: Any) -> Newer:
-    """The error to raise for a file with that format."""
+    """Error to raise for a file with that format."""
     return Newer(f"it was written by another version of this software (format {version!r}, ours is {FORMAT})")
 
 
 def _read(raw: bytes, fingerprint: str) -> TrajectoryState:
-    """The state in a file. Raises ValueError, KeyError, TypeError or AttributeError for anything that is none."""
+    """Read the state in a file. Raises ValueError, KeyError, TypeError or AttributeError for any other content."""
     content = json.loads(raw)
     if content["format"] != FORMAT:
         raise other_version(content["format"])
     if content["fingerprint"] != fingerprint:
-        raise ValueError("it belongs to another trial than its name says")
+        raise ValueError("it belongs to another trial than the one in its name")
     records = content.pop("records")
     header, is_sealed = unseal(content, fingerprint)
     check_fields(header.keys() - {"format", *TrajectoryState.__slots__}, is_sealed=is_sealed)
@@ -180,7 +183,7 @@ def _read(raw: bytes, fingerprint: str) -> TrajectoryState:
 
 
 def _read_record(values: dict[str, Any], fingerprint: str, *, is_sealed: bool) -> RoundRecord:
-    """A record of a file; in a file with a seal each has a checksum."""
+    """Read a record of a file; in a file with a seal each has a checksum."""
     checksum = values.pop(CHECKSUM, None)
     if (is_sealed or checksum is not None) and checksum != record_checksum(values, fingerprint):
         raise Damaged(f"the checksum of round {values.get('round')} is not that of its content")
@@ -189,7 +192,7 @@ def _read_record(values: dict[str, Any], fingerprint: str, *, is_sealed: bool) -
 
 
 def check_fields(unknown: Set[str], *, is_sealed: bool) -> None:
-    """Raises Newer for unknown fields that a checksum covers, Damaged for others."""
+    """Raise Newer for unknown fields that a checksum covers, Damaged for others."""
     if unknown and is_sealed:
         raise Newer(f"a newer version of this software wrote it: it has the fields {', '.join(sorted(unknown))}")
     if unknown:

@@ -1,4 +1,4 @@
-"""The output folder of a grid: who made it, who is writing to it, and where things lie in it."""
+"""The output folder of a grid: which run made it, which is writing to it, and where its parts lie."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ class OutputFolder:
 
     path: Path
     grid_id: str | None
-    """Identifies the grid in MLflow, over all its launches; None for a folder that is not there yet."""
+    """Identifies the grid in MLflow, over all its launches; None for a folder that does not exist yet."""
 
     @property
     def ledger(self) -> Ledger:
-        """The records."""
+        """Ledger with the records."""
         return Ledger(self.path / "ledger")
 
     @property
     def classifiers(self) -> Path:
-        """The last classifier of each unfinished trial."""
+        """Folder with the last classifier of each unfinished trial."""
         return self.path / "classifiers"
 
     @property
     def writer(self) -> int | None:
-        """The process that is writing to it on this machine, if one is seen; takes no lock."""
+        """Id of the process that is writing to it on this machine, if one is seen; takes no lock."""
         return lock_holder(self.path / LOCK)
 
     @contextmanager
     def locked(self) -> Iterator[OutputFolder]:
-        """Make the folder if it is not there, and keep other launches out of it while inside.
+        """Make the folder if it is missing, and keep other launches out of it while inside.
 
-        What ends in an error before there is anything to keep leaves nothing behind. Raises ValueError where another
-        launch is at work, or where the folder cannot be written.
+        An error before there is anything to keep leaves nothing behind. Raises ValueError if another launch is at work,
+        or if the folder cannot be written.
         """
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
@@ -83,7 +83,7 @@ def _forget_empty(path: Path, made: Sequence[Path]) -> None:
 
 
 def open_output(path: Path) -> OutputFolder:
-    """The output folder at `path`, which need not exist; nothing is created.
+    """Output folder at `path`, which need not exist; nothing is created.
 
     Raises ValueError for a folder made by another version, for one that holds other things, and for one that cannot
     be written.
@@ -93,7 +93,7 @@ def open_output(path: Path) -> OutputFolder:
     if (path / MARKER).exists():
         for part in (path / "ledger", path / "classifiers"):
             if part.exists() and not part.is_dir():
-                raise ValueError(f"{part} is in the way: it is no folder; move it away")
+                raise ValueError(f"{part} is in the way: it is not a folder; move it away")
         return _marked_output(path)
     if path.exists() and any(entry.name != LOCK for entry in path.iterdir()):
         raise ValueError(f"{path} holds other files and no {MARKER}; choose a new or empty --output-dir")
@@ -101,20 +101,20 @@ def open_output(path: Path) -> OutputFolder:
 
 
 def find_output(path: Path) -> OutputFolder:
-    """The output folder that is at `path`, to be read; it need not be writable.
+    """Output folder at `path`, to be read; it need not be writable.
 
-    Raises ValueError where there is none, and as `open_output`.
+    Raises ValueError if there is none, and as `open_output`.
     """
     path = user_path(user_path(path).absolute())  # the current folder's name counts too
     if not path.is_dir():
-        raise ValueError(f"{path} is not there, or is no folder")
+        raise ValueError(f"{path} does not exist, or is not a folder")
     if not (path / MARKER).exists():
-        raise ValueError(f"{path} is no output folder: it has no {MARKER}")
+        raise ValueError(f"{path} is not an output folder: it has no {MARKER}")
     return _marked_output(path)
 
 
 def output_to_repair(path: Path) -> OutputFolder:
-    """The output folder that is at `path`, even if its marker is damaged or lost.
+    """Output folder at `path`, even if its marker is damaged or lost.
 
     In that case its grid gets a new identity when it is next locked: MLflow shows what comes under a second parent run.
     Raises ValueError as `find_output`, but for such a marker.
@@ -138,7 +138,7 @@ def _marked_output(path: Path) -> OutputFolder:
 
 
 def _read_marker(marker: Path) -> str | None:
-    """The grid's identity; None for a marker that is damaged. Raises ValueError for another version's."""
+    """Identity of the grid; None for a damaged marker. Raises ValueError for another version's."""
     try:
         content = json.loads(marker.read_bytes())
         version, grid_id = content["format"], str(content["grid_id"])
@@ -166,7 +166,7 @@ def is_this_output(path: Path, grid_id: str) -> bool:
 
 
 def _check_writable(path: Path) -> None:
-    """Raises ValueError unless `path` is, or could become, a folder that this process may write to."""
+    """Raise ValueError unless `path` is, or could become, a folder that this process may write to."""
     existing = path
     while not existing.exists():
         existing = existing.parent

@@ -1,4 +1,4 @@
-"""Records (what one round produced, as the ledger keeps it), and what a trajectory of them is judged by.
+"""Records, which hold what one round produced, and the measures that a trajectory of them is judged by.
 
 Shapes: R rounds.
 """
@@ -11,17 +11,17 @@ from itertools import pairwise
 from typing import Any
 
 DATA_NOTES = "data_notes"
-"""Key of a record's environment: what deceives in the images, if anything does (`data.deceptive`)."""
+"""Key of a record's environment with warnings about the images, if there are any (`data.deceptive`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
-    """All that is known of one round of a trial. Enough, with its predecessors, to go on from there."""
+    """Everything known of one round of a trial; with its predecessors, enough to resume from there."""
 
     round: int
-    """0 for the training on the initial labels."""
+    """Number of the round; 0 is the training on the initial labels."""
     accuracy: float
-    """On the test images of the ID classes, in [0, 1], after this round's training."""
+    """Accuracy on the test images of the ID classes, in [0, 1], after this round's training."""
     precision: float | None
     """Share of ID images in the query that led here (Eq. 9); None in round 0."""
     num_id: int
@@ -33,23 +33,23 @@ class RoundRecord:
     diagnostics: Mapping[str, float | int | bool | None]
     """The strategy's numbers of that query, and the quality of its purity step measured by the oracle's side."""
     pool_checksum: str
-    """Of the three index sets, to check a pool rebuilt from the records."""
+    """SHA-256 of the three index sets, to check a pool rebuilt from the records."""
     seconds: Mapping[str, float]
-    """Wall seconds a phase: query, train, evaluate."""
+    """Wall seconds per phase: query, train, evaluate."""
     peak_memory_mib: int
-    """Most memory of the process so far."""
+    """Peak memory of the process so far, in MiB."""
     environment: Mapping[str, str | int | float]
     """Hardware and versions, and under `gpus` the share of a GPU that the trial had."""
     time_ms: int
-    """When the round was finished, milliseconds since 1970; fixed here, so that mirrors can repeat it."""
+    """Time at which the round was finished, milliseconds since 1970; fixed here, so that mirrors can repeat it."""
     memory: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """What the strategy learnt from the answers to that query and needs for the next (`LearningStrategy.learn`)."""
+    """Numbers that the strategy learnt from the answers and needs for the next query (`LearningStrategy.learn`)."""
 
     service: Mapping[str, float] = field(default_factory=dict)
-    """What the purity request of that query took (`RequestFigures`); empty without one."""
+    """Figures of the purity request of that query (`RequestFigures`); empty without one."""
 
     def numbers(self) -> dict[str, Any]:
-        """What must be equal when a round is repeated: everything but time, machine and service."""
+        """Values that must be equal when a round is repeated: all but time, machine and service."""
         everything = asdict(self)
         for name in ("seconds", "peak_memory_mib", "environment", "time_ms", "service"):
             del everything[name]
@@ -57,13 +57,13 @@ class RoundRecord:
 
     @property
     def logit_scale(self) -> float | None:
-        """The logit scale of the purity step of the query that led here; None without one."""
+        """Logit scale of the purity step of the query that led here; None without one."""
         return self.diagnostics.get("logit_scale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
-    """What a finished trial comes down to. Shares are in [0, 1]."""
+    """Summary of a finished trial. Shares are in [0, 1]."""
 
     aubc: float
     aubc_paper: float
@@ -73,7 +73,7 @@ class TrialSummary:
 
 
 def summarise(records: Sequence[RoundRecord]) -> TrialSummary:
-    """The summary of a trial's records, all of them, in order."""
+    """Summarise all records of a trial, in order."""
     accuracies = [record.accuracy for record in records]
     precisions = [record.precision for record in records if record.precision is not None]
     return TrialSummary(
@@ -95,7 +95,7 @@ def aubc(accuracies_R: Sequence[float]) -> float:
 
 
 def aubc_paper(accuracies_R: Sequence[float]) -> float:
-    """The paper's rule: the same trapezoid sum divided by R, so that 10 perfect rounds give 0.9 (P3)."""
+    """Area under the budget curve by the paper's rule, the sum divided by R: 10 perfect rounds give 0.9 (P3)."""
     return _trapezoid_sum(accuracies_R) / len(accuracies_R)
 
 

@@ -1,4 +1,4 @@
-"""Trials and times in words, for those who look at a ledger."""
+"""Trials and times in words, for people who read a ledger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.settings.trial import TrialConfig
 
 
 def describe_trial(settings: Mapping[str, Any]) -> str:
-    """One short line for a trial as the ledger keeps it, also where this version does not know its settings."""
+    """Short line for a trial as the ledger keeps it, even if this version does not know its settings."""
     names = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")
     known = {name: settings[name] for name in (*names, "num_id_classes") if name in settings}
     try:
@@ -20,5 +20,5 @@ def describe_trial(settings: Mapping[str, Any]) -> str:
 
 
 def clock(time_ms: int) -> str:
-    """A record's time on the wall clock of this machine."""
+    """Time of a record on the wall clock of this machine."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_ms / 1000))

@@ -1,1 +1,1 @@
-"""What a user writes: the settings of a trial and of a grid, checked strictly."""
+"""Settings that a user writes, of a trial and of a grid, checked strictly."""

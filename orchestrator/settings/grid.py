@@ -1,6 +1,6 @@
-"""A grid: the trials of a table, from a preset and what the user changed of it, and the arms that are its rows.
+"""A grid: the trials of a table, from a preset and the user's changes to it, and the arms that are its rows.
 
-An arm is a strategy with settings on top, under a name of its own.
+An arm is a strategy with settings on top, under its own name.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LEAST_GPU = 0.01
 
 
 MOST_SEEDS = 10_000
-"""In a range: more is a slip of the finger."""
+"""Largest number of seeds in a range; more is taken for a typing error."""
 
 
 def seed_range(text: str) -> tuple[int, ...]:
-    """`0-4`, `0,2,5` or both together as seeds. Raises ValueError for anything else."""
+    """Parse `0-4`, `0,2,5` or both together as seeds. Raises ValueError for anything else."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,20})(?:-(\d{1,20}))?\s*", part, re.ASCII)
@@ -52,7 +52,7 @@ def seed_range(text: str) -> tuple[int, ...]:
 
 
 class RunSettings(Settings):
-    """How a grid is computed; changes no number. Each field is a flag of the commands, with its docstring as help."""
+    """Settings of how a grid is computed; they change no number. Each field is a flag, with its docstring as help."""
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     """CPUs reserved for a trial, and its torch threads."""
@@ -65,12 +65,13 @@ class RunSettings(Settings):
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Most trials at a time; if not set, as many as the resources allow."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """How often a trial whose process dies is started again without having finished a round in between."""
+    """How often a trial whose process dies is started again without a finished round in between."""
     scorers_on: str | None = None
     """Where scoring actors run: a node label such as role=scorer, or a custom resource of which each takes 1; if not
     set, on nodes with the resource clip_scorer if there are any, else anywhere."""
     trials_on: str | None = None
-    """Where trials run, likewise; if not set, on nodes with the resource trainer if there are any, else anywhere."""
+    """Where trials run, written as for scoring actors; if not set, on nodes with the resource trainer if there are any,
+    else anywhere."""
     fetch_data: bool = False
     """Nodes download data sets that they lack, once."""
     deterministic: bool = False
@@ -78,16 +79,16 @@ class RunSettings(Settings):
     plain_steps: bool = False
     """On a GPU: training steps are launched kernel by kernel, not recorded and replayed as CUDA graphs."""
     no_compile: bool = False
-    """On a GPU: long trainings do without torch's compiler. Their steps are still recorded."""
+    """On a GPU: long trainings do not use torch's compiler. Their steps are still recorded."""
 
     @field_validator("gpus_per_trial", "gpus_per_scorer")
     @classmethod
     def _gpus(cls, gpus: float) -> float:
-        """Ray shares out a part of a card, or whole cards."""
+        """Check that it is a part of a card or whole cards, which is what Ray can reserve."""
         if gpus > 1 and gpus != int(gpus):
             raise ValueError("above 1 it must be a whole number: parts of a card come from one card")
         if 0 < gpus < LEAST_GPU:
-            raise ValueError(f"a part of a card below {LEAST_GPU:g} is none; 0 is no GPU")
+            raise ValueError(f"must be 0 (no GPU) or at least {LEAST_GPU:g}")
         return gpus
 
 
@@ -104,19 +105,19 @@ class GridConfig(Settings):
     @field_validator("datasets", "strategies", mode="before")
     @classmethod
     def _one_name(cls, names: Any) -> Any:
-        """A single name stands for a list of one."""
+        """Accept a single name as a list of one."""
         return (names,) if isinstance(names, str) else names
 
     @field_validator("mismatch_ratios", "ood_ratios", mode="before")
     @classmethod
     def _one_ratio(cls, ratios: Any) -> Any:
-        """A single ratio likewise."""
+        """Accept a single ratio as a list of one."""
         return (ratios,) if isinstance(ratios, int | float) and not isinstance(ratios, bool) else ratios
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _seed_range(cls, seeds: Any) -> Any:
-        """Seeds as the command line takes them: a number, or `0-4`, alone or in a list."""
+        """Accept seeds as the command line does: a number, or `0-4`, alone or in a list."""
         given = seeds if isinstance(seeds, list | tuple) else (seeds,)
         if not given or isinstance(seeds, bool) or not all(isinstance(each, int | str) for each in given):
             return seeds
@@ -127,16 +128,16 @@ class GridConfig(Settings):
     per_dataset: dict[str, Nested] = Field(default_factory=dict)
     """Settings of the trials of one data set, on top of `trial`."""
     arms: dict[str, Nested] = Field(default_factory=dict)
-    """By name: a strategy with settings of its trials beside it, which go on top of everything."""
+    """Arms by name: each a strategy and settings of its trials, which go on top of everything."""
     run: RunSettings = RunSettings()
-    """How it is computed."""
+    """Settings of how it is computed."""
 
     def arm_trials(self, overrides: Nested | None = None) -> list[ArmTrial]:
         """All trials with their arms, seed by seed, so that a grid stopped early has every cell with some seeds.
 
         `overrides` go on top of everything but the arms' own settings. A trial that an arm has at several points of the
-        grid (one without OOD images, whatever the OOD ratio) is there once. Raises ValueError for settings that are no
-        trial's, and for a repeated value on an axis.
+        grid (one without OOD images, whatever the OOD ratio) is returned once. Raises ValueError for settings that are
+        not a trial's, and for a repeated value on an axis.
         """
         for axis in AXES:
             values = getattr(self, axis)
@@ -176,10 +177,9 @@ def load_preset(
     table: str | None = None,
     arms: Mapping[str, Nested] | None = None,
 ) -> GridConfig:
-    """The preset `<folder>/<name>.yaml`, or the YAML file `name`, with some axes and run settings replaced.
+    """Read the preset `<folder>/<name>.yaml`, or the YAML file `name`, with some axes and run settings replaced.
 
-    What it says under `tables: {<table>: ...}` goes on top of the rest of it, and what it says of `arms` on top of the
-    given ones.
+    Its settings under `tables: {<table>: ...}` go on top of its others, and its `arms` on top of the given ones.
 
     Raises ValueError, in one line, for an unknown preset (the nearest is suggested) and for a file that does not fit.
     """
@@ -187,7 +187,7 @@ def load_preset(
     try:
         content = read_yaml(path.read_text(encoding="utf-8"), origin=path.name)
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: no text") from None
+        raise ValueError(f"{path}: is not UTF-8 text") from None
     for section in ("run", "trial", "arms"):
         if content.get(section) is None:
             content.pop(section, None)  # a heading with nothing under it
@@ -206,9 +206,9 @@ def load_preset(
 
 
 def preset_path(folder: Path, name: str) -> Path:
-    """The file of a preset: of that name in the folder, or anywhere for a name that ends as a YAML file's does.
+    """Path of a preset: of that name in the folder, or anywhere for a name that ends in .yaml or .yml.
 
-    Raises ValueError for one that is not there.
+    Raises ValueError if there is no such preset.
     """
     if name.endswith((".yaml", ".yml")):
         path = user_path(name)
@@ -222,16 +222,16 @@ def preset_path(folder: Path, name: str) -> Path:
 
 
 def preset_name(name: str) -> str:
-    """What a preset is called: a file's name without folder and ending."""
+    """Name of a preset: the file's name without folder and suffix."""
     return Path(name).stem if name.endswith((".yaml", ".yml")) else name
 
 
 def read_yaml(text: str, *, origin: str) -> Nested:
-    """A YAML mapping. Raises ValueError for text that is none, or that has a key twice."""
+    """Parse a YAML mapping. Raises ValueError for text that is not one, or that has a key twice."""
     import yaml  # only commands that read a preset need it
 
     class UniqueKeyLoader(yaml.SafeLoader):
-        """SafeLoader that refuses a key given twice, where YAML itself would let the last one win."""
+        """SafeLoader that refuses a key given twice; YAML itself would let the last one win."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key) for key, _ in node.value]
@@ -246,7 +246,7 @@ def read_yaml(text: str, *, origin: str) -> Nested:
     )
 
     def number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
-        """A number as people write it: YAML 1.1 takes 010 for 8 and 1:30 for 90."""
+        """Read a number as people write it: YAML 1.1 takes 010 for 8 and 1:30 for 90."""
         if (re.match(r"[-+]?0\d", node.value) and "." not in node.value) or ":" in node.value:
             raise ValueError(
                 f"{origin}: {node.value}: YAML reads a number with a 0 in front or a colon in another base; write it "
@@ -258,6 +258,7 @@ def read_yaml(text: str, *, origin: str) -> Nested:
     for kind in ("int", "float"):
         UniqueKeyLoader.add_constructor(f"tag:yaml.org,2002:{kind}", number)
     try:
+        # Before loading: a few lines of nested aliases would fill the memory while the values are made.
         _check_aliases(yaml.compose(text, UniqueKeyLoader), origin)
         content = yaml.load(text, UniqueKeyLoader)
     except yaml.YAMLError as error:
@@ -270,11 +271,11 @@ def read_yaml(text: str, *, origin: str) -> Nested:
 
 
 MOST_VALUES = 100_000
-"""In a preset with its aliases written out; ten lines of them can stand for more than memory holds."""
+"""Most values of a preset with its aliases expanded; ten lines of them can exceed the memory."""
 
 
 def _check_aliases(node: Any, origin: str) -> None:
-    """Raises ValueError where a YAML document's aliases stand for too much, or one of them holds itself."""
+    """Raise ValueError if a YAML document's aliases expand to too much, or one of them contains itself."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 
@@ -295,7 +296,7 @@ def _check_aliases(node: Any, origin: str) -> None:
 
 
 def parse_overrides(assignments: Sequence[str]) -> Nested:
-    """`["recipe.steps=300", "purity.visual_similarity=false"]` as nested settings; values are read as YAML.
+    """Parse `["recipe.steps=300", "purity.visual_similarity=false"]` as nested settings; values are read as YAML.
 
     Raises ValueError for an assignment without '='.
     """
@@ -312,7 +313,7 @@ def parse_overrides(assignments: Sequence[str]) -> Nested:
 
 
 def merge(*layers: Mapping[str, Any]) -> Nested:
-    """Nested settings, later layers on top of earlier ones, key by key."""
+    """Merge nested settings, later layers on top of earlier ones, key by key."""
     merged: Nested = {}
     for layer in layers:
         for key, value in layer.items():
@@ -322,46 +323,46 @@ def merge(*layers: Mapping[str, Any]) -> Nested:
 
 
 FIXED = ("dataset", "mismatch_ratio", "seed")
-"""What an arm cannot set: these join it to the other arms of a table."""
+"""Settings that an arm cannot have: these join it to the other arms of a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmTrial:
-    """A trial as an arm's. The trial itself knows nothing of it: equal settings are one trial, in whatever arm."""
+    """A trial of an arm. The trial itself does not know the arm: equal settings are one trial in every arm."""
 
     arm: str
     trial: TrialConfig
 
 
 def check_arm(name: str, settings: Mapping[str, Any]) -> None:
-    """Raises ValueError for an arm without strategy, with settings that are not an arm's, or a strategy's name."""
+    """Raise ValueError for an arm without strategy, with settings that are not an arm's, or a strategy's name."""
     if not isinstance(settings.get("strategy"), str):
-        raise ValueError(f"arms.{name}: an arm needs a strategy, and may have settings of a trial beside it")
+        raise ValueError(f"arms.{name}: an arm needs a strategy; settings of a trial may follow")
     for field in FIXED:
         if field in settings:
             raise ValueError(f"arms.{name}.{field}: an arm cannot set it; it comes from the grid")
     if name in STRATEGIES:
-        raise ValueError(f"arms.{name}: a strategy has that name; call the arm otherwise")
+        raise ValueError(f"arms.{name}: a strategy has that name; rename the arm")
     check_name("arms", name)
     if "," in name:
-        raise ValueError(f"arms.{name}: a comma separates names on the command line; leave it out")
+        raise ValueError(f"arms.{name}: a comma separates names on the command line; omit it")
 
 
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that a name may not have: controls, marks of direction, bytes that are not UTF-8, line ends."""
 JOINERS = "\u200c\u200d"
-"""Of category Cf, but letters of some languages need them."""
+"""Characters of category Cf that are allowed, since letters of some languages need them."""
 
 
 def check_name(field: str, name: str) -> None:
-    """Raises ValueError for a name that would break the lines of a table, or reach a terminal as a command."""
+    """Raise ValueError for a name that would break the lines of a table, or reach a terminal as a command."""
     for character in name:
         if unicodedata.category(character) in UNPRINTABLE and character not in JOINERS:
             raise ValueError(f"{field}: {name!a} has a character that cannot be printed ({character!a})")
 
 
 def settings_of(name: str, arms: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The settings of the arm of that name; a strategy is an arm by itself.
+    """Settings of the arm of that name; a strategy is an arm by itself.
 
     Raises ValueError for a name that is neither, with the nearest known one.
     """

@@ -1,4 +1,4 @@
-"""What a user writes: the settings of one trial, checked strictly, and the fingerprint of what changes its numbers."""
+"""Settings of one trial, checked strictly, and the fingerprint of those that change its numbers."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ NUMBERS_VERSION = 1
 
 
 class Settings(BaseModel):
-    """Base of what a user writes: immutable, no unknown keys, no silent conversions."""
+    """Base of the settings that a user writes: immutable, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Field -> the text below it in the class, in one line. Reads the source: for --help only.
+    """Docstrings of the fields, each in one line, by field. Reads the source: for --help only.
 
     (pydantic's `use_attribute_docstrings` reads it whenever the class is made, which took 0.25 s of every command.)
     """
@@ -51,7 +51,7 @@ def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 
 class DetectionSettings(Settings):
-    """A trial that trains no classifier and only asks how well its detector does as labels are bought (Table 9)."""
+    """Settings of a trial without a classifier, which measures its detector as labels are bought (Table 9)."""
 
     labels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
     """Labels bought at each stage, ascending, drawn at random from the whole pool; a stage is a round."""
@@ -59,7 +59,7 @@ class DetectionSettings(Settings):
     @field_validator("labels")
     @classmethod
     def _ascending(cls, labels: tuple[int, ...]) -> tuple[int, ...]:
-        """Each stage adds labels to the one before."""
+        """Check that each stage adds labels to the one before."""
         if list(labels) != sorted(set(labels)):
             raise ValueError("must be ascending, each number once, such as 0, 20, 60")
         return labels
@@ -79,12 +79,12 @@ class TrialConfig(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Seed of split, weights, batches and queries."""
     rounds: Annotated[int, Field(ge=1)] = 10
-    """Trainings; there is one query fewer."""
+    """Number of trainings; there is one query fewer."""
     budget: Annotated[int, Field(ge=1)] = 500
-    """Labels bought a round, the initial set included as the first."""
+    """Labels bought per round, the initial set included as the first."""
     num_id_classes: Annotated[int, Field(ge=1)] = NUM_ID_CLASSES
     """ID classes of a data set whose OOD images are other domains' (DomainNet): it uses neither ratio and starts with
-    one label a class. Other data sets do not read it."""
+    one label per class. Other data sets do not read it."""
     full_data: bool = False
     """Full supervision: every ID training image is labelled from the start, and there is no pool; one round."""
     recipe: Recipe = Recipe()
@@ -94,29 +94,29 @@ class TrialConfig(Settings):
     clipn: ClipnSource = ClipnSource()
     """The vision-language model behind the purity step."""
     options: StrategyOptions = StrategyOptions()
-    """Settings of the strategies, a section a family."""
+    """Settings of the strategies, one section per family."""
     detection: DetectionSettings | None = None
-    """How well the purity detector does at so many labels, with no classifier; none: an ordinary trial."""
+    """Stages at which the purity detector is measured, without a classifier; none: an ordinary trial."""
 
     @field_validator("recipe", mode="before")
     @classmethod
     def _by_name(cls, recipe: Any) -> Any:
-        """`name` takes the place of the settings that a recipe of that name has."""
+        """Replace `name` by the settings of the recipe of that name."""
         return named_recipe(recipe) if isinstance(recipe, Mapping) else recipe
 
     on_bad_image: Literal["stop", "skip"] = "stop"
-    """What an image file that cannot be decoded does: stop, naming it, or be named and left out."""
+    """What happens if an image file cannot be decoded: stop and name it, or name it and skip it."""
     data_root: Annotated[Path | None, Field(strict=False)] = None
     """Folder that holds the data sets' files; none: the data set's default place."""
 
     @property
     def uses_purity(self) -> bool:
-        """Whether the strategy asks a purity scorer."""
+        """Whether the strategy uses a purity scorer."""
         return settings_entry(self.strategy).uses_purity
 
     @property
     def uses_scorer(self) -> bool:
-        """Whether it asks a scorer: for purity, or for features of the pre-trained tower."""
+        """Whether it uses a scorer: for purity, or for features of the pre-trained tower."""
         return self.uses_purity or settings_entry(self.strategy).uses_pretrained
 
     @property
@@ -126,14 +126,14 @@ class TrialConfig(Settings):
 
     @property
     def supervision(self) -> Supervision:
-        """What is labelled at the start."""
+        """The labels that exist at the start: those of a budget, all, or none."""
         if self.recipe.network == "zero-shot":
             return "none"
         return "all" if self.full_data else "budget"
 
     @property
     def split(self) -> SplitSettings:
-        """What decides its open-set split."""
+        """The settings that decide its open-set split."""
         return SplitSettings(
             mismatch_ratio=self.mismatch_ratio,
             ood_ratio=self.ood_ratio,
@@ -150,23 +150,24 @@ class TrialConfig(Settings):
 
     @property
     def label(self) -> str:
-        """One short line that names the trial."""
+        """Short line that names the trial."""
         return self.label_as(self.strategy)
 
     def label_as(self, arm: str) -> str:
-        """The same with the name of an arm in the place of the strategy's."""
+        """Short line that names the trial, with the name of an arm in place of the strategy's."""
         condition = f"mismatch {self.mismatch_ratio:g} ood {self.ood_ratio:g}"
         if self.has_domain_split:
             condition = f"{self.num_id_classes} ID classes"
         return f"{self.dataset} {condition} {arm} seed {self.seed}"
 
     def settings_read(self) -> dict[str, Any]:
-        """Dotted name -> plain value of every setting that its numbers depend on, its axes included.
+        """Plain values, by dotted name, of all settings that its numbers depend on, axes included.
 
         The one answer to that question: MLflow's params, the names of rows, departures from the paper and the command
-        that reruns a trial are made of it. Not in it: where files lie, the number of rounds, how many images
-        are looked at at a time, and what only other strategies, detectors or split protocols read.
+        that reruns a trial are made of it. Not in it: where files lie, the number of rounds, the number of
+        images processed at a time, and what only other strategies, detectors or split protocols read.
         """
+        # More rounds continue fewer, and moved data is the same data: neither may orphan the finished rounds.
         unread = {"rounds", "data_root", "on_bad_image", "options"}
         unread |= set() if self.uses_purity else {"purity"}
         unread |= set() if self.uses_clipn else {"clipn"}
@@ -176,15 +177,16 @@ class TrialConfig(Settings):
         else:
             unread |= {"recipe", "budget"}
         settings = self.model_dump(mode="json", exclude=unread)
+        # Only the speed depends on it: a user who lowered it as advised once found a finished grid at zero.
         settings.get("recipe", {}).pop("eval_batch_size", None)
         if self.uses_purity:
             settings["purity"] = self.purity.settings_read()
         return flat(settings | {"options": self.options.read_by(settings_entry(self.strategy).sections)})
 
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
-        """64 hex digits of all that changes the records, and of nothing else.
+        """Hash (64 hex digits) of everything that changes the records, and of nothing else.
 
-        A detection trial (Table 9) has a fingerprint of its own kind: no recipe, strategy or budget enters it.
+        A detection trial (Table 9) has its own kind of fingerprint: no recipe, strategy or budget enters it.
 
         Not in it: where files lie, the data set's name (its content counts), the number of rounds (more rounds go on
         from fewer), for a strategy without purity step everything about purity, and the options of other strategies.
@@ -206,17 +208,19 @@ class TrialConfig(Settings):
                 "numbers_version": NUMBERS_VERSION,
                 "data": data_fingerprint,
                 **self.split_identity(),
+                # A plug-in counts by its code: records are not reused after its file changed.
                 "strategy": find_strategy(self.strategy).source or self.strategy,
                 "options": self.options.read_by(settings_entry(self.strategy).sections),
                 "seed": self.seed,
                 "recipe": self._recipe_identity(clipn_identity),
                 "purity": self.purity.settings_read() | {"clipn": clipn_identity} if self.uses_purity else None,
+                # Absent unless used: a new key for all would have changed the fingerprints of earlier records.
                 **({"pretrained": clipn_identity} if find_strategy(self.strategy).uses_pretrained else {}),
             }
         )
 
     def split_identity(self) -> dict[str, Any]:
-        """The settings that decide which images are ID, which start labelled and how many are bought a round.
+        """Settings that decide which images are ID, which start labelled and how many are bought per round.
 
         Only those that the data set's split protocol reads.
         """
@@ -226,7 +230,7 @@ class TrialConfig(Settings):
         )
         if self.supervision != "budget":
             return classes | {"supervision": self.supervision}
-        # abs: -0.0 is 0.
+        # abs: -0.0 is the same ratio as 0, but another text in the hash.
         ratio = {} if is_domain else {"ood_ratio": abs(float(self.ood_ratio))}
         return classes | ratio | {"budget": self.budget}
 
@@ -241,7 +245,7 @@ class TrialConfig(Settings):
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level with dotted names."""
+    """Flatten nested settings to one level with dotted names."""
     flattened: dict[str, Any] = {}
     for name, value in settings.items():
         flattened |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
@@ -249,7 +253,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def make_trial(**settings: Any) -> TrialConfig:
-    """A checked TrialConfig of what a user asks for; a strategy from elsewhere is imported and checked too.
+    """Make a checked TrialConfig from a user's settings; a strategy from elsewhere is imported and checked too.
 
     Raises ValueError with one line that names each wrong field and what it may be.
     """
@@ -259,9 +263,9 @@ def make_trial(**settings: Any) -> TrialConfig:
 
 
 def read_trial(**settings: Any) -> TrialConfig:
-    """A TrialConfig of what a record says, checked as `make_trial` does, but its strategy is only a name.
+    """Make a TrialConfig from a record's settings, checked as in `make_trial`, but its strategy stays a name.
 
-    Nothing is imported for it: records may come from somebody else. Raises ValueError likewise.
+    Nothing is imported for it: records may come from somebody else. Raises ValueError as `make_trial`.
     """
     try:
         trial = TrialConfig(**settings)
@@ -289,7 +293,7 @@ def read_trial(**settings: Any) -> TrialConfig:
 
 
 def _check_detection(trial: TrialConfig, detection: DetectionSettings) -> None:
-    """Raises ValueError for a detection trial that nothing could be measured in."""
+    """Raise ValueError for a detection trial in which nothing could be measured."""
     if not trial.uses_purity:
         raise ValueError(f"detection: the strategy {trial.strategy} has no purity step; take vlpure or an arm")
     if trial.rounds > len(detection.labels):
@@ -304,7 +308,7 @@ def _check_detection(trial: TrialConfig, detection: DetectionSettings) -> None:
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 _short.maxlevel, _short.maxlist, _short.maxtuple, _short.maxdict = 3, 10, 10, 10
-"""How values that a user wrote are printed: whole if they are of usual length."""
+"""Printer of values that a user wrote: whole unless they are unusually long."""
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:

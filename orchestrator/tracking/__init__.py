@@ -1,1 +1,1 @@
-"""The ledger mirrored to MLflow; beside the reader of its results the only folder that imports it."""
+"""The mirror of the ledger in MLflow; apart from the reader of its results the only folder that imports MLflow."""

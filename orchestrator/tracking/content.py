@@ -1,4 +1,4 @@
-"""What a grid and a trial look like in MLflow: tags, params, metrics and files, as plain values."""
+"""The content of a grid and a trial in MLflow: tags, params, metrics and files, as plain values."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from orchestrator.settings.trial import TrialConfig, flat
 from orchestrator.trial.environment import code_version
 
 PACKAGES = ("mlflow", "numpy", "ray", "torch")
-"""Whose versions are noted with a grid."""
+"""Packages whose versions are noted with a grid."""
 FILES = ("clipn.checkpoint", "clipn.templates")
-"""Settings that say where files lie."""
+"""Settings that are paths of files."""
 TRIAL_AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "arm", "seed")
-"""The tags by which trials are grouped."""
+"""Tags by which trials are grouped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridCard:
-    """How a grid is shown in MLflow."""
+    """Description of a grid for MLflow."""
 
     title: str
-    """The name of its run."""
+    """Name of the grid's run."""
     table: str = ""
-    """Grids of one output folder that are to have runs of their own differ in this."""
+    """Name of the table; grids of one output folder that are to have separate runs differ in it."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Further tags, such as the preset and the command. No secrets: nothing is masked here."""
 
     def identity(self, grid_id: str) -> str:
-        """The tag by which the grid's run is found again."""
+        """Tag by which the grid's run is found again."""
         return f"{grid_id}/{self.table}" if self.table else grid_id
 
 
 def grid_tags(card: GridCard, planned: Sequence[PlannedTrial]) -> dict[str, str]:
-    """The tags of a grid's run: its axes, the code and the machine. Tags, not params, since grids grow."""
+    """Tags of a grid's run: its axes, the code and the machine. Tags, not params, since grids grow."""
     axes = [trial_axes(p) for p in planned]
     values = {name: ", ".join(dict.fromkeys(a[name] for a in axes)) for name in TRIAL_AXES}
     return {
@@ -75,7 +75,7 @@ def grid_settings(planned: Sequence[PlannedTrial]) -> str:
 
 
 def trial_axes(planned: PlannedTrial) -> dict[str, str]:
-    """The place of a trial in its grid, by `TRIAL_AXES`."""
+    """Place of a trial in its grid, by `TRIAL_AXES`."""
     trial = planned.trial
     return {
         "dataset": trial.dataset,
@@ -88,7 +88,7 @@ def trial_axes(planned: PlannedTrial) -> dict[str, str]:
 
 
 def trial_name(planned: PlannedTrial) -> str:
-    """The name of a trial's run."""
+    """Name of a trial's run."""
     axes = trial_axes(planned)
     if axes["arm"] == axes["strategy"]:
         del axes["arm"]
@@ -96,7 +96,7 @@ def trial_name(planned: PlannedTrial) -> str:
 
 
 def trial_params(trial: TrialConfig) -> dict[str, str]:
-    """The settings behind a trial's numbers, flat, as text: those that its strategy reads.
+    """Settings behind a trial's numbers, flat, as text: those that its strategy reads.
 
     Not in it: the number of rounds and where files lie. Those may change while the trial stays the same, and MLflow's
     params may not.
@@ -105,9 +105,9 @@ def trial_params(trial: TrialConfig) -> dict[str, str]:
 
 
 def trial_metrics(records: Sequence[RoundRecord], *, start: int, rounds: int) -> list[tuple[str, float, int, int]]:
-    """(name, value, time in ms, round) of what MLflow charts of a trial, from round `start` on, in order.
+    """Metrics (name, value, time in ms, round) of a trial for MLflow, from round `start` on, in order.
 
-    With the last of its rounds come the figures of the whole trial (`TrialSummary`).
+    The last round also carries the figures of the whole trial (`TrialSummary`).
     """
     metrics = [
         (name, value, record.time_ms, record.round)
@@ -123,10 +123,10 @@ def trial_metrics(records: Sequence[RoundRecord], *, start: int, rounds: int) ->
 
 
 def round_metrics(first: RoundRecord, record: RoundRecord) -> dict[str, float]:
-    """What MLflow charts of a round of a trial whose round 0 is `first`.
+    """Metrics for MLflow of a round of a trial whose round 0 is `first`.
 
-    Its figures, seconds a phase as `seconds/<phase>`, what the purity request took as `service/<figure>`, and the
-    strategy's diagnostics.
+    These are its figures, the seconds per phase as `seconds/<phase>`, the figures of the purity request as
+    `service/<figure>`, and the strategy's diagnostics.
     """
     metrics: dict[str, float | int | bool | None] = {
         "accuracy": record.accuracy,
@@ -142,7 +142,7 @@ def round_metrics(first: RoundRecord, record: RoundRecord) -> dict[str, float]:
 
 
 def trial_files(trial: TrialConfig, records: Sequence[RoundRecord]) -> dict[str, str]:
-    """The files of a finished trial, text by name: its configuration, its records, and what it queried."""
+    """Files of a finished trial, text by name: its configuration, its records, and its queries."""
     config = {"trial": trial.model_dump(mode="json"), "environment": dict(records[-1].environment)}
     queries = [f"{record.round},{rank},{image}" for record in records for rank, image in enumerate(record.queried_idx)]
     return {
@@ -153,7 +153,7 @@ def trial_files(trial: TrialConfig, records: Sequence[RoundRecord]) -> dict[str,
 
 
 def as_text(value: Any) -> str:
-    """A setting as MLflow keeps it: text as it is, all else as JSON (20000, 0.1, true, null), which keeps the type."""
+    """A setting as MLflow keeps it: text unchanged, all else as JSON (20000, 0.1, true, null), which keeps the type."""
     return value if isinstance(value, str) else as_json(value)
 
 

@@ -1,9 +1,9 @@
-"""Makes MLflow hold what the ledger holds: a run per grid, a summary per condition and arm, below it a run per trial.
+"""Mirror of the ledger in MLflow: a run per grid, a summary per condition and arm, below it a run per trial.
 
 Metrics have step = round.
 
 Every write can be repeated: runs are found again by their tags, metrics carry the time stamps of the records, and a
-trial that is there as a whole is marked, so that it is neither read nor sent again.
+trial that was sent completely is marked, so that it is neither read nor sent again.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
-"""MLflow through its environment: by default a server that is away is tried for four minutes."""
+"""MLflow's settings, through its environment: by default it retries an unreachable server for four minutes."""
 
 GRID, TRIAL_OF, PARENT = "vlpure.grid", "vlpure.trial_of", "mlflow.parentRunId"
 FINGERPRINT, ARM, MARK = "fingerprint", "arm", "vlpure.mirrored"
-"""Tags by which runs are found again, and the one that says that a trial is there as a whole."""
+"""Tags by which runs are found again, and the one that marks a trial as completely sent."""
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow opens an experiment of this kind at its training runs; of an unknown kind it asks first."""
 DESCRIPTION = (
@@ -60,7 +60,7 @@ DESCRIPTION = (
     "and the table."
 )
 MOST_METRICS, MOST_PARAMS = 800, 100
-"""What MLflow takes at a time, of 1,000 things in all."""
+"""Largest numbers per request; MLflow accepts 1,000 items in all."""
 
 Key = tuple[str, str]
 """A trial of a grid: fingerprint and arm. Two arms may have a trial in common; each then has a run of it."""
@@ -68,21 +68,21 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Child:
-    """What MLflow holds of one trial."""
+    """State of one trial in MLflow."""
 
     run_id: str
     status: str = "RUNNING"
     params: frozenset[str] = frozenset()
     has_error: bool = False
     parent: str = ""
-    """The run below which it stands; earlier versions had the grid's."""
+    """Run below which it is listed; in earlier versions the grid's."""
     mark: str = ""
-    """Of the records that are there as a whole (`_mark`); empty for a trial that was not finished."""
+    """Mark of the records that were sent completely (`_mark`); empty for an unfinished trial."""
     num_sent: int = 0
     """Rounds that this process has sent; those of an earlier launch are sent again, which changes nothing."""
 
     def holds(self, records: Sequence[RoundRecord]) -> bool:
-        """Whether these records, those of a finished trial, are there as a whole."""
+        """Whether these records of a finished trial were sent completely."""
         return self.status == "FINISHED" and self.mark == _mark(records)
 
 
@@ -92,7 +92,7 @@ class Mirror:
     def __init__(
         self, planned: Sequence[PlannedTrial], output: OutputFolder, *, uri: str, experiment: str, card: GridCard
     ) -> None:
-        for name, value in SETTINGS.items():  # at once: MLflow reads them when it is imported, by whomever
+        for name, value in SETTINGS.items():  # at once: MLflow reads them when it is first imported
             os.environ.setdefault(name, value)
         self._planned = {_key(p): p for p in planned}
         self._output = output
@@ -113,7 +113,7 @@ class Mirror:
         self._summarised: set[str] = set()
 
     def catch_up(self, *, final: bool) -> None:
-        """Send what is new since the last call. Raises what MLflow raises; the next call sends it again."""
+        """Send what is new since the last call. Raises any error of MLflow; the next call sends it again."""
         client = self._connected()
         for key, planned in self._planned.items():
             version = self._output.ledger.version(planned.fingerprint)
@@ -134,14 +134,14 @@ class Mirror:
                 log_table(client, self._parent_id, file)
 
     def disconnect(self) -> None:
-        """Forget what is known of MLflow, so that the next call connects anew and looks again at what it holds."""
+        """Forget what is known of MLflow, so that the next call connects and reads its content again."""
         self._client = None
         self._versions.clear()
         self._summarised.clear()
         self._counts = None
 
     def _connected(self) -> MlflowClient:
-        """The client, after the first call with the experiment, the parent run and all known children looked up."""
+        """Client of MLflow; the first call looks up the experiment, the parent run and all known children."""
         if self._client is not None:
             return self._client
         check_reachable(self._uri)
@@ -203,7 +203,7 @@ class Mirror:
         return run_id
 
     def _known_children(self, client: MlflowClient) -> dict[Key, _Child]:
-        """What is there; of several runs of one trial (a retried request can leave two) the oldest counts."""
+        """Trials that MLflow has; of several runs of one trial (a retried request can leave two) the oldest counts."""
         known: dict[Key, _Child] = {}
         earlier = self._search(client, f"tags.`{PARENT}` = '{self._parent_id}'")
         for run in (*earlier, *self._search(client, f"tags.`{TRIAL_OF}` = '{self._parent_id}'")):
@@ -225,7 +225,7 @@ class Mirror:
         return known
 
     def _placed(self, client: MlflowClient, child: _Child, planned: PlannedTrial) -> _Child:
-        """A trial's run below its summary."""
+        """Move a trial's run below its summary."""
         assert self._summaries is not None, "connected before"
         parent = self._summaries.run_for(planned)
         if child.parent != parent:
@@ -234,7 +234,7 @@ class Mirror:
         return replace(child, parent=parent)
 
     def _search(self, client: MlflowClient, condition: str) -> Iterator[Run]:
-        """The runs of the experiment with a tag, oldest first, all pages."""
+        """Runs of the experiment with a tag, oldest first, of all pages."""
         token = None
         while True:
             page = client.search_runs(
@@ -246,10 +246,10 @@ class Mirror:
                 return
 
     def _update(self, client: MlflowClient, key: Key, planned: PlannedTrial) -> None:
-        """Make one trial as the ledger has it."""
+        """Bring one trial in MLflow up to the ledger."""
         child = self._children.get(key)
         if child is not None and planned.is_finished and child.holds(planned.records):
-            return  # as it was when it was planned
+            return  # unchanged since it was planned
         state = self._output.ledger.state(planned.fingerprint)
         assert state is not None, "a state file went away"
         records = state.records[: planned.trial.rounds]
@@ -281,7 +281,7 @@ class Mirror:
     def _send_records(
         self, client: MlflowClient, child: _Child, planned: PlannedTrial, records: Sequence[RoundRecord]
     ) -> _Child:
-        """Send the rounds that are new, and whatever params are missing; of a finished trial its files before."""
+        """Send the new rounds and the missing params, after the files if the trial is finished."""
         from mlflow.entities import Metric, Param, RunTag
 
         rounds = planned.trial.rounds
@@ -302,7 +302,7 @@ class Mirror:
         return replace(child, num_sent=len(records), params=child.params | missing.keys(), mark=mark)
 
     def _summarise(self, client: MlflowClient, *, final: bool) -> None:
-        """Write the summaries whose seeds are all finished; at the end also those of which only some are."""
+        """Write the summaries whose seeds are all finished; at the end also those with some finished seeds."""
         assert self._summaries is not None, "connected before"
         for cell, planned in self._cells.items():
             children = [self._children.get(_key(p)) for p in planned]
@@ -324,18 +324,18 @@ class Mirror:
             self._summaries.close(planned[0], status="FINISHED" if is_whole else "KILLED")
 
     def _count(self, client: MlflowClient) -> int:
-        """Note how many trials are finished and how many failed, when that changes; the number of finished ones."""
+        """Note how many trials are finished and failed, if that changed; return the number of finished ones."""
         states = [child.status for key, child in self._children.items() if key in self._planned]
         counts = states.count("FINISHED"), states.count("FAILED")
         if counts != self._counts:
-            # Tags: as metrics they were the two charts that everybody saw first.
+            # Tags, not metrics: as metrics they were the first two charts on the page.
             client.set_tag(self._parent_id, "grid.finished", str(counts[0]))
             client.set_tag(self._parent_id, "grid.failed", str(counts[1]))
             self._counts = counts
         return counts[0]
 
     def _close(self, client: MlflowClient, *, is_complete: bool) -> None:
-        """Nothing runs any more."""
+        """Mark the grid's run, and the runs of trials that are not running any more, as ended."""
         for key, child in self._children.items():
             if child.status == "RUNNING" and key in self._planned:
                 client.set_terminated(child.run_id, "KILLED")
@@ -348,7 +348,7 @@ class Mirror:
 def log_table(client: MlflowClient, run_id: str, file: Path) -> None:
     """Let MLflow show a CSV file as the run's table, `<name>.json`.
 
-    As MLflow's own `log_table`, which adds rows to what is there: publishing again would show every row twice.
+    Unlike MLflow's own `log_table`, which appends rows: publishing again would show every row twice.
     """
     rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
     name = f"{file.stem}.json"
@@ -363,7 +363,7 @@ def _key(planned: PlannedTrial) -> Key:
 def _end(
     client: MlflowClient, child: _Child, records: Sequence[RoundRecord], *, error: str | None, is_finished: bool
 ) -> _Child:
-    """Say how a trial stands, after its records are there."""
+    """Set the status of a trial, after its records were sent."""
     if error is not None:
         client.set_tag(child.run_id, "error", error[:5000])
     elif child.has_error:
@@ -392,10 +392,10 @@ SCHEME = "sqlite:///"
 
 
 def make_store(uri: str) -> None:
-    """Make the file of an SQLite store with all of MLflow's tables, where there is none; other stores are left alone.
+    """Make the file of an SQLite store with all of MLflow's tables, if it is missing; other stores are left alone.
 
     MLflow makes some fifty tables one after the other: a process that is killed meanwhile, or two that do it at once,
-    leave a file that no later one can use. So it is made beside its place, by one process at a time, and moved there.
+    leave a file that no later one can use. So it is made under another name, by one process at a time, and renamed.
     """
     path = Path(uri.removeprefix(SCHEME))
     if not uri.startswith(SCHEME) or path.exists() or path.name.startswith(":"):
@@ -407,6 +407,7 @@ def make_store(uri: str) -> None:
             return
         unfinished = path.with_name(f".{path.name}.making")
         unfinished.unlink(missing_ok=True)
+        # Any first question makes MLflow create its tables; a driver killed meanwhile once left a half-made file.
         MlflowClient(tracking_uri=f"{SCHEME}{unfinished}").search_experiments(max_results=1)
         unfinished.replace(path)
         sync_folder(path.parent)

@@ -1,7 +1,7 @@
-"""What MLflow shows without unfolding: a run per condition and arm, the mean over its seeds, with the trials below it.
+"""Summaries in MLflow: a run per condition and arm with the means over its seeds, and the trials below it.
 
 MLflow adds to a metric's history and never replaces it. A mean changes with each seed, so a summary is written once, as
-soon as its seeds are finished, and a run that no longer tells what the ledger holds gives way to a new one.
+soon as its seeds are finished, and a run that no longer agrees with the ledger is replaced by a new one.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ MetricValue = tuple[str, float, int, int]
 
 
 def cell_of(planned: PlannedTrial) -> str:
-    """The condition and arm of a trial, in one line: also the name of their run."""
+    """Condition and arm of a trial in one line, which is also the name of their run."""
     axes = trial_axes(planned)
     return f"{axes['arm']} · {axes['dataset']} mismatch {axes['mismatch_ratio']} ood {axes['ood_ratio']}"
 
 
 def summary_metrics(seeds: Sequence[Sequence[RoundRecord]]) -> Iterator[MetricValue]:
-    """What is charted of the records of each seed: accuracy, precision and AUBC up to each round that all seeds have.
+    """Metrics of the records of all seeds: accuracy, precision and AUBC up to each round that all seeds have.
 
     Means over the seeds as `mean/<name>`, and from two seeds on the bounds of their 95 % t-intervals as
     `t_interval/<name>_low` and `_high`. MLflow makes a section of charts of each prefix, in alphabetical order and
@@ -60,8 +60,8 @@ def summary_metrics(seeds: Sequence[Sequence[RoundRecord]]) -> Iterator[MetricVa
 
 
 def _t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t."""
-    from scipy.special import stdtrit  # only where something is summarised
+    """97.5 % quantile of Student's t."""
+    from scipy.special import stdtrit  # needed only if something is summarised
 
     return float(stdtrit(degrees, 0.975))
 
@@ -72,7 +72,7 @@ def summary_mark(seeds: Sequence[Sequence[RoundRecord]]) -> str:
 
 
 def data_input(planned: PlannedTrial) -> DatasetInput:
-    """The trial's data set as MLflow keeps inputs, by its fingerprint."""
+    """Data set of the trial as an MLflow input, by its fingerprint."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     digest = planned.data_fingerprint[:32]  # MLflow keeps 36 letters
@@ -82,11 +82,11 @@ def data_input(planned: PlannedTrial) -> DatasetInput:
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
-    """What MLflow holds of a condition and arm."""
+    """State of a condition and arm in MLflow."""
 
     run_id: str
     mark: str = ""
-    """Of the records that it was made of; empty as long as it has no metrics."""
+    """Mark of the records that it was made of; empty while it has no metrics."""
     is_running: bool = True
 
 
@@ -94,7 +94,7 @@ class Summaries:
     """The summaries of one grid."""
 
     def __init__(self, client: MlflowClient, *, experiment_id: str, parent_id: str, found: Iterator[Run]) -> None:
-        """`parent_id` is the grid's run; `found` are the grid's summaries that are there, oldest first."""
+        """Take over existing summaries: `parent_id` is the grid's run, `found` its summaries, oldest first."""
         self._client, self._experiment_id, self._parent_id = client, experiment_id, parent_id
         self._known: dict[str, Summary] = {}
         for run in found:
@@ -109,7 +109,7 @@ class Summaries:
             )
 
     def run_for(self, planned: PlannedTrial) -> str:
-        """The run below which a trial belongs; made if there is none."""
+        """Run below which a trial belongs; made if there is none."""
         cell = cell_of(planned)
         if cell not in self._known:
             self._known[cell] = self._create(planned)
@@ -121,7 +121,7 @@ class Summaries:
         return summary is not None and summary.mark == summary_mark(seeds)
 
     def write(self, planned: Sequence[PlannedTrial], seeds: Sequence[Sequence[RoundRecord]], *, status: str) -> bool:
-        """Make the summary of a condition and arm from the records of its finished seeds; whether its run is a new one.
+        """Write the summary of a condition and arm from its finished seeds; return whether its run is a new one.
 
         `planned` are all its trials. A new run has to be made known to the trials below it.
         """
@@ -130,6 +130,7 @@ class Summaries:
         cell = cell_of(planned[0])
         is_new = bool(self._known[cell].mark)
         if is_new:
+            # A written mean cannot be replaced: MLflow only adds to a metric's history.
             self._client.delete_run(self._known[cell].run_id)
             self._known[cell] = self._create(planned[0])
         summary, mark = self._known[cell], summary_mark(seeds)
@@ -143,7 +144,7 @@ class Summaries:
         return is_new
 
     def close(self, planned: PlannedTrial, *, status: str) -> None:
-        """Nothing of this condition and arm runs any more."""
+        """End the summary of a condition and arm of which no trial runs any more."""
         summary = self._known.get(cell_of(planned))
         if summary is not None and summary.is_running:
             self._end(summary, status)

@@ -1,6 +1,6 @@
-"""Mirrors the ledger to MLflow from a thread of the driver.
+"""Mirror the ledger to MLflow from a thread of the driver.
 
-The mirror only ever reads the ledger, beside the trials: a tracking server that is slow or away delays nothing and
+The mirror only reads the ledger while the trials run: a tracking server that is slow or unreachable delays nothing and
 loses nothing.
 """
 
@@ -23,7 +23,7 @@ EVERY = 3.0
 
 
 class Tracker:
-    """Follows a ledger from a thread of its own, between `start` and `finish`."""
+    """Follows a ledger from its own thread, between `start` and `finish`."""
 
     def __init__(
         self,
@@ -44,17 +44,17 @@ class Tracker:
         self._thread = threading.Thread(target=self._follow, name="mlflow-mirror", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow the ledger."""
+        """Start to follow the ledger."""
         self._thread.start()
 
     def finish(self) -> bool:
-        """Mirror what is left and stop; whether MLflow now holds all that the ledger holds."""
+        """Mirror what is left and stop; return whether MLflow now holds all that the ledger holds."""
         self._stop.set()
         self._thread.join()
         return self._tried(lambda: self._mirror.catch_up(final=True))
 
     def publish(self, files: Sequence[Path]) -> bool:
-        """Attach a report's files to the grid's run, after `finish`; whether they are there. May be repeated."""
+        """Attach a report's files to the grid's run, after `finish`; return whether they were sent. May be repeated."""
         return self._tried(lambda: self._mirror.publish(files))
 
     @property
@@ -71,8 +71,9 @@ class Tracker:
             self._tried(lambda: self._mirror.catch_up(final=False))
 
     def _tried(self, step: Callable[[], None]) -> bool:
-        """Whether it went well; what it raises is told, once until MLflow answers again."""
+        """Run a step; return whether it succeeded. An error is reported once, until MLflow answers again."""
         try:
+            # `publish` may be called while the thread is in a step; two at once would create runs twice.
             with self._one_at_a_time:
                 step()
         except Exception as error:  # whatever MLflow raises, the trials go on and the ledger keeps all

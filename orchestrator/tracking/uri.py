@@ -1,4 +1,4 @@
-"""Tracking URIs: where MLflow's store is, whether it answers, and how it is shown to people without its secrets."""
+"""Tracking URIs: where MLflow's store is, whether it answers, and its form without secrets for people."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
-"""MLflow's own variable; a password in it is seen by no list of processes."""
+"""MLflow's own variable; a password in it does not appear in a list of processes."""
 SERVER_TIMEOUT = 5
-"""Seconds a tracking server has to say that it is there."""
+"""Seconds a tracking server has to answer."""
 _SECRET_IN_QUERY = re.compile(r"(?<![^?&;])([^=&;]*(?:password|passwd|token|secret)[^=&;]*=)[^&;]*", re.IGNORECASE)
 
 
@@ -22,7 +22,7 @@ class NotReachable(Exception):
 
 
 def default_tracking_uri(output: Path) -> str:
-    """What `$MLFLOW_TRACKING_URI` says, else the SQLite store in an output folder."""
+    """Value of `$MLFLOW_TRACKING_URI`, else the SQLite store in an output folder."""
     return os.environ.get(URI_VARIABLE) or f"sqlite:///{output / 'mlflow.db'}"
 
 
@@ -45,7 +45,7 @@ def masked(uri: str) -> str:
     if query:
         query = _SECRET_IN_QUERY.sub(r"\1***", query)
     if (netloc, query) == (parts.netloc, parts.query):
-        return uri  # as it was written: putting the parts together again would lose slashes of sqlite:////
+        return uri  # unchanged: joining the parts again would lose slashes of sqlite:////
     return urlunsplit(parts._replace(netloc=netloc, query=query))
 
 
@@ -58,7 +58,7 @@ def without_secrets(text: str, uri: str) -> str:
 
 
 def _secrets(uri: str) -> set[str]:
-    """The password or token of `uri`, as it is written there and as it is meant."""
+    """Password or token of `uri`, as written there and decoded."""
     parts = urlsplit(uri)
     login = parts.netloc.rpartition("@")[0]
     user, colon, password = login.partition(":")
@@ -68,7 +68,7 @@ def _secrets(uri: str) -> set[str]:
 
 
 def check_reachable(uri: str) -> None:
-    """Raises NotReachable where `uri` is a server's and the server does not answer within seconds."""
+    """Raise NotReachable if `uri` is a server's and the server does not answer within seconds."""
     if not is_server(uri):
         return
     parts = urlsplit(uri)

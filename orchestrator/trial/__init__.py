@@ -1,1 +1,1 @@
-"""What one process does for one trial; imports neither Ray nor MLflow."""
+"""The computation of one trial in one process; imports neither Ray nor MLflow."""

@@ -1,7 +1,7 @@
-"""How a trial's classifier is made: recipe, network, objective, random streams, and which trials may share it.
+"""The making of a trial's classifier: recipe, network, objective, random streams, and which trials may share it.
 
 Everything random in a trial comes from (seed, stream name, round) and nothing else: strategies of one seed share their
-split, initial labels and initial weights, and a trial that is continued draws what it would have drawn.
+split, initial labels and initial weights, and a resumed trial draws what it would have drawn.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ClassifierPlan:
         num_features: int | None = None,
         class_features_KD: NDArray[np.float32] | None = None,
     ) -> None:
-        """`num_features` is that of a linear head's encoder; zero-shot compares images with `class_features_KD`."""
+        """Keep the parts; `num_features` is a linear head's, and zero-shot compares images with `class_features_KD`."""
         self._trial = trial
         self._num_features = num_features
         self._class_features_KD = class_features_KD
@@ -42,18 +42,18 @@ class ClassifierPlan:
 
     @property
     def recipe(self) -> Recipe:
-        """The trial's, with the strategy's dropout."""
+        """Recipe of the trial, with the strategy's dropout."""
         if not self._entry.head_dropout:
             return self._trial.recipe
         return self._trial.recipe.model_copy(update={"head_dropout": self._trial.options.monte_carlo.rate})
 
     @property
     def is_trained(self) -> bool:
-        """Whether the network learns at all; zero-shot is as it is."""
+        """Whether the network is trained; zero-shot is not."""
         return self._class_features_KD is None
 
     def new_network(self) -> nn.Module:
-        """With initial weights that depend on the seed alone, so that strategies of a seed start equal."""
+        """Make the network; its initial weights depend on the seed only, so that strategies of a seed start equal."""
         if self._class_features_KD is not None:
             return zero_shot_classifier(torch.from_numpy(self._class_features_KD))
         seed = stream_seed(self._trial.seed, "weights")
@@ -64,16 +64,16 @@ class ClassifierPlan:
         return add_loss_prediction(network, hidden=options.hidden, weights_seed=seed)
 
     def objective(self) -> Objective | None:
-        """What its training minimises; None: the cross entropy."""
+        """Objective of its training; None: the cross entropy."""
         if not self._entry.loss_prediction:
             return None
         options = self._trial.options.learning_loss
         return LossPrediction(weight=options.weight, margin=options.margin, detach_after=options.detach_after)
 
     def identity(self, *, data_fingerprint: str, inputs: str | None, device: str) -> str:
-        """64 hex digits of all that decides the classifier of round 0: trials that agree in it may share it.
+        """Hash (64 hex digits) of all that decides the classifier of round 0; trials that agree in it may share it.
 
-        `inputs` identifies the features that a linear head looks at: the encoder's name does not tell its weights.
+        `inputs` identifies the features that a linear head reads: the encoder's name does not identify its weights.
         """
         trial = self._trial
         return content_hash(
@@ -85,20 +85,22 @@ class ClassifierPlan:
                 "seed": trial.seed,
                 "recipe": self.recipe.identity(),
                 "head": trial.options.learning_loss.model_dump(mode="json") if self._entry.loss_prediction else None,
+                # Equal seeds give equal weights on one kind of device only.
                 "device": device,
             }
         )
 
 
 def stream_generator(seed: int, stream: str, round_number: int) -> np.random.Generator:
-    """The NumPy generator of one stream in one round."""
+    """NumPy generator of one stream in one round."""
     return np.random.default_rng(_sequence(seed, stream, round_number))
 
 
 def stream_seed(seed: int, stream: str, round_number: int = 0) -> int:
-    """A seed in [0, 2^63) for a torch generator of one stream in one round."""
+    """Seed in [0, 2^63) for a torch generator of one stream in one round."""
     return int(_sequence(seed, stream, round_number).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _sequence(seed: int, stream: str, round_number: int) -> np.random.SeedSequence:
+    # crc32, not hash(): Python's hash of a text differs from process to process.
     return np.random.SeedSequence(entropy=seed, spawn_key=(zlib.crc32(stream.encode()), round_number))

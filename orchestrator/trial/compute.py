@@ -1,4 +1,4 @@
-"""Runs one trial in this process: what `trial.py` does, and what each Ray worker does with the trials it is given."""
+"""Run one trial in this process, for `trial.py` and for each Ray worker."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from strategies.registry import FrozenFeatures, Services, find_strategy
 
 @lru_cache(maxsize=4)
 def cached_data_set(name: str, root: Path | None, skip_bad_images: bool) -> DataSet:
-    """The data set, opened once a process: workers are reused for many trials of the same data."""
+    """Open the data set, once per process: workers are reused for many trials of the same data."""
     return open_data_set(name, root=root, skip_bad_images=skip_bad_images)
 
 
@@ -49,7 +49,7 @@ def compute_trial(
     run: RunSettings,
     progress: StepProgress | None = None,
 ) -> list[RoundRecord]:
-    """All records of a trial, computed here from where `history` ends; `report` gets each new one.
+    """Compute a trial from the end of `history` and return all its records; `report` is called with each new one.
 
     Raises ValueError if the data on this machine is not the data that the trial was planned with.
     """
@@ -76,9 +76,10 @@ def initial_features(
     gpus: float,
     progress: StepProgress | None = None,
 ) -> NDArray[np.float32]:
-    """(N, D) features of the training images `idx` in the classifier of round 0, which the strategies of a seed share.
+    """Features (N, D) of the training images `idx` in the round-0 classifier that the strategies of a seed share.
 
-    The one without a strategy's own head; it is trained here, since a run keeps none. Raises as `compute_trial`.
+    That is the one without a strategy's head; it is trained here, since a finished run keeps none. Raises as
+    `compute_trial`.
     """
     plain = replace(planned, trial=planned.trial.model_copy(update={"strategy": "random"}))
     machine = open_machine(cpus=cpus, gpus=gpus)
@@ -94,7 +95,7 @@ def _trajectory(
     machine: Machine,
     progress: StepProgress | None,
 ) -> Trajectory:
-    """The loop of a trial, with the data and the encoders that it needs."""
+    """Make the loop of a trial, with the data and the encoders that it needs."""
     trial, data = planned.trial, _data_of(planned)
     problem, device = pose_problem(trial, data), machine.device
     strategy = find_strategy(trial.strategy).build(
@@ -125,16 +126,17 @@ def _given(scorer: PurityScorer | None) -> PurityScorer:
 
 
 def _data_of(planned: PlannedTrial) -> DataSet:
-    """The trial's data set, if it is the one that the trial was planned with."""
+    """Data set of the trial. Raises ValueError if it is not the one that the trial was planned with."""
     trial = planned.trial
     data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
+    # Another copy on a worker's machine would give other records under the same fingerprint.
     if data.fingerprint != planned.data_fingerprint:
         raise ValueError(f"data set {trial.dataset} on this machine differs from the one the grid was planned with")
     return data
 
 
 def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[FeatureRows, FeatureRows] | None:
-    """What a linear head looks at; None for a classifier of pixels."""
+    """Training and test features that a linear head reads; None for a classifier of pixels."""
     if trial.recipe.encoder is None:
         return None
     from models.classifier.frozen import frozen_features  # open_clip and timm, only for those who have an encoder
@@ -150,7 +152,7 @@ def _features(trial: TrialConfig, data: DataSet, device: torch.device) -> tuple[
 
 
 def _class_features(trial: TrialConfig, problem: OpenSetProblem, device: torch.device) -> NDArray[np.float32] | None:
-    """What zero-shot compares image features with; None for a classifier that is trained."""
+    """Text features that zero-shot compares images with; None for a classifier that is trained."""
     if trial.recipe.network != "zero-shot":
         return None
     towers = VisionLanguageTowers(problem.data, trial.clipn, to_stderr, device=str(device))
@@ -158,7 +160,7 @@ def _class_features(trial: TrialConfig, problem: OpenSetProblem, device: torch.d
 
 
 def _encoder(trial: TrialConfig, problem: OpenSetProblem, method: Method, device: torch.device) -> ContrastiveFeatures:
-    """The frozen encoder of the trial's data set, or of its pool."""
+    """Frozen encoder of the trial's data set, or of its pool."""
     recipe, split = trial.options.contrastive, problem.split
     pool_idx = np.concatenate([split.initial_id_idx, split.initial_ood_idx, split.unlabelled_idx])
     return ContrastiveFeatures(
@@ -179,14 +181,15 @@ def local_scorer(
     progress: Callable[[str], None] | None = None,
     deterministic: bool = False,
 ) -> LocalPurityScorer | None:
-    """A scorer in this process for the data sets of those trials that ask one; None if there are none.
+    """Scorer in this process for the data sets of the trials that use one; None if none does.
 
-    Trains the stand-in CLIPN and computes features first, where they are not in the cache; `progress` hears of it.
-    `deterministic`: equal seeds give equal answers on a GPU, too.
+    First trains the stand-in CLIPN and computes features that are not in the cache; `progress` gets a line for each.
+    `deterministic`: equal seeds give equal answers on a GPU too.
     """
     needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn for t in trials if t.uses_scorer}
     if not needed:
         return None
+    # Before the first tensor: cuBLAS reads its setting for determinism when it is first used.
     device = open_machine(cpus=cpus, gpus=gpus, deterministic=deterministic).device
     vision_languages = {}
     for where, source in needed.items():

@@ -1,7 +1,7 @@
-"""How well a purity detector tells ID from OOD as labels are bought at random: a trial of Table 9, without classifier.
+"""Trials of Table 9: how well a purity detector separates ID from OOD as labels are bought at random.
 
-A stage is a round: its record has the balanced accuracy of the decision as `accuracy` and the AUROC among its
-diagnostics, both on the images of the pool that are not labelled at that stage.
+No classifier is trained. A stage is a round: its record has the balanced accuracy of the decision as `accuracy` and the
+AUROC among its diagnostics, both on the images of the pool that are not labelled at that stage.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run_detection(
     report: Callable[[RoundRecord], None],
     device: torch.device,
 ) -> list[RoundRecord]:
-    """All records of the trial: those of `history`, then the new ones, each given to `report` as it is made.
+    """Run the trial and return all its records: `history`, then the new ones, each passed to `report` at once.
 
     Raises ValueError if the history does not belong to the trial.
     """
@@ -68,10 +68,10 @@ def run_detection(
 
 
 def labelling_order(trial: TrialConfig, problem: OpenSetProblem) -> IndexArray:
-    """All images of the pool, those that start labelled in an ordinary trial included, in the order they are labelled.
+    """Images of the pool in the order of labelling, with those that start labelled in an ordinary trial.
 
-    It depends on the seed and the split alone, so that all detectors of a seed see the same labels, and more labels
-    are the earlier ones and some more.
+    It depends on the seed and the split only, so that all detectors of a seed see the same labels, and each stage
+    contains the labels of the one before.
     """
     split = problem.split
     everything = np.sort(np.concatenate([split.initial_id_idx, split.initial_ood_idx, split.unlabelled_idx]))
@@ -79,7 +79,7 @@ def labelling_order(trial: TrialConfig, problem: OpenSetProblem) -> IndexArray:
 
 
 def _pool(problem: OpenSetProblem, order: IndexArray, num_labels: int) -> Pool:
-    """The pool when the first `num_labels` of `order` are labelled."""
+    """Pool in which the first `num_labels` images of `order` are labelled."""
     labels = problem.split.relabel(problem.data.train.labels)
     bought = np.sort(order[:num_labels])
     is_id = labels[bought] < problem.num_id_classes
@@ -102,7 +102,7 @@ def _request(trial: TrialConfig, problem: OpenSetProblem, pool: Pool) -> PurityR
 
 
 def _is_id(problem: OpenSetProblem, pool: Pool) -> np.ndarray:
-    """The truth of the unlabelled images. Raises ValueError if they are all of one kind."""
+    """Mask of the unlabelled images that are ID. Raises ValueError if they are all of one kind."""
     labels = problem.split.relabel(problem.data.train.labels)
     is_id_N: np.ndarray = labels[pool.unlabelled_idx] < problem.num_id_classes
     if is_id_N.all() or not is_id_N.any():

@@ -1,4 +1,4 @@
-"""What made a result: hardware, versions of libraries, and the code (version, git commit, hash of the sources)."""
+"""Description of what made a result: hardware, library versions, and code (version, git commit, hash of sources)."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 PROJECT = "vlpure"
 PACKAGES = ("data", "models", "strategies", "orchestrator", "experiments")
 GIT_TIMEOUT = 10.0
-"""Seconds git has to answer; a checkout on a slow disk goes without a commit then."""
+"""Seconds git has to answer; on a slower disk the commit is omitted."""
 
 
 @cache
 def code_version() -> dict[str, str]:
-    """What identifies this process's code, looked at once: `version`, `source`, and in a checkout `commit`.
+    """Identity of this process's code, read once: `version`, `source`, and in a checkout `commit`.
 
-    `source` is 12 hex digits of the packages' Python files, equal wherever the code is equal, with git or without.
-    `commit` is 12 hex digits, followed by `-dirty` where the packages differ from it; it needs git, and is left out
+    `source` is 12 hex digits of the packages' Python files, equal for equal code, with git or without.
+    `commit` is 12 hex digits, followed by `-dirty` if the packages differ from it; it needs git, and is omitted
     otherwise.
     """
     return describe_code(Path(__file__).resolve().parents[2])
 
 
 def describe_code(root: Path) -> dict[str, str]:
-    """`code_version` of the project whose packages lie in the folder `root`."""
+    """Result of `code_version` for the project whose packages lie in the folder `root`."""
     described = {"version": _project_version(root), "source": _source_hash(root)}
     commit = _commit(root)
     return described | ({"commit": commit} if commit else {})
 
 
 def _project_version(root: Path) -> str:
-    """Of the checkout, which may be newer than what was installed; else of the installed package."""
+    """Version of the checkout, which may be newer than what was installed; else of the installed package."""
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         if project["name"] == PROJECT:
@@ -64,15 +64,15 @@ def _source_hash(root: Path) -> str:
 
 
 def _commit(root: Path) -> str | None:
-    """The commit checked out in `root`; None where that is no checkout, or git does not answer."""
-    if not (root / ".git").exists():  # asked from inside another project's checkout, git would name that one's commit
+    """Commit checked out in `root`; None if that is not a checkout, or git does not answer."""
+    if not (root / ".git").exists():  # inside another project's checkout, git would name that one's commit
         return None
     there = [package for package in PACKAGES if (root / package).exists()]
     command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--", *there]
     try:
         answer = subprocess.run(
             command,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # only look
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # reading must not write the index
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -94,7 +94,7 @@ def _commit(root: Path) -> str | None:
 
 def describe_environment(device: torch.device) -> dict[str, str | int]:
     """Hardware, code (`code_version`) and versions behind a record, for the record."""
-    import torch  # the driver of a grid reads code_version and does without torch
+    import torch  # the driver of a grid reads code_version without torch
 
     on_gpu = device.type == "cuda"
     return {
@@ -109,7 +109,7 @@ def describe_environment(device: torch.device) -> dict[str, str | int]:
 
 
 def _processor_name() -> str:
-    """The CPU's name; Linux keeps it where platform.processor() does not look."""
+    """Name of the CPU; platform.processor() does not find it on Linux."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Answers purity requests from stored CLIPN features, in this process or behind Ray actors.
+"""Answer purity requests from stored CLIPN features, in this process or behind Ray actors.
 
 Shapes: A all training images, N unlabelled images, L labelled images, K ID classes, D embedding.
 """
@@ -25,17 +25,17 @@ from strategies.purity.scores import Evidence, Terms, prototypes
 from strategies.purity.words import choose_words, group_logits, neglabel, tanl
 
 KEPT_CLASS_SETS = 8
-"""Sets of classes whose cosines with all images are kept; a grid has one a data set, mismatch ratio and seed."""
+"""Sets of classes whose cosines with all images are kept; a grid has one per data set, mismatch ratio and seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Negatives:
-    """All A images against the names of some classes and the words that are their negatives."""
+    """Scores of all A images against some class names and the words that are their negatives."""
 
     names_KD: Tensor
     words_MD: Tensor
     names_A: Tensor
-    """As `strategies.purity.words.neglabel` takes it."""
+    """Argument of `strategies.purity.words.neglabel`."""
     groups_AG: Tensor
 
 
@@ -46,6 +46,7 @@ class FeatureBank:
         self._vision_language = vision_language
         self._device = device
         self.features_AD = torch.from_numpy(np.array(vision_language.image_features_ND)).to(device)
+        # Damaged weights give one feature for every image: all scores would tie, without any error.
         if len(self.features_AD) > 1 and bool((self.features_AD == self.features_AD[0]).all()):
             raise ValueError("every image has the same features: the weights of the image tower are damaged")
         self.cosines = lru_cache(maxsize=KEPT_CLASS_SETS)(self._cosines)
@@ -59,7 +60,7 @@ class FeatureBank:
         return self.features_AD @ yes_KD.T, self.features_AD @ no_KD.T
 
     def evidence(self, request: PurityRequest) -> Evidence:
-        """What a detector sees of all A images, by index, when it answers the request; without text no cosines."""
+        """Evidence of all A images for the request, by index; without cosines for a detector that reads no text."""
         if not DETECTORS[request.options.detector].reads_text:
             nothing_A0 = self.features_AD[:, :0]
             return Evidence(yes_NK=nothing_A0, no_NK=nothing_A0)
@@ -74,7 +75,7 @@ class FeatureBank:
         return Evidence(yes_NK=yes_AK, no_NK=no_AK, similarity_NK=similarity_AK, has_prototype_K=has_prototype_K)
 
     def sight(self, request: PurityRequest, labelled: Tensor, images: Tensor) -> Sight:
-        """What a detector sees of labelled and other images, by index, beside their cosines."""
+        """Inputs of a detector in addition to cosines, for labelled and other images, by index."""
         num_classes = len(request.class_names)
         ood = torch.full((len(request.labelled_ood_idx),), num_classes, device=self._device)
         return Sight(
@@ -88,7 +89,7 @@ class FeatureBank:
         )
 
     def _against_words(self, request: PurityRequest, labelled: Tensor, images: Tensor) -> dict[str, Tensor]:
-        """Scores of labelled and other images against negative words; none for a detector that reads no words."""
+        """Scores of labelled and other images against negative words; empty for a detector that reads no words."""
         options = request.options
         if "words" not in DETECTORS[options.detector].needs:
             return {}
@@ -112,7 +113,7 @@ class FeatureBank:
         return {"words_L": scores_P[: len(labelled)], "words_N": scores_P[len(labelled) :]}
 
     def _compare_with_words(self, class_names: tuple[str, ...], options: WordOptions) -> Negatives:
-        """All images against the class names and the words that can be their negatives."""
+        """Compare all images with the class names and the words that can be their negatives."""
         known = word_list()
         prompts = tuple(NOUN_PROMPT.replace("{}", name.replace("_", " ")) for name in class_names)
         names_KD, words_WD = (
@@ -131,26 +132,26 @@ class FeatureBank:
         )
 
     def on_device(self, idx: IndexArray) -> Tensor:
-        """Indices or labels where the features are."""
+        """Copy indices or labels to the device of the features."""
         return torch.tensor(idx, device=self._device)  # a copy: those of a view are read-only
 
     def _similarity(self, labelled_idx: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-        """Products (A, K) of all images with the prototypes of the labelled ones, and who has a prototype (K,)."""
+        """Products (A, K) of all images with the prototypes of the labelled ones, and which classes have one (K,)."""
         prototypes_KD, has_prototype_K = prototypes(self.features_AD[labelled_idx], labels, num_classes)
         return self.features_AD @ prototypes_KD.T, has_prototype_K
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What a detector is given to answer a request."""
+    """Inputs of a detector for one request."""
 
     labelled: Evidence
-    """Of the labelled images: first the ID, then the OOD images of the request."""
+    """Evidence of the labelled images: first the ID, then the OOD images of the request."""
     is_id_L: Tensor
     images: Evidence
-    """Of the unlabelled images, in the request's order."""
+    """Evidence of the unlabelled images, in the request's order."""
     sight: Sight | None
-    """What it sees beside cosines; None for a detector that sees nothing else."""
+    """Inputs in addition to cosines; None for a detector that uses cosines only."""
 
 
 class LocalPurityScorer:
@@ -159,7 +160,7 @@ class LocalPurityScorer:
     def __init__(self, vision_languages: Mapping[str, VisionLanguage], device: torch.device) -> None:
         self._banks = {key: FeatureBank(value, device) for key, value in vision_languages.items()}
         self.last_request: RequestFigures | None = None
-        """Of the last request that was answered."""
+        """Figures of the last request that was answered."""
 
     @torch.inference_mode()
     def score(self, request: PurityRequest) -> PurityScores:
@@ -175,13 +176,13 @@ class LocalPurityScorer:
 
     @torch.inference_mode()
     def score_with_terms(self, request: PurityRequest) -> tuple[PurityScores, Terms]:
-        """`score`, and the factors that ATD multiplies for each image and class, for those who show them."""
+        """Result of `score`, and the factors that ATD multiplies for each image and class, for figures."""
         case = self.case(request)
         return judge_with_terms(case.labelled, case.is_id_L, case.images, request.options)
 
     @torch.inference_mode()
     def case(self, request: PurityRequest) -> Case:
-        """What a detector is given. Raises ValueError for a data set that the scorer does not hold."""
+        """Inputs of the detector for a request. Raises ValueError for a data set that the scorer does not hold."""
         bank = self._bank(request.data_fingerprint)
         evidence = bank.evidence(request)
         labelled = bank.on_device(np.concatenate([request.labelled_id_idx, request.labelled_ood_idx]))

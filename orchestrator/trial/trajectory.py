@@ -1,6 +1,6 @@
 """The loop of one trial: train, measure, record, query; knows neither Ray nor MLflow.
 
-A trajectory is continued from its records alone: the pool is rebuilt from the queried indices, and every random stream
+A trajectory is resumed from its records only: the pool is rebuilt from the queried indices, and every random stream
 from (seed, name, round).
 """
 
@@ -47,12 +47,12 @@ from strategies.purity.contract import PurityScorer
 
 Report = Callable[[RoundRecord], None]
 UNKNOWN = -1
-"""Stands for a label that has not been bought."""
+"""Label of an image whose label has not been bought."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A query with its answers: what the next record tells of how its training set came about."""
+    """A query with its answers, for the next record: how its training set came about."""
 
     selection: Selection
     num_id: int
@@ -76,10 +76,10 @@ class Trajectory:
         scorer: PurityScorer | None = None,
         progress: StepProgress | None = None,
     ) -> None:
-        """What to compute with and what to keep.
+        """Take the parts to compute with.
 
-        `features` of the training and test images are what the classifier looks at in place of pixels (a linear head);
-        `class_features_KD` what it compares them with where nothing is trained (zero-shot);
+        `features` of the training and test images are what the classifier reads instead of pixels (a linear head);
+        `class_features_KD` what it compares them with if nothing is trained (zero-shot);
         `scorer` is the one that the strategy asks, if it does, for what its requests took. `gpus` is the share of a GPU
         that it was given, for the records.
         """
@@ -107,9 +107,9 @@ class Trajectory:
             self._labels[idx] = self._oracle.answer(idx)
 
     def run(self, history: Sequence[RoundRecord], report: Report) -> list[RoundRecord]:
-        """All records of the trial: those of `history`, then the new ones, each given to `report` as it is made.
+        """Run the trial and return all its records: `history`, then the new ones, each passed to `report` at once.
 
-        Raises ValueError where the history does not belong to the trial.
+        Raises ValueError if the history does not belong to the trial.
         """
         records = list(history[: self._trial.rounds])
         self._replay(records)
@@ -133,11 +133,11 @@ class Trajectory:
         return records
 
     def initial_outputs(self, idx: IndexArray) -> ClassifierOutputs:
-        """What the classifier of round 0 says of training images `idx`; asked before `run`, of a trial as it begins."""
+        """Outputs of the classifier of round 0 for training images `idx`; call it before `run`."""
         return self._predict(self._train(0), self._train_inputs, idx)
 
     def _replay(self, records: Sequence[RoundRecord]) -> None:
-        """Buy again what the records say was bought, and check that the pool comes out the same."""
+        """Buy again the images that the records name, and check that the pool is the same as then."""
         for record in records:
             if record.queried_idx:
                 self._buy(np.array(record.queried_idx, dtype=np.int64))
@@ -145,13 +145,13 @@ class Trajectory:
                 raise ValueError(f"the record of round {record.round} does not belong to {self._trial.label}")
 
     def _last_network(self, records: Sequence[RoundRecord]) -> nn.Module:
-        """The classifier of the last finished round: as it was kept, or trained again."""
+        """Classifier of the last finished round: loaded, or trained again."""
         last = records[-1].round
         weights = self._classifiers.load(last)
         return self._train(last) if weights is None else self._with_weights(weights)
 
     def _buy(self, idx: IndexArray) -> int:
-        """Ask the oracle about unlabelled images and move them; the number of ID images among them."""
+        """Ask the oracle about unlabelled images and move them; return the number of ID images among them."""
         answers = self._oracle.answer(idx)
         self._labels[idx] = answers
         is_id = answers < self._problem.num_id_classes
@@ -178,6 +178,7 @@ class Trajectory:
                 judged_id_idx=selection.judged_id_idx, unlabelled_idx=self._pool.unlabelled_idx
             )
             diagnostics |= {"purity_precision": quality.precision, "purity_recall": quality.recall}
+        # After the check: a plug-in that breaks its contract must not get a label.
         num_id = self._buy(selection.idx)
         memory: Memory = {}
         if isinstance(self._strategy, LearningStrategy):
@@ -208,10 +209,11 @@ class Trajectory:
         )
 
     def _outputs_of(self, network: nn.Module, idx: IndexArray) -> Callable[[], ClassifierOutputs]:
-        """What computes the network's outputs for training images, once.
+        """Function that computes the network's outputs for training images, once.
 
         It must not close over this trajectory: its oracle would be one attribute away from the strategy.
         """
+        # A partial over plain values: a bound method would lead from the view to the oracle.
         look = partial(
             predict,
             network,
@@ -237,7 +239,7 @@ class Trajectory:
         )
 
     def _train(self, round_number: int) -> nn.Module:
-        """The classifier trained from scratch on the labelled ID images; that of round 0 may be shared."""
+        """Train the classifier from scratch on the labelled ID images; that of round 0 may be shared."""
         if not self._plan.is_trained:
             return self._plan.new_network().to(self._device).eval()
         if round_number:
@@ -248,7 +250,7 @@ class Trajectory:
         return self._with_weights(self._classifiers.first(identity, lambda: self._fit(0).state_dict()))
 
     def _with_weights(self, weights: StateDict) -> nn.Module:
-        """The classifier with weights that were trained before."""
+        """Classifier with weights that were trained before."""
         network = self._plan.new_network()
         network.load_state_dict(weights)
         return network.to(self._device).eval()
@@ -268,7 +270,7 @@ class Trajectory:
         )
 
     def _accuracy(self, network: nn.Module) -> float:
-        """On the test images of the ID classes, in [0, 1]."""
+        """Accuracy on the test images of the ID classes, in [0, 1]."""
         given = self._predict(network, self._test_inputs, self._problem.test_idx)
         return float((given.logits_NK.argmax(axis=1) == self._problem.test_labels).mean())
 
@@ -296,7 +298,7 @@ class Trajectory:
         )
 
     def _environment(self) -> dict[str, str | int | float]:
-        """What computed the round: hardware, code, and on a GPU how steps were taken and the card was shared."""
+        """Description of what computed the round: hardware, code, on a GPU how steps ran and the card was shared."""
         environment = describe_environment(self._device) | {"gpus": self._machine.gpus}
         if self._device.type == "cuda":
             environment |= {
@@ -307,19 +309,19 @@ class Trajectory:
         return environment
 
     def _data_notes(self) -> dict[str, str]:
-        """What a reader of the records should know of the images; nothing for most data sets."""
+        """Notes on the images for a reader of the records; empty for most data sets."""
         notes = self._problem.data.notes
         return {DATA_NOTES: "; ".join(notes)} if notes else {}
 
     def _service(self) -> dict[str, float]:
-        """What the last purity request took."""
+        """Time and attempts of the last purity request; empty without one."""
         figures = self._scorer.last_request if self._scorer else None
         return asdict(figures) if figures else {}
 
 
 @contextmanager
 def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    """Puts the wall seconds spent inside under `phase`; device work is waited for by the phases themselves."""
+    """Store the wall seconds spent inside under `phase`; the phases themselves wait for the device."""
     start = time.perf_counter()
     yield
     seconds[phase] = round(time.perf_counter() - start, 4)

@@ -1,4 +1,4 @@
-"""Cosines of rows of features, in blocks: what several strategies compare images by.
+"""Cosines of rows of features, in blocks, by which several strategies compare images.
 
 Shapes: N images, M labelled images, D features.
 """
@@ -12,11 +12,11 @@ Floats = NDArray[np.float64]
 BLOCK = 4096
 """Images whose cosines are held at a time."""
 DIGITS = 12
-"""Decimals of a cosine that matter; products of equal rows differ behind them."""
+"""Decimals that cosines are rounded to; products of equal rows differ only behind them."""
 
 
 def unit_rows(features_ND: NDArray[np.floating]) -> Floats:
-    """The rows, each of unit length; rows of zeros stay."""
+    """Rows scaled to unit length, float64; rows of zeros stay zero."""
     features = features_ND.astype(np.float64)
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     unit: Floats = features / np.maximum(lengths, np.finfo(np.float64).tiny)
@@ -26,7 +26,7 @@ def unit_rows(features_ND: NDArray[np.floating]) -> Floats:
 def nearest_by_cosine(
     features_ND: NDArray[np.floating], labelled_MD: NDArray[np.floating]
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Highest cosine of each image with one of M >= 1 others (N,), and with which (N,), the lowest of several."""
+    """Highest cosine (N,) of each image with any of M >= 1 others, and that one's position (N,), lowest of ties."""
     labelled = unit_rows(labelled_MD)
     similarity, nearest = [], []
     for start in range(0, len(features_ND), BLOCK):

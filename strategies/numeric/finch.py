@@ -21,9 +21,9 @@ from strategies.numeric.cosines import Floats, unit_rows
 Labels = NDArray[np.int64]
 Version = Literal["0.1.9", "0.2.3"]
 BLOCK = 1024
-"""Most points whose cosines to all others are held at a time."""
+"""Largest number of points whose cosines to all others are held at a time."""
 HELD = 2**24
-"""Most cosines held at a time: 128 MiB."""
+"""Largest number of cosines held at a time: 128 MiB."""
 
 
 def finch(points_ND: NDArray[np.floating], version: Version = "0.2.3") -> list[Labels]:
@@ -58,9 +58,9 @@ def finch(points_ND: NDArray[np.floating], version: Version = "0.2.3") -> list[L
 
 
 def clusters_of_number(points_ND: NDArray[np.floating], num_clusters: int, version: Version = "0.2.3") -> Labels:
-    """Cluster numbers (N,) of exactly `num_clusters` clusters, or of the finest level where that has fewer (D13).
+    """Cluster numbers (N,) of exactly `num_clusters` clusters, or of the finest level if that has fewer (D13).
 
-    Where no level has that many, the coarsest with more is merged, the two most similar means at a time.
+    If no level has that many, the coarsest with more is merged, the two most similar means at a time.
     """
     levels = finch(points_ND, version)
     enough = [labels for labels in levels if labels.max() + 1 >= num_clusters]
@@ -70,10 +70,11 @@ def clusters_of_number(points_ND: NDArray[np.floating], num_clusters: int, versi
 
 
 def first_neighbours(points_ND: Floats) -> tuple[Labels, Floats]:
-    """The nearest other point of each by cosine (N,), and the cosine distance to it (N,), in [0, 2]."""
+    """Nearest other point (N,) of each point by cosine, and the cosine distance (N,) to it, in [0, 2]."""
     unit_ND = unit_rows(points_ND)
     nearest_N = np.empty(len(points_ND), dtype=np.int64)
     distances_N = np.empty(len(points_ND))
+    # With many points a block of 1,024 rows would exceed HELD: the memory is bounded, not the number of rows.
     size = max(1, min(BLOCK, HELD // len(unit_ND)))
     for start in range(0, len(unit_ND), size):
         cosines_BN = unit_ND[start : start + size] @ unit_ND.T
@@ -103,7 +104,7 @@ def _components(nearest_N: Labels, keep_N: NDArray[np.bool_]) -> Labels:
 
 
 def _numbered_by_lowest(labels_N: NDArray[np.integer]) -> Labels:
-    """The same clusters, numbered in the order in which they first appear."""
+    """Cluster numbers replaced by ranks in the order in which the clusters first appear."""
     _, first, inverse = np.unique(labels_N, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -111,7 +112,7 @@ def _numbered_by_lowest(labels_N: NDArray[np.integer]) -> Labels:
 
 
 def _merge(points_ND: Floats, labels_N: Labels, num_clusters: int) -> Labels:
-    """Join the two clusters of most similar means (the first such pair), again and again."""
+    """Join the two clusters of most similar means (the first such pair) until `num_clusters` are left."""
     labels = labels_N.copy()
     while labels.max() + 1 > num_clusters:
         unit_CD = unit_rows(cluster_means(points_ND, labels))

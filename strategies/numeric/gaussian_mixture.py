@@ -1,7 +1,7 @@
 """Two-component Gaussian mixtures of numbers, one for each group, all fitted at once: the core of LfOSA.
 
 The start is the best split of each group's values into two runs (exact 2-means in one dimension), so that the fit
-depends on nothing random (decision D17). Float64 throughout.
+does not depend on chance (decision D17). Float64 throughout.
 
 Shapes: N values, G groups.
 """
@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 MAX_STEPS = 10
-"""Steps of expectation-maximisation at most."""
+"""Largest number of steps of expectation-maximisation."""
 TOLERANCE = 1e-2
 """A fit ends when its mean log-likelihood changes by less."""
 MIN_VARIANCE = 5e-4
-"""Added to every variance."""
+"""Floor that is added to every variance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixtures:
-    """The fits; undefined (NaN, 0 steps) for a group of fewer than two values."""
+    """Fitted mixtures; undefined (NaN, 0 steps) for a group of fewer than two values."""
 
     log_odds_N: Floats
-    """ln of the posterior of the component with the higher mean over that of the lower."""
+    """Log of the posterior of the component with the higher mean over that of the lower."""
     means_G2: Floats
-    """Lower component, higher component; likewise the others."""
+    """Means of the lower and the higher component; the order is the same for variances and weights."""
     variances_G2: Floats
     weights_G2: Floats
     num_steps_G: NDArray[np.int64]
 
 
 def split_in_two(values_N: Floats, groups_N: NDArray[np.int64], num_groups: int) -> NDArray[np.bool_]:
-    """Whether each value is in the upper part of its group's best split (least sum of squares; the lowest of several).
+    """Mask (N,) of the values in the upper part of their group's best split (least sum of squares; lowest of ties).
 
     A group of one has no upper part.
     """
@@ -57,7 +57,7 @@ def split_in_two(values_N: Floats, groups_N: NDArray[np.int64], num_groups: int)
 
 
 def fit_mixtures(values_N: Floats, groups_N: NDArray[np.int64], num_groups: int) -> Mixtures:
-    """A mixture for each of the groups 0..num_groups-1 (values of other groups are left out, their log odds NaN).
+    """Fit a mixture for each of the groups 0..num_groups-1 (values of other groups are ignored, their log odds NaN).
 
     Expectation-maximisation from the best split: at most `MAX_STEPS`, until the mean log-likelihood changes by less
     than `TOLERANCE`.
@@ -79,6 +79,7 @@ def fit_mixtures(values_N: Floats, groups_N: NDArray[np.int64], num_groups: int)
         parameters = tuple(np.where(active_G[:, None], new, old) for new, old in zip(updated, parameters, strict=True))  # type: ignore[assignment]
         num_steps_G += active_G
         with np.errstate(invalid="ignore"):
+            # The first step compares with -inf: inf - inf of an empty group is no reason for a warning.
             active_G = active_G & ~(np.abs(mean_G - likelihood_G) < TOLERANCE)
         likelihood_G = mean_G
         if not active_G.any():
@@ -91,7 +92,7 @@ Parameters = tuple[Floats, Floats, Floats]
 
 
 def _maximise(values: Floats, groups: NDArray[np.int64], shares_2N: Floats, counts_G: NDArray[np.int64]) -> Parameters:
-    """The parameters of most likelihood for these shares of the components."""
+    """Maximum-likelihood parameters for the given shares of the components."""
     num_groups = len(counts_G)
 
     def sums(of_2N: Floats) -> Floats:
@@ -104,7 +105,7 @@ def _maximise(values: Floats, groups: NDArray[np.int64], shares_2N: Floats, coun
 
 
 def _log_joint(values: Floats, groups: NDArray[np.int64], parameters: Parameters) -> Floats:
-    """ln of weight times density of each value under each component of its group: (2, N)."""
+    """Logarithm (2, N) of weight times density of each value under each component of its group."""
     means, variances, weights = (part[groups].T for part in parameters)
     joint: Floats = np.log(weights) - 0.5 * (np.log(2 * np.pi * variances) + (values - means) ** 2 / variances)
     return joint
@@ -117,7 +118,7 @@ def _finish(
     parameters: Parameters,
     num_steps_G: NDArray[np.int64],
 ) -> Mixtures:
-    """Components in the order of their means, and the log odds of every value."""
+    """Mixtures with the components in the order of their means, and the log odds of every value."""
     order_G2 = np.argsort(parameters[0], axis=1, kind="stable")
     means, variances, weights = (np.take_along_axis(part, order_G2, axis=1) for part in parameters)
     fitted_G = num_steps_G > 0

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 BLOCK = 256
-"""Centres a matrix product when the first distances are computed."""
+"""Centres per matrix product in the computation of the first distances."""
 TAKEN = -1.0
-"""Stands for the squared distance of a point that was picked."""
+"""Value in place of the squared distance of a picked point."""
 
 
 def nearest_squared(pool_ND: Tensor, centres_MD: Tensor) -> Tensor:
@@ -46,13 +46,15 @@ def kcenter_greedy(labelled_MD: Tensor, pool_ND: Tensor, count: int) -> tuple[Te
         taken.index_fill_(0, pick, True)
         centre_D = pool_ND.index_select(0, pick)[0]
         squared_N = norms_N.index_select(0, pick) + norms_N - 2 * (pool_ND @ centre_D)
+        # Clamped: in the official code a squared distance that rounds below 0 becomes NaN and is picked first (P13).
         nearest_N = torch.minimum(nearest_N, squared_N.clamp_(min=0)).masked_fill_(taken, TAKEN)
     return picks, distances
 
 
 def first_maximum(values_N: Tensor) -> Tensor:
-    """Position () of the largest value, the lowest one of several; a tensor, so that a device is not waited for."""
+    """Position () of the largest value, lowest of ties; a tensor, so that the host does not wait for the device."""
     if values_N.device.type == "cpu":
-        return values_N.argmax()  # documented nowhere, but the first on a CPU (tests/strategies/test_coreset.py)
+        return values_N.argmax()  # undocumented, but the first on a CPU (tests/strategies/test_coreset.py)
+    # On a GPU argmax may return any of several equal maxima, so the lowest position is sought by hand.
     positions = torch.arange(len(values_N), device=values_N.device)
     return torch.where(values_N == values_N.max(), positions, len(values_N)).min()

@@ -1,4 +1,4 @@
-"""MQNet's meta-network: two scores in, one out, never lower where both are higher (Park et al., NeurIPS 2022).
+"""MQNet's meta-network: two scores in, one out, never lower if both are higher (Park et al., NeurIPS 2022).
 
 score = relu(W2) . sigmoid(relu(W1) x + b1) + b2 for x = (informativeness, purity). The weights pass a ReLU, so the
 score grows with both (the skyline constraint). Its gradient is written by hand: the network is so small that automatic
@@ -21,29 +21,29 @@ HIDDEN = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryNetwork:
-    """The weights, before their ReLU."""
+    """Weights of the meta-network, before their ReLU."""
 
     inner_2H: Floats
     bias_H: Floats
     outer_H: Floats
     bias: float
-    """Changes no order and no loss; kept as the original has it."""
+    """Last bias; it changes no order and no loss, and is kept because the original has it."""
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> QueryNetwork:
-        """All weights and biases uniform in [0, 1), as the original starts."""
+        """Network with all weights and biases uniform in [0, 1), the start of the original."""
         return cls(
             inner_2H=rng.random((2, HIDDEN)), bias_H=rng.random(HIDDEN), outer_H=rng.random(HIDDEN), bias=rng.random()
         )
 
     def scores(self, inputs_N2: NDArray[np.floating]) -> Floats:
-        """(N,) how much each image is worth a label; inputs are (informativeness, purity), standardised."""
+        """Scores (N,), higher for images more worth a label; inputs are (informativeness, purity), standardised."""
         hidden_NH = _sigmoid(inputs_N2.astype(np.float64) @ np.maximum(self.inner_2H, 0) + self.bias_H)
         result: Floats = hidden_NH @ np.maximum(self.outer_H, 0) + self.bias
         return result
 
     def to_memory(self) -> dict[str, list[float]]:
-        """Named numbers that `from_memory` takes back to the bit."""
+        """Named numbers from which `from_memory` restores the network to the bit."""
         return {
             "inner": self.inner_2H.ravel().tolist(),
             "bias": self.bias_H.tolist(),
@@ -53,7 +53,7 @@ class QueryNetwork:
 
     @classmethod
     def from_memory(cls, memory: Mapping[str, Sequence[float]]) -> QueryNetwork:
-        """What `to_memory` gave."""
+        """Restore the network from the result of `to_memory`."""
         bias_H = np.array(memory["bias"])
         return cls(
             inner_2H=np.array(memory["inner"]).reshape(2, len(bias_H)),
@@ -109,6 +109,7 @@ def ranking_gradients(
     if not num_pairs:
         return np.zeros_like(inner_2H), np.zeros_like(bias_H), np.zeros_like(outer_H), 0.0
     first, second = np.arange(num_pairs), len(targets_B) - 1 - np.arange(num_pairs)
+    # Equal targets count as "not greater", as in the original; skipping such pairs would train another network.
     sign = np.where(targets_B[first] > targets_B[second], 1.0, -1.0)
     hinge = margin - sign * (scores_B[first] - scores_B[second])
     slope_B = np.zeros(len(targets_B))
@@ -121,7 +122,7 @@ def ranking_gradients(
 
 
 def exponential_scores(values_N: NDArray[np.floating], of_M: NDArray[np.floating] | None = None) -> Floats:
-    """exp((v - mean) / deviation), above 0; mean and deviation (of the population) are those of `of_M`, or of v.
+    """Scores exp((v - mean) / deviation), above 0; mean and (population) deviation are those of `of_M`, or of v.
 
     Values that do not vary give 1.
     """

@@ -1,4 +1,4 @@
-"""The contract between VLPure and whoever scores purity: indices go in, scores come out.
+"""The contract between VLPure and the purity scorer: indices go in, scores come out.
 
 Images and features stay with the scorer, so that the same request can be answered in this process or by a Ray actor
 on another machine. Shapes: N unlabelled images.
@@ -26,7 +26,7 @@ class Section(BaseModel):
 
 
 class ProbeOptions(Section):
-    """The logistic regression of `probe` and `fused`."""
+    """Options of the logistic regression of `probe` and `fused`."""
 
     classes: Literal["each", "two"] = "each"
     """`each`: the K ID classes and one for OOD; `two`: ID against OOD."""
@@ -55,13 +55,13 @@ class WordOptions(Section):
     groups: Annotated[int, Field(ge=1)] = 1
     """Groups over which the score is averaged; 100 as published for ImageNet. Grouping hurts with few classes."""
     leave_out: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Kinds of nouns left out by the name of WordNet's file, such as animal and food (as in the published list)."""
+    """Kinds of nouns excluded by the name of WordNet's file, such as animal and food (as in the published list)."""
     active: Annotated[int, Field(ge=1)] = 1000
     """Words of `tanl` that the pool activates most."""
 
 
 class PurityOptions(Section):
-    """The switches of the purity step."""
+    """Switches of the purity step."""
 
     detector: DetectorName = "atd"
     """CLIPN's agreeing-to-differ (the paper's), or another detector (`strategies.purity.detectors`)."""
@@ -96,14 +96,14 @@ class PurityOptions(Section):
         if given.get("visual_similarity"):
             raise ValueError(
                 f"visual_similarity = True has no meaning for the detector {detector}, which has no term per class to "
-                "weight; leave it out, or take atd, ctw or mcm"
+                "weight; omit it, or use atd, ctw or mcm"
             )
         return {**given, "visual_similarity": False}
 
     def settings_read(self) -> dict[str, Any]:
-        """The switches that the detector reads, as plain values: for fingerprints and reports.
+        """Switches that the detector reads, as plain values, for fingerprints and reports.
 
-        For atd, ctw and mcm all that there were when they were the only ones, so that their fingerprints stay.
+        For atd, ctw and mcm these are the switches from when they were the only ones, to keep their fingerprints.
         """
         return self.model_dump(mode="json", exclude={"probe", "knn", "words"} - set(DETECTORS[self.detector].sections))
 
@@ -126,7 +126,7 @@ class PurityScores:
     """The scorer's answer, in the order of the request's `unlabelled_idx`."""
 
     id_scores: NDArray[np.float32]
-    """(N,) how surely each image is of an ID class: in [0, 1] for atd, ctw and mcm, else of the detector's own unit."""
+    """(N,) how surely each image is of an ID class: in [0, 1] for atd, ctw and mcm, else in the detector's unit."""
     ood_scores: NDArray[np.float32]
     """(N,) how surely it is of none, on the scale of `id_scores`; for a detector with a threshold the threshold, the
     same for all images."""
@@ -146,10 +146,10 @@ class PurityScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFigures:
-    """What a request took, as the one who asked saw it."""
+    """Time and attempts of a request, as the caller measured them."""
 
     seconds: float
-    """From the first attempt to the answer."""
+    """Wall seconds from the first attempt to the answer."""
     queue: int = 0
     """Requests ahead of it at the scorer that answered."""
     lost: int = 0
@@ -163,7 +163,7 @@ class PurityScorer(Protocol):
 
     @property
     def last_request(self) -> RequestFigures | None:
-        """What the last answered request took; None before the first."""
+        """Figures of the last answered request; None before the first."""
         ...
 
     def score(self, request: PurityRequest) -> PurityScores:

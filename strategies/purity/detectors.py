@@ -1,7 +1,7 @@
 """The purity detectors by name: what each needs, costs and comes from. Importing this needs no torch.
 
-What each computes stands in `strategies.purity.scores` (cosines with texts), `features` (labelled images), `words`
-(negative words) and `fusion` (several); `judge` puts them to work.
+Their computations are in `strategies.purity.scores` (cosines with texts), `features` (labelled images), `words`
+(negative words) and `fusion` (several); `judge` runs them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Detector:
     takes_weights: bool = False
     """Whether visual similarity weights can enter it."""
     learns: str
-    """What it learns on the labelled images, in words."""
+    """Description of what it learns on the labelled images."""
     sections: tuple[str, ...] = ()
     """Sections of `PurityOptions` that it reads."""
     cost: str
-    """Per round, in words, once the features are stored. A: images, L: labelled ones, D: length of a feature."""
+    """Cost per round, in words, once the features are stored. A: images, L: labelled ones, D: length of a feature."""
     source: str
     departures: str = "none"
-    """From the source, and defects of its code that are not repeated."""
+    """Departures from the source, and defects of its code that are not repeated."""
 
     @property
     def reads_text(self) -> bool:
@@ -42,7 +42,7 @@ class Detector:
 
     @property
     def looks_past_cosines(self) -> bool:
-        """Whether it looks at image features, or at words, beside the cosines with class texts."""
+        """Whether it reads image features or words in addition to the cosines with class texts."""
         return bool(self.needs & {"labels", "words"})
 
 

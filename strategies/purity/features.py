@@ -1,4 +1,4 @@
-"""Detectors that look at image features and bought labels alone: logistic probe, neighbours, Mahalanobis distance.
+"""Detectors that use image features and bought labels only: logistic probe, neighbours, Mahalanobis distance.
 
 Each gives a score of any real size, larger for ID. Scores that a threshold is learnt on are held out: a labelled image
 is never scored by what was learnt from itself. Shapes: N images, L labelled images, K ID classes, D embedding.
@@ -29,15 +29,15 @@ class Labelled:
     classes_L: Tensor
     """0..K-1, and K for OOD; int64."""
     num_classes: int
-    """K."""
+    """Number of ID classes, K."""
 
     @property
     def is_id_L(self) -> Tensor:
-        """Which are ID."""
+        """Mask (L,) of the ID images."""
         return self.classes_L < self.num_classes
 
     def of(self, keep: Tensor) -> Labelled:
-        """Some of the images, by mask or index."""
+        """Subset of the images, by mask or index."""
         return Labelled(
             features_LD=self.features_LD[keep], classes_L=self.classes_L[keep], num_classes=self.num_classes
         )
@@ -51,7 +51,7 @@ def fold_of_each(labelled: Labelled, num_folds: int) -> Tensor | None:
     """The fold (L,) of each labelled image, every class spread evenly; None if there cannot be two folds.
 
     There are at most as many folds as the rarer of ID and OOD has images (the only one there is, if one is absent), so
-    that what is left beside a fold has both. The draw is fixed: it depends on the labels and their order alone.
+    that the images outside a fold have both. The draw is fixed: it depends on the labels and their order only.
     """
     classes = labelled.classes_L.cpu().numpy()
     is_ood = classes == labelled.num_classes
@@ -59,7 +59,7 @@ def fold_of_each(labelled: Labelled, num_folds: int) -> Tensor | None:
     if len(classes) < 2 or num_folds < 2:
         return None
     folds = np.empty(len(classes), dtype=np.int64)
-    # One count through all ID classes: were it started anew in each, classes of one image would all be in fold 0.
+    # One count through all ID classes: if each class started at 0, classes of one image would all be in fold 0.
     for kind in (~is_ood, is_ood):
         places = np.random.default_rng(0).permutation(np.flatnonzero(kind))
         folds[places[np.argsort(classes[places], kind="stable")]] = np.arange(len(places)) % num_folds

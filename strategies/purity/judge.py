@@ -36,7 +36,7 @@ from strategies.purity.tuning import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What the detectors that look past cosines see: features, classes of the labelled images, negative words."""
+    """Inputs of the detectors that use more than cosines: features, classes of the labelled images, negative words."""
 
     labelled: Labelled
     features_ND: Tensor
@@ -205,7 +205,7 @@ def _log_odds(id_N: Tensor, ood_N: Tensor) -> Tensor:
 def _judgement(
     id_N: Tensor, ood_N: Tensor, choice: Choice | None, options: PurityOptions, *, is_tuned: bool
 ) -> PurityScores:
-    """Scores and decision on the host, and what they rest on."""
+    """Scores and decision on the host, with scale, threshold accuracy and ties."""
     has_scale = options.detector in ("atd", "ctw", "mcm", "energy")
     return PurityScores(
         id_scores=id_N.float().cpu().numpy(),

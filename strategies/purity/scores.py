@@ -1,6 +1,6 @@
 """How surely an image is in-distribution: the scores of CLIPN's ATD (Eq. 1 to 7), CLIPN's CTW, and MCM.
 
-Functions of arrays, nothing else. Cosines come from unit features; `scale` is the logit scale, 1 / temperature.
+Pure functions of arrays. Cosines come from unit features; `scale` is the logit scale, 1 / temperature.
 Visual similarity weights w_k enter all three in the way of Eq. 7: the ID side is weighted and the OOD side divided by
 K, so that uninformative weights (all 1/K) divide both sides by K and change no decision.
 Shapes: N images, K ID classes, D embedding, T logit scales.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a detector sees of N images."""
+    """Inputs of a detector for N images."""
 
     yes_NK: Tensor
     """Cosines of the images with the "yes" texts of the classes."""
@@ -29,7 +29,7 @@ class Evidence:
     """Which classes have a labelled image; None exactly if `similarity_NK` is None."""
 
     def of(self, idx: Tensor) -> Evidence:
-        """What it sees of some of the images."""
+        """Evidence of some of the images, by index."""
         return Evidence(
             yes_NK=self.yes_NK[idx],
             no_NK=self.no_NK[idx],
@@ -46,7 +46,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What ATD multiplies for each image and class."""
+    """Factors that ATD multiplies for each image and class."""
 
     probs_NK: Tensor
     """p_k, Eq. 2."""
@@ -86,7 +86,7 @@ def visual_weights(similarity_NK: Tensor, has_prototype_K: Tensor, scale: Tensor
 
 
 def _log_visual_weights(similarity_NK: Tensor, has_prototype_K: Tensor, scale: Tensor | float) -> Tensor:
-    """Logarithms of `visual_weights`, finite also where a weight is too small for a float."""
+    """Logarithms of `visual_weights`, finite even if a weight is too small for a float."""
     num_classes = similarity_NK.shape[1]
     num_known = int(has_prototype_K.sum())
     scaled = scale * similarity_NK
@@ -180,5 +180,5 @@ def maxlogit(evidence: Evidence, scale: Tensor | float) -> Tensor:
 
 
 def judged_id(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
-    """The decision, bool: ID where the ID score is the larger one; a tie is OOD (Eq. 4 and 7)."""
+    """Decision, bool: ID if the ID score is the larger one; a tie is OOD (Eq. 4 and 7)."""
     return id_scores > ood_scores

@@ -34,12 +34,12 @@ KEPT_ID = 20
 """Without labelled OOD images at most one of so many labelled ID images falls below the threshold (95 % are kept, as
 Ming et al. set it)."""
 _RANKED_ARRAYS = 6
-"""Arrays of one cell per scale and image that the search for a threshold holds beside the scores."""
+"""Arrays of one cell per scale and image that the search for a threshold holds in addition to the scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What was learnt on the labelled images."""
+    """Scale and threshold learnt on the labelled images."""
 
     scale: float
     threshold: float | None = None
@@ -76,7 +76,7 @@ def choose_scale(
 def objective_count(
     right_id: Tensor, right_ood: Tensor, num_id: int, num_ood: int, criterion: Criterion
 ) -> tuple[Tensor, int]:
-    """The criterion in whole numbers, so that equal accuracies are equal, and the number that stands for accuracy 1.
+    """Criterion in whole numbers, so that equal accuracies are equal, and the number that stands for accuracy 1.
 
     `right_id` and `right_ood` are how many labelled ID and OOD images are decided rightly, int64 of any one shape.
     """
@@ -88,7 +88,7 @@ def objective_count(
 def count_right(
     images: Evidence, is_id_N: Tensor, *, scales: tuple[float, ...] = SCALES, scores: PairScores = atd
 ) -> tuple[Tensor, Tensor]:
-    """How many ID and how many OOD images each of `scales` decides rightly: two (T,) int64 tensors.
+    """Numbers of ID and of OOD images that each of `scales` decides correctly: two (T,) int64 tensors.
 
     The images may be any whose truth `is_id_N` is known.
     """

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 SHARE_OF_CLASSES = 0.95
-"""A word's likeness to the classes is this quantile over them, so that one synonym among many names does not hide."""
+"""A word's similarity to the classes is this quantile over them, so that one synonym among many names does not hide."""
 GROUP_SEED = 0
 BLOCK_CELLS = 32_000_000
 """Logits of images and words held at a time (128 MB)."""
 SURE = 0.5
 """Part of the way from the threshold to the end of the scores beyond which TANL is sure."""
 PASSES = 2
-"""How often TANL chooses its words; the second time with its own scores."""
+"""Number of times TANL chooses its words; the second time with its own scores."""
 _GRID = 100
 """Thresholds tried between 0 and 1."""
 
 
 def choose_words(words_WD: Tensor, names_KD: Tensor, is_noun_W: Tensor, share: float) -> Tensor:
-    """Places (M,) of the words to keep: of nouns and of adjectives each the share least like the class names."""
+    """Places (M,) of the words to keep: the share of nouns and of adjectives least similar to the class names."""
     likeness_W = torch.quantile(words_WD @ names_KD.T, SHARE_OF_CLASSES, dim=1)
     kept = []
     for kind in (is_noun_W, ~is_noun_W):
@@ -91,7 +91,7 @@ def tanl(
 def otsu_threshold(scores_A: Tensor) -> float:
     """The threshold of 0.00, 0.01, ..., 0.99 that parts scores in [0, 1] with the least variance within the parts.
 
-    Of equally good ones the middle one.
+    Of equally good thresholds it is the middle one.
     """
     scores_A = scores_A.double()
     thresholds_T = torch.arange(_GRID, dtype=torch.float64, device=scores_A.device) / _GRID

@@ -93,7 +93,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_told(
     assert show_status(output.path, "table4") == 1
     out = capsys.readouterr().out
     assert "5 trial(s): 0 finished, 1 begun, 2 waiting, 2 failed" in out
-    assert "is no readable ledger file" in out
+    assert "cannot be read as a ledger file" in out
 
 
 def test_it_is_quick_to_import_and_leaves_the_folder_alone(output: OutputFolder) -> None:

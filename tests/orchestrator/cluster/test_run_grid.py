@@ -141,7 +141,7 @@ def test_a_lost_part_begins_anew_and_is_given_up_after_a_few_times(
     with pytest.raises(RayGivenUp) as caught:
         attempt(source, notes=notes, max_failures=1)
     assert notes.lines == [
-        f"! Ray ended ({reason}); every finished round is saved, and it begins anew from there "
+        f"! Ray ended ({reason}); every finished round is saved, and it starts again from there "
         "(try 1 of 1 without a finished round in between)"
     ]
     log = tmp_path / "out" / "ray.log"

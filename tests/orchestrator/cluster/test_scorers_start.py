@@ -118,7 +118,7 @@ def test_an_actor_that_does_not_get_on_is_given_up(pauses: list[float]) -> None:
     with pytest.raises(RunStopped) as caught:
         start(Actor(*lives, (90, READY)))
     assert str(caught.value).startswith(
-        "a scoring actor died 5 time(s) before it was ready, the last 4 without getting on; its process was killed by "
+        "a scoring actor died 5 time(s) before it was ready, the last 4 without progress; its process was killed by "
         "Ray's memory monitor (15.20 of 16.00 GB were in use); most likely the machine lacks memory"
     )
     assert pauses == [1.0, 1.0, 2.0, 4.0]

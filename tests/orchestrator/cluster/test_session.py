@@ -163,7 +163,7 @@ def test_a_cluster_that_wants_a_token_we_do_not_have(listening: str, monkeypatch
 
 def test_something_else_that_listens(listening: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_session, "PROBE", "raise SystemExit('RpcError: bad')")
-    with pytest.raises(ValueError, match=r"is no Ray cluster of our version \(RpcError: bad\)"):
+    with pytest.raises(ValueError, match=r"is not a Ray cluster, or runs another Ray version \(RpcError: bad\)"):
         choose_cluster(listening)
 
 

@@ -114,8 +114,12 @@ ALTERED: dict[str, tuple[Change, str, int]] = {
     "an image queried again": (set_record(2, queried_idx=list(range(39, 59))), "an image is queried twice", 2),
     "an image twice in a query": (set_record(2, queried_idx=[40] * 20), "an image is queried twice", 2),
     "labels given back": (set_record(2, num_id=20, num_ood=40), "does not fit", 2),
-    "a pool that did not change": (set_record(2, pool_checksum=f"{1:064d}"), "its pool checksum does not go", 2),
-    "a pool checksum that is none": (set_record(2, pool_checksum="x"), "its pool checksum is none", 2),
+    "a pool that did not change": (
+        set_record(2, pool_checksum=f"{1:064d}"),
+        "its pool checksum contradicts its query",
+        2,
+    ),
+    "a pool checksum that is none": (set_record(2, pool_checksum="x"), "its pool checksum is not a SHA-256", 2),
     "a query in round 0": (set_record(0, queried_idx=[1]), "the first round has a query; no round", 0),
     "no records": (lambda content: content.update(records=3), "it holds no trial with records", 0),
     "a field of its own": (lambda content: content.update(note="mine"), "other fields than a ledger entry", 0),
@@ -198,7 +202,7 @@ def test_damage_beside_the_ledger_is_found_and_removed(
         path.write_bytes(path.read_bytes()[:-9])
     code, _, err = check(output, capsys)
     assert code == 1
-    assert "launch-table4.json: it is torn or damaged; the next run of its command writes it anew" in err
+    assert "launch-table4.json: it is torn or damaged; the next run of its command writes it again" in err
     assert f"classifiers/{FINGERPRINT}.pt: it is torn or damaged; its classifier is trained again" in err
     assert check(output, capsys, "--repair")[0] == 0
     assert files(output.path) == {
@@ -257,7 +261,7 @@ def test_what_killed_processes_left_in_the_cache_is_swept_under_its_lock(
 
 def test_a_folder_or_the_cache_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "give an OUTPUT_DIR, or --verify to look at the cache alone" in capsys.readouterr().err
+    assert "give an OUTPUT_DIR, or --verify to check the cache only" in capsys.readouterr().err
 
 
 def test_what_was_set_aside_before_stays(output: OutputFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,8 +287,8 @@ def test_unknown_files_are_named_and_left(output: OutputFolder, capsys: pytest.C
     before = files(output.path)
     code, _, err = check(output, capsys, "--repair")
     assert code == 1
-    assert "ledger/notes.txt: no file of the ledger" in err
-    assert f"ledger/{FINGERPRINT} copy.json: no file of the ledger" in err
+    assert "ledger/notes.txt: not a file of the ledger" in err
+    assert f"ledger/{FINGERPRINT} copy.json: not a file of the ledger" in err
     assert files(output.path) == before
 
 

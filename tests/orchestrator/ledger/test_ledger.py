@@ -73,7 +73,7 @@ def test_a_failure_is_kept_until_the_trial_goes_on(ledger: Ledger, make_record: 
 def test_a_file_that_is_no_state_is_named(ledger: Ledger, damage: str) -> None:
     ledger.folder.mkdir()
     (ledger.folder / "a.json").write_text(damage)
-    with pytest.raises(ValueError, match=r"a\.json is no readable ledger file"):
+    with pytest.raises(ValueError, match=r"a\.json cannot be read as a ledger file"):
         ledger.state("a")
 
 
@@ -159,9 +159,9 @@ def test_files_that_changed_places_are_noticed(ledger: Ledger, make_record: Make
         ledger.append(name, TRIAL, make_record(0))
     (ledger.folder / "a.json").rename(ledger.folder / "c.json")
     (ledger.folder / "b.json").rename(ledger.folder / "a.json")
-    with pytest.raises(ValueError, match=r"a\.json is no readable ledger file \(it belongs to another trial"):
+    with pytest.raises(ValueError, match=r"a\.json cannot be read as a ledger file \(it belongs to another trial"):
         ledger.states()
-    with pytest.raises(ValueError, match=r"c\.json is no readable ledger file \(it belongs to another trial"):
+    with pytest.raises(ValueError, match=r"c\.json cannot be read as a ledger file \(it belongs to another trial"):
         ledger.state("c")
 
 
@@ -197,7 +197,7 @@ def test_a_file_of_an_earlier_version_is_read_and_gets_checksums_when_it_grows(
     assert ["checksum" in record for record in content["records"]] == [True, True]
     without_checksums(path)
     path.rename(ledger.folder / "b.json")
-    with pytest.raises(ValueError, match=r"b\.json is no readable ledger file \(it belongs to another trial"):
+    with pytest.raises(ValueError, match=r"b\.json cannot be read as a ledger file \(it belongs to another trial"):
         ledger.state("b")
 
 
