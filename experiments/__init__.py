@@ -1,1 +1,1 @@
-"""What a user types: one command a table, presets, the paper's numbers, reports."""
+"""The commands that a user types, one per table, with presets, the paper's numbers and reports."""

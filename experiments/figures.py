@@ -1,4 +1,4 @@
-"""The paper's Figures 5 to 12: runs the trials that they need, where they are not there yet, and draws them.
+"""Draws the paper's Figures 5 to 12, after running the trials that they need and that are not finished yet.
 
 python experiments/figures.py --figure 8 --preset demo
 """
@@ -32,21 +32,21 @@ COMMAND = GridCommand(
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Run the command, and return its exit code."""
     parser = make_parser(COMMAND)
     figures = parser.add_argument_group("which figures")
     figures.add_argument(
         "--figure", type=figure_numbers, default=FIGURES, metavar="N,N",
         help="5 examples of the purity step, 6 its accuracy against the logit scale, 7 precision over rounds, 8 and 9 "
-        "accuracy over rounds by OOD and by mismatch ratio, 10 beside a pool without OOD images, 11 without visual "
-        "weights, 12 queried images in the plane; or all (default: all)",
+        "accuracy over rounds by OOD and by mismatch ratio, 10 with a pool without OOD images, 11 without "
+        "visual weights, 12 queried images in the plane; or all (default: all)",
     )  # fmt: skip
     figures.add_argument(
         "--embedding", choices=("classifier", "clipn"), default="classifier",
-        help="what Figure 12 puts into the plane: features of the classifier of round 0, which is trained for it where "
+        help="what Figure 12 puts into the plane: features of the classifier of round 0, which is trained for it when "
         "the figure is drawn (default), or CLIPN's, which are stored",
     )  # fmt: skip
-    figures.add_argument("--no-run", action="store_true", help="draw what is there; run no trial")
+    figures.add_argument("--no-run", action="store_true", help="draw what the output folder holds; run no trial")
     return run_command(parser, _run)
 
 
@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
         return status_of(COMMAND, args)
     grid, overrides = grid_of(COMMAND, args), trial_overrides(args)
     plans = [plan_figure(number, grid, overrides, embedding=args.embedding) for number in args.figure]
-    # What is only looked at is checked like the rest: data, ratios and weights are there, or one line says what is not.
+    # Trials that are only looked at are checked like the others: missing data or weights must be one clear line.
     studied = plan_trials([each for plan in plans for each in plan.studied], None)
     trials = list(dict.fromkeys(each for plan in plans for each in plan.trials))
     if trials and not args.no_run:
@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
             print(line)
         return DONE
     if trials and output.grid_id is None:
-        raise ValueError(f"{output.path} holds no run to draw; leave out --no-run, or name its folder with -o")
+        raise ValueError(f"{output.path} holds no run to draw; omit --no-run, or name the folder of a run with -o")
     undrawn = []
     with stoppable(), output.locked() as locked:
         _draw(planned, locked, plans=plans, grid=grid, args=args, undrawn=undrawn)
@@ -87,7 +87,7 @@ def _draw(
     args: argparse.Namespace,
     undrawn: list[int],
 ) -> list[Path]:
-    """The files of the figures, after drawing them; the numbers of those of which nothing is there go to `undrawn`."""
+    """Draw the figures and return their files; the numbers of figures without any data yet are added to `undrawn`."""
     from experiments.plots.canvas import NothingToDraw
     from experiments.plots.make import FigureMaker, write_pictures
 

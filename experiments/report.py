@@ -1,4 +1,4 @@
-"""Makes a report of what is there: of one or several run folders, or of an MLflow experiment.
+"""Makes a report of the records of one or several run folders, or of an MLflow experiment.
 
 python experiments/report.py runs/demo
 python experiments/report.py --data                (the paper's Tables 1 to 3, computed by the data code)
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.plan import PlannedTrial
 
 TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8)
-"""The commands whose tables a report has, where they ran some of its trials."""
+"""The commands whose tables a report has, if they ran some of its trials."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -48,37 +48,37 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="*",
         type=path_argument,
         metavar="RUN_DIR",
-        help="output folder of a grid; several are taken together",
+        help="output folder of a grid; several are reported together",
     )
     parser.add_argument(
         "--from-mlflow", metavar="URI", help="in place of folders: a tracking server, or sqlite:///FILE"
     )
-    parser.add_argument("--experiment", metavar="NAME", help="with --from-mlflow: the experiment there")
+    parser.add_argument("--experiment", metavar="NAME", help="with --from-mlflow: name of the experiment")
     parser.add_argument(
         "-o", "--output-dir", type=path_argument, metavar="DIR",
-        help="where the report goes (default: report in the first RUN_DIR; with --from-mlflow: report)",
+        help="folder of the report (default: report in the first RUN_DIR; with --from-mlflow: report)",
     )  # fmt: skip
     parser.add_argument("--data", action="store_true", help="in place of folders: Tables 1 to 3, on data and problems")
     parser.add_argument(
         "--data-root", type=path_argument, metavar="DIR", help="with --data: folder with the data sets' files"
     )
-    parser.add_argument("--title", help="heading (default: says what it was made from)")
+    parser.add_argument("--title", help="heading (default: names what the report was made from)")
     add_output_flags(parser)
     return parser
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Run the command, and return its exit code."""
     return run_command(make_parser(), _run)
 
 
 def _run(args: argparse.Namespace) -> int:
     if args.data:
         if args.run_dirs or args.from_mlflow is not None:
-            raise ValueError("--data is about data sets, not about runs: give no RUN_DIR and no --from-mlflow with it")
+            raise ValueError("--data reports data sets, not runs: omit RUN_DIR and --from-mlflow")
         return _print_data(args)
     if args.data_root is not None:
-        raise ValueError("--data-root is read with --data only; leave it out")
+        raise ValueError("--data-root is read only with --data; omit it")
     if args.from_mlflow is not None:
         return _report_mlflow(args)
     if args.experiment is not None:
@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _print_data(args: argparse.Namespace) -> int:
-    """Tables 1 to 3."""
+    """Print Tables 1 to 3."""
     from experiments.tables.table import render_text
     from experiments.tables.tables1to3 import data_tables
 
@@ -100,7 +100,7 @@ def _print_data(args: argparse.Namespace) -> int:
 
 
 def _report_folders(args: argparse.Namespace) -> int:
-    """Of run folders."""
+    """Write the report of run folders."""
     from experiments.results.from_ledgers import trials_of_ledgers
 
     found = trials_of_ledgers(args.run_dirs)
@@ -111,7 +111,7 @@ def _report_folders(args: argparse.Namespace) -> int:
 
 
 def _report_mlflow(args: argparse.Namespace) -> int:
-    """Of an MLflow experiment."""
+    """Write the report of an MLflow experiment."""
     if args.run_dirs:
         raise ValueError("give RUN_DIRs or --from-mlflow, not both")
     if args.experiment is None:
@@ -123,7 +123,7 @@ def _report_mlflow(args: argparse.Namespace) -> int:
 
 
 def _write(found: FoundTrials, args: argparse.Namespace, *, default: Path, title: str) -> int:
-    """Write the report, print its tables, and say where it lies; that of Table 9 in a folder of its own."""
+    """Write the report, and print its tables and its path; Table 9's trials get a separate report in a folder."""
     detection = [each for each in found.planned if each.trial.detection is not None]
     others = replace(found, planned=[each for each in found.planned if each.trial.detection is None])
     if detection:
@@ -132,7 +132,7 @@ def _write(found: FoundTrials, args: argparse.Namespace, *, default: Path, title
 
 
 def _write_detection(planned: list[PlannedTrial], args: argparse.Namespace, *, folder: Path) -> None:
-    """The report of detection trials, which are in no other table."""
+    """Write and print the report of detection trials, which are in no other table."""
     from experiments.pages.detection import write_detection_report
     from experiments.results.from_ledgers import row_names, with_missing_seeds
 
@@ -144,7 +144,7 @@ def _write_detection(planned: list[PlannedTrial], args: argparse.Namespace, *, f
 
 
 def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path, title: str) -> int:
-    """The report of trials that trained classifiers."""
+    """Write and print the report of the trials that trained classifiers."""
     from experiments.pages.files import write_report
     from experiments.results.details import details_of
     from experiments.results.frames import rounds_frame, trials_frame
@@ -167,10 +167,11 @@ def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path
     notes = [
         *found.lines,
         *unique(note for command in TABLES if cells[command.title] for note in command.notes),
-        "Made from records alone: a trial that never began is missing only where another row of its condition has the "
-        "seed.",
+        "Made from records alone: a trial that never started is reported as missing only if another row of its "
+        "condition has the seed.",
     ]
     paper: dict[str, dict[CellKey, float]] = {}
+    # Reversed, so that the first table that has a value wins if several tables of the paper print the same cell.
     for command in reversed(TABLES):
         for metric, values in command.paper().items():
             paper.setdefault(metric, {}).update(values)

@@ -25,7 +25,7 @@ TABLE4 = GridCommand(
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Run the command, and return its exit code."""
     return main_of(TABLE4)
 
 

@@ -24,16 +24,16 @@ TABLE5 = GridCommand(
     rows=lambda strategies: tuple(unique([*strategies, "vlpure", "vlpure-domain"])),
     paper=lambda: {"last_accuracy": paper_table5_last_accuracy()},
     notes=(
-        "DomainNet's split reads neither ratio: every condition says 50 % / 50 %. The paper has 50 ID classes of one "
-        "domain, and all other images of all six domains as OOD; drawings (python -m data.drawings) are no test of it.",
-        "The paper's AUBC fits neither rule well (MQNet on real: 58.80, with 61.26 in the last round): it stands "
-        "beside both, and nothing is subtracted.",
+        "DomainNet's split reads neither ratio: every condition shows 50 % / 50 %. The paper has 50 ID classes of one "
+        "domain, and all other images of all six domains as OOD; drawings (python -m data.drawings) do not test it.",
+        "The paper's AUBC fits neither rule well (MQNet on real: 58.80, with 61.26 in the last round): it is shown "
+        "next to both, and nothing is subtracted.",
     ),
 )
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Run the command, and return its exit code."""
     return main_of(TABLE5)
 
 

@@ -23,13 +23,13 @@ TABLE6 = GridCommand(
     notes=(
         'zero-shot: the ID class whose "yes" text is nearest in CLIPN, no label. Rounds: VLPure with a linear head on '
         "CLIPN's frozen image tower. full-shot: the same head on all ID training images. The OOD ratio concerns the "
-        "rounds alone; the paper does not say its own, its code has 60 %.",
+        "rounds alone; the paper does not state it, its code has 60 %.",
     ),
 )
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Run the command, and return its exit code."""
     return main_of(TABLE6)
 
 

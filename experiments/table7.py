@@ -27,7 +27,7 @@ TABLE7 = GridCommand(
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Run the command, and return its exit code."""
     return main_of(TABLE7)
 
 

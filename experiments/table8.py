@@ -28,7 +28,7 @@ TABLE8 = GridCommand(
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Run the command, and return its exit code."""
     return main_of(TABLE8)
 
 

@@ -19,11 +19,11 @@ from orchestrator.ledger.output import OutputFolder
 from orchestrator.plan import PlannedTrial
 
 LABELS = (0, 20, 60, 150, 500, 1500, 5000)
-"""Labels bought at each stage, if the preset does not say."""
+"""Labels bought at each stage, if the preset gives none."""
 
 
 def report_detection(planned: Sequence[PlannedTrial], output: OutputFolder, args: argparse.Namespace) -> list[Path]:
-    """Write the report into the folder table9 of the output folder, and print its tables; the files."""
+    """Write the report into the folder table9 of the output folder, print its tables, and return the files."""
     from experiments.pages.detection import write_detection_report
 
     folder = output.path / TABLE9.name
@@ -46,7 +46,7 @@ TABLE9 = GridCommand(
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Run the command, and return its exit code."""
     return main_of(TABLE9)
 
 

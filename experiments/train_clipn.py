@@ -41,9 +41,9 @@ from models.clipn.recipe import (
 from models.clipn.source import DEFAULT_MODEL, clip_config
 
 SMALLEST_RESNET = 32
-"""Images of this size (pixels) and above get a ResNet by default; it halves them five times."""
+"""Smallest image size (pixels) that gets a ResNet by default, which halves images five times."""
 LARGEST_DEFAULT = 64
-"""Larger images are resized to this by the default architecture."""
+"""Largest image size (pixels) of the default architecture; larger images are resized to it."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     clip, no_tower = ClipRecipe(), NoTowerRecipe()
     parser = CommandParser(
         prog="train_clipn.py",
-        description='Train a small CLIP and its "no" text tower, and report how well it tells ID from OOD images. '
+        description='Train a small CLIP and its "no" text tower, and report how well it separates ID from OOD images. '
         "The same command continues a training that was stopped.",
         epilog="Example: train_clipn.py --dataset folder:images --id-classes car,ship -o clipn.pt; then "
         "trial.py --strategy vlpure --set clipn.checkpoint=clipn.pt --set clipn.model=clipn.json",
@@ -77,9 +77,9 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (0)")
     how.add_argument("--steps-clip", type=int, default=3000, metavar="N", help="steps of the CLIP (3000)")
     how.add_argument("--steps-no", type=int, default=400, metavar="N", help='steps of the "no" tower (400)')
-    how.add_argument("--batch-size", type=int, default=clip.batch_size, metavar="N", help="images a step (128)")
+    how.add_argument("--batch-size", type=int, default=clip.batch_size, metavar="N", help="images per step (128)")
     how.add_argument(
-        "--batch-size-no", type=int, default=no_tower.batch_size, metavar="N", help="image features a step (512)"
+        "--batch-size-no", type=int, default=no_tower.batch_size, metavar="N", help="image features per step (512)"
     )
     how.add_argument(
         "--feature-passes", type=int, default=no_tower.num_passes, metavar="N", help="augmented copies of images (4)"
@@ -90,9 +90,9 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--tso-weight", type=float, default=1.0, metavar="W", help="of the semantic-opposite loss (1)")
     how.add_argument("--noise", type=float, default=0.0, metavar="S", help="noise on preprocessed images (0)")
     how.add_argument("--no-flip", action="store_true", help="never mirror an image")
-    how.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it is computed (cpu)")
+    how.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device that computes it (cpu)")
     how.add_argument("--cpus", type=int, default=1, metavar="N", help="torch threads (1)")
-    out = parser.add_argument_group("what comes out")
+    out = parser.add_argument_group("output")
     out.add_argument("-o", "--output", type=path_argument, required=True, metavar="FILE.pt", help="the checkpoint")
     out.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS", help="state for continuing (60)")
     out.add_argument("--report-on", metavar="NAME", help="data set of the report (default: --dataset)")
@@ -109,7 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Run the command, and return its exit code."""
     return run_command(make_parser(), _run)
 
 
@@ -212,7 +212,7 @@ def _pairs_job(args: argparse.Namespace, progress: Progress) -> ClipnJob:
 
 
 def _config(args: argparse.Namespace, image_size: int, *, context_length: int) -> dict[str, Any]:
-    """The architecture: the one that is named, that of the base, or a small one for images of this size."""
+    """The architecture: the named one, the base's, or a small one for images of this size."""
     if args.model or args.only_no:
         return clip_config(args.model or DEFAULT_MODEL)
     if image_size < SMALLEST_RESNET:
@@ -222,7 +222,7 @@ def _config(args: argparse.Namespace, image_size: int, *, context_length: int) -
 
 
 def _recipe(args: argparse.Namespace) -> SmallClipnRecipe:
-    """How it is trained."""
+    """The recipe of the training, from the flags."""
     clip = ClipRecipe(
         steps=args.steps_clip,
         batch_size=args.batch_size,
@@ -253,7 +253,7 @@ def _span(text: str) -> tuple[int, int]:
 
 
 def _silent(line: str) -> None:
-    """Progress that nobody reads."""
+    """Ignore a progress line: --quiet."""
 
 
 if __name__ == "__main__":

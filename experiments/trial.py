@@ -1,4 +1,4 @@
-"""Runs one trial in this process, a line a round; no Ray, no tracker.
+"""Runs one trial in this process and prints one line per round; no Ray, no tracker.
 
 python experiments/trial.py --dataset digits --strategy vlpure --seed 0
 """
@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = CommandParser(
         prog="trial.py",
-        description="Run one trial in this process and print a line a round.",
+        description="Run one trial in this process and print one line per round.",
         epilog="Example: trial.py --dataset digits --mismatch-ratio 0.2 --ood-ratio 0.6 --strategy vlpure --seed 0",
     )
     what = parser.add_argument_group("the trial")
@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Run the command, and return its exit code."""
     return run_command(make_parser(), _run)
 
 
@@ -81,9 +81,9 @@ def _run(args: argparse.Namespace) -> int:
     advice = slow_arithmetic([arm_trial.trial], gpus=grid.run.gpus_per_trial)
     for line in ignored_flags(args, [arm_trial.trial]) + advice:
         print(line, file=sys.stderr)
-    kept = "nothing is kept without --output-dir"
+    kept = "nothing is saved without --output-dir"
     if args.output_dir is not None:
-        kept = f"finished rounds are in {args.output_dir}, and the same command goes on from there"
+        kept = f"finished rounds are in {args.output_dir}, and the same command continues from there"
     try:
         with stoppable(f"stopped at once; {kept}"), ExitStack() as stack:
             output = stack.enter_context(open_output(args.output_dir).locked()) if args.output_dir else None
@@ -94,18 +94,18 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check_machine(args: argparse.Namespace) -> None:
-    """Raises ValueError for more CPUs than this machine has, or a GPU where there is none."""
+    """Raises ValueError for more CPUs than this machine has, and for a GPU if it has none."""
     cpus = this_machine().cpus
     if args.cpus_per_trial is not None and args.cpus_per_trial > cpus:
         raise ValueError(f"--cpus-per-trial is {args.cpus_per_trial}, but this machine has {cpus} CPU(s)")
     if args.gpus_per_trial:
-        from models.device import pick_device  # torch: asked only where a GPU is wanted
+        from models.device import pick_device  # imports torch: only if a GPU is wanted
 
         pick_device(args.gpus_per_trial)
 
 
 def _grid(args: argparse.Namespace) -> GridConfig:
-    """The preset, narrowed to the one trial."""
+    """The preset, reduced to the one trial."""
     axes = {
         "datasets": (args.dataset,),
         "mismatch_ratios": (args.mismatch_ratio,),
@@ -119,14 +119,14 @@ def _grid(args: argparse.Namespace) -> GridConfig:
 
 
 def _preset_of(dataset: str) -> str:
-    """The settings that a data set is tried out with."""
+    """Name of the default preset of a data set."""
     if split_protocol_of(dataset) == "domain":
         return "domainnet"
     return "demo" if dataset == "digits" else "cpu"
 
 
 def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:
-    """Run the trial from where its records end."""
+    """Run the trial from the end of its records."""
     (planned,) = plan_trials([arm_trial], output.ledger if output else None)
     trial = planned.trial
     show = _Printer(planned, quiet=args.quiet)
@@ -163,7 +163,7 @@ def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *,
 
 
 class _Printer:
-    """The lines that a person reads: rounds on the standard output, everything else on the standard error stream."""
+    """Prints rounds on the standard output, and everything else on the standard error stream."""
 
     def __init__(self, planned: PlannedTrial, *, quiet: bool) -> None:
         self._planned = planned
@@ -172,16 +172,16 @@ class _Printer:
         self._started = time.perf_counter()
 
     def note(self, line: str) -> None:
-        """What is being done before the rounds begin."""
+        """Print what is being done before the first round."""
         if not self._quiet:
             print(line, file=sys.stderr, flush=True)
 
     def steps(self, done: int, total: int) -> None:
-        """How far a training is."""
+        """Print how far a training is."""
         self.note(f"  step {done} of {total}")
 
     def line(self, record: RoundRecord) -> None:
-        """One round."""
+        """Print one round, after a header before the first."""
         if self._quiet:
             return
         if not self._has_header:
@@ -197,7 +197,7 @@ class _Printer:
         )
 
     def summary(self, records: list[RoundRecord]) -> None:
-        """What it comes down to."""
+        """Print the summary of the trial: AUBC, last accuracy, labels, seconds."""
         summary, last = summarise(records), records[-1]
         precision = "" if summary.mean_precision is None else f", mean precision {summary.mean_precision:.4f}"
         print(

@@ -1,7 +1,7 @@
-"""`--dry-run`: what a grid costs before it is run: trials, rounds, time, disk, features, and what its seeds can show.
+"""`--dry-run`: the cost of a grid before it is run: trials, rounds, time, disk, features, and what its seeds can show.
 
-Times are measured ones: of the rounds that the output folder's ledger holds, else (`--rates`) made of the rates that a
-gpu-check has measured. Without either none are made up.
+Times are measured: from the rounds in the output folder's ledger, else (`--rates`) from the rates that a gpu-check has
+measured. Without either, no time is printed.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from orchestrator.plan import PlannedTrial, distinct, feature_lines
 from orchestrator.settings.grid import RunSettings
 
 RESNET18_BYTES = 44_700_000
-"""Of a ResNet-18 of width 64 in 32-bit floats; it grows with the square of the width."""
+"""Bytes of a ResNet-18 of width 64 in 32-bit floats; they grow with the square of the width."""
 CONVNET_BYTES = 110_000
-"""The same of a ConvNet of width 16."""
+"""Bytes of a ConvNet of width 16."""
 LINEAR_HEAD_BYTES = 1_000_000
-"""More than any linear head here has."""
+"""Upper bound for the bytes of any linear head here."""
 RECORD_BYTES, QUERY_BYTES = 1_200, 7
-"""Of a record without its query, and of each queried image in it: about what the demo's records have."""
+"""Bytes of a record without its query, and of each queried image in it: about those of the demo's records."""
 LOCAL_ADDRESSES = ("auto", "local")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What trials are shared out over."""
+    """The CPUs and GPUs that trials share."""
 
     cpus: int
     gpus: int
 
 
 def this_machine() -> Capacity:
-    """CPUs that this process may use, and GPUs that the driver shows or the environment leaves; needs no torch."""
+    """The CPUs that this process may use, and the GPUs that the driver or the environment shows; needs no torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
@@ -63,9 +63,9 @@ def bill_lines(
     machine: Capacity,
     rates: GpuRates | None = None,
 ) -> Iterator[str]:
-    """The grid in detail, and what is left of it in trials, steps, hours and bytes.
+    """The lines of the estimate: the grid in detail, and its remaining trials, steps, hours and bytes.
 
-    Raises ValueError for `rates` of a GPU where trials have none.
+    Raises ValueError for `rates` of a GPU if trials have none.
     """
     costs = measured_costs(planned, ledger)
     if rates is not None:
@@ -88,7 +88,7 @@ def bill_lines(
 
 
 def measured_costs(planned: Sequence[PlannedTrial], ledger: Ledger) -> RoundCosts:
-    """What the rounds in a ledger took: of the planned trials, and of all others that lie there."""
+    """The measured times of the rounds in a ledger, of the planned trials and of all others."""
     costs = RoundCosts()
     for p in planned:
         costs.add(p.trial.model_dump(mode="json"), p.records)
@@ -99,20 +99,22 @@ def measured_costs(planned: Sequence[PlannedTrial], ledger: Ledger) -> RoundCost
         try:
             state = ledger.state(path.stem)
         except ValueError:
-            continue  # of another trial, for which a run of this grid has no use either
+            continue  # a damaged file of another trial, which a run of this grid does not read either
         if state is not None:
             costs.add(state.trial, state.records)
     return costs
 
 
 def _cell_lines(planned: Sequence[PlannedTrial], costs: RoundCosts) -> Iterator[str]:
-    """A table: each condition and strategy with its seeds, and the seconds of a round."""
+    """The lines of a table: each condition and strategy with its seeds and its seconds per round."""
     cells: dict[tuple[str, ...], list[PlannedTrial]] = {}
     for p in planned:
         trial = p.trial
         key = (trial.dataset, f"{trial.mismatch_ratio:g}", f"{trial.ood_ratio:g}", p.row)
         cells.setdefault(key, []).append(p)
-    rows: list[tuple[str, ...]] = [("dataset", "mismatch", "ood", "strategy", "seeds done", "seeds left", "s a round")]
+    rows: list[tuple[str, ...]] = [
+        ("dataset", "mismatch", "ood", "strategy", "seeds done", "seeds left", "s per round")
+    ]
     for point, cell in cells.items():
         cost = costs.of_planned(cell[0], 1)
         rows.append((*point, _seeds(cell, done=True), _seeds(cell, done=False), _cost_words(cost)))
@@ -139,7 +141,7 @@ def _cost_words(cost: Cost | None) -> str:
 def _work_lines(
     todo: Sequence[PlannedTrial], run: RunSettings, costs: RoundCosts, *, address: str, machine: Capacity
 ) -> Iterator[str]:
-    """What is left to compute, and how long it takes as far as that is known."""
+    """The lines with the remaining work, and its time as far as that is known."""
     left = [cost for p in todo for cost in costs.left(p)]
     trained = [p for p in todo if p.trial.detection is None]
     steps = [p.trial.recipe.steps * (p.trial.rounds - len(p.records)) for p in trained if p.trial.recipe.epochs is None]
@@ -151,10 +153,10 @@ def _work_lines(
     yield f"left: {len(todo):,} trials, {len(left):,} rounds, {amount}"
     known = [cost for cost in left if cost is not None]
     if not known:
-        yield "time: not known yet; after the first trial, --dry-run and --status tell"
+        yield "time: not known yet; after the first trial, --dry-run and --status show it"
         return
     seconds = sum(cost.seconds for cost in known)
-    unknown = f" (without {len(left) - len(known):,} rounds, of which nothing is known yet)" * (len(known) < len(left))
+    unknown = f" (without {len(left) - len(known):,} rounds that nothing is known about yet)" * (len(known) < len(left))
     yield (
         f"time: {duration(seconds)} of trials{unknown}: {_hours(seconds * run.cpus_per_trial)} CPU-hours, "
         f"{_hours(seconds * run.gpus_per_trial)} GPU-hours, as measured on {' and '.join(sorted(costs.devices))}"
@@ -163,14 +165,14 @@ def _work_lines(
 
 
 def _length(planned: PlannedTrial) -> str:
-    """What a round of a trial is."""
+    """The length of a round of a trial, as text."""
     return planned.trial.recipe.length if planned.trial.detection is None else "a judgement, no training"
 
 
 def _wall_line(
     todo: Sequence[PlannedTrial], run: RunSettings, seconds: float, *, address: str, machine: Capacity
 ) -> str:
-    """How long it takes on the clock."""
+    """The line with the wall time."""
     if address not in LOCAL_ADDRESSES:
         return (
             f"on the clock: not known for the cluster at {address}: {duration(seconds)} divided by its trials at a time"
@@ -189,14 +191,14 @@ def _wall_line(
 
 
 def concurrency(todo: Sequence[PlannedTrial], run: RunSettings, machine: Capacity) -> int | None:
-    """How many trials a machine runs at a time beside the scoring actors; None where not even one fits."""
+    """Number of trials that a machine runs at a time in addition to the scoring actors; None if not even one fits."""
     scorers = _num_scorers(todo, run)
     fits = (machine.cpus - (scorers if run.gpus_per_scorer else 0)) / run.cpus_per_trial
     if run.gpus_per_trial:
         fits = min(fits, (machine.gpus - scorers * run.gpus_per_scorer) / run.gpus_per_trial)
     elif scorers * run.gpus_per_scorer > machine.gpus:
         return None
-    # 1e-9: a third of a card fits three times
+    # 1e-9: a third of a card must fit three times, in spite of rounding
     at_once = min(math.floor(fits + 1e-9), run.max_concurrent or len(todo), len(todo))
     return at_once if at_once >= 1 else None
 
@@ -212,9 +214,9 @@ def _hours(seconds: float) -> str:
 def _disk_lines(
     planned: Sequence[PlannedTrial], todo: Sequence[PlannedTrial], ledger: Ledger, *, concurrency: int
 ) -> Iterator[str]:
-    """Bytes that the run adds in the output folder, and what is free there."""
+    """The line with the bytes that the run adds to the output folder, and the free bytes there."""
     records = sum((p.trial.rounds - len(p.records)) * (RECORD_BYTES + QUERY_BYTES * p.trial.budget) for p in todo)
-    # Kept until the run ends: that of round 0 of each condition and seed. Until its trial ends: that of the last round.
+    # The classifier of round 0 of each condition and seed is kept until the run ends, any other until its trial ends.
     firsts = {(p.data_fingerprint, str(p.trial.split_identity()), p.trial.budget, p.trial.seed): p for p in todo}
     sizes = [classifier_bytes(p) for p in firsts.values()]
     classifiers = sum(sizes) + concurrency * max(sizes)
@@ -228,7 +230,7 @@ def _disk_lines(
 
 
 def classifier_bytes(planned: PlannedTrial) -> int:
-    """About what a trial's classifier takes on disk."""
+    """Approximate bytes of a trial's classifier on disk."""
     if planned.trial.detection is not None:
         return 0
     recipe = planned.trial.recipe
@@ -239,7 +241,7 @@ def classifier_bytes(planned: PlannedTrial) -> int:
 
 
 def _bytes(number: float) -> str:
-    """Bytes as people say them: 3.5 kB, 1.2 GB."""
+    """A number of bytes as text: 3.5 kB, 1.2 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"
@@ -248,7 +250,7 @@ def _bytes(number: float) -> str:
 
 
 def _seed_lines(planned: Sequence[PlannedTrial]) -> Iterator[str]:
-    """What the number of seeds can show."""
+    """The lines with what the number of seeds can show."""
     from experiments.results.comparison import what_seeds_can_show
 
     num_strategies = len({p.trial.strategy for p in planned})
@@ -257,31 +259,31 @@ def _seed_lines(planned: Sequence[PlannedTrial]) -> Iterator[str]:
 
 
 Basis = Literal["measured", "other trials", "rates"]
-"""Rounds of the same data set, strategy and recipe; or of the same recipe with another strategy or data set; or made of
-a gpu-check's rates."""
+"""Source of a time: rounds of the same data set, strategy and recipe; rounds of the same recipe with another strategy
+or data set; or a gpu-check's rates."""
 MARKS: Mapping[Basis, str] = {"measured": "", "other trials": "~", "rates": "*"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Seconds a round, of one trial after another."""
+    """Seconds per round, of one trial after another."""
 
     seconds: float
     basis: Basis
 
 
 class RoundCosts:
-    """Means over the rounds that were added; round 0, which queries nothing and is shared, apart from the others."""
+    """Mean times of the rounds that were added; round 0 is kept apart from the others."""
 
     def __init__(self) -> None:
         self._sums: defaultdict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.devices: set[str] = set()
-        """What the rounds were measured on."""
+        """The devices on which the rounds were measured."""
         self.rated: RatedRounds | None = None
-        """Stands in for trials of which nothing was measured."""
+        """Times of trials without any measured round."""
 
     def add(self, settings: Mapping[str, Any], records: Iterable[RoundRecord]) -> None:
-        """Count some rounds of a trial, whose settings are as the ledger keeps them."""
+        """Add some rounds of a trial, whose settings are as the ledger keeps them."""
         keys = _keys(settings)
         for record in records:
             seconds = sum(record.seconds.values())
@@ -294,7 +296,7 @@ class RoundCosts:
                 count[1] += 1
 
     def of_round(self, settings: Mapping[str, Any], round_number: int) -> Cost | None:
-        """What a round of a trial is likely to take; None where nothing like it was measured."""
+        """The expected time of a round of a trial; None if nothing like it was measured."""
         for key, basis in zip(_keys(settings), ("measured", "other trials", "other trials"), strict=True):
             total, number = self._sums.get((*key, _kind(round_number)), (0.0, 0.0))
             if number:
@@ -302,32 +304,33 @@ class RoundCosts:
         return None
 
     def left(self, planned: PlannedTrial) -> list[Cost | None]:
-        """What each round that a trial has not finished is likely to take."""
+        """The expected time of each round that a trial has not finished."""
         return [self.of_planned(planned, number) for number in range(len(planned.records), planned.trial.rounds)]
 
     def of_planned(self, planned: PlannedTrial, round_number: int) -> Cost | None:
-        """As `of_round`; a gpu-check's rates are closer than another trial's rounds."""
+        """The expected time of a round, from `of_round` or from a gpu-check's rates."""
         cost = self.of_round(planned.trial.model_dump(mode="json"), round_number)
         if self.rated is None or (cost is not None and cost.basis == "measured"):
             return cost
+        # A gpu-check's rates are closer to the truth than the rounds of another strategy or data set.
         self.devices.add(self.rated.device)
         return Cost(seconds=self.rated.seconds(planned, round_number), basis="rates")
 
 
 class RatedRounds:
-    """Seconds of rounds by a gpu-check's rates, for trials that share cards as a run has it."""
+    """Seconds of rounds by a gpu-check's rates, for trials that share cards as in a run."""
 
     def __init__(self, rates: GpuRates, run: RunSettings) -> None:
-        """Raises ValueError where trials have no GPU."""
+        """Raises ValueError if trials have no GPU."""
         if not run.gpus_per_trial:
-            raise ValueError("--rates are those of a GPU, and trials have none; give --gpus-per-trial")
+            raise ValueError("--rates are of a GPU, but trials use none; set --gpus-per-trial above 0")
         self._rates = rates
         self._at_once = max(1, round(1 / run.gpus_per_trial))
         self._sizes: dict[str, tuple[int, int]] = {}
         self.device = f"{rates.device} by {rates.source}"
 
     def seconds(self, planned: PlannedTrial, round_number: int) -> float:
-        """On the clock of a trial, which takes as many times its card time as there are trials on a card."""
+        """Wall seconds of a round: its card time times the number of trials on a card."""
         pixels, num_images = self._size(planned)
         parts = self._rates.round_seconds(
             planned.trial, round_number, pixels=pixels, num_images=num_images, at_once=self._at_once
@@ -335,7 +338,7 @@ class RatedRounds:
         return sum(parts.values()) * self._at_once
 
     def lines(self, todo: Sequence[PlannedTrial]) -> Iterator[str]:
-        """What the rates are, and the encoders, which are trained once beside the rounds."""
+        """The lines with the rates, and with the encoders, which are trained once in addition to the rounds."""
         yield self._rates.words(self._at_once)
         encoders: dict[str, float] = {}
         for p in todo:
@@ -350,7 +353,7 @@ class RatedRounds:
             yield f"contrastive encoders, once for each of {count} data set(s): {_hours(total)} GPU-hours more"
 
     def _size(self, planned: PlannedTrial) -> tuple[int, int]:
-        """Pixels a side and training images of a trial's data set."""
+        """Pixels per side, and number of training images, of a trial's data set."""
         trial = planned.trial
         if trial.dataset not in self._sizes:
             data = open_data_set(trial.dataset, root=trial.data_root, skip_bad_images=trial.on_bad_image == "skip")
@@ -359,11 +362,12 @@ class RatedRounds:
 
 
 def _kind(round_number: int) -> str:
+    # Round 0 queries nothing and its classifier is shared between trials: its time says nothing about the others.
     return "later" if round_number else "first"
 
 
 def _keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """From the trials most like this one to those that share its recipe only."""
+    """Keys of groups of trials, from those most like this one to those that share only its recipe."""
     recipe = json.dumps(settings.get("recipe"), sort_keys=True)
     dataset, strategy = str(settings.get("dataset")), str(settings.get("strategy"))
     if settings.get("detection"):  # no classifier: what it costs is the detector's

@@ -1,4 +1,4 @@
-"""What `train_clipn.py` is to do and what it leaves behind, as values. Importing this needs no torch.
+"""The job of `train_clipn.py` and its results, as values. Importing this module needs no torch.
 
 Shapes: N images of a data set, B images trained on, C classes.
 """
@@ -25,21 +25,21 @@ from models.clipn.quality import DetectionQuality
 from models.clipn.recipe import SmallClipnRecipe
 
 _SEEDS = (0, 1)
-"""Trials whose ID classes the report takes where none are given."""
+"""Seeds of the trials whose ID classes the report uses if none are given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClassLabels:
-    """Images captioned by templates filled with the names of their classes."""
+    """Captions of images made of templates and the names of their classes."""
 
     labels: NDArray[np.int64]
-    """(B,) place of each image's class in `names`."""
+    """(B,) position of each image's class in `names`."""
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipnJob:
-    """One training."""
+    """One training of a CLIPN: its recipe, its architecture and its images."""
 
     config: dict[str, Any]
     """open_clip model config."""
@@ -53,11 +53,11 @@ class ClipnJob:
     idx: NDArray[np.int64]
     """(B,) images trained on."""
     captions: ClassLabels | tuple[str, ...]
-    """Of the images `idx`: classes; of all `images`: a caption each."""
+    """The classes of the images `idx`, or one caption per image of `images`."""
 
     @property
     def identity(self) -> str:
-        """64 hex digits of all that decides the weights, apart from device and number of threads."""
+        """Hash, 64 hex digits, of everything that decides the weights, except device and number of threads."""
         base = self.base
         if base is not None:
             base = file_hash(Path(base)) if Path(base).is_file() else f"{self.model} {base}"
@@ -79,25 +79,25 @@ class ClipnJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReport:
-    """What came out of a training."""
+    """The measured results of a training."""
 
     identity: str
     checkpoint: str
     config: str
     num_images: int
-    """Trained on."""
+    """Number of training images."""
     seconds: dict[str, float]
-    """By phase, of the run that ended the training."""
+    """Phase -> seconds, of the run that finished the training."""
     accuracy: float | None
-    """Zero-shot, on the test images; None without a data set to report on."""
+    """Zero-shot accuracy on the test images; None without a data set to report on."""
     num_test: int
     num_classes: int
     logit_scale: float
     detection: dict[str, dict[str, Any]]
-    """By ID classes: the values of DetectionQuality."""
+    """ID classes -> the values of DetectionQuality."""
 
     def text(self) -> str:
-        """What a person reads."""
+        """The report as text."""
         seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in self.seconds.items())
         lines = [f"{self.checkpoint} (with {self.config}), trained on {self.num_images:,} images; {seconds}"]
         if self.accuracy is None:
@@ -121,7 +121,7 @@ class TrainingReport:
 
 
 class OutputFiles:
-    """The checkpoint FILE.pt and, beside it, its config, the report and the state of an unfinished training."""
+    """Paths of the checkpoint FILE.pt and, next to it, its config, its report and the state of its training."""
 
     def __init__(self, checkpoint: Path) -> None:
         """Name them; nothing is written yet."""
@@ -132,7 +132,7 @@ class OutputFiles:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing the same checkpoint. Raises ValueError where one does."""
+        """Keep other processes from writing the same checkpoint. Raises ValueError if one is writing it."""
         lock = self.checkpoint.with_name(f".{self.checkpoint.name}.lock")
         try:
             with file_lock(lock, wait=False):
@@ -141,9 +141,9 @@ class OutputFiles:
             raise ValueError(f"{self.checkpoint}: another process is training it") from error
 
     def report_of(self, identity: str) -> TrainingReport | None:
-        """The report of this very training, if it has ended; None if it is to be run or continued.
+        """The report of this training if it has ended; None if it is to be started or continued.
 
-        Raises ValueError where the checkpoint is another training's.
+        Raises ValueError if the checkpoint belongs to another training.
         """
         if not self.checkpoint.exists():
             return None
@@ -155,7 +155,7 @@ class OutputFiles:
             report = None
         if report is None or report.identity != identity:
             raise ValueError(
-                f"{self.checkpoint} is there and was made by another command; choose another -o or remove the file"
+                f"{self.checkpoint} exists and was made by another command; choose another -o or remove the file"
             )
         return report
 
@@ -165,7 +165,7 @@ class OutputFiles:
 
 
 def trained_classes(data: DataSet, held_out: Sequence[str]) -> list[int]:
-    """The classes that are trained on, in order. Raises ValueError for unknown names and fewer than two classes."""
+    """The classes to train on, in order. Raises ValueError for unknown names and fewer than two classes."""
     left_out = _classes(data, held_out, "--hold-out")
     classes = [c for c in range(data.num_classes) if c not in left_out]
     if len(classes) < 2:
@@ -176,7 +176,7 @@ def trained_classes(data: DataSet, held_out: Sequence[str]) -> list[int]:
 def choose_images(
     data: DataSet, classes: Sequence[int], *, span: tuple[int, int] | None, num_images: int | None, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Training images of these classes, sorted, and the place of each one's class in `classes`: (B,), (B,) int64.
+    """Training images of these classes, sorted, and the position of each one's class in `classes`: (B,), (B,) int64.
 
     `span` keeps of each class the images from its first number up to, without, its second. `num_images` are then drawn
     in proportion to the classes, seeded. Raises ValueError for a span that a class does not have, or too few or too
@@ -199,7 +199,7 @@ def choose_images(
 def _draw_by_classes(
     of_class: Sequence[NDArray[np.int64]], num_images: int, generator: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """`num_images` in all, in proportion to the classes; what rounding leaves goes to the largest remainders."""
+    """Draw `num_images` in all, in proportion to the classes; rounding favours the largest remainders."""
     sizes = np.array([len(idx) for idx in of_class])
     if not len(of_class) <= num_images <= sizes.sum():
         raise ValueError(f"--images is {num_images}; it must be in {len(of_class)}..{sizes.sum()}")
@@ -211,9 +211,9 @@ def _draw_by_classes(
 def name_id_sets(
     data: DataSet | None, chosen: Sequence[Sequence[str]], held_out: Sequence[str]
 ) -> dict[str, list[int]]:
-    """What the report takes as ID classes, by how it calls them.
+    """The sets of ID classes of the report, by their names in it.
 
-    The chosen ones; without any, those that trials of mismatch ratio 0.4 with seeds 0 and 1 draw; and, where classes
+    The chosen ones; without any, those that trials of mismatch ratio 0.4 with seeds 0 and 1 draw; and, if classes
     were held out, all others. Raises ValueError for unknown names and sets that leave no OOD class.
     """
     if data is None:
@@ -233,7 +233,7 @@ def name_id_sets(
 
 
 def _classes(data: DataSet, names: Sequence[str], flag: str) -> list[int]:
-    """The classes of these names."""
+    """Indices of the classes with these names."""
     for name in names:
         if name not in data.class_names:
             raise unknown_name(f"class ({flag})", name, data.class_names)
@@ -241,7 +241,8 @@ def _classes(data: DataSet, names: Sequence[str], flag: str) -> list[int]:
 
 
 def _classes_of_trial(data: DataSet, seed: int) -> list[int]:
-    """The ID classes of the trials with this seed and mismatch ratio 0.4 (0.5 where that would be none)."""
+    """The ID classes of the trials with this seed and mismatch ratio 0.4 (0.5 if there are only two classes)."""
+    # Of two classes, a mismatch ratio of 0.4 would leave no ID class.
     ratio = 0.4 if data.num_classes > 2 else 0.5
     split = draw_split(
         data.train.labels,
@@ -255,5 +256,5 @@ def _classes_of_trial(data: DataSet, seed: int) -> list[int]:
 
 
 def _hash(values: NDArray[np.int64]) -> str:
-    """SHA-256 of whole numbers."""
+    """SHA-256 of an integer array, the same on every platform."""
     return hashlib.sha256(np.ascontiguousarray(values, dtype="<i8").data).hexdigest()

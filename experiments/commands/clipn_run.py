@@ -46,7 +46,7 @@ def train_and_report(
     save_every: float,
     progress: Progress,
 ) -> TrainingReport:
-    """Train from where the kept state ends, write checkpoint, config and report, and give the report.
+    """Train from the end of the saved state, write checkpoint, config and report, and return the report.
 
     Raises ValueError for a missing GPU, texts that are too long, and a state that is another training's; Ctrl-C keeps
     the state and raises KeyboardInterrupt.
@@ -60,12 +60,12 @@ def train_and_report(
             files.state, identity=job.identity, every_seconds=save_every, wants_stop=lambda: stop.wanted
         )
         if snapshots.found:
-            progress(f"going on from {files.state} ({snapshots.found})")
+            progress(f"continuing from {files.state} ({snapshots.found})")
         try:
             clipn = _train(job, device, snapshots, progress)
         except KeyboardInterrupt:
             if files.state.exists():
-                progress(f"the state is kept in {files.state}; the same command goes on from there")
+                progress(f"the state is kept in {files.state}; the same command continues from there")
             raise
     trained = time.perf_counter()
     save_clipn(clipn, files.checkpoint, epoch=1, name="train_clipn")
@@ -74,12 +74,13 @@ def train_and_report(
     seconds = {"training": trained - started, "report": time.perf_counter() - trained}
     report = replace(report, seconds=seconds)
     files.write_report(report)
+    # Last: until the report is written, the state is what an interrupted training continues from.
     snapshots.remove()
     return report
 
 
 def _train(job: ClipnJob, device: str, snapshots: FileSnapshots, progress: Progress) -> Clipn:
-    """The trained CLIPN, in evaluation mode."""
+    """Train the CLIPN, and return it in evaluation mode."""
     recipe = job.recipe
     generator = torch.Generator(device).manual_seed(recipe.seed)
     if job.base is None:
@@ -100,7 +101,7 @@ def _train(job: ClipnJob, device: str, snapshots: FileSnapshots, progress: Progr
 
 
 def _captions(job: ClipnJob, context_length: int) -> Captions:
-    """The texts of the images trained on."""
+    """The texts of the training images."""
     if isinstance(job.captions, ClassLabels):
         tokens_CTL = tokenize_classes(job.captions.names, default_templates(), context_length)
         return ClassCaptions(job.captions.labels, tokens_CTL)
@@ -115,7 +116,7 @@ def _measure(
     id_sets: Mapping[str, Sequence[int]],
     progress: Progress,
 ) -> TrainingReport:
-    """The report, on the test images of `tested`."""
+    """Measure the CLIPN on the test images of `tested`, and return the report."""
     scale = float(clipn.logit_scale.detach().exp())
     report = TrainingReport(
         identity=job.identity,
@@ -150,13 +151,13 @@ def _measure(
 
 
 def _written_config(job: ClipnJob) -> dict[str, object]:
-    """The architecture of the checkpoint, with what the base's weights add to it."""
+    """The architecture of the checkpoint, with the settings that the base's weights add to it."""
     known = get_pretrained_cfg(job.model, job.base) if job.base else {}
     return job.config | ({"quick_gelu": True} if known.get("quick_gelu") else {})
 
 
 class _Chosen:
-    """Some of the images of a set, by their place among the chosen ones."""
+    """A subset of an image set, indexed by position in the subset."""
 
     def __init__(self, images: Images, idx: IndexArray) -> None:
         """Image i is `images`' image `idx[i]`."""
@@ -165,7 +166,7 @@ class _Chosen:
 
     @property
     def fingerprint(self) -> str:
-        """That of the whole set."""
+        """The fingerprint of the whole set."""
         return self._images.fingerprint
 
     @property
@@ -190,7 +191,7 @@ class _Stop:
 
 @contextmanager
 def stop_between_steps() -> Iterator[_Stop]:
-    """Let the first signal that stops a command wait for the end of a step; a second one does not wait."""
+    """Let the first stop signal wait for the end of a step; a second one does not wait."""
     stop = _Stop()
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
@@ -203,6 +204,7 @@ def stop_between_steps() -> Iterator[_Stop]:
         restore()
 
     for number, handler in before.items():
+        # A signal that is ignored, as SIGHUP under nohup, stays ignored.
         if number == signal.SIGINT or handler is not signal.SIG_IGN:
             signal.signal(number, note)
     try:

@@ -1,4 +1,4 @@
-"""The flags that the commands share: paths, addresses, advice on valid settings that are probably a mistake."""
+"""Flags that the commands share, and advice on valid settings that are probably a mistake."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from strategies.purity.detectors import DETECTORS
 
 
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that change what every trial computes."""
+    """Add the flags that change what every trial computes."""
     group = parser.add_argument_group(
         "what every trial computes",
         f"Weights, CLIPN's features and decoded images are kept in the folder ${CACHE_VARIABLE} (default "
         "~/.cache/vlpure).",
     )
-    group.add_argument("--rounds", type=int, metavar="N", help="trainings a trial; there is one query fewer")
-    group.add_argument("--budget", type=int, metavar="N", help="labels bought a round, the initial set included")
+    group.add_argument("--rounds", type=int, metavar="N", help="trainings per trial; there is one query fewer")
+    group.add_argument("--budget", type=int, metavar="N", help="labels bought per round, the initial set included")
     group.add_argument(
         "--data-root",
         type=path_argument,
@@ -36,13 +36,15 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--on-bad-image",
         choices=("stop", "skip"),
-        help="what an image file that cannot be decoded does: stop (default), or be named and left out",
+        help="what to do with an image file that cannot be decoded: stop (default), or report and skip it",
     )
     group.add_argument(
         "--purity", metavar="DETECTOR", help=f"purity detector: {', '.join(DETECTORS)} (default: atd, the paper's)"
     )
     group.add_argument(
-        "--clipn-checkpoint", metavar="PATH", help="CLIPN's weights (default: a small stand-in, where the data has one)"
+        "--clipn-checkpoint",
+        metavar="PATH",
+        help="CLIPN's weights (default: the data set's small stand-in, if any)",
     )
     group.add_argument(
         "--clip-pretrained", metavar="TAG", help="with --purity mcm: a plain CLIP, by open_clip tag or path of a file"
@@ -65,7 +67,7 @@ METAVARS: dict[type, str] = {int: "N", float: "X", str: "WHERE"}
 
 
 def add_run_flags(parser: CommandParser, group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
-    """A flag for each of these fields of `RunSettings`: its name, its type and, for --help, its docstring."""
+    """Add a flag for each of these fields of `RunSettings`; --help shows the field's docstring."""
     actions = {}
     for name in names:
         field = RunSettings.model_fields[name]
@@ -82,22 +84,23 @@ def add_run_flags(parser: CommandParser, group: argparse._ArgumentGroup, names: 
                 begin = text[:1] if text[1:2].isupper() else text[:1].lower()  # as other helps; CPUs stay
                 actions[name].help = (begin + text[1:].rstrip(".")).replace("%", "%%")
 
+    # Docstrings are read from the source, so only --help reads them: every other start of a command does without.
     parser.before_help(fill)
 
 
 def _plain_type(annotation: Any) -> Any:
-    """The type behind `Annotated[int, ...]` and `int | None`."""
+    """The plain type inside `Annotated[int, ...]` or `int | None`."""
     parts = get_args(annotation)
     return _plain_type(parts[0]) if parts else annotation
 
 
 def given_run_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of `RunSettings` that the command line gives."""
+    """The fields of `RunSettings` that the command line sets."""
     return given({name: getattr(args, name) for name in RunSettings.model_fields if name in args})
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags about what is printed."""
+    """Add the flags that choose how much is printed."""
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("-v", "--verbose", action="store_true", help="print more")
     amount.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
@@ -105,7 +108,7 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def trial_overrides(args: argparse.Namespace) -> Nested:
-    """What the flags of `add_trial_flags` change, as nested settings; a flag wins over a --set of the same key."""
+    """The settings that `add_trial_flags` changed, nested; a flag wins over a --set of the same key."""
     flags = {name: getattr(args, name) for name in ("rounds", "budget", "data_root", "on_bad_image")}
     clipn = {
         "checkpoint": args.clipn_checkpoint,
@@ -117,7 +120,7 @@ def trial_overrides(args: argparse.Namespace) -> Nested:
 
 
 def ignored_flags(args: argparse.Namespace, trials: Iterable[TrialConfig]) -> list[str]:
-    """A line for each flag that was given and that no trial reads."""
+    """One line per flag that was given and that no trial reads."""
     trials = list(trials)
     readers = {"purity": any(trial.uses_purity for trial in trials)}
     readers |= dict.fromkeys(("clipn_checkpoint", "clip_pretrained", "clip_model"), any(t.uses_clipn for t in trials))
@@ -129,18 +132,18 @@ def ignored_flags(args: argparse.Namespace, trials: Iterable[TrialConfig]) -> li
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
-    """The flags that were given."""
+    """The entries whose value is not None: the flags that were given."""
     return {name: value for name, value in flags.items() if value is not None}
 
 
 def comma_list(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """An argparse type for values with commas between them, such as `0.2,0.4`."""
+    """An argparse type for comma-separated values, such as `0.2,0.4`."""
 
     def parse(text: str) -> tuple[Any, ...]:
         try:
             return tuple(kind(part.strip()) for part in text.split(","))
         except ValueError:
-            raise argparse.ArgumentTypeError(f"expected values with commas between them, not '{text}'") from None
+            raise argparse.ArgumentTypeError(f"expected comma-separated values, not '{text}'") from None
 
     return parse
 
@@ -154,7 +157,7 @@ def seed_list(text: str) -> tuple[int, ...]:
 
 
 SERVERS, DATABASES = ("http", "https"), ("sqlite", "postgresql", "mysql", "mssql")
-"""Schemes of tracking URIs; a database's may name its driver, as in postgresql+psycopg."""
+"""Schemes of tracking URIs; that of a database may name its driver, as in postgresql+psycopg."""
 
 
 def ray_address(text: str) -> str:
@@ -167,30 +170,30 @@ def ray_address(text: str) -> str:
             f"expected auto, local, or the address of a cluster's head such as 10.0.0.5:6379, not '{text}'"
         )
     if match[1]:
-        raise argparse.ArgumentTypeError("a grid needs more than Ray's client; give this command on the head node")
+        raise argparse.ArgumentTypeError("a grid cannot run through ray://; run this command on the head node")
     return text
 
 
 def experiment_name(text: str) -> str:
-    """An argparse type for an experiment of MLflow."""
+    """An argparse type for the name of an MLflow experiment."""
     name = text.strip()
     try:
         check_name("name", name)
     except ValueError:
         name = ""
     if not name:
-        raise argparse.ArgumentTypeError("expected a name, not an empty text or one that cannot be printed")
+        raise argparse.ArgumentTypeError("expected a name, not an empty or unprintable text")
     return name
 
 
 def check_tracking_uri(uri: str, *, option: str) -> None:
-    """Raises ValueError, without the password, for what can be no tracking store of MLflow."""
+    """Raises ValueError, without showing the password, for a URI that cannot be an MLflow tracking store."""
     try:
         parts = urlsplit(uri)
-        _ = parts.port  # read when it is asked for
+        _ = parts.port  # urlsplit checks the port only when it is read
         shown = masked(uri)
     except ValueError as error:
-        raise ValueError(f"{option}: no valid URI ({error})") from None
+        raise ValueError(f"{option}: not a valid URI ({error})") from None
     scheme = parts.scheme.partition("+")[0]
     if scheme not in (*SERVERS, *DATABASES, "databricks"):
         raise ValueError(
@@ -198,18 +201,18 @@ def check_tracking_uri(uri: str, *, option: str) -> None:
             f"({', '.join(f'{name}:' for name in DATABASES)} ...), such as sqlite:///mlflow.db"
         )
     if scheme in SERVERS and not parts.hostname:
-        raise ValueError(f"{option} is '{shown}': it names no server")
+        raise ValueError(f"{option} is '{shown}'; the name of a server is missing")
     if scheme == "sqlite" and (parts.netloc or not parts.path.strip("/")):
         raise ValueError(f"{option} is '{shown}'; expected sqlite:/// and the path of a file")
 
 
 CPU_FACTS = Path("/proc/cpuinfo")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""How Linux calls bfloat16 instructions: Intel's and AMD's, Intel's for matrices, ARM's."""
+"""Linux's names of bfloat16 instructions: Intel's and AMD's, Intel's for matrices, ARM's."""
 
 
 def slow_arithmetic(trials: Iterable[TrialConfig], *, gpus: float) -> list[str]:
-    """A line where trials are to train in bfloat16 on a CPU, and this machine's has to imitate it step by step."""
+    """A line if trials are to train in bfloat16 on a CPU without bfloat16 instructions, which has to emulate them."""
     if gpus or has_bf16() or not any(trial.recipe.precision == "bf16" for trial in trials):
         return []
     return [
@@ -219,17 +222,17 @@ def slow_arithmetic(trials: Iterable[TrialConfig], *, gpus: float) -> list[str]:
 
 
 def shared_card(gpus: float, *, address: str) -> list[str]:
-    """A line where trials are to share a card of this machine and NVIDIA's MPS, which lets them, does not run on it."""
+    """A line if trials are to share a card of this machine while NVIDIA's MPS, which makes that pay, is not running."""
     if not 0 < gpus < 1 or address not in ("auto", "local") or mps_runs():
         return []
     return [
-        f"--gpus-per-trial {gpus:g} without NVIDIA's MPS: trials on a card take turns, which saves nothing over whole "
-        "cards but the work of the CPU in between; nvidia-cuda-mps-control -d starts it (docs/cluster.md)"
+        f"--gpus-per-trial {gpus:g} without NVIDIA's MPS: trials on a card take turns, which saves only the CPU work "
+        "in between; nvidia-cuda-mps-control -d starts MPS (docs/cluster.md)"
     ]
 
 
 def has_bf16() -> bool:
-    """Whether this machine's CPU has bfloat16 instructions; True where the system does not tell."""
+    """Whether this machine's CPU has bfloat16 instructions; True if the system does not report it."""
     try:
         facts = CPU_FACTS.read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""What every command that runs a grid shares: its flags, its run, its report."""
+"""The flags, the run and the report that all commands which run a grid share."""
 
 from __future__ import annotations
 
@@ -65,27 +65,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridCommand:
-    """A table's command: what it runs, and how its tables are made of the results.
+    """The command of a table: what it runs, and how its tables are made from the results.
 
-    Its data sets, ratios and settings are the preset's, with what the preset says under `tables: {<name>: ...}` on top.
+    Its data sets, ratios and settings are the preset's, changed by the preset's section `tables: {<name>: ...}`.
     """
 
     name: str
-    """Of the files it writes, of their folder in the output folder, and of its section in presets."""
+    """Name of the files it writes, of their folder in the output folder, and of its section in presets."""
     title: str
     description: str
     tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]] = lambda trials, rounds: []
-    """The tables of the frames `trials` and `rounds` (`experiments.results.frames`); none for who draws only."""
+    """Makes the tables of the frames `trials` and `rounds` (`experiments.results.frames`); empty for figures."""
     rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
-    """Names of its strategies and arms, where the command line names none, from those of the preset."""
+    """Makes the names of its strategies and arms from the preset's, if the command line gives none."""
     paper: Callable[[], PaperValues] = dict
-    """The paper's values."""
+    """Reads the paper's values."""
     notes: tuple[str, ...] = ()
-    """Lines for the reader of the report."""
+    """Lines that the report prints below its tables."""
     settings: Nested | None = None
-    """Settings of its trials, if the preset has no `detection`: for a command that needs trials of that kind."""
+    """Settings of its trials if the preset has no `detection`, for a command that needs detection trials."""
     report: Callable[[Sequence[PlannedTrial], OutputFolder, argparse.Namespace], list[Path]] | None = None
-    """Writes and prints its report, and gives the files; None: the one that the tables of the paper share."""
+    """Writes and prints its report, and returns the files; None: the report that the paper's tables share."""
 
 
 def make_parser(command: GridCommand) -> CommandParser:
@@ -121,10 +121,10 @@ def _add_run_flags(parser: CommandParser, command: GridCommand) -> None:
     )  # fmt: skip
     only = run.add_mutually_exclusive_group()
     only.add_argument("--dry-run", action="store_true", help="print what is left and what it costs; compute nothing")
-    only.add_argument("--status", action="store_true", help="print how the last launch is getting on; only read")
+    only.add_argument("--status", action="store_true", help="print the progress of the last launch; only read")
     run.add_argument(
         "--rates", type=Path, metavar="FILE",
-        help="with --dry-run: what trials cost on a GPU where none has run yet, by the JSON of make gpu-check",
+        help="with --dry-run: estimate trials on a GPU from the JSON file of make gpu-check, before any has run",
     )  # fmt: skip
     run.add_argument(
         "--address", default="auto", type=ray_address, metavar="ADDRESS",
@@ -143,7 +143,7 @@ def _add_run_flags(parser: CommandParser, command: GridCommand) -> None:
 
 
 def main_of(command: GridCommand) -> int:
-    """Run a grid command; its exit code."""
+    """Run a grid command, and return its exit code."""
     return run_command(make_parser(command), lambda args: _run(command, args))
 
 
@@ -164,7 +164,7 @@ def output_path(args: argparse.Namespace) -> Path:
 
 
 def status_of(command: GridCommand, args: argparse.Namespace) -> int:
-    """Print how the last launch of the command is getting on; the exit code."""
+    """Print the progress of the last launch of the command, and return the exit code."""
     _check_status_alone(args)
     return show_status(output_path(args), command.name)
 
@@ -221,12 +221,12 @@ def run_and_report(
 
 
 def _check_status_alone(args: argparse.Namespace) -> None:
-    """Raises ValueError for flags that choose trials: the status is of those that the last launch chose."""
+    """Raises ValueError for flags that choose trials: the status is of the trials that the last launch chose."""
     chosen = [name for name in (*AXES, "rounds", "budget", "assignments") if getattr(args, name)]
     if chosen:
         flag = "--set" if chosen[0] == "assignments" else f"--{chosen[0].replace('_', '-')}"
         raise ValueError(
-            f"{flag} says nothing to --status, which tells of all trials of the last launch; leave it away"
+            f"{flag} cannot be combined with --status, which always reports the whole last launch; omit it"
         )
 
 
@@ -236,7 +236,7 @@ def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[Pla
 
 
 def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
-    """The preset as the command wants it, with what the command line changes."""
+    """The preset of the command, with the changes of the command line."""
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     changed = given_run_settings(args)
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)

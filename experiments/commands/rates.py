@@ -1,7 +1,7 @@
-"""What a grid costs on a GPU before any of its rounds was run, from the figures that `make gpu-check` has measured.
+"""Estimates what a grid costs on a GPU before any of its rounds has run, from measurements of `make gpu-check`.
 
-Card time is what a card is occupied for: with four trials side by side, a quarter of the time that each takes. Sizes
-that were not measured are scaled by their number of pixels from the nearest that was.
+Card time is the time for which a card is occupied: with four trials at a time, a quarter of the time that each takes.
+Image sizes that were not measured are scaled by their number of pixels from the nearest measured size.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from orchestrator.settings.trial import TrialConfig
 
 BATCH, WIDTH, DETECTOR_BATCH = 64, 64, 128
-"""Of what was measured."""
+"""Batch size and width of the measured ResNet-18, and batch size of the measured detectors."""
 TEST_SHARE = 0.2
-"""Test images per training image, about."""
+"""Approximate number of test images per training image."""
 PURITY_IMAGES = 40_000
-"""Of the purity request that was measured."""
+"""Images of the measured purity request."""
 BEST_WAY = "compiled and recorded"
 
 
@@ -28,36 +28,36 @@ class GpuRates:
     """Measured rates of one card."""
 
     source: str
-    """The file they are from."""
+    """Name of the file with the measurements."""
     device: str
     step_ms: Mapping[tuple[int, int], tuple[float, str]]
-    """By image size and trials at a time: card time per step and training, and how the card was shared."""
+    """(Image size, trials at a time) -> card milliseconds per step and training, and how the card was shared."""
     detector_ms: Mapping[str, Mapping[int, float]]
-    """By strategy and image size: per step of its detector, alone on the card."""
+    """Strategy -> image size -> milliseconds per step of its detector, alone on the card."""
     contrastive_ms: Mapping[int, float]
-    """By image size: per step of CSI's encoder with 32 images."""
+    """Image size -> milliseconds per step of CSI's encoder with 32 images."""
     pool_images: Mapping[int, float]
-    """By image size: images per second of a pass."""
+    """Image size -> images per second of a pass over the pool."""
     head_ms: float
-    """Per step of a linear head on stored features."""
+    """Milliseconds per step of a linear head on stored features."""
     purity_seconds: float
 
     @classmethod
     def read(cls, path: Path) -> GpuRates:
-        """The rates of a file that `gpu_check.py -o` wrote. Raises ValueError for another file."""
+        """Read the rates from a file of `gpu_check.py -o`. Raises ValueError for any other file."""
         try:
             return cls.of_figures(json.loads(path.read_text(encoding="utf-8")), source=path.name)
         except FileNotFoundError:
-            raise ValueError(f"--rates {path}: there is no such file; make gpu-check writes one") from None
+            raise ValueError(f"--rates {path}: no such file; make gpu-check writes one") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"--rates {path}: these are not all figures of a gpu-check ({type(error).__name__}: {error}); run its "
-                "parts steps, passes and trainings"
+                f"--rates {path}: gpu-check figures are missing or invalid ({type(error).__name__}: {error}); run "
+                "its parts steps, passes and trainings"
             ) from None
 
     @classmethod
     def of_figures(cls, found: Mapping[str, Any], *, source: str = "this run") -> GpuRates:
-        """The rates in a gpu-check's figures. Raises KeyError where a part of it is missing."""
+        """The rates in the figures of a gpu-check. Raises KeyError if a part is missing."""
         step_ms: dict[tuple[int, int], tuple[float, str]] = {}
         for row in found["steps"]:
             key = (int(row["pixels"]), int(row["trials"]))
@@ -77,7 +77,7 @@ class GpuRates:
         )
 
     def step(self, pixels: int, at_once: int) -> tuple[float, str]:
-        """Card milliseconds per step with about so many trials at a time (at most), and how they share the card."""
+        """Card milliseconds per step with at most `at_once` trials at a time, and how they share the card."""
         trials = max((number for _, number in self.step_ms if number <= at_once), default=1)
         known = {size: ms for (size, number), (ms, _) in self.step_ms.items() if number == trials}
         sharing = next(words for (_, number), (_, words) in self.step_ms.items() if number == trials)
@@ -86,7 +86,7 @@ class GpuRates:
     def round_seconds(
         self, trial: TrialConfig, round_number: int, *, pixels: int, num_images: int, at_once: int
     ) -> dict[str, float]:
-        """Card seconds of a round by part: the classifier, and from round 1 on what the query before it took."""
+        """Card seconds of a round by part: the classifier, and from round 1 on the query before it."""
         parts = {"classifiers": self._classifier(trial, round_number, pixels, at_once)}
         images = _scaled_down(self.pool_images, pixels)
         parts["passes"] = TEST_SHARE * num_images / images
@@ -115,7 +115,7 @@ class GpuRates:
         )  # fmt: skip
 
     def words(self, at_once: int) -> str:
-        """The rates in a line."""
+        """The rates as one line of text."""
         steps = [self.step(pixels, at_once) for pixels in (32, 64)]
         shared = f"{at_once} trial(s) on a card ({steps[0][1]})"
         passes = ", ".join(f"{rate:,.0f} images/s at {size}" for size, rate in self.pool_images.items())
@@ -140,12 +140,12 @@ def _by_size(values: Mapping[str, float]) -> dict[int, float]:
 
 
 def _scaled(ms: Mapping[int, float], pixels: int) -> float:
-    """The milliseconds at an image size: measured, or from the nearest one by the number of pixels."""
+    """Milliseconds at an image size: measured, or scaled from the nearest size by the number of pixels."""
     nearest = min(ms, key=lambda size: abs(size - pixels))
     return ms[nearest] * (pixels / nearest) ** 2
 
 
 def _scaled_down(rate: Mapping[int, float], pixels: int) -> float:
-    """The rate at an image size: measured, or from the nearest one by the number of pixels."""
+    """The rate at an image size: measured, or scaled from the nearest size by the number of pixels."""
     nearest = min(rate, key=lambda size: abs(size - pixels))
     return rate[nearest] / (pixels / nearest) ** 2

@@ -45,14 +45,14 @@ NEEDS = {
 
 
 class Nobody:
-    """Stands for services that building a strategy keeps but does not ask."""
+    """A stand-in for services that a strategy stores when it is built, but does not use."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"building a strategy asked for {name}")
 
 
 def page() -> str:
-    """The whole page."""
+    """The text of the whole page."""
     parts = [HEAD]
     for name, entry in STRATEGIES.items():
         if name.removeprefix("vlpure-") not in BEHIND_PURITY or name in BEHIND_PURITY:
@@ -83,7 +83,7 @@ def _detector(name: str) -> str:
 
 
 def _section(name: str, entry: Entry) -> str:
-    """What the page says of one strategy."""
+    """The page's section on one strategy."""
     what, departures = _told(entry)
     options = ", ".join(f"`{section}`" for section in entry.sections) or "none"
     rows = [
@@ -99,7 +99,7 @@ def _section(name: str, entry: Entry) -> str:
 
 
 def _told(entry: Entry) -> tuple[str, str]:
-    """From the class's docstring: its first sentence, and where it departs from the original."""
+    """The first sentence of the class's docstring, and its departures from the original."""
     nobody = cast(Any, Nobody())
     services = Services(
         scorer=nobody,
@@ -115,7 +115,7 @@ def _told(entry: Entry) -> tuple[str, str]:
 
 
 def main() -> int:
-    """Write the page; the exit code."""
+    """Write the page, and return the exit code."""
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page())
     print(f"written: {PAGE}")

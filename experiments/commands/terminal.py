@@ -1,4 +1,4 @@
-"""What a running grid prints: the plan, one line per finished trial, and live lines about the rest and the GPUs."""
+"""The output of a running grid: the plan, one line per finished trial, and live lines about the rest and the GPUs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from orchestrator.ledger.records import summarise
 from orchestrator.plan import PlannedTrial, distinct
 
 REDRAW_EVERY = 1.0
-"""Seconds between two looks of the live summary."""
+"""Seconds between two updates of the live summary."""
 SUMMARY_EVERY, SUMMARY_SHARE = 30.0, 0.05
-"""Where there is no terminal: seconds, and share of the rounds, between two summaries at least."""
+"""Without a terminal: least seconds, and least share of the rounds, between two summaries."""
 
 
 class Progress:
-    """Lines on the standard output; warnings on the standard error stream."""
+    """Prints lines on the standard output, and warnings on the standard error stream."""
 
     def __init__(self, planned: Sequence[PlannedTrial], *, ledger: Ledger, quiet: bool, verbose: bool) -> None:
         self._planned = planned
@@ -47,21 +47,21 @@ class Progress:
         """Trials that have started, with the number of rounds that each has finished."""
 
     def tell(self, line: str) -> None:
-        """A line for the curious."""
+        """Print a line, which --quiet suppresses."""
         if self._block is not None:
             self._block.print(line, to=sys.stdout)
         elif not self._quiet:
             print(line, flush=True)
 
     def warn(self, line: str) -> None:
-        """A line that matters."""
+        """Print a warning, which --quiet does not suppress."""
         if self._block is not None:
             self._block.print(line, to=sys.stderr)
         else:
             print(line, file=sys.stderr, flush=True)
 
     def plan(self, title: str, output: Path) -> None:
-        """What there is to do."""
+        """Print how many trials and rounds there are to run."""
         trials = distinct(self._planned)
         finished = sum(p.is_finished for p in trials)
         rounds = sum(p.trial.rounds - len(p.records) for p in trials)
@@ -72,7 +72,7 @@ class Progress:
 
     @contextmanager
     def live(self, *, on_begin: Callable[[], None] | None = None) -> Iterator[None]:
-        """Inside, a terminal shows how the grid is getting on, below all other lines; `on_begin` is called first."""
+        """Inside, a terminal shows the progress of the grid below all other lines; `on_begin` is called first."""
         self._on_begin = on_begin
         if self._block is None:
             yield
@@ -96,7 +96,7 @@ class Progress:
                 self._block.draw([*table, *self.summary()])
 
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
-        """The trials begin."""
+        """Start the clock: the trials begin."""
         if self._on_begin is not None:
             self._on_begin()
         with self._lock:
@@ -105,12 +105,13 @@ class Progress:
             self._rounds_left = sum(p.trial.rounds - len(p.records) for p in todo)
 
     def start(self, planned: PlannedTrial) -> None:
-        """A trial starts, or starts again."""
+        """Note that a trial starts, or starts again."""
         with self._lock:
+            # setdefault: a trial that is started again keeps the rounds that it has finished since the plan was made.
             self._running.setdefault(planned.fingerprint, (planned, len(planned.records)))
 
     def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
-        """A trial finished a round."""
+        """Count a round that a trial has finished."""
         with self._lock:
             self._rounds_done += 1
             self._rounds_left -= 1
@@ -120,12 +121,12 @@ class Progress:
         self._sum_up_now_and_then()
 
     def stumble(self, planned: PlannedTrial, reason: str) -> None:
-        """A trial was lost and is started again."""
+        """Report, with --verbose, that a trial was lost and is started again."""
         if self._verbose:
             self.tell(f"  {planned.label}: started again: {reason}")
 
     def end(self, planned: PlannedTrial, error: str | None) -> None:
-        """One trial ended."""
+        """Print the line of a trial that has ended."""
         with self._lock:
             self._num_ended += 1
             _, num_rounds = self._running.pop(planned.fingerprint, (planned, planned.trial.rounds))
@@ -148,7 +149,7 @@ class Progress:
         )
 
     def summary(self) -> list[str]:
-        """How the grid is getting on: a line, and with --verbose one for each trial that is running."""
+        """The progress of the grid in one line, and with --verbose one more line per running trial."""
         gpu = self._gpu.words()
         with self._lock:
             minutes = max(1e-9, time.monotonic() - self._started) / 60
@@ -157,8 +158,9 @@ class Progress:
                 f"{self._num_ended - self._num_failed} of {self._num_todo} done",
                 f"{self._num_failed} failed",
             ]
+            # No rate and no time left before the first round: there is nothing yet to compute them from.
             if self._rounds_done:
-                parts += [f"{self._rounds_done / minutes:.3g} rounds a minute", f"{self._left()} left"]
+                parts += [f"{self._rounds_done / minutes:.3g} rounds per minute", f"{self._left()} left"]
             lines = [", ".join(parts) + (f"; {gpu}" if gpu else "")]
             if self._verbose:
                 lines += [
@@ -168,13 +170,13 @@ class Progress:
         return lines
 
     def _left(self) -> str:
-        """The time that the rest takes at the pace so far."""
+        """The time that the remaining rounds take at the rate so far."""
         if not self._rounds_done:
             return "unknown time"
         return duration((time.monotonic() - self._started) / self._rounds_done * self._rounds_left)
 
     def _sum_up_now_and_then(self) -> None:
-        """Where nothing is redrawn: the summary as a line, rarely enough not to be a flood."""
+        """Print the summary if nothing is redrawn, rarely enough not to flood a log."""
         if self._block is not None or self._quiet or not self._rounds_left:
             return
         share = SUMMARY_SHARE * (self._rounds_done + self._rounds_left)
@@ -188,7 +190,7 @@ UP, CLEAR_BELOW = "\x1b[{}A", "\r\x1b[J"
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether somebody looks at the stream, with a screen on which a line can be redrawn."""
+    """Whether the stream is a terminal on which a line can be redrawn."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
@@ -196,13 +198,13 @@ class LiveBlock:
     """A few lines below all others; any thread may print or draw."""
 
     def __init__(self, screen: TextIO) -> None:
-        """`screen` is the terminal."""
+        """Keep the terminal `screen`; nothing is drawn yet."""
         self._screen = screen
         self._lock = threading.Lock()
         self._drawn: list[str] = []
 
     def print(self, line: str, *, to: TextIO) -> None:
-        """A line that stays, on the stream `to`, above the block."""
+        """Print a line that stays, on the stream `to`, above the block."""
         with self._lock:
             drawn = self._drawn
             self._clear()
@@ -210,7 +212,7 @@ class LiveBlock:
             self._draw(drawn)
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Let these lines take the place of the block; none removes it."""
+        """Replace the block with these lines; an empty sequence removes it."""
         columns, rows = shutil.get_terminal_size()
         fitting = [line[: columns - 1] for line in lines[: rows - 1]]  # a line that wraps could not be removed
         with self._lock:
@@ -233,13 +235,13 @@ class LiveBlock:
 
 
 EVERY = 5.0
-"""Seconds for which an answer is good."""
+"""Seconds for which an answer of nvidia-smi is kept."""
 TIMEOUT = 5.0
 QUERY = ("--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits")
 
 
 class GpuUse:
-    """Asks at most every few seconds."""
+    """Load and memory of the machine's GPUs, asked of nvidia-smi at most every few seconds."""
 
     def __init__(self) -> None:
         self._tool = shutil.which("nvidia-smi")
@@ -247,7 +249,7 @@ class GpuUse:
         self._words = ""
 
     def words(self) -> str:
-        """For people: "GPU 87 %, 31 of 80 GiB" (the mean and the sums of several); empty where there is none."""
+        """The use as text: "GPU 87 %, 31 of 80 GiB" (mean and sums of several cards); empty without a GPU."""
         if self._tool is not None and time.monotonic() - self._asked >= EVERY:
             self._words = _ask(self._tool)
             self._asked = time.monotonic()
@@ -262,6 +264,6 @@ def _ask(tool: str) -> str:
         cards = [[float(part) for part in line.split(",")] for line in answer.splitlines() if line.strip()]
         uses, used, total = zip(*cards, strict=True)
     except (OSError, subprocess.SubprocessError, ValueError):
-        return ""  # no driver, or a card that does not tell: not worth a word
+        return ""  # no driver, or a card that does not report its use: not worth a warning
     name = "GPU" if len(cards) == 1 else f"{len(cards)} GPUs"
     return f"{name} {sum(uses) / len(uses):.0f} %, {sum(used) / 1024:.0f} of {sum(total) / 1024:.0f} GiB"

@@ -1,4 +1,4 @@
-"""What a report says, before it is written as a page, Markdown or LaTeX."""
+"""The content of a report, before it is written as a page, Markdown or LaTeX."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Report:
     sections: tuple[Section, ...]
     facts: tuple[Fact, ...]
     drawn: tuple[tuple[Path, bytes], ...]
-    """Pictures of its own that its sections show: where they are to lie, and what is in them."""
+    """Pictures that were drawn for its sections: path and content of each."""
 
 
 def make_report(
@@ -54,7 +54,7 @@ def make_report(
     pictures: Sequence[Picture],
     compared: Sequence[str] | None,
 ) -> Report:
-    """The whole report; arguments as for `write_report`. Pictures of its own are to lie in `folder`."""
+    """The whole report; arguments as for `write_report`. The pictures that it draws belong into `folder`."""
     strategies = [name for name in compared_strategies(trials) if compared is None or name in compared]
     overall = compare_overall(trials, rounds, strategies)
     drawn = [] if overall is None else _draw(folder, overall)
@@ -92,7 +92,7 @@ def _difference_sections(trials: pd.DataFrame, strategies: Sequence[str]) -> lis
         "Difference of AUBC in percentage points, taken seed by seed: all strategies of a seed share split, first "
         "labels and first weights. Mean ± half the width of the 95 % t-interval; then p by the paired t-test / by the "
         "exact sign-flip test, both adjusted by Holm over the rivals of a column. The best rival is chosen after the "
-        "values were seen, so its p-values are no fair test of one pair."
+        "values were seen, so its p-values are not a fair test of one pair."
     )
     if chosen.groupby(list(CellKey._fields))["seed"].nunique().max() > MOST_EXACT_PAIRS:
         line += (
@@ -107,20 +107,20 @@ def _overall_section(overall: Overall, drawn: Sequence[tuple[Picture, bytes]]) -
     lines = [
         f"Over the {_conditions(len(overall.conditions))} that every strategy "
         "finished with the same seeds. Average rank: 1 is best. IQM: mean of the middle half of all AUBC values, in "
-        "percent. P(better than random): how probable it is that a run has a higher AUBC than a run of random. "
+        "percent. P(better than random): the probability that a run has a higher AUBC than a run of random. "
         "Brackets: 95 % interval of a bootstrap over data sets, conditions and seeds. Win and loss against random: the "
-        "95 % interval of the paired difference leaves out 0. Mean penalty: how often the other strategies beat it "
+        "95 % interval of the paired difference does not contain 0. Mean penalty: how often the other strategies beat it "
         "(paired t-test at 0.05 in a round), summed over conditions; low is good.",
         f"Friedman's test that all strategies are alike: chi-squared {ranking.friedman:.2f}, p {format_p(ranking.p)}. "
-        "Conditions of one data set are not independent, so that it promises more than it holds."
+        "Conditions of one data set are not independent, so its p is too small."
         if ranking.friedman == ranking.friedman
         else "Friedman's test needs three strategies and two conditions.",
     ]
     if overall.left_out:
         names = join(f"{condition.dataset} {format_condition(condition)}" for condition in overall.left_out)
-        lines.append(f"Left out, as a seed is missing: {names}.")
+        lines.append(f"Omitted, because a seed is missing: {names}.")
     if overall.strategies_left_out:
-        lines.append(f"Left out, as they are not in every condition: {join(overall.strategies_left_out)}.")
+        lines.append(f"Omitted, because they are not in every condition: {join(overall.strategies_left_out)}.")
     return Section(
         title="All conditions together",
         lines=tuple(lines),
@@ -130,7 +130,7 @@ def _overall_section(overall: Overall, drawn: Sequence[tuple[Picture, bytes]]) -
 
 
 def _draw(folder: Path, overall: Overall) -> list[tuple[Picture, bytes]]:
-    """The critical-difference diagram and the penalty matrix."""
+    """The pictures of the critical-difference diagram and the penalty matrix."""
     ranks = Picture(
         path=folder / "ranks.png",
         title="Average ranks",

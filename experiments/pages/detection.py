@@ -1,4 +1,4 @@
-"""The report of Table 9: its tables, its picture, and what the numbers are."""
+"""The report of Table 9: its tables, its picture, and its honesty box."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ WHAT = (
 def write_detection_report(
     folder: Path, planned: Sequence[PlannedTrial], *, title: str, notes: Sequence[str] = ()
 ) -> tuple[ReportFiles, str]:
-    """Write the report of detection trials into `folder`; the files, and the tables for a terminal.
+    """Write the report of detection trials into `folder`; return the files, and the tables for a terminal.
 
-    Written are index.html, table9.md, table9.tex, table9.csv (a row per trial and stage) and auroc.png as far as there
+    Written are index.html, table9.md, table9.tex, table9.csv (a row per trial and stage) and auroc.png, if there
     is something to draw. Raises OSError if the folder cannot be written.
     """
     stages, trials, rounds = detection_frame(planned), trials_frame(planned), rounds_frame(planned)

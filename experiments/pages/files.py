@@ -1,4 +1,4 @@
-"""The files of a report, each written whole or not at all."""
+"""Writes the files of a report, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ P_VALUES = dict.fromkeys(("p_t", "p_t_holm", "p_sign_flip", "p_sign_flip_holm"),
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFiles:
-    """Where a report lies."""
+    """Paths of the files of a report."""
 
     page: Path
-    """The HTML page that has all of it in one file."""
+    """The HTML page, which holds the whole report in one file."""
     all: tuple[Path, ...]
     """Every file, the page first."""
 
@@ -57,17 +57,17 @@ def write_report(
 ) -> ReportFiles:
     """Write the report of a grid into `folder`, which is created if needed.
 
-    `name` names the files (`table4.md`), `title` heads them. `tables` are shown first, as they are. `trials` and
-    `rounds` are the frames of `reporting.frames`: everything else is computed from them. `notes` are lines for the
+    `name` names the files (`table4.md`), `title` heads them. `tables` are shown first, unchanged. `trials` and
+    `rounds` are the frames of `experiments.results.frames`: everything else is computed from them. `notes` are lines for the
     honesty box. `details` are of the single trials, by fingerprint. `paper` holds the paper's values, shares in [0, 1],
-    a metric (`aubc_paper`, `last_accuracy`) a mapping; None: there are none to stand beside ours. `pictures` (PNG or
+    one mapping per metric (`aubc_paper`, `last_accuracy`); None: the paper has no values to compare with. `pictures` (PNG or
     SVG files that are there) are shown after the tables. `compared` are the strategies that the statistics compare;
     None: all that have a rival in their condition.
 
-    Written are index.html, <name>.md, <name>.tex, <name>.csv (a row a cell and metric), <name>-comparisons.csv (a row a
-    paired comparison), trials.csv, rounds.csv, and the pictures curves.png, ranks.png and penalties.png as far as there
+    Written are index.html, <name>.md, <name>.tex, <name>.csv (a row per cell and metric), <name>-comparisons.csv (a row
+    per paired comparison), trials.csv, rounds.csv, and the pictures curves.png, ranks.png and penalties.png if there
     is something to draw. trials.csv and rounds.csv keep every digit, the other CSV files six decimals. Raises OSError
-    where the folder cannot be written.
+    if the folder cannot be written.
     """
     details = details or {}
     page, report, own = _page(
@@ -111,9 +111,9 @@ def write_running_page(
     details: Details,
     paper: PaperValues,
 ) -> None:
-    """Write the page of a grid that is running, which loads itself again now and then; arguments as `write_report`.
+    """Write the page of a running grid, which reloads itself regularly; arguments as for `write_report`.
 
-    The other files of a report are for those who wait until it is whole. Raises OSError if it cannot be written.
+    The other files of a report are written when the grid has ended. Raises OSError if it cannot be written.
     """
     page, _, _ = _page(
         path.parent,
@@ -143,7 +143,7 @@ def _page(
     compared: Sequence[str] | None = None,
     is_running: bool = False,
 ) -> tuple[str, Report, dict[Path, bytes]]:
-    """The page, the report that it shows, and the pictures that were drawn for it, by the path where they belong."""
+    """The page, the report that it shows, and the pictures that were drawn for it, by path."""
     drawn: dict[Path, bytes] = {picture.path: picture.path.read_bytes() for picture in pictures}
     shown = list(pictures)
     own: dict[Path, bytes] = {}

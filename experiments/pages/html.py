@@ -1,7 +1,7 @@
-"""A report as one HTML page that needs nothing else: style, script, pictures and data are all in it.
+"""Writes a report as one self-contained HTML page: style, script, pictures and data are all in it.
 
-What users write (names, paths, errors) is escaped by the template, or reaches the page's script as JSON that it only
-ever sets as text. The page's policy lets its own style and script run, by their hashes, and nothing else.
+What users write (names, paths, errors) is escaped by the template, or reaches the page's script as JSON that the script
+only sets as text. The page's policy lets its own style and script run, by their hashes, and nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TEMPLATE = Path(__file__).with_name("page.html.j2")
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 FACTS = "What these numbers are"
 RELOAD = 15
-"""Seconds until the page of a running grid loads itself again."""
+"""Seconds until the page of a running grid reloads."""
 DIGITS = 6
 """Decimals of the curves' values in the page."""
 TRIAL_COLUMNS = (
@@ -48,15 +48,16 @@ def report_page(
     pictures: Mapping[Path, bytes],
     is_running: bool = False,
 ) -> str:
-    """The page. `pictures` are the contents of the pictures that the report's sections show, by path.
+    """The text of the page. `pictures` are the contents of the pictures in the report's sections, by path.
 
-    While the grid `is_running`, the page says so and loads itself again now and then.
+    While the grid `is_running`, the page states it and reloads itself regularly.
     """
-    # Only here: --help and --dry-run of the commands that write reports do without.
+    # Imported here: --help and --dry-run of the commands that write reports do not need it.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     ids = {cell_key(key): number for number, key in enumerate(_cells(trials))}
+    # Escaping is the template's: a call of escape() for each text is a call that someone forgets.
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -92,7 +93,7 @@ def _cells(trials: pd.DataFrame) -> list[object]:
 
 
 def _summary(trials: pd.DataFrame, details: Details) -> list[str]:
-    """Progress, size of the grid and when the last round ended."""
+    """The line of progress: finished trials, size of the grid, and the time of the last round."""
     finished = int((trials["status"] == "finished").sum())
     num_conditions = trials[list(CellKey._fields[:-1])].drop_duplicates().shape[0]
     parts = [
@@ -116,12 +117,12 @@ def _count(number: int, noun: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A picture as the page holds it."""
+    """A picture as it is embedded in the page."""
 
     address: str
-    """`data:`, with all of it."""
+    """A `data:` address with the whole picture."""
     width: int | None
-    """Of a PNG, in the page's pixels: 150 dots per inch, as our pictures are drawn, a bit enlarged."""
+    """Width of a PNG in the page's pixels: slightly enlarged from the 150 dots per inch of our pictures."""
 
 
 def _image(path: Path, content: bytes) -> Image:
@@ -131,7 +132,7 @@ def _image(path: Path, content: bytes) -> Image:
 
 
 def _data(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: CellIds) -> list[dict[str, Any]]:
-    """For the script: for each cell its title and trials, each with its curves and command."""
+    """The data for the script: the title and the trials of each cell, each trial with its curves and command."""
     curves = {
         key: {
             "rounds": rows["round"].tolist(),
@@ -157,7 +158,7 @@ def _cell_title(key: CellKey) -> str:
 
 
 def _number(value: Any) -> Any:
-    """A value that JSON has: None for NaN, floats rounded."""
+    """A value that JSON can hold: None for NaN, floats rounded."""
     if isinstance(value, str) or value is None:
         return value
     number = float(value)
@@ -167,5 +168,5 @@ def _number(value: Any) -> Any:
 
 
 def _json(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON text that cannot end the script element that contains it."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

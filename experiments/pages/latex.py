@@ -1,4 +1,4 @@
-"""A report's tables as LaTeX with booktabs: a file that compiles by itself, and that another document can \\input."""
+"""Writes a report's tables as LaTeX with booktabs: a file that compiles alone, and that a document can \\input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from experiments.pages.content import Report
 from experiments.tables.table import Cell, Row, Section, Table
 
 MOST_CHARACTERS = 170
-"""Of a row; the columns of a wider table are continued in another one."""
+"""Most characters of a row; the columns of a wider table continue in another one."""
 
 HEAD = r"""% Compiles by itself; in another document: \usepackage{booktabs}, then \input this file.
 \ifdefined\Umathchar % XeTeX, LuaTeX: the letter, if the font has it
@@ -43,28 +43,28 @@ SPECIAL = {
     "<": r"\ensuremath{<}",
     ">": r"\ensuremath{>}",
     "|": r"\ensuremath{|}",
-    "[": "{[}",  # else an optional argument after \\
+    "[": "{[}",  # it would begin an optional argument after \\
     "*": "{*}",
     "\u00a0": "~",
     "±": r"\ensuremath{\pm}",
     "\u00d7": r"\ensuremath{\times}",
     "†": r"\ensuremath{^\dagger}",
 }
-"""Characters that TeX reads otherwise, and our own that are not ASCII."""
+"""Characters that TeX treats specially, and those of our texts that are not ASCII."""
 LETTERS = {
     "ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "å": "aa", "Å": "AA",
     "\u0131": "i",
 }  # fmt: skip
-"""Letters that are no ASCII letter with a mark: the command that prints each."""
+"""Letters that are not an ASCII letter with a mark -> the command that prints each."""
 MARKS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
     "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
 }  # fmt: skip
-"""Combining marks: the command that puts each on a letter, in every font encoding."""
+"""Combining marks -> the command that puts each on a letter, in every font encoding."""
 
 
 def report_latex(report: Report) -> str:
-    """All tables with what is said of them, then the honesty box; pure ASCII."""
+    """The report's tables and paragraphs, then the honesty box; pure ASCII."""
     parts = [HEAD, f"\\section*{{{escape_latex(report.title)}}}"]
     for section in report.sections:
         parts += _section(section)
@@ -74,7 +74,7 @@ def report_latex(report: Report) -> str:
 
 
 def render_latex(table: Table) -> str:
-    """A table with booktabs: best bold, second underlined, a dagger for not separable."""
+    """The table with booktabs: best bold, second underlined, a dagger for not separable."""
     columns = "l" + "r" * len(table.columns)
     lines = [
         r"\begin{table}[htbp]",
@@ -93,10 +93,10 @@ def render_latex(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """A text that LaTeX prints as it is, in ASCII; different texts stay different.
+    """The text in ASCII, escaped so that LaTeX prints it unchanged; different texts stay different.
 
     Letters beyond Latin are printed by engines whose font has them, and as `U+732B` by others: pdfTeX stops at a letter
-    that it was not told of, and the fonts of XeTeX and LuaTeX leave out what they have not, without a word.
+    that is not declared, and XeTeX and LuaTeX silently omit letters that their fonts lack.
     """
     return "".join(SPECIAL.get(character) or _ascii(character) for character in unicodedata.normalize("NFC", text))
 
@@ -107,7 +107,7 @@ def _section(section: Section) -> list[str]:
     parts = [f"\\subsection*{{{escape_latex(section.title)}}}"]
     parts += [escape_latex(line) + "\n" for line in section.lines]
     tables = [render_latex(part) for table in section.tables for part in _split(table)]
-    return [*parts, *tables, r"\clearpage"]  # LaTeX holds only so many floats back
+    return [*parts, *tables, r"\clearpage"]  # LaTeX fails if too many floats wait to be placed
 
 
 def _line(texts: Sequence[str]) -> str:
@@ -134,7 +134,7 @@ def _ascii(character: str) -> str:
 
 
 def _split(table: Table) -> list[Table]:
-    """The table in as many parts as are needed for each row to keep to `MOST_CHARACTERS`."""
+    """The table, divided into parts whose rows have at most `MOST_CHARACTERS`."""
     label_width = max(len(text) for text in (table.corner, *(row.label for row in table.rows)))
     parts: list[list[int]] = [[]]
     used = label_width

@@ -13,7 +13,7 @@ from strategies.purity.detectors import DETECTORS
 PRESETS = Path(__file__).parent
 
 OTHER_DETECTORS = tuple(name for name in DETECTORS if name != "atd")
-"""All but the paper's, which `vlpure` has."""
+"""All purity detectors except the paper's, which `vlpure` has."""
 
 
 def _detector(name: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def _detector(name: str) -> dict[str, Any]:
 
 
 ARMS: dict[str, dict[str, Any]] = {
-    # Reference runs: what a perfect purity step, all labels, or no label at all would give.
+    # Reference runs: the results of a perfect purity step, of all labels, and of no label at all.
     "id-only": {"strategy": "conf", "ood_ratio": 0.0},
     "full-data": {"strategy": "random", "full_data": True, "ood_ratio": 0.0, "rounds": 1},
     "zero-shot": {

@@ -1,1 +1,1 @@
-"""Statistics, tables, figures and files made from the frames `trials` and `rounds`; no torch, ray or mlflow."""
+"""Statistics, tables, figures and files made from the frames `trials` and `rounds`, without torch, ray or mlflow."""

@@ -1,1 +1,1 @@
-"""The results of a grid as values: frames, statistics, comparisons, costs; no layout."""
+"""The results of a grid as values without layout: frames, statistics, comparisons, costs."""

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 
 
 SeedScores = Mapping[int, float]
-"""Seed -> value of one cell."""
+"""Values of one cell: seed -> value."""
 Scores = Mapping[Condition, Mapping[str, SeedScores]]
-"""Condition -> strategy -> seed -> value; what is not finished is not there."""
+"""Values of finished trials: condition -> strategy -> seed -> value."""
 
 MOST_EXACT_PAIRS = 20
-"""Pairs whose 2^n signs are all gone through; above, signs are drawn: 2^21 sums of each pair of arms take too long."""
+"""Most pairs whose 2^n signs are all tried; above, signs are drawn: 2^21 sums per pair of arms take too long."""
 NUM_DRAWS = 100_000
-"""Sign patterns that stand for all of them."""
+"""Number of sign patterns drawn in place of all of them."""
+# Fixed, so that equal records give an equal report.
 SIGN_SEED = 0
 Outcome = Literal["win", "tie", "loss"]
 
@@ -61,7 +62,7 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
-        """win or loss where the interval of the difference leaves out 0, else tie."""
+        """win or loss if the interval of the difference does not contain 0, else tie."""
         if self.difference.mean > self.difference.half_width:
             return "win"
         return "loss" if self.difference.mean < -self.difference.half_width else "tie"
@@ -70,7 +71,7 @@ class Comparison:
 def collect_scores(trials: pd.DataFrame, metric: str) -> dict[Condition, dict[str, dict[int, float]]]:
     """The values of `metric` of finished trials by condition, strategy and seed.
 
-    Raises ValueError where a trial is listed twice.
+    Raises ValueError if a trial is listed twice.
     """
     check_seeds(trials)
     planned = [cell_key(key) for key, _ in trials.groupby(list(CellKey._fields), sort=False)]
@@ -86,7 +87,7 @@ def collect_scores(trials: pd.DataFrame, metric: str) -> dict[Condition, dict[st
 
 
 def compare(scores: Scores, reference: str) -> list[Comparison]:
-    """Every other strategy against `reference`, in each condition that has it."""
+    """Compare every other strategy with `reference`, in each condition that has it."""
     return [
         comparison
         for condition, by_arm in scores.items()
@@ -96,7 +97,7 @@ def compare(scores: Scores, reference: str) -> list[Comparison]:
 
 
 def compare_with_best(scores: Scores) -> list[Comparison]:
-    """In each condition, every strategy against the one with the highest mean (`best_strategy`).
+    """Compare every strategy with the one of the highest mean (`best_strategy`), in each condition.
 
     Testing against the best of several after having looked is no fair test of any one pair; it serves to mark what
     cannot be told from the best.
@@ -110,9 +111,9 @@ def compare_with_best(scores: Scores) -> list[Comparison]:
 
 
 def compare_with_best_rival(scores: Scores) -> list[Comparison]:
-    """In each condition, every strategy against the best of the others: the best itself against the second.
+    """Compare every strategy with the best of the others, in each condition: the best itself with the second.
 
-    Each is one comparison with a rival of its own; Holm adjusts over all of a condition.
+    Each strategy is compared once, with its own rival; Holm adjusts over all comparisons of a condition.
     """
     comparisons = []
     for condition, by_arm in scores.items():
@@ -122,7 +123,7 @@ def compare_with_best_rival(scores: Scores) -> list[Comparison]:
 
 
 def best_strategy(by_arm: Mapping[str, SeedScores]) -> str | None:
-    """The strategy with the highest mean among those that have every seed that any has; None where none has."""
+    """The strategy with the highest mean among those that have every seed that any has; None if no strategy has."""
     seeds = {seed for values in by_arm.values() for seed in values}
     means = {name: estimate(values.values()).mean for name, values in by_arm.items() if values.keys() == seeds}
     return max(means, key=means.__getitem__) if seeds and means else None
@@ -138,7 +139,7 @@ def not_separable(comparisons: Sequence[Comparison], *, alpha: float = 1 - LEVEL
 def paired_t_p(differences: Sequence[float]) -> float:
     """Two-sided p of the paired t-test that the mean difference is 0; NaN with fewer than two pairs.
 
-    Differences that are all equal have no spread: p is 1 where they are 0, else 0.
+    Differences that are all equal have no spread: p is 1 if they are 0, else 0.
     """
     from scipy.special import stdtr
 
@@ -172,11 +173,12 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     sums = np.zeros(NUM_DRAWS)
     for group, bytes_D in zip(groups, bytes_GD, strict=True):
         sums += _all_sums(group)[bytes_D & (2 ** len(group) - 1)]
+    # 1 +: the data's own signs count as one draw, which keeps the test valid (Phipson and Smyth 2010).
     return float((1 + np.sum(np.abs(sums) >= observed - slack)) / (1 + NUM_DRAWS))
 
 
 def _all_sums(differences: Sequence[float]) -> NDArray[np.float64]:
-    """(2^n,) the sum of the differences under each choice of signs."""
+    """Sums of the differences under each choice of signs, (2^n,)."""
     import numpy as np
 
     sums = np.zeros(1)
@@ -186,12 +188,12 @@ def _all_sums(differences: Sequence[float]) -> NDArray[np.float64]:
 
 
 def smallest_sign_flip_p(num_pairs: int) -> float:
-    """The least p that the two-sided sign-flip test can give with so many pairs: 5 pairs cannot go below 0.0625."""
+    """The smallest p of the two-sided sign-flip test with so many pairs: 0.0625 with 5 pairs."""
     return min(1.0, 2.0 ** (1 - num_pairs)) if num_pairs <= MOST_EXACT_PAIRS else 1 / (1 + NUM_DRAWS)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: with p <= alpha taken for a finding, a false one comes with probability <= alpha.
+    """Adjust p-values by Holm's step-down method: a finding at p <= alpha is false with probability <= alpha.
 
     NaN stays NaN and does not count as a test.
     """
@@ -214,14 +216,14 @@ def count_outcomes(comparisons: Sequence[Comparison]) -> dict[str, dict[Outcome,
 
 
 def _compare_in(condition: Condition, by_arm: Mapping[str, SeedScores], reference: str) -> list[Comparison]:
-    """All other strategies against one."""
+    """Compare all other strategies with `reference` in one condition."""
     return _compare_pairs(condition, by_arm, [(name, reference) for name in by_arm if name != reference])
 
 
 def _compare_pairs(
     condition: Condition, by_arm: Mapping[str, SeedScores], pairs: Sequence[tuple[str, str]]
 ) -> list[Comparison]:
-    """The first of each pair against the second, over the seeds that both have."""
+    """Compare the first of each pair with the second, over the seeds that both have."""
     differences = [
         [
             by_arm[name][seed] - by_arm[reference][seed]
@@ -251,14 +253,14 @@ POWER = 0.8
 
 
 def what_seeds_can_show(num_seeds: int, *, num_rivals: int = 1) -> list[str]:
-    """Lines for people: the interval, the sign-flip test and the paired t-test that so many seeds allow.
+    """Lines on what so many seeds allow: the interval, the sign-flip test and the paired t-test.
 
-    With `num_rivals` above 1 also what is left of them after Holm's adjustment, in the worst case.
+    With `num_rivals` above 1, the lines also give the worst case after Holm's adjustment.
     """
     if num_seeds < 2:
-        return ["1 seed a cell: no interval and no test; a difference between strategies may be chance."]
+        return ["1 seed per cell: no interval and no test; a difference between strategies may be chance."]
     lines = [
-        f"{num_seeds} seeds a cell: the {100 * LEVEL:g} % interval of a mean is ± "
+        f"{num_seeds} seeds per cell: the {100 * LEVEL:g} % interval of a mean is ± "
         f"{t_quantile(num_seeds - 1) / math.sqrt(num_seeds):.2f} standard deviations of a seed.",
         _sign_flip_line(num_seeds, num_rivals),
         f"Paired t-test at {ALPHA:.2g}: finds in {100 * POWER:g} % of cases a mean difference of "

@@ -1,4 +1,4 @@
-"""What strategies cost: labels wasted, labels needed to come near the ID-only accuracy, and time."""
+"""The costs of strategies: wasted labels, labels needed to come near the ID-only accuracy, and time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 SHARES_TO_REACH = (0.90, 0.95, 0.99)
 ID_ONLY = "id-only"
-"""The arm whose pool has no OOD image; its last accuracy is what a perfect purity step would lead to."""
+"""The arm whose pool has no OOD image; its last accuracy is that of a perfect purity step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelsNeeded:
-    """How many labels a cell's seeds needed to reach a goal."""
+    """The labels that the seeds of a cell needed to reach a goal."""
 
     median: float
     """Labels bought, the initial set included, when the accuracy first reaches the goal; a seed that never does counts
@@ -30,20 +30,20 @@ class LabelsNeeded:
     num_seeds: int
     """Finished seeds whose ID-only run is finished too."""
     most: int
-    """Labels that a seed has bought in the end."""
+    """Labels that a seed has bought at the end, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSpent:
-    """What the finished rounds of a data set and strategy took."""
+    """The time of the finished rounds of a data set and strategy."""
 
     seconds_a_query: Estimate
-    """Over trials: the mean of each trial's queries."""
+    """Estimate over trials, from the mean of each trial's queries."""
     seconds_a_training: Estimate
     hours: float
-    """Of all rounds together."""
+    """Hours of all rounds together."""
     gpu_hours: float
-    """Hours times the share of a GPU that each trial had; NaN where a record does not say it."""
+    """Hours times the share of a GPU that each trial had; NaN if a record does not state it."""
 
 
 def id_only_accuracies(trials: pd.DataFrame) -> dict[tuple[str, float, int], float]:
@@ -90,7 +90,7 @@ def labels_needed(trials: pd.DataFrame, rounds: pd.DataFrame, share: float) -> d
 
 
 def time_spent(rounds: pd.DataFrame, details: Details) -> dict[tuple[str, str], TimeSpent]:
-    """(data set, strategy) -> time of all rounds that are there, of finished trials and of others."""
+    """(data set, strategy) -> time of all finished rounds, in finished trials and in others."""
     spent = {}
     for group, rows in rounds.groupby(["dataset", "arm"], sort=False):
         assert isinstance(group, tuple)
@@ -108,17 +108,17 @@ def time_spent(rounds: pd.DataFrame, details: Details) -> dict[tuple[str, str], 
 
 
 def _gpu_share(details: Details, fingerprint: str) -> float:
-    """The share of a GPU that a trial had; NaN where its records do not say it."""
+    """The share of a GPU that a trial had; NaN if its records do not state it."""
     environments = details[fingerprint].environments if fingerprint in details else ()
     shares = [float(environment["gpus"]) for environment in environments if "gpus" in environment]
     return shares[-1] if len(shares) == len(environments) and shares else math.nan
 
 
 def _median(values: list[float]) -> float:
-    """Of numbers some of which may be infinite: infinite where the middle two are not both finite."""
+    """Median of numbers, some of which may be infinite: infinite unless the middle two are finite."""
     return statistics.median(values) if values else math.nan
 
 
 def wasted_labels(trials: pd.DataFrame) -> Mapping[CellKey, Estimate]:
-    """For each cell with OOD images: OOD images among all labels of a trial, the initial set included."""
+    """OOD images among all labels of a trial, the initial set included, for each cell with OOD images."""
     return estimate_cells(trials[trials["ood_ratio"] > 0], "num_wasted")

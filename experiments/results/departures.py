@@ -1,4 +1,4 @@
-"""Which settings of the trials are not the paper's."""
+"""The settings of trials that differ from the paper's."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from orchestrator.settings.grid import load_preset
 from orchestrator.settings.trial import TrialConfig, flat
 
 AXES = ("dataset", "seed", "mismatch_ratio", "ood_ratio", "strategy")
-"""Settings that are no departure: a table has a cell or a row for each."""
+"""Settings that are not departures: a table has a cell or a row for each."""
 OF_WEIGHTS = ("clipn.checkpoint", "clipn.pretrained", "clipn.model", "clipn.templates")
-"""Which CLIPN: said in words."""
+"""Settings that choose the CLIPN, which are described in words."""
 PAPER_DATASETS = ("cifar10", "cifar100", "tiny-imagenet")
 
 Settings = Mapping[str, Any]
 
 
 def departures(trials: Sequence[tuple[str, Settings]]) -> list[str]:
-    """What differs from the paper's recipe (preset `paper`, for DomainNet `domainnet`), a line a setting.
+    """The differences from the paper's recipe (preset `paper`, for DomainNet `domainnet`), one line per setting.
 
     `trials` are (row, settings as the ledger keeps them). Of the strategies' options only those that a trial reads
-    count. Where only some rows depart, they are named.
+    count. If only some rows differ, they are named.
     """
     found: dict[str, list[str]] = {}
     rows = unique(row for row, _ in trials)
     for row, settings in trials:
+        # Seed 0 for all: one entry of the cache serves all seeds of a row.
         for line in _departures_of(json.dumps({**settings, "seed": 0})):
             if row not in found.setdefault(line, []):
                 found[line].append(row)
     others = [name for name in unique(str(settings["dataset"]) for _, settings in trials) if not _is_in_paper(name)]
-    lines = [f"{name} is no data set of the paper" for name in others]
+    lines = [f"{name} is not a data set of the paper" for name in others]
     return lines + [line if len(of) == len(rows) else f"{line} ({', '.join(of)})" for line, of in found.items()]
 
 
@@ -54,7 +55,7 @@ def _departures_of(settings_text: str) -> tuple[str, ...]:
 
 
 def _weights_line(clipn: Settings) -> list[str]:
-    """Whether CLIPN's weights are of the published kind."""
+    """One line if CLIPN's weights are not of the published kind, else no line."""
     if clipn["pretrained"] is not None:
         return [f"the plain CLIP {clipn['pretrained']} in place of CLIPN"]
     if clipn["checkpoint"] is None:
@@ -64,7 +65,7 @@ def _weights_line(clipn: Settings) -> list[str]:
 
 @lru_cache(maxsize=64)
 def _paper_settings(dataset: str) -> Settings:
-    """All settings of the paper's trials on a data set; for one it does not have, those of CIFAR-10."""
+    """All settings of the paper's trials on a data set; those on CIFAR-10 for a data set that is not in the paper."""
     is_domain = split_protocol_of(dataset) == "domain"
     known = dataset if _is_in_paper(dataset) else "cifar10"
     axes = {

@@ -1,4 +1,4 @@
-"""What a report says of single trials beside their numbers: how to run one again, why it failed, where it ran."""
+"""The details of single trials in a report: how to run one again, why it failed, and where it ran."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from orchestrator.plan import PlannedTrial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialDetails:
-    """Beside the frames' row of a trial."""
+    """The facts about a trial that are not in its row of the frames."""
 
     command: str | None = None
-    """That runs it again; None where its settings are not known."""
+    """The command that runs it again; None if its settings are not known."""
     error: str | None = None
-    """Why it failed; None if it did not."""
+    """The reason of its failure; None if it did not fail."""
     environments: tuple[Mapping[str, Any], ...] = ()
     """Hardware and versions, each once, in the order of the rounds (`RoundRecord.environment`)."""
     last_time_ms: int | None = None
-    """When its last round was finished, milliseconds since 1970."""
+    """Time of its last finished round, milliseconds since 1970."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """All its settings, nested, as the ledger keeps them."""
 

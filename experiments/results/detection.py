@@ -1,4 +1,4 @@
-"""What Table 9 says: each detector's AUROC as labels are bought, and where one crosses another, paired by seed."""
+"""The values of Table 9: each detector's AUROC as labels are bought, and where one crosses another, paired by seed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST_AXIS = 1
-"""Labels are compared by their logarithm after adding this, so that a stage without labels has a place."""
+"""Number added to the labels before their logarithm is taken, so that a stage without labels has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossing:
-    """From how many labels on one detector stays ahead of another in a condition."""
+    """The number of labels from which on one detector stays ahead of another, in a condition."""
 
     condition: Condition
     labels: Estimate
-    """Natural logarithm of the labels plus `FEWEST_AXIS`, over the seeds in which it crosses; planned: all seeds."""
+    """Natural logarithm of the labels plus `FEWEST_AXIS`, over the seeds that have a crossing; planned: all seeds."""
     num_always: int
     """Seeds in which it is ahead at every stage."""
     num_never: int
     """Seeds in which it is not ahead at the last stage."""
 
     def text(self) -> str:
-        """The labels with their 95 % interval, and the seeds that have none."""
+        """The labels with their 95 % interval, and the seeds without a crossing."""
         value = self.labels
         parts = []
         if value.num_seeds:
@@ -59,7 +59,7 @@ def stage_estimates(stages: pd.DataFrame, metric: str) -> dict[tuple[CellKey, in
 
 
 def crossings(stages: pd.DataFrame, *, ahead: str, of: str) -> list[Crossing]:
-    """For each condition, from how many labels on the row `ahead` has the higher AUROC than the row `of`.
+    """The number of labels from which on the row `ahead` has a higher AUROC than the row `of`, per condition.
 
     In a seed it crosses between the last stage at which it is not ahead and the next; the point between them is where
     the two straight lines through the AUROCs meet, over the logarithm of labels plus one. Conditions without both rows
@@ -93,7 +93,7 @@ def crossings(stages: pd.DataFrame, *, ahead: str, of: str) -> list[Crossing]:
 
 
 def crossing_place(places: Sequence[float], lead: Sequence[float]) -> float | None:
-    """Where `lead` rises above 0 for good, between `places`; None if it always was above, or never is at the end."""
+    """The place, between `places`, from which on `lead` stays above 0; None if it always was above, or ends below."""
     behind = [number for number, each in enumerate(lead) if each <= 0]
     if not behind or behind[-1] == len(lead) - 1:
         return None

@@ -1,4 +1,4 @@
-"""The results of a grid as two tables: one row a trial, one row a round."""
+"""The results of a grid as frames: one with a row per trial, one with a row per round."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ DETECTION_COLUMNS = (
 
 
 def trials_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
-    """One row a trial, with `TRIAL_COLUMNS`; what is not known (yet) is missing. Shares in [0, 1], seconds."""
+    """One row per trial, with `TRIAL_COLUMNS`; unknown values are missing. Shares in [0, 1], seconds."""
     import pandas as pd
 
     return pd.DataFrame([_trial_row(p) for p in planned], columns=list(TRIAL_COLUMNS))
 
 
 def rounds_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
-    """One row a finished round of any trial, with `ROUND_COLUMNS`."""
+    """One row per finished round of any trial, with `ROUND_COLUMNS`."""
     import pandas as pd
 
     rows = [_round_row(p, record) for p in planned for record in p.records]
@@ -43,22 +43,24 @@ def rounds_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet would run."""
+"""First characters of a cell that a spreadsheet would run as a formula."""
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV. Its column `arm` is headed `strategy`, the name that readers of these files have always had.
+    """A frame as CSV text, in which the column `arm` is headed `strategy`.
 
-    A text that a spreadsheet would take for a formula gets a quote before it; numbers are as they are.
+    A text that a spreadsheet would take for a formula gets a quote before it; numbers are unchanged.
     """
     texts = frame.select_dtypes(exclude="number")
     quoted = frame.assign(**{str(name): texts[name].map(_quoted) for name in texts})
+    # The name that readers of these files have always had; the code calls it arm, since it is not always a strategy.
     return quoted.rename(columns={"arm": "strategy"}).to_csv(index=False)
 
 
 def _quoted(value: Any) -> Any:
     if not (isinstance(value, str) and value.startswith(FORMULA)):
         return value
+    # A number with a sign is not a formula.
     try:
         float(value)
     except ValueError:
@@ -67,7 +69,7 @@ def _quoted(value: Any) -> Any:
 
 
 def detection_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
-    """One row a finished stage of any detection trial, with `DETECTION_COLUMNS`; shares in [0, 1]."""
+    """One row per finished stage of any detection trial, with `DETECTION_COLUMNS`; shares in [0, 1]."""
     import pandas as pd
 
     rows = [
@@ -89,7 +91,7 @@ def detection_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
 
 
 def status(planned: PlannedTrial) -> str:
-    """finished, failed, unfinished (some rounds are there) or missing."""
+    """The status of a trial: finished, failed, unfinished (it has some rounds) or missing."""
     if planned.is_finished:
         return "finished"
     if planned.error is not None:
@@ -98,7 +100,7 @@ def status(planned: PlannedTrial) -> str:
 
 
 def _axes(planned: PlannedTrial) -> dict[str, Any]:
-    """Where the trial stands in tables: its condition, its arm and its seed."""
+    """The position of a trial in tables: its condition, its arm and its seed."""
     trial = planned.trial
     condition = {name: getattr(trial, name) for name in ("dataset", "mismatch_ratio", "ood_ratio")}
     return condition | {"arm": planned.row, "seed": trial.seed}

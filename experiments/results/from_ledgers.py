@@ -24,26 +24,26 @@ from orchestrator.tracking.content import as_text
 from strategies.registry import STRATEGIES
 
 MOST_NAMED = 5
-"""Conflicting trials that are named one by one."""
+"""Most conflicting trials that are named one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundTrials:
-    """What records say of the trials that somebody ran."""
+    """The trials that were found in records."""
 
     planned: list[PlannedTrial]
     """Each trial once, or once for each row of a table that it is known to have been run for."""
     lines: list[str]
-    """What does not agree, or is not known."""
+    """Warnings: records that do not agree, or are not known."""
     by_command: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
-    """Command (table7) -> fingerprint and row of the trials that it was last asked to run."""
+    """Command (table7) -> fingerprint and row of the trials of its last launch."""
 
 
 def trials_of_ledgers(folders: Sequence[Path]) -> FoundTrials:
-    """The trials that the ledgers of run folders hold.
+    """Read the trials from the ledgers of run folders.
 
-    A trial (by fingerprint) that several folders have is taken from the one with most rounds. Where their common rounds
-    differ, the first folder's is taken and a line names it. Trials that never began are in no ledger. Raises ValueError
+    A trial (by fingerprint) that several folders have is taken from the one with most rounds. If their common rounds
+    differ, the first folder's is taken and a line names it. Trials that never started are in no ledger. Raises ValueError
     for a folder without a ledger, for one without a trial, and for a state file that cannot be read.
     """
     chosen: dict[str, tuple[Path, PlannedTrial]] = {}
@@ -57,7 +57,7 @@ def trials_of_ledgers(folders: Sequence[Path]) -> FoundTrials:
             if differing is not None:
                 conflicts.append(
                     f"{planned.trial.label}: round {differing} in {folder} has other numbers than in {first}; "
-                    f"{first}'s count"
+                    f"those of {first} are used"
                 )
             elif len(planned.records) > len(known.records):
                 chosen[planned.fingerprint] = (folder, planned)
@@ -80,7 +80,7 @@ def trials_of_ledgers(folders: Sequence[Path]) -> FoundTrials:
 
 
 def _launched(folder: Path) -> dict[str, frozenset[tuple[str, str]]]:
-    """Fingerprint and row of what each command was last asked to run in a folder, as far as it was kept."""
+    """Command -> fingerprint and row of the trials of its last launch in a folder, as far as they were kept."""
     output = OutputFolder(path=folder, grid_id=None)
     launched = {}
     for command in launched_commands(output):
@@ -91,7 +91,7 @@ def _launched(folder: Path) -> dict[str, frozenset[tuple[str, str]]]:
 
 
 def in_order(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-    """By data set, ratios, strategy (as the registry has them), row and seed: equal trials give equal reports."""
+    """Sort trials by data set, ratios, strategy (in the registry's order), row and seed."""
     places = {name: place for place, name in enumerate(STRATEGIES)}
 
     def key(each: PlannedTrial) -> tuple[str, float, float, int, str, str, int, str]:
@@ -100,12 +100,15 @@ def in_order(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
         condition = (trial.dataset, float(trial.mismatch_ratio), float(trial.ood_ratio))
         return (*condition, place, trial.strategy, each.row, trial.seed, each.fingerprint)
 
+    # Sorted, so that equal trials give equal reports in whatever order the folders are named.
     return sorted(planned, key=key)
 
 
 def with_missing_seeds(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-    """The trials, and one without rounds for each seed that only other rows of a condition have: those are what a
-    reader would miss. `planned` have the names of their rows."""
+    """The trials, and one without rounds for each seed that only other rows of the condition have.
+
+    `planned` have the names of their rows.
+    """
     seeds: dict[Condition, set[int]] = {}
     cells: dict[CellKey, dict[int, PlannedTrial]] = {}
     for each in planned:
@@ -120,20 +123,20 @@ def with_missing_seeds(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
 
 
 def cell_of(planned: PlannedTrial) -> CellKey:
-    """Where a trial stands in tables."""
+    """The cell of a trial in tables."""
     trial = planned.trial
     return CellKey(trial.dataset, float(trial.mismatch_ratio), float(trial.ood_ratio), planned.row)
 
 
 def _missing(some: PlannedTrial, seed: int) -> PlannedTrial:
     trial = some.trial.model_copy(update={"seed": seed})
-    return replace(some, trial=trial, fingerprint=f"not begun: {some.row}, {trial.label}", records=(), error=None)
+    return replace(some, trial=trial, fingerprint=f"not started: {some.row}, {trial.label}", records=(), error=None)
 
 
 def _trials_of(folder: Path) -> list[PlannedTrial]:
     ledger = Ledger(folder / "ledger")
     if not ledger.folder.is_dir():
-        raise ValueError(f"{folder} has no ledger; give the output folder of a grid (--output-dir of its command)")
+        raise ValueError(f"{folder} has no ledger; name the output folder of a grid (--output-dir of its command)")
     planned = [_as_planned(folder, state) for state in ledger.states()]
     if not planned:
         raise ValueError(f"{folder} has no trial in its ledger yet")
@@ -145,7 +148,7 @@ def _as_planned(folder: Path, state: TrajectoryState) -> PlannedTrial:
         trial = read_trial(**state.trial)
     except ValueError as error:
         raise ValueError(
-            f"{folder / 'ledger' / state.fingerprint}.json: its settings are not this version's ({error})"
+            f"{folder / 'ledger' / state.fingerprint}.json: its settings do not fit this version ({error})"
         ) from None
     # A trial that was given more rounds later keeps the settings of its first.
     rounds = max(trial.rounds, len(state.records))
@@ -159,7 +162,7 @@ def _as_planned(folder: Path, state: TrajectoryState) -> PlannedTrial:
 
 
 def _first_difference(first: Sequence[RoundRecord], second: Sequence[RoundRecord]) -> int | None:
-    """The first common round whose numbers differ."""
+    """The first common round whose numbers differ; None if all agree."""
     for one, other in zip(first, second, strict=False):
         if one.numbers() != other.numbers():
             return one.round
@@ -169,15 +172,14 @@ def _first_difference(first: Sequence[RoundRecord], second: Sequence[RoundRecord
 Nested = Mapping[str, Any]
 AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")
 MOST_DIFFERENCES = 3
-"""Settings that a name lists."""
+"""Most settings that a name lists."""
 
 
 def row_names(planned: Sequence[PlannedTrial], arms: Mapping[str, Nested]) -> list[str]:
-    """A name for each trial: of the arm that it was planned for, else of one that states its settings, else the
-    strategy's.
+    """A name for each trial: its planned arm, else an arm that states its settings, else its strategy.
 
-    Of several that state them the one that states most. Trials of one data set and name whose settings differ all the
-    same get what differs from the most frequent settings behind the name: `vlpure (purity.fixed_scale=5.0)`.
+    Of several arms, the one that states most is taken. If trials of one data set and name still differ in settings,
+    the differences from the most frequent settings are added to the name: `vlpure (purity.fixed_scale=5.0)`.
     """
     trials = [each.trial for each in planned]
     names = [each.arm or _arm_name(each.trial, arms) for each in planned]
@@ -208,13 +210,13 @@ def _arm_name(trial: TrialConfig, arms: Mapping[str, Nested]) -> str:
 
 
 def _stated(arm: Nested) -> Nested:
-    """What an arm says, its recipe's name replaced by what the recipe says; lists, as in JSON."""
+    """The settings that an arm states, with its recipe's name replaced by the recipe's settings; lists, as in JSON."""
     expanded = {**arm, "recipe": named_recipe(arm["recipe"])} if "recipe" in arm else arm
     return {path: list(value) if isinstance(value, tuple) else value for path, value in flat(expanded).items()}
 
 
 def _difference(usual: Nested, settings: Nested) -> str:
-    """What differs, as `--set` would say it."""
+    """The differing settings, as `--set` takes them."""
     differing = [f"{path}={as_text(value)}" for path, value in settings.items() if usual.get(path, ...) != value]
     more = len(differing) - MOST_DIFFERENCES
     return ", ".join(differing[:MOST_DIFFERENCES] + ([f"and {more} more"] if more > 0 else []))

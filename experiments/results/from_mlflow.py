@@ -1,4 +1,4 @@
-"""The trials of an experiment, read from an MLflow tracking server alone: tags, params and metrics, no file."""
+"""Reads the trials of an experiment from an MLflow tracking server alone: tags, params and metrics, no file."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PAGE = 1000
-"""Runs a request."""
+"""Runs per request."""
 NUM_REQUESTS = 8
-"""Metric histories asked for at a time."""
+"""Number of runs whose metric histories are requested at a time."""
 PHASES = ("query", "train", "evaluate")
 METRICS = ("accuracy", "precision", "num_id", "num_ood", "logit_scale", *(f"seconds/{phase}" for phase in PHASES))
 
 
 def trials_of_experiment(uri: str, experiment: str) -> FoundTrials:
-    """The trials that an experiment holds.
+    """Read the trials of an experiment.
 
     Of several runs of one trial (by fingerprint) and row the one with most rounds counts. Queries, machines and
     versions are not read: the server's metrics do not have them. Raises ValueError for a server that does not answer,
-    an experiment that is not there or has no trial, and for a run whose settings are not this version's.
+    for an experiment that does not exist or has no trial, and for a run whose settings do not fit this version.
     """
     client = _connect(uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         known = ", ".join(sorted(each.name for each in client.search_experiments())) or "none"
-        raise ValueError(f"no experiment '{experiment}' at {masked(uri)}; there are: {known}")
+        raise ValueError(f"no experiment '{experiment}' at {masked(uri)}; known experiments: {known}")
     runs = [run for run in _runs(client, found.experiment_id) if "fingerprint" in run.data.tags]
     if not runs:
         raise ValueError(f"experiment '{experiment}' at {masked(uri)} has no trial yet")
@@ -67,7 +67,7 @@ def _connect(uri: str) -> MlflowClient:
         os.environ.setdefault(name, value)
     scheme, _, file = uri.partition(":///")
     if scheme == "sqlite" and not Path(file).is_file():  # MLflow would make an empty database there
-        raise ValueError(f"MLflow at {masked(uri)}: there is no file {file}")
+        raise ValueError(f"MLflow at {masked(uri)}: no such file: {file}")
     try:
         check_reachable(uri)
     except NotReachable as error:
@@ -104,7 +104,8 @@ def _as_planned(client: MlflowClient, run: Run) -> PlannedTrial:
 
 
 def _trial(run: Run) -> TrialConfig:
-    """The trial of a run, from its params (dotted names, values as JSON) and, of what may change later, its tags."""
+    """The trial of a run, from its params (dotted names, values as JSON) and its tag `rounds`."""
+    # A tag, since a trial may be given more rounds later and a param cannot change.
     settings: dict[str, Any] = {"rounds": int(run.data.tags["rounds"])} if "rounds" in run.data.tags else {}
     for name, text in run.data.params.items():
         *path, last = name.split(".")
@@ -115,24 +116,25 @@ def _trial(run: Run) -> TrialConfig:
     try:
         return read_trial(**_known(settings, TrialConfig.model_fields))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"MLflow run {run.info.run_id}: its settings are not this version's ({error})") from None
+        raise ValueError(f"MLflow run {run.info.run_id}: its settings do not fit this version ({error})") from None
 
 
 def _known(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Params that are settings: others may have been added by hand."""
+    """The params that are settings; others may have been added by hand."""
     return {name: value for name, value in settings.items() if name in fields}
 
 
 def _value(text: str) -> Any:
-    """What a param's text stands for (`orchestrator.tracking.content.as_text`): JSON, or else a text."""
+    """The value of a param's text (`orchestrator.tracking.content.as_text`): JSON, or else the text itself."""
     try:
+        # JSON: read as Python, true, false and null would become texts, as they once did.
         return json.loads(text)
     except ValueError:
         return text
 
 
 def _records(client: MlflowClient, run: Run) -> Iterator[RoundRecord]:
-    """The rounds, as far as metrics know them; a round without accuracy is none."""
+    """The rounds as far as metrics hold them; steps without an accuracy are skipped."""
     histories = {
         name: {metric.step: metric for metric in client.get_metric_history(run.info.run_id, name)}
         for name in METRICS

@@ -1,4 +1,4 @@
-"""The paper's own figures, read from experiments/paper."""
+"""The paper's numbers, read from experiments/paper."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DOMAIN_RATIOS = (0.5, 0.5)
 
 @cache
 def paper_table4() -> dict[CellKey, float]:
-    """AUBC of the paper's Table 4 in [0, 1], by its rule (divided by n): compare with `aubc_paper` only."""
+    """AUBC of the paper's Table 4 in [0, 1], by its rule (divided by n): to be compared with `aubc_paper` only."""
     return {_cell(row, row["strategy"]): _share(row["aubc_percent"]) for row in paper_rows("table4.csv")}
 
 
 @cache
 def paper_table5_aubc() -> dict[CellKey, float]:
-    """AUBC of the paper's Table 5 in [0, 1]. It fits neither rule well: to be shown, not to be subtracted."""
+    """AUBC of the paper's Table 5 in [0, 1]. It fits neither rule well: it is shown, but not subtracted."""
     return _of_domains("aubc_percent")
 
 
@@ -83,6 +83,6 @@ def _share(percent: str) -> float:
 
 
 def paper_rows(name: str) -> list[dict[str, str]]:
-    """The rows of a file of `experiments/paper`, as texts."""
+    """The rows of a file in `experiments/paper`, as texts."""
     with (FOLDER / name).open(newline="") as file:
         return list(csv.DictReader(file))

@@ -15,14 +15,14 @@ from orchestrator.settings.trial import TrialConfig, flat
 
 AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")
 FLAGS = {"rounds": "--rounds", "budget": "--budget", "data_root": "--data-root", "on_bad_image": "--on-bad-image"}
-"""Settings that trial.py has a flag for; the others go through --set."""
+"""Settings for which trial.py has a flag; the others go through --set."""
 
 
 def trial_command(trial: TrialConfig) -> str:
     """The `python experiments/trial.py ...` that runs `trial` in this process, as a shell reads it.
 
-    Names the axes, the preset that is nearest, and every setting that differs from it and that the trial reads: the
-    trial of that line has the same fingerprint. Raises ValueError for a trial that no preset can be turned into.
+    It names the axes, the nearest preset, and every setting that the trial reads and that differs from the preset: the
+    trial of that line has the same fingerprint. Raises ValueError for a trial that no preset leads to.
     """
     axes = [word for name in AXES for word in (f"--{name.replace('_', '-')}", str(getattr(trial, name)))]
     words = _setting_words(trial.dataset, json.dumps(_wanted(trial), sort_keys=True))
@@ -30,26 +30,27 @@ def trial_command(trial: TrialConfig) -> str:
 
 
 def _wanted(trial: TrialConfig) -> Nested:
-    """The settings of a trial beside its axes: what its numbers depend on, and what trial.py has a flag for."""
+    """The settings of a trial without its axes: those that its numbers depend on, and those of trial.py's flags."""
     read = {path: value for path, value in trial.settings_read().items() if path not in AXES}
     return read | trial.model_dump(mode="json", include=set(FLAGS))
 
 
+# Cached: the trials of a grid differ in little but their axes.
 @lru_cache(maxsize=256)
 def _setting_words(dataset: str, settings_text: str) -> tuple[str, ...]:
-    """--preset and what differs from it, in as few words as can be. Kept: a grid's trials differ in little but axes."""
+    """The words of --preset and of the settings that differ from it, as few as possible."""
     candidates = []
     for words in _candidates(dataset, json.loads(settings_text)):
         if len(words) == 2:  # nothing differs
             return words
         candidates.append(words)
     if not candidates:
-        raise ValueError(f"no preset can be turned into these settings: {settings_text}")
+        raise ValueError(f"no preset leads to these settings: {settings_text}")
     return min(candidates, key=len)
 
 
 def _candidates(dataset: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The words that lead to `settings`, from each preset with its own recipe, each recipe by name, and none.
+    """The words that lead to `settings`, from each preset with its own recipe, each named recipe, and no recipe.
 
     Presets made for the data set come first.
     """
@@ -73,7 +74,7 @@ def _candidates(dataset: str, settings: Mapping[str, Any]) -> Iterator[tuple[str
 
 @lru_cache(maxsize=64)
 def _narrowed(dataset: str, preset: str, strategy: str) -> GridConfig:
-    """A preset with a single trial of that strategy; its ratios and seed are not looked at."""
+    """A preset with a single trial of that strategy; its ratios and seed are arbitrary."""
     axes = {
         "datasets": (dataset,), "mismatch_ratios": (0.5,), "ood_ratios": (0.5,), "strategies": (strategy,),
         "seeds": (0,),
@@ -82,7 +83,7 @@ def _narrowed(dataset: str, preset: str, strategy: str) -> GridConfig:
 
 
 def _settings(grid: GridConfig, overrides: Nested) -> Nested | None:
-    """The settings that trial.py makes of a preset and what is changed of it; None where it refuses them."""
+    """The settings that trial.py makes from a preset and overrides; None if it refuses them."""
     try:
         (trial,) = grid.trials(overrides)
     except ValueError:
@@ -91,11 +92,11 @@ def _settings(grid: GridConfig, overrides: Nested) -> Nested | None:
 
 
 def _differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What has to be set for `base` to become `wanted`: by flag, and by --set."""
+    """The changes that turn `base` into `wanted`: those by flag, and those by --set."""
     flags: dict[str, Any] = {}
     assignments = []
     for path, value in wanted.items():
-        if base.get(path, ...) == value:  # a section that is none there is one leaf
+        if base.get(path, ...) == value:  # a section that is null in the base is one leaf
             continue
         if path in FLAGS and value is not None:
             flags[path] = value
@@ -105,7 +106,7 @@ def _differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[di
 
 
 def _yaml(value: Any) -> str:
-    """A value as --set reads it back: texts bare where YAML takes them for texts."""
+    """A value as --set reads it back: texts without quotes if YAML takes them for texts."""
     if isinstance(value, str):
         try:
             bare = read_yaml(f"value: {value}", origin="")["value"]

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 METRICS = ("aubc", "aubc_paper", "last_accuracy", "mean_precision")
-"""Columns of `trials` that are reported a cell, shares in [0, 1]."""
+"""Columns of `trials` that are reported per cell, shares in [0, 1]."""
 
 
 class Condition(NamedTuple):
-    """What a trial is, without strategy and seed."""
+    """A trial's data set and ratios, without strategy and seed."""
 
     dataset: str
     mismatch_ratio: float
@@ -43,18 +43,18 @@ class CellKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A mean over seeds and how sure it is, in the unit of the values."""
+    """A mean over seeds with its uncertainty, in the unit of the values."""
 
     num_seeds: int
     """Seeds that have a value."""
     num_planned: int
-    """Seeds that have one or are to have one; 0 where the trials have no such value: no query, no precision."""
+    """Seeds that have or should have a value; 0 if the trials have no such value: no query, no precision."""
     mean: float
     """NaN without a seed."""
     sd: float
     """Standard deviation with n - 1; NaN with fewer than two seeds."""
     half_width: float
-    """Half the width of the t-interval of the mean; NaN with fewer than two seeds: it is not known."""
+    """Half the width of the t-interval of the mean; NaN (unknown) with fewer than two seeds."""
 
     @property
     def is_complete(self) -> bool:
@@ -63,7 +63,7 @@ class Estimate:
 
 
 def estimate(values: Iterable[float], *, num_planned: int | None = None, level: float = LEVEL) -> Estimate:
-    """Mean, standard deviation and t-interval (n - 1 degrees of freedom) of one value a seed; NaN counts as missing.
+    """Mean, standard deviation and t-interval (n - 1 degrees of freedom) of one value per seed; NaN counts as missing.
 
     `num_planned` seeds were to be run; None: as many as there are values.
     """
@@ -94,8 +94,8 @@ def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
 def estimate_cells(trials: pd.DataFrame, metric: str) -> dict[CellKey, Estimate]:
     """The estimate of `metric` in each cell of `trials`, in order of first appearance.
 
-    Only trials with status "finished" count; the other rows of a cell are its missing seeds. Where trials are finished
-    and none has a value, as those of one round have no query, nothing is missing. Raises ValueError where a
+    Only trials with status "finished" count; the other rows of a cell are its missing seeds. If trials are finished
+    and none has a value, as those of one round have no query, nothing is missing. Raises ValueError if a
     cell has a seed twice.
     """
     check_seeds(trials)
@@ -103,22 +103,24 @@ def estimate_cells(trials: pd.DataFrame, metric: str) -> dict[CellKey, Estimate]
     for key, rows in trials.groupby(list(CellKey._fields), sort=False):
         is_finished = rows["status"] == "finished"
         values = rows[metric].where(is_finished).astype(float)
+        # Trials of one round have no query: their precision must not be shown as missing.
         has_such_values = values.notna().any() or not is_finished.any()
         estimates[cell_key(key)] = estimate(values if has_such_values else [])
     return estimates
 
 
 def check_seeds(trials: pd.DataFrame) -> None:
-    """Raises ValueError, naming one, where a trial is in `trials` twice: it would be averaged as if it were two."""
+    """Raises ValueError, naming one, if a trial is in `trials` twice."""
     keys = [*CellKey._fields, "seed"]
     repeated = trials[trials.duplicated(keys)]
+    # It would be averaged as if it were two.
     if len(repeated):
         first = repeated.iloc[0]
         raise ValueError(f"trial listed twice: {', '.join(f'{key} {first[key]}' for key in keys)}")
 
 
 def cell_key(values: object) -> CellKey:
-    """A group's key, as pandas gives it, as a CellKey of Python values."""
+    """A CellKey of Python values, made from the key of a pandas group."""
     assert isinstance(values, tuple)
     dataset, mismatch_ratio, ood_ratio, arm = values
     return CellKey(str(dataset), float(mismatch_ratio), float(ood_ratio), str(arm))
@@ -137,11 +139,12 @@ def unique(values: Iterable[str]) -> list[str]:
 
 
 def rank_marks(estimates: Sequence[Estimate | None], *, digits: int) -> list[str]:
-    """ "best", "second" or "" for each, by mean rounded to `digits`: what looks equal to a reader is equal.
+    """Marks "best", "second" or "" for each estimate, by its mean rounded to `digits`.
 
-    Only estimates with all planned seeds compete, and only where there are two or more of them. All that tie for best
+    Only estimates with all planned seeds compete, and only if there are two or more of them. All that tie for best
     are best, all that tie for the next value are second.
     """
+    # Rounded: values that look equal to a reader must get the same mark.
     means = [
         round(each.mean, digits) if each is not None and each.num_seeds and each.is_complete else None
         for each in estimates

@@ -1,1 +1,1 @@
-"""The paper's tables and those of comparisons: what their rows, columns and cells are."""
+"""The rows, columns and cells of the paper's tables and of the tables of comparisons."""

@@ -1,6 +1,6 @@
 """Our values next to the paper's: differences, agreement of the order of strategies, and where the order differs.
 
-The paper's AUBC divides by n; it stands beside `aubc_paper` and nothing else.
+The paper's AUBC divides by n; it is shown next to `aubc_paper` only.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METRIC_NAMES = {"aubc_paper": "AUBC divided by n", "last_accuracy": "last accuracy"}
-"""Metrics that the paper has, and what they are called."""
+"""Names of the metrics that the paper has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
-    """Two strategies that we find in another order than the paper, in one condition."""
+    """Two strategies whose order differs from the paper's, in one condition."""
 
     condition: Condition
     above: str
@@ -55,13 +55,13 @@ class Swap:
     ours: float
     """Our mean difference of the same, paired by seed where possible, below 0."""
     p_t: float
-    """Of our difference, by the paired t-test, not adjusted; NaN with fewer than two common seeds."""
+    """p-value of our difference, by the paired t-test, not adjusted; NaN with fewer than two common seeds."""
 
 
 def paper_section(trials: pd.DataFrame, paper: PaperValues) -> Section | None:
     """Tables next to the paper's, the rank agreement, and the list of swaps; None without a common cell.
 
-    Raises ValueError for a metric that the paper does not have by that rule.
+    Raises ValueError for a metric that is not in `METRIC_NAMES`.
     """
     tables: list[Table] = []
     for metric, values in paper.items():
@@ -82,8 +82,8 @@ def paper_section(trials: pd.DataFrame, paper: PaperValues) -> Section | None:
     if not tables:
         return None
     lines = (
-        "The paper's AUBC is divided by n and stands beside ours by the same rule only. Its figures are of its full "
-        "recipe; with another recipe (see the departures) the differences are no test of it. The paper's CORESET comes "
+        "The paper's AUBC is divided by n and is shown next to ours by the same rule only. Its numbers are of its full "
+        "recipe; with another recipe (see the departures) the differences do not test it. The paper's CORESET comes "
         "from code that returns near-random images, ours does not.",
         "Pairs in another order: our difference is the mean over common seeds, p by the paired t-test, not adjusted.",
     )
@@ -91,7 +91,7 @@ def paper_section(trials: pd.DataFrame, paper: PaperValues) -> Section | None:
 
 
 def spearman(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Spearman's rank correlation; NaN with fewer than three strategies, or where one side ties them all."""
+    """Spearman's rank correlation; NaN with fewer than three strategies, or if one side ties them all."""
     if len(ours) < 3 or len(set(ours)) == 1 or len(set(theirs)) == 1:
         return math.nan
     from scipy.stats import spearmanr
@@ -100,9 +100,9 @@ def spearman(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def find_swaps(trials: pd.DataFrame, metric: str, paper: Mapping[CellKey, float]) -> list[Swap]:
-    """Every pair of strategies whose order differs from the paper's; the largest difference in the paper first.
+    """The pairs of strategies whose order differs from the paper's; the largest difference in the paper first.
 
-    Pairs that tie on either side are no swap. Differences are over the seeds that both have finished.
+    Pairs that tie on either side are not swaps. Differences are over the seeds that both have finished.
     """
     swaps = []
     for condition, by_arm in collect_scores(trials, metric).items():
@@ -147,7 +147,7 @@ def _beside_text(ours: Estimate | None, paper: float | None) -> str:
 def _agreement_table(
     title: str, conditions: Sequence[Condition], ours: Mapping[CellKey, Estimate], paper: Mapping[CellKey, float]
 ) -> Table:
-    """One row a condition: Spearman's correlation of the strategies' order, and over how many of them."""
+    """A table with a row per condition: Spearman's correlation of the strategies' order, and their number."""
     rows = []
     for condition in conditions:
         keys = [key for key, value in ours.items() if key.condition == condition and key in paper and value.num_seeds]

@@ -1,4 +1,4 @@
-"""What the comparisons of strategies say, as tables: paired differences, ranks and other summaries over conditions."""
+"""Tables of the comparisons of strategies: paired differences, ranks and other summaries over conditions."""
 
 from __future__ import annotations
 
@@ -43,20 +43,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BASELINE = "random"
+# Fixed, so that equal records give an equal report.
 BOOTSTRAP_SEED = 0
 NUM_RESAMPLES = 2000
 
 NO_TEST = "needs two seeds"
-"""In place of what a paired test over seeds would say."""
+"""Shown in place of the result of a paired test over seeds: 0.00 or - would pass for one."""
 
 RANDOM_TITLE = "difference to random"
 RIVAL_TITLE = "difference to the best rival"
 
 
 def compared_strategies(trials: pd.DataFrame) -> list[str]:
-    """The strategies that are compared: those of conditions with OOD images that have a rival there.
+    """The strategies to compare: those that have a rival in a condition with OOD images.
 
-    Reference runs without OOD images (ID-only, full data, zero-shot) are no rivals.
+    Reference runs without OOD images (ID-only, full data, zero-shot) are not rivals.
     """
     rows = trials[trials["ood_ratio"] > 0]
     rivals = rows.groupby(list(Condition._fields))["arm"].transform("nunique")
@@ -64,7 +65,7 @@ def compared_strategies(trials: pd.DataFrame) -> list[str]:
 
 
 def difference_tables(scores: Scores) -> list[Table]:
-    """For each data set: AUBC minus that of `random`, and minus that of the best rival, with p-values."""
+    """Tables of AUBC minus that of `random`, and minus that of the best rival, with p-values, for each data set."""
     tables = []
     for dataset in unique(condition.dataset for condition in scores):
         part = {condition: scores[condition] for condition in scores if condition.dataset == dataset}
@@ -77,7 +78,7 @@ def difference_tables(scores: Scores) -> list[Table]:
 
 
 def comparisons_frame(scores: Scores) -> pd.DataFrame:
-    """One row a comparison (`compare` with random, `compare_with_best_rival`); differences of shares in [-1, 1].
+    """One row per comparison (`compare` with random, `compare_with_best_rival`); differences of shares in [-1, 1].
 
     Columns: dataset, mismatch_ratio, ood_ratio, arm, against (random or best_rival), reference, num_pairs, mean,
     sd, interval_low, interval_high, p_t, p_t_holm, p_sign_flip, p_sign_flip_holm, outcome. NaN where unknown.
@@ -118,29 +119,29 @@ def comparisons_frame(scores: Scores) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overall:
-    """Strategies over all conditions that all of them finished."""
+    """Summaries of strategies over all conditions that all of them finished."""
 
     strategies: tuple[str, ...]
     conditions: tuple[Condition, ...]
     left_out: tuple[Condition, ...]
     """Conditions in which a seed is missing."""
     strategies_left_out: tuple[str, ...]
-    """Those that are not in every condition."""
+    """Strategies that are not in every condition."""
     ranking: Ranking
     penalties_SS: NDArray[np.float64]
     is_tested: bool
-    """Whether a condition has two seeds, so that there are paired tests: without, no penalty is known, not even 0."""
+    """Whether a condition has two seeds, which paired tests need; without them no penalty is known, not even 0."""
     iqm: Mapping[str, Interval]
     improvement: Mapping[str, Interval]
-    """Over `random`; empty without it."""
+    """Strategy -> probability of improvement over `random`; empty without it."""
     outcomes: Mapping[str, Mapping[Outcome, int]]
-    """Against `random`; empty without it."""
+    """Strategy -> wins, ties and losses against `random`; empty without it."""
 
 
 def compare_overall(trials: pd.DataFrame, rounds: pd.DataFrame, strategies: Sequence[str]) -> Overall | None:
-    """All summaries over conditions, of the strategies that are planned in each of them.
+    """Summarise, over all conditions, the strategies that are planned in each of them.
 
-    None where there are no two of these, or no condition that they finished with the same seeds.
+    None if there are fewer than two of these, or no condition that they finished with the same seeds.
     """
     import numpy as np
 
@@ -174,7 +175,7 @@ def compare_overall(trials: pd.DataFrame, rounds: pd.DataFrame, strategies: Sequ
 
 
 def overall_table(overall: Overall) -> Table:
-    """One row a strategy, best average rank first."""
+    """The table of summaries: one row per strategy, best average rank first."""
     columns = ["average rank", "IQM of AUBC", "mean penalty"]
     if overall.improvement:
         columns += ["P(better than random)", "win / tie / loss against random"]
@@ -238,7 +239,7 @@ def _beside_rival(each: Comparison) -> str:
 
 
 def _interval(value: Interval) -> str:
-    """In percent; an interval without a width says nothing and is left out."""
+    """An interval in percent; one without a width says nothing and is omitted."""
     if math.isclose(value.low, value.high):
         return percent(value.value)
     return f"{percent(value.value)} [{percent(value.low)}, {percent(value.high)}]"

@@ -1,4 +1,4 @@
-"""What strategies cost, as tables: wasted labels, labels needed, time."""
+"""Tables of the costs of strategies: wasted labels, labels needed, time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def cost_tables(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details) -> list[Table]:
-    """For each data set: wasted labels, labels needed to come near the ID-only accuracy (if there is one), time."""
+    """Tables of wasted labels, of labels needed to come near the ID-only accuracy (if known), and of time."""
     tables = []
     wasted = wasted_labels(trials)
     shares = SHARES_TO_REACH if id_only_accuracies(trials) else ()
@@ -41,7 +41,7 @@ def cost_tables(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details) ->
 
 
 def cost_lines(trials: pd.DataFrame) -> list[str]:
-    """What a reader must know of these tables."""
+    """Lines that a reader needs to understand these tables."""
     lines = [
         "Labels spent on OOD images: at the end of a trial, those of the initial set included; mean ± half the width "
         "of the 95 % t-interval over seeds."
@@ -50,8 +50,8 @@ def cost_lines(trials: pd.DataFrame) -> list[str]:
         lines.append(
             "Labels to reach a share of ID-only: labels bought, the initial set included, at the first round whose "
             f"accuracy is at least that share of the last accuracy of the trial without OOD images ({ID_ONLY}) of the "
-            "same data set, mismatch ratio and seed. Median over seeds; a seed that never gets there counts as more "
-            "than all."
+            "same data set, mismatch ratio and seed. Median over seeds; a seed that never reaches it counts as "
+            "more than all."
         )
     else:
         lines.append(
@@ -78,7 +78,7 @@ def _time_tables(rounds: pd.DataFrame, details: Details) -> list[Table]:
             for (of, arm), value in spent.items()
             if of == dataset
         ]
-        columns = ("seconds a query", "seconds a training", "trial hours", "GPU-hours")
+        columns = ("seconds per query", "seconds per training", "trial hours", "GPU-hours")
         tables.append(text_table(f"{dataset}: time", corner="strategy", columns=columns, rows=rows))
     return tables
 

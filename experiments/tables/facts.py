@@ -1,4 +1,4 @@
-"""The honesty box: what the numbers of a report are, of how many seeds and on what machines, and what is missing."""
+"""The honesty box of a report: what its numbers are, from how many seeds and machines, and what is missing."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 Environment = Mapping[str, Any]
 MOST_LISTED = 12
-"""Cells with missing seeds that are named one by one."""
+"""Most cells with missing seeds that are named one by one."""
 MOST_VERSIONS = 4
 OF_MACHINE = ("device", "threads", "gpus", "host", "node")
-"""Keys of a record's environment that say on which machine it was made, and with how much of it."""
+"""Keys of a record's environment that describe its machine, and the used share of it."""
 CODE = ("version", "commit", "source")
-"""Keys of a record's environment that say which code made it."""
+"""Keys of a record's environment that identify the code."""
 
 
 def result_facts(trials: pd.DataFrame, *, marks: str) -> list[Fact]:
-    """Unit, interval, marks, seeds, what is missing, which AUBC. `marks` says how best and second look."""
+    """Facts on unit, interval, marks, AUBC, seeds and missing trials. `marks` describes the marks of best and second."""
     check_seeds(trials)
     planned = sorted(set(trials.groupby(list(CellKey._fields)).size()))
     facts = [
@@ -45,21 +45,21 @@ def result_facts(trials: pd.DataFrame, *, marks: str) -> list[Fact]:
         Fact(
             name="AUBC",
             text="area under accuracy over the n rounds, divided by n - 1, so that a constant accuracy a gives a "
-            "(aubc). The paper divides by n (aubc_paper); its figures are compared with that only.",
+            "(aubc). The paper divides by n (aubc_paper); its numbers are compared with that only.",
         ),
-        Fact(name="Seeds a cell", text=f"{' or '.join(map(str, planned)) or 'none'} planned."),
+        Fact(name="Seeds per cell", text=f"{' or '.join(map(str, planned)) or 'none'} planned."),
         Fact(name="Trials", text=describe_progress(trials)),
     ]
     return facts
 
 
 def machine_facts(details: Details) -> list[Fact]:
-    """Hardware, software and code of the records."""
+    """Facts on the hardware, software and code of the records."""
     if not details:
         return []
     environments = [environment for each in details.values() for environment in each.environments]
     if not environments:
-        return [Fact(name="Machines", text="not known: no record says where it was made.")]
+        return [Fact(name="Machines", text="not known: no record names its machine.")]
     return [
         Fact(name="Hardware", text=_counted(details, _device)),
         Fact(name="Software", text=_counted(details, _software)),
@@ -69,7 +69,7 @@ def machine_facts(details: Details) -> list[Fact]:
 
 
 def _data_facts(details: Details) -> list[Fact]:
-    """What deceives in the images of the data sets, if anything does."""
+    """A fact on images of the data sets that deceive, if there are any."""
     lines = {
         f"{each.settings['dataset']}: {environment[DATA_NOTES]}": None
         for each in details.values()
@@ -80,7 +80,7 @@ def _data_facts(details: Details) -> list[Fact]:
 
 
 def seed_facts(trials: pd.DataFrame) -> list[Fact]:
-    """What the number of seeds can show."""
+    """A fact on what the number of seeds can show."""
     compared = trials[trials["ood_ratio"] > 0]
     if compared.empty:
         return []
@@ -91,24 +91,24 @@ def seed_facts(trials: pd.DataFrame) -> list[Fact]:
 
 
 def departure_facts(trials: pd.DataFrame, details: Details) -> list[Fact]:
-    """The settings that are not the paper's."""
+    """A fact on the settings that differ from the paper's."""
     if not details:
         return []
-    compared = trials[trials["ood_ratio"] > 0]  # reference runs are what they are on purpose
+    compared = trials[trials["ood_ratio"] > 0]  # reference runs depart on purpose
     settings = [
         (str(row), details[key].settings)
         for key, row in zip(compared["fingerprint"], compared["arm"], strict=True)
         if key in details and details[key].settings
     ]
     if not settings:
-        return [Fact(name="Departures from the paper", text="not known: the trials' settings are not at hand.")]
+        return [Fact(name="Departures from the paper", text="not known: the settings of the trials are missing.")]
     found = departures(settings)
     text = "; ".join(found) if found else "none in the settings"
     return [Fact(name="Departures from the paper", text=f"{text}.")]
 
 
 def describe_progress(trials: pd.DataFrame) -> str:
-    """How many trials are finished, and which are not and why."""
+    """The number of finished trials, and each unfinished trial with its status."""
     open_trials = trials[trials["status"] != "finished"]
     finished = f"{len(trials) - len(open_trials)} of {len(trials)} finished"
     if open_trials.empty:
@@ -138,17 +138,18 @@ def _device(environment: Environment) -> str:
 
 
 def _software(environment: Environment) -> str:
+    # Versions only: machines have a fact of their own.
     versions = [f"{name} {text}" for name, text in environment.items() if name not in (*OF_MACHINE, *CODE, DATA_NOTES)]
     return join(versions) or "not recorded"
 
 
 def _code(environment: Environment) -> str:
-    """This project's version, and in a checkout its commit."""
+    """The version of this project, and in a checkout its commit."""
     return join(f"{name} {environment[name]}" for name in CODE if name in environment) or "not recorded"
 
 
 def _counted(details: Details, describe: Callable[[Environment], str]) -> str:
-    """What trials ran on, the most frequent first, with the number of trials where it is not the same for all."""
+    """The descriptions of trials, most frequent first, with the number of trials if they differ."""
     of_trials = [set(map(describe, each.environments)) for each in details.values() if each.environments]
     counts = Counter(text for texts in of_trials for text in texts)
     if len(counts) == 1:
@@ -159,6 +160,6 @@ def _counted(details: Details, describe: Callable[[Environment], str]) -> str:
 
 
 def box_columns(trials: pd.DataFrame, details: Details) -> dict[str, str]:
-    """The box as columns of a tidy CSV file, the same in every row: hardware, software, code and departures."""
+    """The box as columns of a CSV file, equal in every row: hardware, software, code and departures."""
     facts = [*machine_facts(details), *departure_facts(trials, details)]
     return {fact.name.lower().replace(" ", "_"): fact.text for fact in facts}

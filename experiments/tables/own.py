@@ -1,4 +1,4 @@
-"""The tables of a report made of records alone: those of the commands that ran the trials, and of all that none ran."""
+"""The tables of a report made from records alone: those of the commands that ran the trials, and one for the others."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Maker = Callable[["pd.DataFrame", "pd.DataFrame"], list[Table]]
-"""Makes tables of the frames `trials` and `rounds`."""
+"""A function that makes tables from the frames `trials` and `rounds`."""
 
 
 def own_tables(
     trials: pd.DataFrame, rounds: pd.DataFrame, cells: Mapping[str, Set[CellKey]], makers: Mapping[str, Maker]
 ) -> Iterator[Table]:
-    """The tables of each of `makers` (title -> maker), made of its `cells` (by the same title); then, for all that are
-    in none, AUBC, last accuracy and precision."""
+    """The tables of each of `makers` (title -> maker), made from its `cells` (by the same title).
+
+    Cells that belong to no maker get tables of AUBC, last accuracy and precision at the end.
+    """
     seen: set[CellKey] = set()
     for title, maker in makers.items():
         chosen = cells.get(title, set())

@@ -1,4 +1,4 @@
-"""A table of texts: its cells, numbers as texts, how it looks in Markdown and in a terminal, and parts of a report."""
+"""A table of texts: its cells, the formats of numbers, its Markdown and terminal forms, and the parts of a report."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ R = TypeVar("R")
 C = TypeVar("C")
 
 DAGGER = "†"
-"""Stands behind a value that the data cannot tell from the best of its column."""
+"""Mark of a value that the data cannot separate from the best of its column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One cell: what it says, and how it stands among those it is compared with."""
+    """One cell: its text, and its mark among the cells that it is compared with."""
 
     text: str
     mark: str = ""
     """`best`, `second` or nothing."""
     key: CellKey | None = None
-    """Which cell of the grid the text is made of; None where it is made of several or of none."""
+    """The cell of the grid that the text is made from; None if it is made from several or from no cell."""
     dagger: bool = False
-    """Not the best, and not separable from it."""
+    """Whether it is not the best, but not separable from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A titled table. `corner` stands above the row labels."""
+    """A titled table. `corner` is the heading of the row labels."""
 
     title: str
     corner: str
@@ -53,7 +53,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture that a report shows: a PNG or SVG file in its folder."""
+    """A picture in a report: a PNG or SVG file in its folder."""
 
     path: Path
     title: str
@@ -62,7 +62,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of a report: what is said first, then tables and pictures."""
+    """A part of a report: paragraphs, then tables and pictures."""
 
     title: str
     lines: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A line of the box that says what the numbers are: `name: text`."""
+    """A line of the honesty box: `name: text`."""
 
     name: str
     text: str
@@ -92,7 +92,7 @@ def render_markdown(table: Table) -> str:
 
 
 def render_text(table: Table, *, width: int = 120) -> str:
-    """The table aligned for a terminal: best *, second +, not separable †; too wide a table goes on below itself."""
+    """The table aligned for a terminal: best *, second +, not separable †; a table that is too wide continues below itself."""
     labels = [table.corner, *(row.label for row in table.rows)]
     label_width = max(map(len, labels))
     columns = [
@@ -114,7 +114,7 @@ def _markdown_row(texts: Iterable[str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """A text in one line that cannot end a cell or begin a tag."""
+    """The text in one line, escaped so that it cannot end a cell or open a tag."""
     return " ".join(text.splitlines()).replace("|", "\\|").replace("<", "&lt;")
 
 
@@ -125,7 +125,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _text_column(header: str, cells: Sequence[Cell]) -> list[str]:
-    """Header and cells of a column, all of one width, marks in a place of their own."""
+    """Header and cells of a column, padded to one width, with the marks aligned."""
     suffixes = [{"best": "*", "second": "+"}.get(cell.mark, "") + DAGGER * cell.dagger for cell in cells]
     place = max(map(len, suffixes), default=0)
     texts = [
@@ -137,7 +137,7 @@ def _text_column(header: str, cells: Sequence[Cell]) -> list[str]:
 
 
 def _split_columns(columns: Sequence[list[str]], width: int) -> list[list[list[str]]]:
-    """The columns in as many parts as are needed for each part to fit into `width`."""
+    """The columns, divided into parts that each fit into `width`."""
     parts: list[list[list[str]]] = [[]]
     used = 0
     for column in columns:
@@ -170,8 +170,9 @@ def format_condition(condition: Condition) -> str:
 
 
 def format_estimate(value: Estimate | None, *, scale: float = 100.0, digits: int = DIGITS) -> str:
-    """`84.12 ± 1.03`, `84.12 ± ?` for one seed; says so where seeds are missing, no trial was planned, or there is no
-    such value to be had (`none`).
+    """An estimate as text: `84.12 ± 1.03`, or `84.12 ± ?` for one seed.
+
+    The text also reports missing seeds, `not planned` without a trial, and `none` if trials have no such value.
 
     `scale` times the value is written: 100 makes shares percentages.
     """
@@ -188,7 +189,7 @@ def format_estimate(value: Estimate | None, *, scale: float = 100.0, digits: int
 
 
 def format_difference(value: Estimate) -> str:
-    """`+3.21 ± 0.80` in percentage points; says so where pairs are missing."""
+    """A difference as text in percentage points, `+3.21 ± 0.80`, with the number of pairs if some are missing."""
     if value.num_seeds == 0:
         return f"missing (0 of {value.num_planned} pairs)"
     half_width = "?" if math.isnan(value.half_width) else percent(value.half_width)
@@ -197,19 +198,19 @@ def format_difference(value: Estimate) -> str:
 
 
 def format_p(p: float) -> str:
-    """`0.012`, `< 0.001`; why there is none: a test of paired differences has no p with fewer than two seeds."""
+    """A p-value as text, `0.012` or `< 0.001`; NaN, from fewer than two seeds, as `needs two seeds`."""
     if math.isnan(p):
         return "needs two seeds"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def join(parts: Iterable[str]) -> str:
-    """Parts with commas between them."""
+    """The parts, joined by commas."""
     return ", ".join(parts)
 
 
 RATIOS = "mismatch / OOD"
-"""Stands above row labels where the columns are conditions."""
+"""Corner of a table whose columns are conditions."""
 
 
 def grid_table(
@@ -233,7 +234,7 @@ def grid_table(
 def arms_table(
     title: str, arms: Iterable[str], conditions: Iterable[Condition], cell: Callable[[CellKey], Cell]
 ) -> Table:
-    """A row per arm, a column per condition, which is named by its ratios."""
+    """A table with a row per arm and a column per condition, named by its ratios."""
     return grid_table(
         title,
         corner=RATIOS,
@@ -244,7 +245,7 @@ def arms_table(
 
 
 def text_table(title: str, *, corner: str, columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> Table:
-    """A table of labelled rows of texts, which open no trials."""
+    """A table of labelled rows of texts, whose cells have no trials to open."""
     return grid_table(
         title,
         corner=corner,
@@ -257,9 +258,9 @@ def text_table(title: str, *, corner: str, columns: Sequence[str], rows: Iterabl
 def marked_cells(
     estimates: Mapping[CellKey, Estimate], *, daggers: frozenset[CellKey] = frozenset()
 ) -> Callable[[CellKey], Cell]:
-    """What makes the cell of a key: its estimate, marked where it is the best or the second of its condition.
+    """A function that makes the cell of a key: its estimate, marked if it is best or second in its condition.
 
-    All of `estimates` compete. `daggers` are the keys that cannot be told from the best of their condition.
+    All of `estimates` compete. `daggers` are the keys that cannot be separated from the best of their condition.
     """
     marks = mark_cells(estimates)
 
@@ -271,7 +272,7 @@ def marked_cells(
 
 
 def mark_cells(estimates: Mapping[CellKey, Estimate]) -> dict[CellKey, str]:
-    """Best and second of each condition."""
+    """The marks of the best and the second cell of each condition."""
     marks = {}
     for condition in sorted_conditions(estimates):
         keys = [key for key in estimates if key.condition == condition]
@@ -281,5 +282,5 @@ def mark_cells(estimates: Mapping[CellKey, Estimate]) -> dict[CellKey, str]:
 
 
 def condition_name(condition: Condition) -> str:
-    """`cifar10 40 % / 60 %`: data set, mismatch ratio, OOD ratio."""
+    """A condition as text: `cifar10 40 % / 60 %`, data set, mismatch ratio and OOD ratio."""
     return f"{condition.dataset} {format_condition(condition)}"

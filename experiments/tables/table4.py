@@ -1,4 +1,4 @@
-"""Table 4: AUBC of each strategy in each condition, with precision beside it; and cells of any table as a frame."""
+"""Table 4: AUBC and precision of each strategy in each condition; and the cells of any table as a frame."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRECISION_TITLE = "mean precision of the queries"
 
 
 def table4_tables(trials: pd.DataFrame) -> list[Table]:
-    """Two tables a data set: AUBC, and the mean precision of the queries."""
+    """Two tables per data set: AUBC, and the mean precision of the queries."""
     aubc, precision = estimate_cells(trials, "aubc"), estimate_cells(trials, "mean_precision")
     daggers = dagger_cells(trials, "aubc")
     tables = []
@@ -45,7 +45,7 @@ def table4_tables(trials: pd.DataFrame) -> list[Table]:
 
 
 def result_tables(trials: pd.DataFrame) -> list[Table]:
-    """Three tables a data set: AUBC, last accuracy, and the mean precision of the queries."""
+    """Three tables per data set: AUBC, last accuracy, and the mean precision of the queries."""
     titles = {"aubc": AUBC_TITLE, "last_accuracy": "last accuracy", "mean_precision": PRECISION_TITLE}
     daggers = {"aubc": dagger_cells(trials, "aubc")}
     cells = {
@@ -66,7 +66,7 @@ def result_tables(trials: pd.DataFrame) -> list[Table]:
 
 
 def dagger_cells(trials: pd.DataFrame, metric: str) -> frozenset[CellKey]:
-    """The cells with a value that is not the best of its condition and cannot be told from it.
+    """The cells whose value is not the best of its condition, but cannot be separated from it.
 
     By the paired t-test over seeds, adjusted by Holm over all rivals of the best. Reference runs without OOD images are
     not compared.
@@ -76,7 +76,7 @@ def dagger_cells(trials: pd.DataFrame, metric: str) -> frozenset[CellKey]:
 
 
 def report_text(tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequence[str] = (), width: int = 120) -> str:
-    """The tables for a terminal of `width` characters, with what a reader must know; `notes` are added to it."""
+    """The tables for a terminal of `width` characters, followed by the facts of the result and by `notes`."""
     parts = [render_text(table, width=width) for table in tables]
     lines = [f"{fact.name}: {fact.text}" for fact in result_facts(trials, marks="* best, + second")] + list(notes)
     footer = "\n".join(textwrap.fill(line, width, subsequent_indent="  ") for line in lines)
@@ -84,7 +84,7 @@ def report_text(tables: Sequence[Table], trials: pd.DataFrame, *, notes: Sequenc
 
 
 def cells_frame(trials: pd.DataFrame, paper: PaperValues | None = None) -> pd.DataFrame:
-    """One row a cell and metric, shares in [0, 1].
+    """One row per cell and metric, shares in [0, 1].
 
     Columns: dataset, mismatch_ratio, ood_ratio, arm, metric, num_seeds, num_planned, mean, sd, interval_low,
     interval_high, mark (best, second or empty, as in the table), not_separable (`dagger_cells`), paper. NaN where

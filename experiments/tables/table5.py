@@ -1,4 +1,4 @@
-"""Table 5: the domains of DomainNet, a column each: AUBC, last accuracy and precision."""
+"""Table 5: AUBC, last accuracy and precision on DomainNet, with a column per domain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TITLES = {
 
 
 def table5_tables(trials: pd.DataFrame) -> list[Table]:
-    """A table a metric, and AUBC by both rules beside the paper's, which says not by which it is."""
+    """One table per metric, and one of AUBC by both rules next to the paper's, whose rule is not stated."""
     conditions = sorted_conditions(estimate_cells(trials, "aubc"))
     rows = [(arm, arm) for arm in unique(trials["arm"])]
     columns = [(_column(condition, conditions), condition) for condition in conditions]
@@ -47,7 +47,7 @@ def table5_tables(trials: pd.DataFrame) -> list[Table]:
 
 
 def _both_rules(trials: pd.DataFrame) -> Callable[[CellKey], Cell]:
-    """What makes a cell with AUBC by both rules, and the paper's."""
+    """A function that makes a cell with AUBC by both rules, and the paper's."""
     ours, by_paper_rule = estimate_cells(trials, "aubc"), estimate_cells(trials, "aubc_paper")
 
     def cell(key: CellKey) -> Cell:
@@ -59,7 +59,7 @@ def _both_rules(trials: pd.DataFrame) -> Callable[[CellKey], Cell]:
 
 
 def _column(condition: Condition, conditions: list[Condition]) -> str:
-    """The domain; the whole condition where a data set is there more than once, or is none of DomainNet's."""
+    """The domain; the whole condition if its data set has several, or is not a domain of DomainNet."""
     same = [each for each in conditions if each.dataset == condition.dataset]
     if len(same) > 1 or not condition.dataset.startswith(PREFIX):
         return condition_name(condition)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 ZERO_SHOT, ROUNDS, FULL_SHOT = "zero-shot", "vlpure-clip", "linear-probe"
 """The arms that fill the table."""
 PAPER_OOD_RATIO = 0.6
-"""Of the paper's table (P18)."""
+"""OOD ratio of the paper's table (P18)."""
 
 Column = tuple[str, CellKey, Estimate | None]
-"""Its name, the cell it is of, and our value."""
+"""A column's name, its cell of the grid, and our value."""
 
 
 def table6_tables(trials: pd.DataFrame, rounds: pd.DataFrame) -> list[Table]:
-    """The accuracies, and the same beside the paper's where the paper has the data set; a row a condition."""
+    """The table of accuracies, and one next to the paper's if it has the data set; one row per condition."""
     conditions = [each for each in sorted_conditions(estimate_cells(trials, "aubc")) if each.ood_ratio > 0]
     lines = {each: {name: (key, ours) for name, key, ours in _columns(each, trials, rounds)} for each in conditions}
     if not lines:
@@ -75,14 +75,14 @@ def _columns(condition: Condition, trials: pd.DataFrame, rounds: pd.DataFrame) -
 
 
 def _paper_row(condition: Condition) -> dict[str, float]:
-    """Column -> the paper's value; empty where it has none."""
+    """Column -> the paper's value; empty if it has no such row."""
     if condition.ood_ratio != PAPER_OOD_RATIO:
         return {}
     return paper_table6().get((condition.dataset, condition.mismatch_ratio), {})
 
 
 def _beside_paper(ours: Estimate | None, paper: float | None) -> str:
-    """Our value, the paper's and the difference; ours alone in a round that the paper has not."""
+    """Our value, the paper's and the difference; ours alone in a round that the paper does not have."""
     if paper is None:
         return format_estimate(ours)
     beside = f"{format_estimate(ours)}; paper {percent(paper)}"

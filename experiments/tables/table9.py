@@ -1,4 +1,4 @@
-"""Table 9: how well each purity detector tells ID from OOD, by the number of labels bought."""
+"""Table 9: how well each purity detector separates ID from OOD, by the number of labels bought."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEXT_ROW, PROBE_ROW = "vlpure-no-visual", "vlpure-probe"
-"""ATD without visual weights, which learns a scale alone, and the probe, which reads no text: what is compared."""
+"""The two rows compared: ATD without visual weights, which learns only a scale, and the probe, which reads no text."""
 ROWS = {
     "vlpure": "atd, visual weights (vlpure)",
     TEXT_ROW: "atd",
     **{f"vlpure-{name}": name for name in DETECTORS if name != "atd"},
 }
-"""Arm -> what its row is called."""
+"""Arm -> label of its row."""
 METRICS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy of the decision"}
 
 
 def table9_tables(stages: pd.DataFrame) -> list[Table]:
-    """AUROC and balanced accuracy of each condition, a column per number of labels, then differences and crossings."""
+    """Tables of AUROC and balanced accuracy per condition, with a column per number of labels, then of differences
+    and crossings."""
     if stages.empty:
         return []
     tables = []
@@ -48,14 +49,14 @@ def table9_tables(stages: pd.DataFrame) -> list[Table]:
 
 
 def row_label(arm: str) -> str:
-    """What the row of an arm is called."""
+    """Label of an arm's row."""
     return ROWS.get(arm, arm)
 
 
 def _condition_table(
     title: str, condition: Condition, stages: pd.DataFrame, estimates: dict[tuple[CellKey, int], Estimate]
 ) -> Table:
-    """Rows are detectors, columns numbers of labels."""
+    """The table of one condition: a row per detector, a column per number of labels."""
     arms = _arms(stages, condition)
     columns = sorted({labels for key, labels in estimates if key.condition == condition})
     by_column = [[estimates.get((CellKey(*condition, arm), labels)) for arm in arms] for labels in columns]
@@ -79,7 +80,7 @@ def _condition_table(
 
 
 def _difference_table(stages: pd.DataFrame) -> Table | None:
-    """AUROC of each detector minus that of ATD without visual weights, paired by seed."""
+    """The table of each detector's AUROC minus that of ATD without visual weights, paired by seed."""
     from experiments.results.statistics import estimate
 
     columns = sorted(set(stages["labels"]))
@@ -119,7 +120,7 @@ def _crossing_table(crossed: Sequence[Crossing]) -> Table:
 
 
 def _arms(stages: pd.DataFrame, condition: Condition) -> list[str]:
-    """The rows of a condition: in the table's order, then any other."""
+    """The arms of a condition: those of the table in its order, then any others."""
     present = unique(_of(stages, condition)["arm"])
     return [arm for arm in ROWS if arm in present] + [arm for arm in present if arm not in ROWS]
 

@@ -1,4 +1,4 @@
-"""Tables 1 to 3: the data sets and the open-set problems made of them, from the data code, next to the paper's."""
+"""Tables 1 to 3: the data sets and their open-set problems, from the data code, next to the paper's."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from experiments.results.paper import paper_rows
 from experiments.tables.table import Table, format_ratio, text_table
 
 BUDGETS = {"cifar10": 500, "cifar100": 500, "tiny-imagenet": 1000}
-"""Labels of the first set (P2)."""
+"""Labels of the initial set (P2)."""
 
 
 def data_tables(root: Path | None, *, seeds: Sequence[int] = range(5)) -> list[Table]:
     """The three tables. `root` is the folder with the data sets' files; None: their default place.
 
-    What files say stands beside what was published, where there are files. Raises ValueError for lists of DomainNet
-    that cannot be read.
+    The counts of the files, if there are any, are shown next to the published ones. Raises ValueError for lists of
+    DomainNet that cannot be read.
     """
     return [table1(root), table2(), table3(root, seeds=seeds)]
 
 
 def table1(root: Path | None) -> Table:
-    """The data sets: published counts, those of the files that are here, the paper's, and where they differ."""
+    """Table 1, the data sets: published counts, those of the files on this machine, and the paper's."""
     rows = []
     for paper in paper_rows("table1.csv"):
         name = paper["dataset"]
@@ -52,7 +52,7 @@ def table1(root: Path | None) -> Table:
 
 
 def table2() -> Table:
-    """The open-set problems with both ratios, counted by the code that draws them; they are the same for every seed."""
+    """Table 2, the open-set problems with both ratios, counted by the code that draws them; equal for every seed."""
     rows = []
     for paper in paper_rows("table2.csv"):
         name, mismatch, ood = paper["dataset"], float(paper["mismatch_ratio"]), float(paper["ood_ratio"])
@@ -72,7 +72,7 @@ def table2() -> Table:
 
 
 def table3(root: Path | None, *, seeds: Sequence[int]) -> Table:
-    """DomainNet: how many images the paper's own rows leave for OOD, and what the seeds draw where the lists are here.
+    """Table 3, DomainNet: the OOD images that the paper's own rows leave, and the seeds' draws if the lists are here.
 
     All training images are either ID or OOD, so that the paper's ID images fix its OOD images.
     """
@@ -97,7 +97,7 @@ def table3(root: Path | None, *, seeds: Sequence[int]) -> Table:
 
 
 def _drawn(root: Path | None, seeds: Sequence[int]) -> dict[str, list[SplitCounts]]:
-    """Domain -> what each seed draws, from the lists alone; empty where they are not here."""
+    """Domain -> counts of each seed's split, from the lists alone; empty if the lists are missing."""
     try:
         source = find_domainnet(DOMAINS[0], root)
     except ValueError:
@@ -123,7 +123,7 @@ def _describe(drawn: Sequence[SplitCounts]) -> str:
 
 
 def _files_here(name: str, root: Path | None) -> str:
-    """The counts of the files, or that there are none."""
+    """The counts of the files as text, or `none`."""
     try:
         survey = DATA_SETS[name].survey(root)
     except ValueError:

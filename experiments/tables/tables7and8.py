@@ -33,23 +33,23 @@ BEHIND = {"conf": "vlpure", "ll": "vlpure-ll", "coreset": "vlpure-coreset"}
 """Table 8: a strategy alone, and behind the purity step."""
 BEST = "best baseline"
 BEST_OF_SEVERAL = (
-    "Best baseline: the strategy without purity step of the highest mean AUBC in each condition. It was picked after "
-    "the fact, among several on the same seeds, so its mean is flattered."
+    "Best baseline: the strategy without purity step that has the highest mean AUBC in each condition. It was picked "
+    "after the fact, among several on the same seeds, so its mean is biased upwards."
 )
 
 
 def baselines(strategies: Iterable[str]) -> tuple[str, ...]:
-    """Those of the names that are not VLPure in some form."""
+    """The names that are not a form of VLPure."""
     return tuple(name for name in strategies if not name.startswith("vlpure"))
 
 
 def table7_tables(trials: pd.DataFrame) -> list[Table]:
-    """AUBC and precision with and without tuning and visual weights, with the best baseline above."""
+    """Tables of AUBC and precision with and without tuning and visual weights, below the best baseline."""
     return _with_best_baseline(trials, [(f"{what} ({arm})", arm) for arm, what in PARTS.items()])
 
 
 def table8_tables(trials: pd.DataFrame) -> list[Table]:
-    """AUBC and precision of strategies alone and behind the purity step, and what the step adds, paired by seed."""
+    """Tables of AUBC and precision of strategies alone and behind the purity step, and of the step's gain."""
     rows = [
         (name, arm)
         for inner, outer in BEHIND.items()
@@ -66,18 +66,19 @@ def best_baseline(estimates: Mapping[CellKey, Estimate], condition: Condition) -
 
 
 def _conditions(trials: pd.DataFrame) -> list[Condition]:
-    """Those that have OOD images: reference runs have no row here."""
+    """The conditions with OOD images: reference runs have no row here."""
     return [each for each in sorted_conditions(estimate_cells(trials, "aubc")) if each.ood_ratio > 0]
 
 
 def _with_best_baseline(trials: pd.DataFrame, rows: Sequence[tuple[str, str]]) -> list[Table]:
-    """AUBC and precision of the labelled arms, the best baseline by AUBC in the first row of both."""
+    """Tables of AUBC and precision of the labelled arms, both with the best baseline by AUBC in the first row."""
     conditions = _conditions(trials)
     if not conditions:
         return []
     aubc = estimate_cells(trials, "aubc")
     best = {condition: best_baseline(aubc, condition) for condition in conditions}
     shown = [(label, arm) for label, arm in rows if any(CellKey(*each, arm) in aubc for each in conditions)]
+    # A set: a baseline that also has a row must compete once, not against itself.
     competing = {CellKey(*condition, arm) for condition in conditions for _, arm in shown} | set(best.values())
     tables = []
     for title, metric in (("AUBC", "aubc"), ("mean precision of the queries", "mean_precision")):
@@ -98,7 +99,7 @@ def _with_best_baseline(trials: pd.DataFrame, rows: Sequence[tuple[str, str]]) -
 def _cell(
     cell: Callable[[CellKey], Cell], best: Mapping[Condition, CellKey | None], arm: str | None, condition: Condition
 ) -> Cell:
-    """The cell of an arm; for None that of the best baseline, with its name in it."""
+    """The cell of an arm; for None, that of the best baseline, with its name."""
     if arm is not None:
         return cell(CellKey(*condition, arm))
     key = best[condition]
@@ -109,7 +110,7 @@ def _cell(
 
 
 def _gains(trials: pd.DataFrame) -> Table:
-    """What the purity step adds to the AUBC of each strategy."""
+    """The table of the gain in AUBC that the purity step brings to each strategy."""
     scores = collect_scores(trials, "aubc")
     return grid_table(
         "What the purity step adds to AUBC, paired by seed, in percentage points",

@@ -135,7 +135,7 @@ def test_the_purity_figures_need_no_trial(command: Command, tmp_path: Path, caps
     [
         (["--figure", "4"], "unknown figure '4'; known: 5, 6, 7, 8, 9, 10, 11, 12, all"),
         (["--figure", "5", "--purity", "mcm"], "figures 5 and 6 show p_k and 1 - q_k as the detector atd"),
-        (["--figure", "7", "--no-run", "-o", "nowhere"], "nowhere holds no run to draw; leave out --no-run"),
+        (["--figure", "7", "--no-run", "-o", "nowhere"], "nowhere holds no run to draw; omit --no-run"),
         (["--figure", "7", "--strategies", "confid"], "did you mean 'conf'?"),
     ],
 )

@@ -86,7 +86,7 @@ def test_records_that_differ_are_named_and_the_first_count(tmp_path: Path) -> No
     assert [each.records for each in found.planned] == [tuple(records)]
     assert found.lines == [
         f"cifar10 mismatch 0.2 ood 0.2 random seed 0: round 1 in {tmp_path / 'b'} has other numbers than in {first}; "
-        f"{first}'s count"
+        f"those of {first} are used"
     ]
 
 
@@ -212,11 +212,11 @@ def test_a_launch_that_cannot_be_read_is_named_and_its_rows_guessed(tmp_path: Pa
 
 BAD_INPUT = {
     "nothing": ([], "nothing to report: give a RUN_DIR"),
-    "no ledger": (["tests"], "tests has no ledger; give the output folder of a grid"),
+    "no ledger": (["tests"], "tests has no ledger; name the output folder of a grid"),
     "both": (["tests", "--from-mlflow", "sqlite:///x.db", "--experiment", "x"], "give RUN_DIRs or --from-mlflow"),
     "no experiment": (["--from-mlflow", "sqlite:///x.db"], "--from-mlflow needs --experiment NAME"),
     "experiment alone": (["tests", "--experiment", "x"], "give --from-mlflow URI too"),
-    "data root alone": (["tests", "--data-root", "x"], "--data-root is read with --data only"),
+    "data root alone": (["tests", "--data-root", "x"], "--data-root is read only with --data"),
     "no server": (["--from-mlflow", "http://127.0.0.1:9", "--experiment", "x"], "MLflow at http://127.0.0.1:9: no"),
 }
 
@@ -236,7 +236,7 @@ def test_an_empty_or_damaged_ledger_is_said(tmp_path: Path) -> None:
     (settings,) = synthetic.grid(seeds=[0], **(SMALL | {"strategies": ("random",)}))
     ledger = Ledger(tmp_path / "ledger")
     ledger.append("f00", settings.model_dump(mode="json") | {"old": 1}, synthetic.records_of(settings)[0])
-    with pytest.raises(ValueError, match=r"f00.json: its settings are not this version's \(old: unknown setting"):
+    with pytest.raises(ValueError, match=r"f00.json: its settings do not fit this version \(old: unknown setting"):
         trials_of_ledgers([tmp_path])
 
 
@@ -263,5 +263,5 @@ def test_mlflow_alone_gives_the_same_tables(tmp_path: Path) -> None:
     assert tables[0].splitlines()[1:] == tables[1].splitlines()[1:]  # all but the title
     assert "it broke" in (tmp_path / "two" / "index.html").read_text()
     assert run("--from-mlflow", uri, "--experiment", "their").stderr == (
-        f"report.py: error: no experiment 'their' at {uri}; there are: Default, mine\n"
+        f"report.py: error: no experiment 'their' at {uri}; known experiments: Default, mine\n"
     )

@@ -128,14 +128,14 @@ def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(
         stop_in_step(patch, number)
         code, _, err = command(*words)
     assert code == 130
-    assert "the state is kept in out/b.training; the same command goes on" in err
+    assert "the state is kept in out/b.training; the same command continues" in err
     assert signal.getsignal(signal.SIGINT) is handler
     assert not (tmp_path / "out/b.pt").exists()
     code, _, err = command(*words, "--seed", "5")
     assert (code, "the state of a training with other settings or images" in err) == (2, True)
     code, _, err = command(*words)
     assert code == 0
-    assert f"going on from out/b.training (stage {'clip, step 2' if number == 2 else 'no_tower, step 2'})" in err
+    assert f"continuing from out/b.training (stage {'clip, step 2' if number == 2 else 'no_tower, step 2'})" in err
     assert equal(tmp_path / "out/a.pt", tmp_path / "out/b.pt")
 
 

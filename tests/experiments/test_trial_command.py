@@ -172,5 +172,5 @@ def test_from_mlflow_makes_no_database(
     uri = f"sqlite:///{tmp_path / 'gone.db'}"
     monkeypatch.setattr(sys, "argv", ["report.py", "--from-mlflow", uri, "--experiment", "a"])
     assert report() == 2
-    assert f"there is no file {tmp_path / 'gone.db'}" in capsys.readouterr().err
+    assert f"no such file: {tmp_path / 'gone.db'}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

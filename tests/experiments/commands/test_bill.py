@@ -58,7 +58,7 @@ def test_other_strategies_stand_in_and_are_marked(planned_trial: Planned, tmp_pa
 
 def test_what_is_known_only_in_part_is_said(planned_trial: Planned, tmp_path: Path) -> None:
     bill = lines([planned_trial(0, num_records=1), planned_trial(1)], tmp_path)  # no query was measured
-    assert "time: 1 s of trials (without 4 rounds, of which nothing is known yet)" in bill
+    assert "time: 1 s of trials (without 4 rounds that nothing is known about yet)" in bill
 
 
 def test_other_trials_of_the_ledger_count(
@@ -130,8 +130,8 @@ def test_a_full_disk_is_foreseen(planned_trial: Planned, tmp_path: Path, monkeyp
 
 
 def test_what_the_seeds_can_show_comes_last(planned_trial: Planned, tmp_path: Path) -> None:
-    assert "2 seeds a cell" in lines([planned_trial(0), planned_trial(1)], tmp_path)
-    assert lines([planned_trial(0)], tmp_path).splitlines()[-1].startswith("1 seed a cell: no interval")
+    assert "2 seeds per cell" in lines([planned_trial(0), planned_trial(1)], tmp_path)
+    assert lines([planned_trial(0)], tmp_path).splitlines()[-1].startswith("1 seed per cell: no interval")
 
 
 def test_gpus_left_by_the_environment_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,11 +46,11 @@ def text(output: OutputFolder, command: str = "table4") -> str:
 
 def test_every_trial_has_one_place(output: OutputFolder) -> None:
     status = text(output)
-    assert "5 trial(s): 1 finished, 1 begun, 1 waiting, 2 failed; 5 of 15 rounds" in status
+    assert "5 trial(s): 1 finished, 1 started, 1 waiting, 2 failed; 5 of 15 rounds" in status
     assert "table4, started 20" in status
-    assert "no run is at work that this machine can see" in status
-    assert "the same command goes on from there" in status
-    assert "begun: digits mismatch 0.2 ood 0.6 conf seed 1: 1 of 3 rounds, the last 2023-11-1" in status
+    assert "no active run that this machine can see" in status
+    assert "the same command continues from there" in status
+    assert "started: digits mismatch 0.2 ood 0.6 conf seed 1: 1 of 3 rounds, the last 2023-11-1" in status
 
 
 def test_a_failed_trial_comes_with_the_command_that_runs_it(output: OutputFolder) -> None:
@@ -62,7 +62,7 @@ def test_a_failed_trial_comes_with_the_command_that_runs_it(output: OutputFolder
 
 
 def test_rate_and_time_left_while_a_run_is_at_work(output: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "; in the last hour 5 round(s), 5 an hour" in text(output)
+    assert "; in the last hour 5 round(s), 5 per hour" in text(output)
     assert "about" not in text(output)
     monkeypatch.setattr(OutputFolder, "writer", property(lambda self: 77))
     launched = last_launch(output, "table4")
@@ -71,18 +71,18 @@ def test_rate_and_time_left_while_a_run_is_at_work(output: OutputFolder, monkeyp
     content, _ = read_sealed_json(path, path.name)
     path.write_text(json.dumps(seal(content | {"time_ms": NOW - 600_000}, path.name)))
     # 5 rounds in 10 minutes; left: 2 rounds of the trial that has begun, 3 of the one that waits.
-    assert "; in the last 10 min 0 s 5 round(s), 30 an hour; about 10 min 0 s left" in text(output)
-    assert "a run is at work (process 77)" in text(output)
+    assert "; in the last 10 min 0 s 5 round(s), 30 per hour; about 10 min 0 s left" in text(output)
+    assert "a run is active (process 77)" in text(output)
 
 
 def test_without_a_launch_the_ledger_is_all_there_is(output: OutputFolder) -> None:
-    assert "all trials of the ledger: 4 trial(s): 1 finished, 1 begun, 0 waiting, 2 failed" in text(output, "table5")
+    assert "all trials of the ledger: 4 trial(s): 1 finished, 1 started, 0 waiting, 2 failed" in text(output, "table5")
 
 
 def test_trials_of_other_launches_are_only_counted(output: OutputFolder, planned_trial: Planned) -> None:
     note_launch(output, "table4", [planned_trial(0, rounds=2), planned_trial(7)])
     status = text(output)
-    assert "2 trial(s): 1 finished, 0 begun, 1 waiting, 0 failed; 2 of 5 rounds" in status
+    assert "2 trial(s): 1 finished, 0 started, 1 waiting, 0 failed; 2 of 5 rounds" in status
     assert "3 other trial(s) in the ledger, of other launches" in status
 
 
@@ -92,7 +92,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_told(
     (output.ledger.folder / f"{planned_trial(0).fingerprint}.json").write_text("{")
     assert show_status(output.path, "table4") == 1
     out = capsys.readouterr().out
-    assert "5 trial(s): 0 finished, 1 begun, 2 waiting, 2 failed" in out
+    assert "5 trial(s): 0 finished, 1 started, 2 waiting, 2 failed" in out
     assert "cannot be read as a ledger file" in out
 
 

@@ -60,7 +60,7 @@ def test_a_trial_stops_in_order_and_goes_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert err == f"interrupted: finished rounds are in {output}, and the same command goes on from there\n"
+    assert err == f"interrupted: finished rounds are in {output}, and the same command continues from there\n"
     (path,) = (output / "ledger").glob("*.json")
     before = json.loads(path.read_text())["records"]
     assert 2 <= len(before) < 8
@@ -81,7 +81,7 @@ def test_a_trial_that_keeps_nothing_says_so_and_one_stopped_early_leaves_nothing
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 130
-        last = "nothing is kept without --output-dir" if output is None else f"finished rounds are in {output}"
+        last = "nothing is saved without --output-dir" if output is None else f"finished rounds are in {output}"
         assert f"interrupted: {last}" in err
         assert "Traceback" not in err
     assert not list(tmp_path.glob("deep/out/ledger/*"))

@@ -114,11 +114,11 @@ def test_counts_rate_and_time_left(
     told.advance(todo[1], 0, 0.5)
     told.start(todo[1])  # lost and started again
     assert told.summary() == [
-        "1 running, 1 of 3 done, 0 failed, 4 rounds a minute, 1 min 15 s left",
+        "1 running, 1 of 3 done, 0 failed, 4 rounds per minute, 1 min 15 s left",
         "  digits mismatch 0.2 ood 0.6 conf seed 1: round 1 of 3",
     ]
     told.end(todo[1], "out of luck")
-    assert told.summary() == ["0 running, 1 of 3 done, 1 failed, 4 rounds a minute, 45 s left"]
+    assert told.summary() == ["0 running, 1 of 3 done, 1 failed, 4 rounds per minute, 45 s left"]
     out, err = capsys.readouterr()
     assert "[1/3] digits mismatch 0.2 ood 0.6 conf seed 0: aubc 0.600  last 0.700  precision 0.750  (4 s; " in out
     assert err == "[2/3] digits mismatch 0.2 ood 0.6 conf seed 1: FAILED: out of luck\n"

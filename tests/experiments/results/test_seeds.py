@@ -40,7 +40,7 @@ def test_the_smallest_difference_of_five_seeds() -> None:
 
 def test_lines_of_five_seeds() -> None:
     assert what_seeds_can_show(5, num_rivals=7) == [
-        "5 seeds a cell: the 95 % interval of a mean is ± 1.24 standard deviations of a seed.",
+        "5 seeds per cell: the 95 % interval of a mean is ± 1.24 standard deviations of a seed.",
         "Exact sign-flip test: no p below 0.0625, below 0.438 after Holm over 7 rivals: it cannot show anything at "
         "0.05; 9 seeds could.",
         "Paired t-test at 0.05: finds in 80 % of cases a mean difference of 1.68 standard deviations of the "
@@ -56,7 +56,7 @@ def test_enough_seeds_are_not_told_that_they_are_too_few() -> None:
 
 def test_one_seed_shows_nothing() -> None:
     assert what_seeds_can_show(1) == [
-        "1 seed a cell: no interval and no test; a difference between strategies may be chance."
+        "1 seed per cell: no interval and no test; a difference between strategies may be chance."
     ]
 
 

@@ -54,7 +54,7 @@ def test_departures_name_setting_value_and_rows() -> None:
         ]
     )
     assert found == [
-        "digits is no data set of the paper",
+        "digits is not a data set of the paper",
         "rounds 6 (paper: 10)",
         "budget 20 (paper: 500)",
         "purity.visual_similarity off (paper: on) (vlpure)",
@@ -125,5 +125,5 @@ def test_reference_runs_are_no_departures() -> None:
 def test_seeds_and_rivals_are_those_of_the_fullest_cell() -> None:
     trials = frame(fingerprint=list("abcd"), arm=["random", "random", "conf", "ll"], seed=[0, 1, 0, 0])
     (fact,) = seed_facts(trials)
-    assert fact.text.startswith("2 seeds a cell: ")
+    assert fact.text.startswith("2 seeds per cell: ")
     assert "With 2 rivals" in fact.text
