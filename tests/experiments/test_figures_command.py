@@ -20,7 +20,7 @@ from tests.factories import make_record
 Command = Callable[..., int]
 DEMO = {"recipe": {"name": "demo"}, "budget": 20, "rounds": 3}
 WORDS = (
-    "--preset", "demo", "--mismatch-ratios", "0.2", "--ood-ratios", "0.6", "--strategies", "random,conf",
+    "--preset", "demo-full", "--mismatch-ratios", "0.2", "--ood-ratios", "0.6", "--strategies", "random,conf",
     "--seeds", "0-2", "--rounds", "3",
 )  # fmt: skip
 
@@ -86,7 +86,7 @@ def test_what_is_there_is_drawn_and_what_is_missing_is_named(
     text = (run_folder / "figures" / "figure8-mismatch-20.txt").read_text()
     assert text.startswith("Figure 8. Test accuracy over the rounds, mismatch ratio 20 %. Lines: mean over 3 seeds")
     assert "Missing: digits mismatch 20 %, OOD 60 %, conf (0 of 3 seeds)." in text
-    assert "Run: run, preset demo, grid " in text
+    assert "Run: run, preset demo-full, grid " in text
     out = capsys.readouterr().out
     assert "figure8-mismatch-20.png, .pdf, .txt" in out
     assert "Missing: digits mismatch 20 %, OOD 60 %, conf (0 of 3 seeds)" in out

@@ -97,7 +97,7 @@ def test_it_writes_a_checkpoint_that_trials_can_use(command: Command, tmp_path: 
 
 def test_the_same_command_again_only_reports(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, first, _ = command(*FOLDER, *SHORT)
-    monkeypatch.setattr(clipn_training, "_step", None)
+    monkeypatch.setattr(clipn_training, "_take_steps", None)
     assert command(*FOLDER, *SHORT)[:2] == (0, first)
     code, _, err = command(*FOLDER, *SHORT, "--seed", "1")
     assert (code, "was made by another command; choose another -o" in err) == (2, True)
@@ -107,14 +107,14 @@ def test_the_same_command_again_only_reports(command: Command, tmp_path: Path, m
 
 def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Press Ctrl-C in the middle of the step with this number."""
-    real, steps = clipn_training._step, iter(range(1, 100))
+    real, steps = clipn_training._Descent.check, iter(range(1, 100))
 
-    def step(*args: Any) -> None:
+    def check(*args: Any, **named: Any) -> None:
         if next(steps) == number:
             signal.raise_signal(signal.SIGINT)
-        real(*args)
+        real(*args, **named)
 
-    monkeypatch.setattr(clipn_training, "_step", step)
+    monkeypatch.setattr(clipn_training._Descent, "check", check)
 
 
 @pytest.mark.parametrize("number", [2, 6])  # of 4 + 3 steps
