@@ -114,7 +114,7 @@ ALTERED: dict[str, tuple[Change, str, int]] = {
     "an image queried again": (set_record(2, queried_idx=list(range(39, 59))), "an image is queried twice", 2),
     "an image twice in a query": (set_record(2, queried_idx=[40] * 20), "an image is queried twice", 2),
     "labels given back": (set_record(2, num_id=20, num_ood=40), "does not fit", 2),
-    "a pool that did not change": (set_record(2, pool_checksum=f"{1:064d}"), "its pool checksum contradicts its query", 2),
+    "a pool that did not change": (set_record(2, pool_checksum=f"{1:064d}"), "its pool checksum contradicts", 2),
     "a pool checksum that is none": (set_record(2, pool_checksum="x"), "its pool checksum is not a SHA-256", 2),
     "a query in round 0": (set_record(0, queried_idx=[1]), "the first round has a query; no round", 0),
     "no records": (lambda content: content.update(records=3), "it holds no trial with records", 0),
