@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 IndexArray = NDArray[np.int64]
 Diagnostic = float | int | bool | None
 Memory = Mapping[str, Sequence[float]]
-"""What a strategy keeps from one query to the next: named lists of numbers, small enough for a record."""
+"""Data that a strategy keeps from one query to the next: named lists of numbers, small enough for a record."""
 
 
 class StrategyError(ValueError):
@@ -64,7 +64,7 @@ class PoolView:
     workshop: Workshop
     """Trains and runs networks that the strategy itself needs."""
     memory: Memory = field(default_factory=dict)
-    """What the strategy learnt from the query before (`LearningStrategy.learn`); empty before the first."""
+    """Data that the strategy learnt from the query before (`LearningStrategy.learn`); empty before the first."""
 
     def __post_init__(self) -> None:
         """Make the index arrays read-only, without touching the caller's."""

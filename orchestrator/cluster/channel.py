@@ -127,7 +127,7 @@ class Channel:
                 return
 
     def stop_when_closed(self, sweep: Callable[[], None]) -> None:
-        """From now on: when the supervisor closes its end, or dies, end this process as Ctrl-C would.
+        """Start to wait: when the supervisor closes its end, or dies, end this process as Ctrl-C would.
 
         If that takes too long, `sweep` and end at once.
         """

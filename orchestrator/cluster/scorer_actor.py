@@ -35,7 +35,7 @@ class Answer:
     """A scoring actor's reply to a request."""
 
     scores: PurityScores | None
-    """None: features were asked for, or the actor has its fill of requests, and this one is to be sent again later."""
+    """None: features were asked for, or the actor's queue is full, and this one is to be sent again later."""
     queue: int
     """Requests that were ahead of this one."""
     features_ND: NDArray[np.float32] | None = None
@@ -49,7 +49,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How busy a scoring actor is."""
+    """Load of a scoring actor."""
 
     queue: int
     """Requests it has taken and not answered."""

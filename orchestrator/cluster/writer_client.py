@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.cluster.writer import LedgerWriter
 
 NAME = "ledger-writer-{}"
-"""Of the actors, in the namespace of their grid. Numbered, since a dead actor keeps its name while anyone holds it."""
+"""Name of the actors in their grid's namespace. Numbered, since a dead actor keeps its name while anyone holds it."""
 WRITER_TIMEOUT = 300.0
 """Seconds to wait for an answer of the writer; one that died is replaced within seconds."""
 PAUSE = 0.2

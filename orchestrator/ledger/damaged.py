@@ -22,7 +22,7 @@ from orchestrator.ledger.records import RoundRecord
 
 HASH = re.compile(r"[0-9a-f]{64}")
 RECORDS = '"records": ['
-"""What the ledger writes before the first record; the settings of the trial come earlier."""
+"""Text that the ledger writes before the first record; the settings of the trial come earlier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

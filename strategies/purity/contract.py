@@ -110,7 +110,7 @@ class PurityOptions(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurityRequest:
-    """What a scorer needs to know: which data set, which classes, what has been labelled, and what to score."""
+    """Question to a scorer: which data set, which classes, what has been labelled, and what to score."""
 
     data_fingerprint: str
     class_names: tuple[str, ...]
@@ -141,7 +141,7 @@ class PurityScores:
     """The criterion's value on the labelled images, in [0, 1]; None if neither scale nor threshold was learnt. For a
     detector that learns more than these, of images that it did not learn from."""
     num_tied_scales: int = 0
-    """How many of the scales tried are as good as the chosen one, itself included; 0 if none was tuned."""
+    """Number of the scales tried that are as good as the chosen one, itself included; 0 if none was tuned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,7 +129,7 @@ CASES: dict[str, tuple[list[str], str]] = {
             "torn": "torn.yaml: no valid YAML",
             "list-for-a-key": "list-for-a-key.yaml: no valid YAML",
             "number-for-a-key": "number-for-a-key.yaml: expected 'key: value' pairs",
-            "binary": "no text",
+            "binary": "is not UTF-8 text",
         }.items()
     },
     # Data
@@ -158,10 +158,10 @@ CASES: dict[str, tuple[list[str], str]] = {
     "output that is empty": ([*DEMO, "-o", ""], "--output-dir: expected a path"),
     "name that is too long": ([*DEMO, "-o", "x" * 300], "File name too long"),
     "ledger file of a newer version": ([*DEMO, "-o", "{there}/newer-file"], "another version"),
-    "status of nothing": ([*DEMO, "--status", "-o", "nowhere"], "nowhere is not there"),
+    "status of nothing": ([*DEMO, "--status", "-o", "nowhere"], "nowhere does not exist"),
     "status of other files": ([*DEMO, "--status", "-o", "{there}/thesis"], "thesis is not an output folder"),
     "status of chosen seeds": ([*DEMO, "--status", "--seeds", "1"], "--seeds cannot be combined with --status"),
-    "ledger of nothing": (["python -m orchestrator.ledger", "nowhere", "--repair"], "nowhere is not there"),
+    "ledger of nothing": (["python -m orchestrator.ledger", "nowhere", "--repair"], "nowhere does not exist"),
     # Resources
     "no scorer": ([*DEMO, "--scorers", "0"], "run.scorers = 0"),
     "no trial at a time": ([*DEMO, "--max-concurrent", "0"], "run.max_concurrent = 0"),
@@ -172,7 +172,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "GPUs that are no number": ([*DEMO, "--gpus-per-trial", "nan"], "run.gpus_per_trial = nan"),
     "endless GPUs": ([*DEMO, "--gpus-per-scorer", "inf"], "run.gpus_per_scorer = inf"),
     "a GPU and a half": ([*DEMO, "--gpus-per-trial", "1.5"], "above 1 it must be a whole number"),
-    "a speck of a GPU": ([*DEMO, "--gpus-per-trial", "1e-5"], "a part of a card below 0.01 is none"),
+    "a speck of a GPU": ([*DEMO, "--gpus-per-trial", "1e-5"], "must be 0 (no GPU) or at least 0.01"),
     "restarts below 0": ([*DEMO, "--max-failures", "-1"], "run.max_failures = -1"),
     "nodes without a name": ([*DEMO, "--scorers-on", ""], "--scorers-on is ''; expected a node label"),
     "nodes with half a label": ([*DEMO, "--trials-on", "role="], "--trials-on is 'role='; expected a node label"),

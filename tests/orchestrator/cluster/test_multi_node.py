@@ -80,15 +80,16 @@ class Saboteur:
         raise AssertionError(line)
 
     def begin(self, todo: Sequence[PlannedTrial]) -> None:
-        """The actors of the service are placed."""
-        for actor in ray._private.state.actors().values():
-            self.actors[actor["ActorClassName"]] = actor["Address"]["NodeID"]
+        """Nothing to see: the scoring actor is placed while the first trials run."""
 
     def start(self, planned: PlannedTrial) -> None:
         """A trial starts."""
 
     def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
         """Take away the second training node, if this round was finished there."""
+        for actor in ray._private.state.actors().values():
+            if actor["State"] == "ALIVE":
+                self.actors[actor["ActorClassName"]] = actor["Address"]["NodeID"]
         victim = self.nodes.trainers[1]
         where = self.ledger.history(planned.fingerprint)[-1].environment["node"]
         if not self.lost_node and where == victim.node_id[:8] and round_number == 1:

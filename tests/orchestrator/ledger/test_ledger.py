@@ -221,7 +221,7 @@ def test_a_newer_versions_file_is_no_damage(
             patch.setattr("data.sealed.VERSION", 9)
             content = {**seal(header, "a"), "records": records}
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"a newer version of this software wrote it.*; go on with that version"):
+    with pytest.raises(ValueError, match=r"a newer version of this software wrote it.*; use that version"):
         ledger.state("a")
     found = examine(path)
     assert (found.is_ours, found.state) == (False, None)
