@@ -1,1 +1,1 @@
-"""What an image set is, and who may see which label: readers, open-set splits, the pool and the oracle."""
+"""The image sets and who may see which label: readers, open-set splits, the pool and the oracle."""

@@ -1,4 +1,4 @@
-"""`python -m data`: which data sets are present, where, how many images they have, and what to do if they are not."""
+"""`python -m data`: list the data sets (present or missing, folder, number of images), read them or fetch them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage="%(prog)s [-h] [--data-root DIR] [--check-images] [--debug] [[fetch] NAME ...]",
         description="List the data sets: present or not, where, how many images. With names: read each of them and "
         "describe it; what is decoded is kept in the cache. With fetch and names: download, check and unpack them; "
-        "downloads that broke off go on, and archives that lie in the folder already are used.",
+        "interrupted downloads are continued, and archives that are already in the folder are used.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"a data set, or {FOLDER_PREFIX}<path>")
     parser.add_argument(
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Do what the parsed command line asks for; the exit code."""
+    """Do what the parsed command line asks for. Returns the exit code."""
     names, root = options.names, options.data_root
     if not names:
         _list_all(root)
@@ -62,12 +62,12 @@ def _run(options: argparse.Namespace) -> int:
             print(f"{name:19} {_in_words(survey)}")
     else:
         known = ", ".join(name for name, source in DATA_SETS.items() if source.package)
-        raise ValueError(f"fetch what? Name one or more of: {known}")
+        raise ValueError(f"fetch needs a data set: name one or more of: {known}")
     return DONE
 
 
 def _list_all(root: Path | None) -> None:
-    """Print a line for each known data set."""
+    """Print one line for each known data set."""
     for name, source in DATA_SETS.items():
         try:
             survey = source.survey(root)
@@ -75,7 +75,7 @@ def _list_all(root: Path | None) -> None:
             print(f"{name:19} missing   {error}")
         else:
             print(f"{name:19} present   {_in_words(survey)}")
-    print(f"{FOLDER_PREFIX + '<path>':19} any       an image folder: train/ and test/, in each a folder a class")
+    print(f"{FOLDER_PREFIX + '<path>':19} any       an image folder: train/ and test/, each with a folder per class")
     print(f"decoded images are kept in {cache_root() / 'images'}")
 
 
@@ -101,12 +101,12 @@ def _decode_all(images: Images, doing: str) -> None:
 
 
 def _describe(data_set: DataSet) -> None:
-    """Print what a data set holds."""
+    """Print the classes, sizes, statistics and notes of a data set."""
     sizes = data_set.train.class_sizes(data_set.num_classes)
     num_other = len(data_set.train) - sizes.sum()
     others = f"; {num_other:,} of other domains" if num_other else ""
     print(f"{data_set.name}: {data_set.num_classes} classes, {data_set.image_size}x{data_set.image_size} pixels")
-    print(f"  training images  {len(data_set.train):,} ({sizes.min():,} to {sizes.max():,} a class{others})")
+    print(f"  training images  {len(data_set.train):,} ({sizes.min():,} to {sizes.max():,} per class{others})")
     print(f"  test images      {len(data_set.test):,}")
     print(f"  classes          {', '.join(data_set.class_names[:8])}{', ...' if data_set.num_classes > 8 else ''}")
     print(f"  mean, deviation  {_rounded(data_set.mean)}, {_rounded(data_set.std)}")

@@ -1,4 +1,4 @@
-"""The cache folder: what is made once, by one process, whole or absent, and checked where it is opened.
+"""The cache folder: entries made once, by one process, whole or absent, and checked each time they are opened.
 
 An entry is a folder `<kind>/<key>` of the cache. It counts only once its `meta.json` is there, which is written last
 and holds the SHA-256 of the entry's files.
@@ -34,17 +34,17 @@ META = "meta.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What the entries of one folder of the cache look like."""
+    """The form of all entries in one folder of the cache."""
 
     folder: str
     files: str
     """Name of an entry's file, or a pattern if it has several (`*.npy`)."""
     making: str
-    """What a process that makes one is doing, in words."""
+    """The work of a process that makes an entry, in words, for messages to those who wait."""
     needs: tuple[str, ...] = ("num_bytes",)
-    """Fields without which a description is none."""
+    """Fields that the description of a sound entry has."""
     lock_beside: bool = False
-    """Whether the lock file is not `lock` in the entry but `<key>.lock` beside it, where earlier versions look."""
+    """Whether the lock file is `<key>.lock` next to the entry, where earlier versions look, instead of `lock` in it."""
 
 
 IMAGES = Kind(folder="images", files="*.npy", making="reading the images", lock_beside=True)
@@ -53,7 +53,7 @@ FEATURES = Kind(
 )
 STAND_INS = Kind(folder="clipn", files="clipn.pt", making="training it", needs=("checksum",))  # the first had no more
 ENCODERS = Kind(folder="encoders", files="encoder.pt", making="training it")
-"""Without a description: their files end with a seal (`data.sealed`)."""
+"""Encoders have no description: each of their files ends with a seal (`data.sealed`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,23 +62,23 @@ class Entry:
 
     kind: Kind
     key: str
-    """Hash of all that decides its content; the name of its folder."""
+    """Hash of everything that decides the entry's content; also the name of its folder."""
     what: str
-    """What it holds, in words, for messages."""
+    """Name of the content in words, for messages."""
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Folder of the entry's files."""
         return cache_root() / self.kind.folder / self.key
 
     @property
     def lock(self) -> Path:
-        """The file that whoever makes it has locked."""
+        """File that the process making the entry holds a lock on."""
         return self.folder.with_suffix(".lock") if self.kind.lock_beside else self.folder / "lock"
 
     @contextmanager
     def locked(self, progress: Progress) -> Iterator[None]:
-        """Hold the entry's lock; report it if another process has it. What it left unfinished is removed."""
+        """Hold the entry's lock, after a report if another process has it; unfinished files are then removed."""
         with ExitStack() as stack:
             with clear_write_errors(self.folder):
                 try:
@@ -95,7 +95,7 @@ class Entry:
     def describe(self) -> Meta | None:
         """The meta data of an entry that is whole by its description and its files' sizes; None for any other.
 
-        Reads no content: for those who only want to know what would have to be made.
+        Reads no content: meant for callers, such as a dry run, that only need to know which entries are missing.
         """
         try:
             meta = self._meta()
@@ -119,14 +119,18 @@ class Entry:
             return None
 
     def check(self) -> Meta:
-        """The meta data, after all files were read. Raises Damaged, FileNotFoundError, ValueError as `open`."""
+        """The meta data of the entry, after all its files were read and checked.
+
+        Raises Damaged for a damaged entry, FileNotFoundError for a missing one, ValueError for one that a newer version
+        wrote.
+        """
         meta = self._meta()
         self._check_sizes(meta)
         self._check_content(meta)
         return meta
 
     def finish(self, meta: Meta) -> Meta:
-        """Describe files that are written: from now on the entry is there. What is kept of `meta` and its files."""
+        """Write the description of the entry's files, which makes the entry valid. Returns the meta data as written."""
         names = sorted(path.name for path in self.folder.glob(self.kind.files))
         sizes = {name: (self.folder / name).stat().st_size for name in names}
         checksums = {name: file_hash(self.folder / name) for name in names}
@@ -140,7 +144,7 @@ class Entry:
 
     @property
     def _name(self) -> str:
-        """The name that its seal covers: an entry's description in another's folder is none."""
+        """The name that the entry's seal covers, so that a description in another entry's folder counts as damaged."""
         return f"{self.kind.folder}/{self.key}"
 
     def _meta(self) -> Meta:
@@ -156,7 +160,7 @@ class Entry:
         return meta
 
     def _check_sizes(self, meta: Meta) -> None:
-        """Raises Damaged for a file that is missing or of another size."""
+        """Raise Damaged for a file that is missing or of another size."""
         sizes = meta.get("num_bytes")
         for name, num_bytes in (sizes if isinstance(sizes, dict) else {self.kind.files: sizes}).items():
             path = self.folder / name
@@ -165,11 +169,9 @@ class Entry:
                 raise Damaged(f"the stored file {path} is damaged")
 
     def _check_content(self, meta: Meta) -> None:
-        """Raises Damaged for a file with other bytes than were written.
-
-        Hashed at each opening: a dying disk changes bytes and no times, so nothing that is remembered of a file says
-        that they are still the same. It costs 0.55 s per GiB (one core with SHA instructions, warm, n = 3).
-        """
+        """Raise Damaged for a file with other bytes than were written."""
+        # Hashed each time it is opened: a dying disk changes bytes but no times, so no remembered state of a file
+        # proves that its bytes are the same. It costs 0.55 s per GiB (one core with SHA instructions, warm, n = 3).
         checksums = meta.get("checksums", {self.kind.files: meta["checksum"]} if "checksum" in meta else {})
         for name, checksum in checksums.items():
             path = self.folder / name
@@ -178,9 +180,9 @@ class Entry:
 
 
 def open_entry(entry: Entry, make: Callable[[Path], Meta], *, progress: Progress) -> Meta:
-    """The meta data of the entry, made by this process if it is not there or damaged; others wait meanwhile.
+    """The meta data of the entry, which this process makes if it is missing or damaged; other processes then wait.
 
-    `make` writes the entry's files into the folder it gets and returns what is to be kept beside them, JSON-like.
+    `make` writes the entry's files into the folder it gets and returns the meta data to keep with them, JSON-like.
 
     Raises ValueError if the cache cannot be written or lies on a file system without locks, or if a newer version
     wrote the entry.
@@ -189,7 +191,7 @@ def open_entry(entry: Entry, make: Callable[[Path], Meta], *, progress: Progress
     if meta is not None:
         return meta
     with entry.locked(progress):
-        meta = entry.open(progress)
+        meta = entry.open(progress)  # again: another process may have made it while this one waited for the lock
         if meta is None:
             with clear_write_errors(entry.folder):
                 entry.folder.mkdir(parents=True, exist_ok=True)
@@ -202,7 +204,7 @@ def clear_write_errors(folder: Path) -> Iterator[None]:
     """Turn the OSError of a full or read-only disk, met while writing below `folder`, into a ValueError with advice."""
     try:
         yield
-    except BlockingIOError:
+    except BlockingIOError:  # it is an OSError too, but a lock that is held is no disk error
         raise
     except OSError as error:
         raise ValueError(
@@ -222,7 +224,7 @@ def file_hash_once(path: Path) -> str:
     stat = path.stat()
     state = {"path": str(path), "size": stat.st_size, "changed_ns": stat.st_mtime_ns}
     key = content_hash(state)[:32]
-    # Not the .txt of earlier versions, where a flipped bit made a trial of a checkpoint another trial.
+    # Not the .txt of earlier versions: it had no checksum, and a flipped bit in it gave the trial another checkpoint.
     remembered = cache_root() / "hashes" / f"{key}.json"
     try:
         return str(read_sealed_json(remembered, key)[0]["sha256"])

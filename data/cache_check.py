@@ -1,4 +1,4 @@
-"""A look at every file of the cache: what is damaged, and what killed processes left behind."""
+"""Check of every file of the cache: damaged files, and files that killed processes left behind."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ LEFT_BEHIND = "left behind by a process that was killed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheProblem:
-    """A file of the cache that is not as it should be; without it, what it held is made again."""
+    """A damaged or left-over file of the cache. Once it is removed, its content is computed again when needed."""
 
     path: Path
     what: str
     remedy: tuple[Path, ...]
-    """The files to remove; none if nothing here is to be done."""
+    """The files to remove; empty if nothing is to be removed."""
     lock: Path | None = None
-    """What must be locked meanwhile: somebody may be making the entry."""
+    """Lock file to hold while the files are removed, because another process may be making the entry."""
 
 
 def check_cache() -> Iterator[CacheProblem]:
-    """What is wrong in the cache, after every file of it was read; changes nothing."""
+    """The problems of the cache, found by reading every file of it; nothing is changed."""
     root = cache_root()
     for kind in (IMAGES, FEATURES, STAND_INS, ENCODERS):
         for folder in _folders(root / kind.folder):
@@ -52,7 +52,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def check_weights(folder: Path) -> Iterator[CacheProblem]:
-    """What is wrong with the kept classifiers in a folder, which only save time."""
+    """The problems of the kept classifiers in a folder. They only save time, so a damaged one can be removed."""
     for path in sorted(folder.rglob("*.pt")):
         try:
             check_sealed(path, path.name)
@@ -61,7 +61,7 @@ def check_weights(folder: Path) -> Iterator[CacheProblem]:
 
 
 def mend_cache(problems: Sequence[CacheProblem]) -> Iterator[str]:
-    """Remove what can be made again and what was left behind; a line for each file."""
+    """Remove damaged files, which can be made again, and left-over ones. Yields one line for each file."""
     for problem in problems:
         if problem.lock is None:
             yield from _remove(problem.remedy)
@@ -81,7 +81,7 @@ def _remove(paths: Sequence[Path]) -> Iterator[str]:
 
 def _check_entry(entry: Entry) -> Iterator[CacheProblem]:
     if not (entry.folder / META).exists():
-        return  # not there yet; its shards are checked by their names when the work goes on
+        return  # not finished yet; its shards are checked by their names when the work continues
     try:
         meta = entry.check()
         if entry.kind is IMAGES and "checksums" not in meta and not are_as_fingerprinted(entry.folder, meta):
@@ -89,7 +89,7 @@ def _check_entry(entry: Entry) -> Iterator[CacheProblem]:
     except Damaged as error:
         files = (entry.folder / META, *sorted(entry.folder.glob(entry.kind.files)))
         yield CacheProblem(path=entry.folder, what=str(error), remedy=files, lock=entry.lock)
-    except ValueError as error:  # a newer version's
+    except ValueError as error:  # written by a newer version, which can still read it: nothing to remove
         yield CacheProblem(path=entry.folder, what=str(error), remedy=())
 
 
@@ -104,6 +104,7 @@ def _check_encoder(entry: Entry) -> Iterator[CacheProblem]:
 
 
 def _left_behind(folder: Path, lock: Path) -> Iterator[CacheProblem]:
+    # With the lock held, a temporary file is not left over: its process is still writing it.
     if lock_holder(lock) is None:
         for path in leftovers(folder):
             yield CacheProblem(path=path, what=LEFT_BEHIND, remedy=(path,), lock=lock)

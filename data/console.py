@@ -1,4 +1,4 @@
-"""What every command shows: how far long work is, what is wrong with its input, and the code it exits with."""
+"""Console output of every command: progress of long work, errors in the user's input, and exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data.files import is_unicode, shown
 from data.stopping import INTERRUPTED, steady_output, stoppable
 
 Progress = Callable[[str], None]
-"""Takes one line of text about work in progress."""
+"""A function that takes one line of text about work in progress."""
 
 
 def to_stderr(line: str) -> None:
@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 class StepReporter:
-    """Says every few seconds how much is done and how long is left; silent for short work."""
+    """Reports every few seconds how many steps are done and the time left; silent for short work."""
 
     def __init__(self, what: str, total: int, progress: Progress, *, every_seconds: float = 5.0) -> None:
         """`what` names the work, `total` its size in steps; lines go to `progress`."""
@@ -42,7 +42,7 @@ class StepReporter:
         self._start = self._last = time.monotonic()
 
     def done(self, num_done: int) -> None:
-        """Tell that `num_done` steps are finished in all."""
+        """Report that `num_done` steps are finished in total."""
         now = time.monotonic()
         if now - self._last < self._every or num_done == 0:
             return
@@ -67,13 +67,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
 
 
 DONE, SOME_FAILED, BAD_INPUT = 0, 1, 2
-"""Exit codes of every command, beside `data.stopping.INTERRUPTED`."""
+"""Exit codes of every command, in addition to `data.stopping.INTERRUPTED`."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""A disk that is full or failing is not a mistake in the command: exit code 1, not 2."""
+"""Error numbers of a full or failing disk, which is not a mistake in the command: exit code 1, not 2."""
 
 
 class RunStopped(Exception):
-    """The run cannot go on; what it recorded so far is kept. The message says why and what to do."""
+    """The run cannot continue; its records so far are kept. The message gives the reason and what to do."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -84,7 +84,7 @@ class CommandParser(argparse.ArgumentParser):
         self._before_help: list[Callable[[], None]] = []
 
     def before_help(self, fill: Callable[[], None]) -> None:
-        """Have `fill` called when help is wanted: for help texts that take time to find."""
+        """Call `fill` only if help is printed, for help texts that take time to build."""
         self._before_help.append(fill)
 
     def format_help(self) -> str:
@@ -94,7 +94,7 @@ class CommandParser(argparse.ArgumentParser):
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong with the command line, and exit with `BAD_INPUT`."""
+        """Print the mistake in the command line, and exit with `BAD_INPUT`."""
         unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
         near = nearest(unknown, self._option_string_actions)
         if unknown != message.partition(" ")[0] and near:
@@ -106,20 +106,22 @@ class CommandParser(argparse.ArgumentParser):
 
 
 LONGEST_LINE = 600
-"""Letters of an error that are printed: what a user wrote may be longer than a screen."""
+"""Largest number of characters of an error that are printed: a user's value may be longer than a screen."""
 
 
 def shortened(text: str) -> str:
-    """The text, without its middle if it is long: the advice stands at the end."""
+    """The text, with its middle removed if it is longer than `LONGEST_LINE`."""
+    # The middle, not the end: messages end with what to do.
     half = LONGEST_LINE // 2
     return text if len(text) <= LONGEST_LINE else f"{text[:half]} ... {text[-half:]}"
 
 
 def _check_words(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
-    """Refuse what no record could hold, before it is computed: a name out of an old ZIP or camera card."""
+    """Refuse arguments that are not valid UTF-8 (file names from an old ZIP or camera card, for example)."""
+    # Now, not when the record is written: records cannot hold such a name, and everything would be computed by then.
     for word in sys.argv[1:] if arguments is None else arguments:
         if not is_unicode(word):
-            parser.error(f"'{shown(word)}' holds bytes that are no UTF-8; rename the file or folder, or link to it")
+            parser.error(f"'{shown(word)}' holds bytes that are not UTF-8; rename the file or folder, or link to it")
 
 
 def run_command(
@@ -127,17 +129,17 @@ def run_command(
     body: Callable[[argparse.Namespace], int],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parse the command line (`arguments`, or the process's own) and run `body`; the exit code.
+    """Parse the command line (`arguments`, or the process's own), run `body` and return the exit code.
 
     A ValueError is a user's mistake: one line on the standard error stream, no traceback (unless --debug, which every
-    command has), exit 2. An ArithmeticError or a MemoryError is a computation that went wrong, RunStopped something
-    outside (a full disk): one line, exit 1.
+    command has), exit 2. An ArithmeticError or a MemoryError is a computation that failed, RunStopped an external cause
+    (a full disk): one line, exit 1.
     """
     steady_output()
     _check_words(parser, arguments)
     args = parser.parse_args(arguments)
     if not args.debug:
-        warnings.simplefilter("ignore")  # libraries warn of what a user of this program can do nothing about
+        warnings.simplefilter("ignore")  # libraries warn about things that a user of this program cannot change
     try:
         with stoppable("stopped at once"):
             return body(args)
@@ -147,10 +149,10 @@ def run_command(
         print(f"{parser.prog}: error: {shortened(' '.join(str(error).split()))}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
-        if args.debug or error.filename is None:
+        if args.debug or error.filename is None:  # without a file it may be a bug of ours: show the traceback
             raise
         if error.errno in DISK_ERRORS:
-            reason = f"{error.filename}: {error.strerror}: make room or mend the disk, then give the same command again"
+            reason = f"{error.filename}: {error.strerror}: make room or repair the disk, then run this command again"
             print(f"{parser.prog}: failed: {reason}; every finished round that was kept is whole", file=sys.stderr)
             return SOME_FAILED
         print(f"{parser.prog}: error: {error.filename}: {error.strerror}", file=sys.stderr)

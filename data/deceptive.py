@@ -1,6 +1,6 @@
-"""Images that deceive: test images that were trained on, pictures without contrast, pictures on their side.
+"""Detection of misleading images: test images that are also training images, images without contrast, rotated images.
 
-Nothing of this stops a run: each is a line for people, in the terminal and in the report's box of facts. Shapes: B
+None of these stops a run: each is reported in one line, in the terminal and in the report's box of facts. Shapes: B
 images of a block, H and W height and width, C = 3 channels.
 """
 
@@ -17,12 +17,12 @@ from data.files import file_hash, shown
 from data.image_files import ImageFile
 
 FEWEST_LEVELS = 16
-"""A picture whose levels, of 255, span no more than this in every channel has no contrast: 12-bit levels stored in 16
-bits (microscopes, X-rays) end at 16."""
+"""Largest span of levels, of 255, in every channel of an image that is reported as without contrast: 12-bit levels
+stored in 16 bits (microscopes, X-rays) end at 16."""
 
 
 class Suspicions:
-    """Gathers what deceives while the images are read for the first time."""
+    """Collector of misleading images, filled while the images are read for the first time."""
 
     def __init__(self, root: Path, sets: Mapping[str, Sequence[ImageFile]]) -> None:
         """`sets` are the files below `root`; `train` and `test` among them are compared with each other."""
@@ -31,13 +31,13 @@ class Suspicions:
         self._flat: list[Path] = []
 
     def look(self, paths: Sequence[Path], pixels_BHWC: NDArray[np.uint8]) -> None:
-        """A block of images as they were decoded from `paths`."""
+        """Examine a block of images as they were decoded from `paths`."""
         low_BC, high_BC = pixels_BHWC.min(axis=(1, 2)), pixels_BHWC.max(axis=(1, 2))
         is_flat_B = ((high_BC - low_BC) <= FEWEST_LEVELS).all(axis=1)
         self._flat += [path for path, is_flat in zip(paths, is_flat_B, strict=True) if is_flat]
 
     def notes(self) -> list[str]:
-        """A line for each kind of deception that was met; most data sets have none."""
+        """One line for each kind of misleading image that was found; empty for most data sets."""
         found = [self._trained_on(), self._without_contrast(), self._on_their_side()]
         return [line for line in found if line is not None]
 
@@ -46,7 +46,8 @@ class Suspicions:
         return sum(map(len, self._sets.values()))
 
     def _trained_on(self) -> str | None:
-        """Test files that hold the bytes of a training file. Only files of equal size are read again."""
+        """Note about test files that hold the same bytes as a training file; None if there are none."""
+        # Only files of equal size are read again: others cannot be copies.
         train, test = self._sets.get("train", ()), self._sets.get("test", ())
         sizes = {file.num_bytes for file in test}
         hashes = {file_hash(self._root / file.name) for file in train if file.num_bytes in sizes}

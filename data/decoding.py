@@ -1,4 +1,4 @@
-"""Image files to RGB pixels, whatever kind of JPEG or PNG they are.
+"""Decoding of image files to RGB pixels, for every kind of JPEG or PNG.
 
 Shapes: B images of a block, H and W height and width, C = 3 channels.
 """
@@ -22,14 +22,14 @@ from PIL import Image, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 
 _ORIENTATION = 0x0112
-"""EXIF's tag for how a picture was held."""
+"""EXIF tag of the camera's orientation."""
 _KINDS = {
     b"II*\x00": "a TIFF image", b"MM\x00*": "a TIFF image", b"%PDF": "a PDF document", b"PK\x03\x04": "a ZIP archive",
     b"<svg": "an SVG drawing", b"<?xml": "an XML file, such as an SVG drawing", b"<!DOC": "a web page, not the image",
     b"<html": "a web page, not the image", b"version https://git-lfs": "a pointer of Git LFS (git lfs pull fetches it)",
     b"8BPS": "a Photoshop image", b"\x00\x00\x01\x00": "an icon", b"DICM": "a DICOM image",
 }  # fmt: skip
-"""How files begin that are met among images and are not read."""
+"""First bytes of file kinds that occur among images but are not read -> name of the kind."""
 _FTYPES = {
     b"heic": "a HEIC photograph",
     b"heix": "a HEIC photograph",
@@ -38,17 +38,17 @@ _FTYPES = {
 }
 
 _SMALL = (
-    64  # up to this size one thread is faster: 0.2 ms an image against 0.45 ms with two threads (2 cores, n = 1000)
+    64  # up to this size one thread is faster: 0.2 ms per image against 0.45 ms with two threads (2 cores, n = 1000)
 )
 
 
 def decode_rgb(path: Path) -> Image.Image:
-    """The file's picture as an RGB image with 8 bits a channel, of its own size.
+    """The file's picture as an RGB image with 8 bits per channel, in its original size.
 
     Grey is repeated in three channels; 16-bit levels are scaled to 8 bits; transparent pixels are laid on white; CMYK
     is converted; of an animation the first frame is taken. The EXIF orientation is ignored, as is usual for data sets.
 
-    Raises ValueError naming the file when it is missing, empty, cut short or no image.
+    Raises ValueError naming the file if it is missing, empty, cut short or not an image.
     """
     with _no_warnings():
         return _decode(path)
@@ -94,7 +94,7 @@ def decode_square(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 
 
 def find_bad_images(paths: Sequence[Path]) -> list[tuple[int, str]]:
-    """Position in `paths` and what is wrong, for each file that cannot be decoded; in order."""
+    """Position in `paths` and the error message, for each file that cannot be decoded; in order."""
 
     def try_to_decode(path: Path) -> str | None:
         try:
@@ -109,12 +109,13 @@ def find_bad_images(paths: Sequence[Path]) -> list[tuple[int, str]]:
 
 
 def _threads() -> ThreadPoolExecutor:
-    """Threads for decoding, which Pillow does outside Python's lock; they end with the call and survive no fork."""
+    """Threads for decoding, which Pillow does outside Python's lock; they end with the call."""
+    # Not kept between calls: threads do not survive a fork.
     return ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))))
 
 
 def rotation_of(path: Path) -> bool:
-    """Whether the file's EXIF data say that its picture has to be turned or mirrored to be seen as it was taken."""
+    """Whether the file's EXIF data ask for the picture to be rotated or mirrored for display."""
     with _no_warnings(), _named_errors(path), Image.open(path, formats=FORMATS) as image:
         return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
 
@@ -131,10 +132,8 @@ def levels_in_words(path: Path) -> str:
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Silence Pillow, which warns of odd palettes and very large pictures; both are decoded correctly all the same.
-
-    The filter belongs to the whole process, so this is entered outside the decoding threads, never in them.
-    """
+    """Silence Pillow's warnings about odd palettes and very large pictures; both are decoded correctly."""
+    # The filter belongs to the whole process, so this is entered outside the decoding threads, never in them.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -150,7 +149,7 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 
 def _decode(path: Path) -> Image.Image:
-    """`decode_rgb`, with warnings left as they are."""
+    """The file's picture as `decode_rgb` returns it, without changing how warnings are handled."""
     with _named_errors(path), Image.open(path, formats=FORMATS) as image:
         image.load()  # some formats settle their mode and transparency only now
         return _to_rgb(image)
@@ -164,13 +163,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey_HW).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         picture = image.convert("RGBA")
+        # Composed, not converted: a plain conversion would show the arbitrary colours under transparent pixels.
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, picture).convert("RGB")
     return image.convert("RGB")
 
 
 def _what_is_wrong(path: Path, error: Exception) -> str:
-    """One line for the user about a file that cannot be decoded."""
+    """One line for the user about a file that cannot be decoded: the problem and what to do."""
     if isinstance(error, PermissionError):
         return "this image file may not be read; change its permissions"
     if not path.is_file():
@@ -188,14 +188,12 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
                 f"this file is {kind}; JPEG or PNG is expected: convert it, or remove it from the class folders (or "
                 "--on-bad-image skip)"
             )
-        return (
-            "this file is no image (JPEG or PNG is expected); remove it from the class folders (or --on-bad-image skip)"
-        )
+        return "this file is not a JPEG or PNG image; remove it from the class folders (or --on-bad-image skip)"
     return f"this image file is damaged or cut short ({error}); copy it again or remove it (or --on-bad-image skip)"
 
 
 def _kind_of(path: Path) -> str | None:
-    """What a file that no decoder knows is, by its first bytes; None for what is not in the lists above."""
+    """Kind of a file that no decoder knows, by its first bytes; None if it is not in the lists above."""
     with path.open("rb") as file:
         head = file.read(132)
     if head[4:8] == b"ftyp":

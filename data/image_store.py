@@ -1,7 +1,7 @@
-"""Decoded images on disk: small ones as one uint8 array a set, decoded once and memory-mapped by everyone.
+"""Store of decoded images on disk: small ones as one uint8 array per set, decoded once and memory-mapped by all trials.
 
-Larger images stay files; of them only what a full look at every file gave is kept (hash, mean, deviation). An entry of
-the store is a folder below the cache root. It counts only once its `meta.json` is there, which is written last.
+Larger images stay files; only the results of one pass over all of them are kept (hash, mean, deviation). An entry of
+the store is a folder below the cache root. It is valid only once its `meta.json` exists, which is written last.
 
 Shapes: N images of a set, B of a block, H and W height and width, C = 3 channels.
 """
@@ -29,13 +29,13 @@ from data.imageset import ArrayImages, Images, PathImages
 from data.pixels import ChannelStatistics, PixelHash
 
 LAYOUT = 2
-"""Part of every key: raised when an entry written by an older version must not be read any more."""
+"""Version that is part of every key: raised if entries written by an older version must not be read any more."""
 MAX_ARRAY_SIZE = 64
-"""Images up to this size (pixels) are kept as an array: Tiny-ImageNet's 110,000 take 1.4 GB, mapped and shared."""
+"""Largest size (pixels) of images that are kept as an array: Tiny-ImageNet's 110,000 take 1.4 GB, mapped and shared."""
 SMALLEST_IMAGE = 8
-"""Pixels: what the smallest network here takes, three halvings of which leave one pixel."""
+"""Smallest size (pixels) that the networks here take: three halvings leave one pixel."""
 MAX_IMAGE_SIZE = 224
-"""Larger images are resized to this on demand: what the encoders here take."""
+"""Size (pixels) that larger images are resized to on demand: the input size of the encoders here."""
 _BLOCK = 256
 _SAMPLE = 1000
 
@@ -50,7 +50,7 @@ class StoredImages:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     notes: tuple[str, ...] = ()
-    """What deceives in these images (`data.deceptive`), a line each; none in entries of earlier versions."""
+    """One line for each kind of misleading image (`data.deceptive`); empty in entries of earlier versions."""
 
 
 def open_stored_images(
@@ -69,11 +69,11 @@ def open_stored_images(
         sets: files of each set; `train` must be among them.
         what: name of the data set for progress lines.
         image_size: height and width in pixels; None takes the median shorter side of the training images, at most 224.
-        skip_bad: leave out the files that cannot be decoded, naming each, instead of stopping at the first.
+        skip_bad: skip the files that cannot be decoded, naming each, instead of stopping at the first.
         progress: gets lines of text during long work; None prints them on the standard error stream.
 
     Raises ValueError naming the file that cannot be decoded, the set that has no other, an image that is too small for
-    the networks where most are, or the cache folder that cannot be written.
+    the networks if most are, or the cache folder that cannot be written.
     """
     report = progress or to_stderr
     state = {name: state_of_files(files) for name, files in sets.items()}
@@ -87,6 +87,7 @@ def open_stored_images(
         size = image_size or _choose_image_size(root, good["train"], what)
         return _decode_sets(folder, root, good, size, reporter("reading")) | {"bad": bad}
 
+    # The field is absent if False, so that keys of entries made before it existed stay the same.
     key = {"sets": state, "image_size": image_size} | ({"skip_bad": True} if skip_bad else {})
     folder, meta = open_entry(key, build, what=what, progress=report)
     images: dict[str, Images] = {}
@@ -110,7 +111,7 @@ def open_stored_images(
 
 
 def open_entry(key: Any, build: Callable[[Path], Meta], *, what: str, progress: Progress) -> tuple[Path, Meta]:
-    """Folder and meta data of the store's entry for `key` (JSON-like), built by this process if nobody has.
+    """Folder and meta data of the store's entry for `key` (JSON-like), which this process builds if it is missing.
 
     `build` writes arrays into the folder it gets and returns the meta data, which must be JSON-like. Otherwise as
     `data.cache.open_entry`.
@@ -118,6 +119,7 @@ def open_entry(key: Any, build: Callable[[Path], Meta], *, what: str, progress: 
     digest = content_hash({"layout": LAYOUT, "key": key})[:32]
     entry = cache.Entry(kind=cache.IMAGES, key=digest, what=what)
     meta = cache.open_entry(entry, build, progress=progress)
+    # Entries of earlier versions have no checksums; their pixel hashes find a flipped byte as well.
     if "checksums" not in meta and not are_as_fingerprinted(entry.folder, meta):
         progress(f"{what}: the stored images in {entry.folder} are damaged; they are read again")
         (entry.folder / cache.META).unlink(missing_ok=True)
@@ -126,7 +128,7 @@ def open_entry(key: Any, build: Callable[[Path], Meta], *, what: str, progress: 
 
 
 def are_as_fingerprinted(folder: Path, meta: Meta) -> bool:
-    """Whether the arrays of an entry of an earlier version, which kept no checksums, have their fingerprints."""
+    """Whether the arrays of an entry without checksums (of an earlier version) match their fingerprints."""
     fingerprints: Mapping[str, str] = meta.get("fingerprints", {})
     arrays = {name: folder / f"{name}.npy" for name in fingerprints}
     return all(
@@ -166,7 +168,7 @@ def _triple(values: Sequence[float]) -> tuple[float, float, float]:
 def _choose_image_size(root: Path, files: Sequence[ImageFile], what: str) -> int:
     """Median shorter side of about a thousand of the files, evenly spaced, in pixels; at most 224.
 
-    Raises ValueError naming a file where that is too small for the networks.
+    Raises ValueError naming a file if the median is too small for the networks.
     """
     sample = files[:: -(-len(files) // _SAMPLE)]
     sides = [min(picture_size(root / file.name)) for file in sample]
@@ -181,7 +183,7 @@ def _choose_image_size(root: Path, files: Sequence[ImageFile], what: str) -> int
 
 
 def _without(files: Sequence[ImageFile], bad: Sequence[int]) -> list[ImageFile]:
-    """The files but for those at the positions `bad`."""
+    """The files without those at the positions `bad`."""
     left_out = set(bad)
     return [file for number, file in enumerate(files) if number not in left_out]
 
@@ -189,7 +191,7 @@ def _without(files: Sequence[ImageFile], bad: Sequence[int]) -> list[ImageFile]:
 def _find_bad(
     root: Path, sets: Mapping[str, Sequence[ImageFile]], reporter: StepReporter, report: Progress
 ) -> dict[str, list[int]]:
-    """Positions of the files of each set that cannot be decoded, after naming each.
+    """Positions of the files of each set that cannot be decoded; each is named to `report`.
 
     Raises ValueError for a set with no other file.
     """
@@ -207,10 +209,10 @@ def _find_bad(
 def skip_bad_files(
     paths: Sequence[Path], *, what: str, num_before: int = 0, reporter: StepReporter, report: Progress
 ) -> list[int]:
-    """Positions of the files that cannot be decoded, after naming each.
+    """Positions of the files that cannot be decoded; each is named to `report`.
 
-    `reporter` is told how far this is, `num_before` of its steps being done before. Raises ValueError, naming `what`
-    the files are, where that is all of them.
+    `reporter` shows the progress; `num_before` of its steps were done before. Raises ValueError, with `what` as the
+    name of the files, if none of them can be decoded.
     """
     bad = []
     for start in range(0, len(paths), _BLOCK):
@@ -226,7 +228,7 @@ def skip_bad_files(
 def _decode_sets(
     folder: Path, root: Path, sets: Mapping[str, Sequence[ImageFile]], size: int, reporter: StepReporter
 ) -> Meta:
-    """Decode every file once; keep small images as arrays in `folder`; returns the entry's meta data."""
+    """Decode every file once and keep small images as arrays in `folder`. Returns the entry's meta data."""
     as_array = size <= MAX_ARRAY_SIZE
     statistics = ChannelStatistics()
     suspicions = Suspicions(root, sets)
@@ -257,7 +259,7 @@ def _decode_sets(
 def _decoded_blocks(
     paths: Sequence[Path], size: int, reporter: StepReporter, num_before: int, suspicions: Suspicions
 ) -> Iterator[NDArray[np.uint8]]:
-    """The pictures of `paths` in order, uint8 (B, size, size, 3) at a time."""
+    """The pictures of `paths` in order, in blocks of uint8 (B, size, size, 3)."""
     for start in range(0, len(paths), _BLOCK):
         block_BHWC = decode_square(paths[start : start + _BLOCK], size)
         suspicions.look(paths[start : start + _BLOCK], block_BHWC)
@@ -266,7 +268,7 @@ def _decoded_blocks(
 
 
 def _observed(blocks: Iterator[NDArray[np.uint8]], statistics: ChannelStatistics) -> Iterator[NDArray[np.uint8]]:
-    """The same blocks, each added to `statistics` on its way."""
+    """The blocks unchanged; each is added to `statistics` when it is taken."""
     for block_BHWC in blocks:
         statistics.update(block_BHWC)
         yield block_BHWC
@@ -274,7 +276,7 @@ def _observed(blocks: Iterator[NDArray[np.uint8]], statistics: ChannelStatistics
 
 def _hash_files(paths: Sequence[Path], blocks: Iterator[NDArray[np.uint8]], size: int) -> str:
     """Hash (64 hex digits) of the bytes of all files and the image size, after every file was decoded once."""
-    for _ in blocks:
+    for _ in blocks:  # decoded only to find a bad image before any training; the pixels are not kept
         pass
     digest = hashlib.sha256(f"files at {size} pixels\n".encode())
     for path in paths:

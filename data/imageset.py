@@ -1,4 +1,4 @@
-"""Images without labels, images with labels, and data sets: the values every reader gives.
+"""Images without labels, images with labels, and data sets: the values that every reader returns.
 
 Shapes: N images of a set, B of a batch, H and W the height and width in pixels (always equal), C = 3 colour channels.
 """
@@ -23,13 +23,12 @@ from data.pixels import PixelHash
 IndexArray = NDArray[np.int64]
 
 SplitProtocol = Literal["ratios", "domain"]
-"""How a data set is split into ID and OOD: by ratios of classes and images (`data.splits.ratios`), or one domain
-against all
-others (`data.splits.domain`)."""
+"""Rule that splits a data set into ID and OOD: by ratios of classes and images (`data.splits.ratios`), or one domain
+against all others (`data.splits.domain`)."""
 
 
 class Images(Protocol):
-    """Pixels only, no labels: this is what strategies may see."""
+    """Images as pixels without labels, which is all that strategies may see."""
 
     @property
     def fingerprint(self) -> str:
@@ -63,7 +62,7 @@ class ArrayImages:
         assert pixels_NHWC.dtype == np.uint8, pixels_NHWC.dtype
         _, height, width, num_channels = pixels_NHWC.shape
         assert (width, num_channels) == (height, 3), pixels_NHWC.shape
-        # Read-only: strategies of a user's own get these images, and all trials of a process share them.
+        # Read-only: plug-in strategies get these images, and all trials of a process share them.
         self.pixels_NHWC = pixels_NHWC.view()
         self.pixels_NHWC.flags.writeable = False
         self._fingerprint = fingerprint or PixelHash.of(pixels_NHWC)
@@ -88,13 +87,13 @@ class ArrayImages:
 
 
 _FILES: dict[int, tuple[Path, tuple[str, ...]]] = {}
-"""Folder and names of the files of each PathImages, by its key. They are not in the object: strategies hold it, and the
-folder that an image lies in is its hidden label."""
+"""Folder and file names of each PathImages, by its key."""
+# Not in the object, which strategies hold: the folder that an image lies in is its hidden label.
 _KEYS = itertools.count()
 
 
 class PathImages:
-    """Image files decoded on demand: the shorter side resized to `image_size`, then the centre cropped."""
+    """Image files that are decoded on demand: the shorter side resized to `image_size`, then the centre cropped."""
 
     __slots__ = ("__weakref__", "_fingerprint", "_image_size", "_key")
 
@@ -124,7 +123,7 @@ class PathImages:
     def load(self, idx: IndexArray) -> NDArray[np.uint8]:
         """The images `idx`, decoded now: uint8 (B, H, W, 3), in the order of `idx`.
 
-        Raises ValueError naming the file when one cannot be decoded.
+        Raises ValueError naming the file if one cannot be decoded.
         """
         root, names = _FILES[self._key]
         return decode_square([root / names[index] for index in idx], self._image_size)
@@ -136,7 +135,7 @@ class ImageSet:
 
     images: Images
     labels: NDArray[np.int64]
-    """(N,), 0..C-1 for C classes; C for an image of another domain (only where the split protocol is "domain")."""
+    """(N,), 0..C-1 for C classes; C for an image of another domain (only if the split protocol is "domain")."""
 
     def __post_init__(self) -> None:
         """Check that images and labels belong together."""
@@ -157,24 +156,24 @@ class DataSet:
     """Training and test images of one data set with what is needed to use them. Made by `make_data_set`."""
 
     name: str
-    """As the user wrote it: a name of the registry, or `folder:<path>`."""
+    """Name as the user wrote it: one of the registry, or `folder:<path>`."""
     class_names: tuple[str, ...]
     """C names; label c is `class_names[c]`."""
     train: ImageSet
     test: ImageSet
     pretrain: ImageSet | None
-    """Images disjoint from train and test, for training a stand-in CLIPN; None where there are none."""
+    """Images disjoint from train and test, for training a stand-in CLIPN; None if there are none."""
     mean: tuple[float, float, float]
-    """Per channel, in [0, 1] units, of the training images (the published value where there is one)."""
+    """Mean of each channel over the training images, in [0, 1] units (the published value if there is one)."""
     std: tuple[float, float, float]
-    """As `mean`: the standard deviation over all pixels."""
+    """Standard deviation of each channel over all pixels, in the units of `mean`."""
     fingerprint: str
-    """64 hex digits: hash of all of the above that changes numbers; not of the name or of where the files lie."""
+    """Hash (64 hex digits) of all of the above that changes numbers; not of the name or of the files' location."""
     split_protocol: SplitProtocol = "ratios"
     domain: str | None = None
-    """The word for the data set's domain in prompts ("real"); None where it has none. Not part of the fingerprint."""
+    """The word for the data set's domain in prompts ("real"); None if it has none. Not part of the fingerprint."""
     notes: tuple[str, ...] = ()
-    """What a reader of its results should know of its images (`data.deceptive`). Not part of the fingerprint."""
+    """Facts about the images for a reader of the results (`data.deceptive`). Not part of the fingerprint."""
 
     @property
     def num_classes(self) -> int:
@@ -214,6 +213,7 @@ def make_data_set(
         "mean": mean,
         "std": std,
     }
+    # Only if it is not the default: fingerprints of data sets opened before the field existed stay the same.
     if split_protocol != "ratios":
         identity["split_protocol"] = split_protocol
     fingerprint = content_hash(identity)
@@ -240,12 +240,12 @@ def _identity(image_set: ImageSet) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """A data set that is present."""
+    """Location and size of a data set that is present."""
 
     where: str
-    """Folder of its files, or what holds it."""
+    """Folder of its files, or the package that holds it."""
     num_train: int
-    """Number of training images; likewise test."""
+    """Number of training images."""
     num_test: int
     note: str = ""
-    """What else there is to say, for people: whether the files are the published ones."""
+    """Remark for people, such as whether the files are the published ones."""

@@ -1,4 +1,4 @@
-"""What is computed over all pixels of an image set, block by block: a hash, the mean and the standard deviation.
+"""Hash, mean and standard deviation over all pixels of an image set, computed block by block.
 
 Shapes: N images of a set, B of a block, H and W height and width, C = 3 channels.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 class PixelHash:
-    """Hash of pixel blocks fed one after another; the same for any cutting into blocks."""
+    """Hash of pixel blocks that are added one after another; it does not depend on the size of the blocks."""
 
     def __init__(self, image_size: int) -> None:
         """Start with no images of height and width `image_size`."""
@@ -24,12 +24,12 @@ class PixelHash:
         self._hash.update(np.ascontiguousarray(pixels_BHWC).data)
 
     def hexdigest(self) -> str:
-        """64 hex digits for all images so far."""
+        """The hash (64 hex digits) of all images added so far."""
         return self._hash.hexdigest()
 
     @classmethod
     def of(cls, pixels_NHWC: NDArray[np.uint8]) -> str:
-        """The hash of a whole array (N, H, W, 3), read block by block."""
+        """The hash (64 hex digits) of a whole array (N, H, W, 3), read block by block."""
         pixel_hash = cls(int(pixels_NHWC.shape[1]))
         for start in range(0, len(pixels_NHWC), 1024):
             pixel_hash.update(pixels_NHWC[start : start + 1024])
@@ -37,7 +37,7 @@ class PixelHash:
 
 
 class ChannelStatistics:
-    """Mean and standard deviation per channel of pixel blocks fed one after another, from exact integer sums."""
+    """Mean and standard deviation per channel of pixel blocks added one after another, from exact integer sums."""
 
     def __init__(self) -> None:
         """Start with no pixels."""
@@ -55,10 +55,7 @@ class ChannelStatistics:
         self._num_pixels += pixels_BHWC[..., 0].size
 
     def result(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """Mean and standard deviation of each channel, in [0, 1] units; a constant channel has 1/255 as deviation.
-
-        The floor keeps a division by the deviation finite: it is one grey level.
-        """
+        """Mean and standard deviation of each channel, in [0, 1] units; a constant channel has 1/255 as deviation."""
         assert self._num_pixels > 0
         mean = [int(total) / self._num_pixels / 255 for total in self._sum_C]
         # Python integers: the product of pixel count and sum of squares can exceed 64 bits.
@@ -66,5 +63,6 @@ class ChannelStatistics:
             (self._num_pixels * int(squares) - int(total) ** 2) / self._num_pixels**2
             for squares, total in zip(self._sum_of_squares_C, self._sum_C, strict=True)
         ]
+        # The floor of one grey level keeps a division by the deviation finite.
         std = [max(math.sqrt(variance), 1.0) / 255 for variance in variances]
         return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

@@ -1,6 +1,6 @@
 """The pool (which training images are labelled ID, labelled OOD and unlabelled) and the oracle.
 
-The oracle is the only holder of hidden labels. It answers queries and counts what was spent.
+The oracle is the only holder of hidden labels. It answers queries and counts the labels spent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data.splits.ratios import OpenSetSplit
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pool:
-    """Three disjoint sets of training images; each is sorted, distinct, int64."""
+    """The three disjoint sets of training images of a trial; each is sorted, distinct, int64."""
 
     labelled_id_idx: IndexArray
     labelled_ood_idx: IndexArray
@@ -35,7 +35,7 @@ class Pool:
 
     @classmethod
     def from_split(cls, split: OpenSetSplit) -> Pool:
-        """The pool a trial starts from."""
+        """The pool that a trial starts from."""
         return cls(
             labelled_id_idx=split.initial_id_idx,
             labelled_ood_idx=split.initial_ood_idx,
@@ -47,9 +47,9 @@ class Pool:
 
         Args:
             queried_idx: (Q,) distinct indices of unlabelled images, in any order.
-            is_id: (Q,) True where the image is of an ID class.
+            is_id: (Q,) True if the image is of an ID class.
 
-        Raises ValueError when a queried index is repeated or not unlabelled, or the lengths differ.
+        Raises ValueError if a queried index is repeated or not unlabelled, or if the lengths differ.
         """
         if queried_idx.shape != is_id.shape or queried_idx.ndim != 1:
             raise ValueError(f"{queried_idx.shape} queried indices, but {is_id.shape} answers")
@@ -66,7 +66,8 @@ class Pool:
         )
 
     def checksum(self) -> str:
-        """64 hex digits that identify the three sets."""
+        """SHA-256 (64 hex digits) of the three sets."""
+        # Lengths are hashed too: else an index could move from the end of one set to the start of the next unnoticed.
         digest = hashlib.sha256()
         for part in (self.labelled_id_idx, self.labelled_ood_idx, self.unlabelled_idx):
             digest.update(f"{len(part)}:".encode())
@@ -76,7 +77,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurityQuality:
-    """How well a purity step told ID from OOD images; for records only, never shown to a strategy."""
+    """Recall and precision of a purity step; for records only, never shown to a strategy."""
 
     recall: float | None
     """Share of the unlabelled ID images that were judged ID; None if there are none."""
@@ -85,7 +86,7 @@ class PurityQuality:
 
 
 class Oracle:
-    """Answers for the training images of one trial."""
+    """Holder of the hidden labels of one trial's training images; it answers queries and counts their cost."""
 
     def __init__(self, labels: NDArray[np.int64], *, num_id_classes: int) -> None:
         """`labels` (N,) are those of `OpenSetSplit.relabel`: 0..K-1 for ID classes, K for OOD, K = `num_id_classes`."""
@@ -103,11 +104,11 @@ class Oracle:
     def answer(self, idx: IndexArray) -> NDArray[np.int64]:
         """(Q,) int64 labels of the images `idx` (Q,): 0..K-1, or K for an OOD image. Each costs one label.
 
-        Raises ValueError, and spends nothing, when an index is unknown or was asked before.
+        Raises ValueError, and spends nothing, if an index is unknown or was asked before.
         """
         unknown = idx[(idx < 0) | (idx >= len(self._labels))]
         if len(unknown):
-            raise ValueError(f"the oracle knows images 0..{len(self._labels) - 1}; it was asked for image {unknown[0]}")
+            raise ValueError(f"the oracle has images 0..{len(self._labels) - 1}; it was asked for image {unknown[0]}")
         again = idx[self._asked[idx]]
         if len(again):
             raise ValueError(f"the oracle was asked for image {again[0]} before")

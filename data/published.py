@@ -1,4 +1,4 @@
-"""What a data set consists of, as it is published: files, their sizes and checksums."""
+"""Description of published data sets: their files with sizes and checksums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """A published file."""
+    """A published file: its address, size and checksum."""
 
     url: str
     num_bytes: int
@@ -19,7 +19,7 @@ class Download:
     checksum: str
     """Hex digits, as published by the data set's authors or by a library that reads it."""
     folder: str | None = None
-    """For an archive: the one folder in it. None for a file that is used as it is."""
+    """The only folder in an archive; None for a file that is used without unpacking."""
 
     @property
     def name(self) -> str:
@@ -29,19 +29,19 @@ class Download:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """All that a data set consists of."""
+    """All files of a data set."""
 
     files: tuple[Download, ...]
     folder: str = ""
-    """Where they go, below the folder of all data sets."""
+    """Folder that the files go to, below the folder of all data sets."""
 
     @property
     def num_bytes(self) -> int:
-        """Size of all files."""
+        """Size of all files together, in bytes."""
         return sum(item.num_bytes for item in self.files)
 
     def how_to_fetch(self, name: str, root: Path | None = None) -> str:
-        """For people: what to do for the data set called `name` to be in the folder `root` of all data sets."""
+        """Advice for people: how to get the data set called `name` into the folder `root` of all data sets."""
         folder = shlex.quote(str(root)) if root else "DIR"
         what, it = (self.files[0].name, "it") if len(self.files) == 1 else (f"{len(self.files)} files", "them")
         return (

@@ -1,4 +1,4 @@
-"""Data set names: what can be opened, and by which reader."""
+"""Registry of data sets: the names that can be opened, each with its reader."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FOLDER_PREFIX = "folder:"
 
 
 class Reader(Protocol):
-    """Opens one data set; raises ValueError for missing or bad files."""
+    """A function that opens one data set; it raises ValueError for missing or bad files."""
 
     def __call__(
         self, *, root: Path | None = None, skip_bad_images: bool = False, progress: Progress | None = None
@@ -49,15 +49,15 @@ class Reader(Protocol):
 
 
 class PlainReader(Protocol):
-    """A reader of what are no image files."""
+    """A reader of data that are not image files, so that none can be skipped."""
 
     def __call__(self, *, root: Path | None = None, progress: Progress | None = None) -> DataSet:
-        """As `Reader`."""
+        """The data set, read below `root`; `progress` gets lines of text."""
         ...
 
 
 def _without_image_files(read: PlainReader) -> Reader:
-    """The reader, which has no bad image to skip."""
+    """The reader with the parameters of `Reader`; `skip_bad_images` has no effect on it."""
 
     def reader(*, root: Path | None = None, skip_bad_images: bool = False, progress: Progress | None = None) -> DataSet:
         return read(root=root, progress=progress)
@@ -67,13 +67,13 @@ def _without_image_files(read: PlainReader) -> Reader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The functions of one data set."""
+    """Functions and files of one data set."""
 
     read: Reader
     survey: Callable[[Path | None], Survey]
-    """Says what is there without decoding images; raises ValueError that says what is missing and where to get it."""
+    """Location and size without decoding images; raises ValueError that names what is missing and where to get it."""
     package: Package | None = None
-    """What `python -m data fetch` downloads; None where there is nothing to download."""
+    """Files that `python -m data fetch` downloads; None if there is nothing to download."""
     split_protocol: SplitProtocol = "ratios"
 
 
@@ -98,7 +98,7 @@ DATA_SETS: dict[str, Source] = {
 
 
 def split_protocol_of(name: str) -> SplitProtocol:
-    """How the data set called `name` is split, known without opening it; "ratios" for image folders and other names."""
+    """Split protocol of the data set called `name`, without opening it; "ratios" for image folders and other names."""
     source = DATA_SETS.get(name)
     return source.split_protocol if source else "ratios"
 
@@ -111,10 +111,10 @@ def open_data_set(
     Args:
         name: a name of `DATA_SETS`, or `folder:<path>` for an image folder.
         root: folder that holds the files; None for the reader's own default.
-        skip_bad_images: leave out image files that cannot be decoded, naming each, instead of stopping at the first;
-            changes nothing for data sets that are no image files.
-        progress: gets a line of text now and then while images are decoded for the first time; None prints them on the
-            standard error stream.
+        skip_bad_images: skip image files that cannot be decoded, naming each, instead of stopping at the first;
+            has no effect on data sets that are not image files.
+        progress: gets lines of text while images are decoded for the first time; None prints them on the standard error
+            stream.
 
     Raises ValueError for an unknown name (the nearest is suggested) and for missing or bad files.
     """

@@ -1,8 +1,8 @@
-"""Content that knows whether it is what was written: a checksum over it and its name, and its writer's version.
+"""Seals: a checksum over a file's content and name with the writer's version, to detect damaged or swapped files.
 
-Two forms. JSON objects hold a `seal` among their fields; other files end with a line that holds it. The name that a
-seal covers says whose content it is, so that two sound files that changed places are noticed too. What versions before
-seals wrote has none; it is readable, and checked by what those versions kept.
+There are two forms. JSON objects hold a `seal` among their fields; other files end with a line that holds it. The seal
+covers a name too, so that two sound files that changed places are noticed. Files of versions before seals have none;
+they are readable, and checked by what those versions kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 from data.files import content_hash, write_atomically
 
 VERSION = 2
-"""Of what is written with a seal. What 1 wrote had none."""
+"""Version of the files that are written now. Version 1 wrote no seals."""
 _SEAL = "seal"
 _FIELDS = {"version", "checksum"}
 
@@ -30,17 +30,17 @@ class Damaged(ValueError):
 
 
 class Newer(ValueError):
-    """A later version of this software wrote the content, which is for that version to read."""
+    """A later version of this software wrote the content, and only that version can read it."""
 
 
 def seal(content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The JSON-like content with its seal as the last field. Raises as `content_hash`."""
+    """The JSON-like content with its seal as the last field. Raises the errors of `content_hash`."""
     checksum = content_hash({"name": name, "version": VERSION, "content": content})
     return {**content, _SEAL: {"version": VERSION, "checksum": checksum}}
 
 
 def unseal(sealed: Any, name: str) -> tuple[dict[str, Any], bool]:
-    """The content of what `seal` returned for that name, and whether it had a seal: earlier versions wrote none.
+    """The content of a value that `seal` returned for that name, and whether it had a seal (earlier versions: none).
 
     Raises Damaged for content that is not what was sealed, Newer for that of a later version.
     """
@@ -49,7 +49,7 @@ def unseal(sealed: Any, name: str) -> tuple[dict[str, Any], bool]:
     content = dict(sealed)
     found = content.pop(_SEAL, None)
     if found is None:
-        # One flipped bit in the word "seal" must not make a file of an earlier version of it.
+        # Without this, one flipped bit in the word "seal" would turn a damaged file into one of an earlier version.
         if any(isinstance(value, dict) and value.keys() == _FIELDS for value in content.values()):
             raise Damaged("its seal is damaged")
         return content, False
@@ -63,7 +63,10 @@ def unseal(sealed: Any, name: str) -> tuple[dict[str, Any], bool]:
 
 
 def read_sealed_json(path: Path, name: str) -> tuple[dict[str, Any], bool]:
-    """`unseal` of a JSON file. Raises as it, Damaged for what is no JSON, OSError for what cannot be read."""
+    """The content of a sealed JSON file, and whether it had a seal, as `unseal` returns them.
+
+    Raises the errors of `unseal`, Damaged for a file that is not JSON, OSError for a file that cannot be read.
+    """
     try:
         return unseal(json.loads(path.read_bytes()), name)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
@@ -75,9 +78,9 @@ _TRAILER_BYTES = len("\nvlpure 0002 \n") + 64
 
 
 def write_sealed(path: Path, write: Callable[[BinaryIO], None], name: str) -> None:
-    """`write_atomically`, with a last line behind what `write` writes (in one go, without seeking).
+    """Write a file as `write_atomically` does, with its seal as a last line; `write` must not seek.
 
-    Readers of zip files, which torch's are, look for the end of theirs from behind and pass over the line.
+    Readers of zip files, which torch's are, search for the end of the archive backwards and ignore the line.
     """
 
     def write_with_trailer(file: BinaryIO) -> None:
@@ -89,7 +92,7 @@ def write_sealed(path: Path, write: Callable[[BinaryIO], None], name: str) -> No
 
 
 def check_sealed(path: Path, name: str) -> None:
-    """Raises Damaged unless the file is one that `write_sealed` wrote for that name, Newer for a later version's.
+    """Raise Damaged unless `write_sealed` wrote the file for that name, and Newer if a later version wrote it.
 
     A file of an earlier version is a zip file without that line; its own checksums (CRC-32) are compared.
     """
@@ -113,7 +116,7 @@ def check_sealed(path: Path, name: str) -> None:
 
 
 def _check_zip(path: Path) -> None:
-    """Raises Damaged unless the file is a zip file to its last byte, without a comment, whose members are whole."""
+    """Raise Damaged unless the file is a zip file to its last byte, without a comment, with whole members."""
     content_end = struct.Struct("<4s16xH")  # the last record of a zip file: its signature, and how long a comment is
     with path.open("rb") as file:
         num_bytes = file.seek(0, io.SEEK_END)
@@ -134,18 +137,18 @@ def _check_zip(path: Path) -> None:
 
 
 class _Hashed:
-    """An open file that hashes what is written to it."""
+    """An open file that hashes all bytes written to it."""
 
     def __init__(self, file: BinaryIO, digest: Any) -> None:
         self._file, self.hash = file, digest
 
     def write(self, content: Any) -> int:
-        """As a file's."""
+        """Write and hash bytes. Returns their number."""
         self.hash.update(content)
         return self._file.write(content)
 
     def flush(self) -> None:
-        """As a file's."""
+        """Flush the file."""
         self._file.flush()
 
 

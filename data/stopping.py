@@ -1,4 +1,4 @@
-"""How a command is stopped, the first time in order and the second time at once, and how its output may go away.
+"""Stopping of commands (in order at the first signal, at once at the second) and loss of their output streams.
 
 Every command runs inside `stoppable` and calls `steady_output` first.
 """
@@ -19,17 +19,18 @@ from typing import TextIO
 INTERRUPTED = 130
 """Exit code of a command that was stopped."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Ctrl-C; what a batch system, a container or a machine that is taken away sends; a terminal that is closed."""
+"""Signals of Ctrl-C; of a batch system, a container or a machine that is taken away; of a terminal that is closed."""
 READER_GONE = (errno.EPIPE, errno.EIO)
-"""What a write says when `head` has seen enough, when `tee` died, or when the terminal was closed."""
+"""Error numbers of a write after `head` has read enough, `tee` died, or the terminal was closed."""
 
 
 @contextmanager
 def stoppable(last_words: str = "stopped at once; every finished round is saved") -> Iterator[None]:
-    """Inside, the first signal raises KeyboardInterrupt and the second ends the process at once, with exit code 130.
+    """Make the first signal raise KeyboardInterrupt, and the second end the process at once with exit code 130.
 
-    `last_words` are printed then. The processes of a local Ray end with this one. Files are whole whenever that
-    happens. SIGHUP stays ignored if it was (`nohup`). Of two such blocks around each other the inner one decides.
+    `last_words` are printed before the process ends. The processes of a local Ray end with this one. Files are whole
+    whenever that happens. SIGHUP stays ignored if it was (`nohup`). If two such blocks are nested, the inner one
+    decides.
     """
     asked = 0
 
@@ -55,11 +56,11 @@ def stoppable(last_words: str = "stopped at once; every finished round is saved"
 
 
 def steady_output() -> None:
-    """Let the standard streams lose their reader, or meet a letter that they cannot encode, without an error.
+    """Make the standard streams survive the loss of their reader and letters that they cannot encode.
 
-    A grid that runs for days must not end because the `tee` behind it did. Streams that are not the interpreter's own
-    (a test's) are left as they are.
+    Streams that are not the interpreter's own (a test's) are left as they are.
     """
+    # A grid that runs for days must not end because the `tee` behind it did.
     sys.stdout, sys.stderr = _steady(sys.stdout), _steady(sys.stderr)
 
 
@@ -71,16 +72,16 @@ def _steady(stream: TextIO) -> TextIO:
 
 
 class SteadyStream(io.TextIOWrapper):
-    """A text stream whose writes go nowhere from the moment on that nobody reads them."""
+    """A text stream that discards what is written to it once its reader is gone."""
 
     def write(self, text: str) -> int:
-        """Write a text; its length."""
+        """Write a text. Returns its length."""
         with self._heeding_loss():
             super().write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what is buffered."""
+        """Write the buffered text to the stream's file."""
         with self._heeding_loss():
             super().flush()
 
@@ -89,7 +90,7 @@ class SteadyStream(io.TextIOWrapper):
         try:
             yield
         except OSError as error:
-            if error.errno not in READER_GONE:  # a log on a full disk: trials go on all the same, but it is said
+            if error.errno not in READER_GONE:  # a log on a full disk: trials continue, but the loss is reported
                 with contextlib.suppress(OSError):
                     os.write(2, f"output is lost from here on: {error.strerror}\n".encode())
             # The bytes that could not be written stay in the buffer and would fail again, at the latest at exit.

@@ -1,1 +1,1 @@
-"""One reader a file: each turns files (or an embedded set) into a `DataSet`."""
+"""Readers, one per file: each turns files (or a bundled set) into a `DataSet`."""

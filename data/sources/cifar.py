@@ -26,7 +26,7 @@ _SIZE = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Archive:
-    """What one of the two archives holds, under which names."""
+    """Names and checksums of the files in one of the two archives."""
 
     name: str
     package: Package
@@ -34,11 +34,11 @@ class _Archive:
     test_file: str
     meta_file: str
     md5: tuple[str, ...]
-    """Published, of the training files, the test file and the meta file."""
+    """Published MD5 of the training files, the test file and the meta file, in this order."""
     labels_key: str
     names_key: str
     mean: tuple[float, float, float]
-    """Published, as used by the paper's official code; likewise the deviation."""
+    """Published mean of the channels, as used by the paper's official code; `std` is from there too."""
     std: tuple[float, float, float]
 
     @property
@@ -50,7 +50,7 @@ class _Archive:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All files of that folder that are read."""
+        """Names of all files of the folder that are read."""
         return (*self.train_files, self.test_file, self.meta_file)
 
 
@@ -119,7 +119,7 @@ def read_cifar10(*, root: Path | None = None, progress: Progress | None = None) 
     """CIFAR-10: 50,000 training and 10,000 test images of 10 classes, 32x32 pixels.
 
     Read from `cifar-10-batches-py` in `root` (or `root` itself), else in `$VLPURE_DATA`. Class names are those of the
-    archive. Raises ValueError for a file that is missing or not what was published in form.
+    archive. Raises ValueError for a file that is missing or has another form than the published one.
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
@@ -135,17 +135,17 @@ def read_cifar100(*, root: Path | None = None, progress: Progress | None = None)
 
 
 def survey_cifar10(root: Path | None = None) -> Survey:
-    """Where CIFAR-10 lies and how many images it has. Raises ValueError as `read_cifar10` does."""
+    """Folder of CIFAR-10 and its numbers of images. Raises ValueError as `read_cifar10` does."""
     return _survey(_CIFAR10, root)
 
 
 def survey_cifar100(root: Path | None = None) -> Survey:
-    """Where CIFAR-100 lies and how many images it has. Raises ValueError as `read_cifar100` does."""
+    """Folder of CIFAR-100 and its numbers of images. Raises ValueError as `read_cifar100` does."""
     return _survey(_CIFAR100, root)
 
 
 def _survey(archive: _Archive, root: Path | None) -> Survey:
-    """The counts after reading the files, which takes about a second the first time, and checking their checksums."""
+    """The survey of an archive, after reading its files (about a second the first time) and checking their MD5."""
     data_set, source = _read(archive, root, None), _find(archive, root)
     other = [name for name, md5 in zip(archive.files, archive.md5, strict=True) if _md5(source / name) != md5]
     note = f"NOT the published files: {', '.join(other)}" if other else "the published files, by their checksums"
@@ -153,7 +153,7 @@ def _survey(archive: _Archive, root: Path | None) -> Survey:
 
 
 def _md5(path: Path) -> str:
-    """The file's MD5, with which it was published."""
+    """The file's MD5 (32 hex digits), the algorithm of the published checksums."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -193,7 +193,7 @@ def _find(archive: _Archive, root: Path | None) -> Path:
 
 
 def _build(archive: _Archive, source: Path, folder: Path) -> Meta:
-    """Write the two arrays of an entry of the image store; returns its meta data."""
+    """Write the two arrays of an entry of the image store. Returns its meta data."""
     class_names = _read_class_names(archive, source / archive.meta_file)
     fingerprints, labels = {}, {}
     for part, names in (("train", archive.train_files), ("test", (archive.test_file,))):
@@ -205,7 +205,7 @@ def _build(archive: _Archive, source: Path, folder: Path) -> Meta:
 
 
 def _read_class_names(archive: _Archive, path: Path) -> list[str]:
-    """The class names, verbatim."""
+    """The class names of the archive, unchanged."""
     names = load_pickle(path).get(archive.names_key)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: no list of names under '{archive.names_key}'; unpack the archive again")
@@ -217,7 +217,7 @@ def _read_batch(path: Path, labels_key: str, num_classes: int) -> tuple[NDArray[
     content = load_pickle(path)
     rows, labels = content.get("data"), content.get(labels_key)
     if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.shape[1:] != (3 * _SIZE * _SIZE,):
-        raise ValueError(f"{path}: 'data' is no array of {3 * _SIZE * _SIZE} bytes an image; unpack the archive again")
+        raise ValueError(f"{path}: 'data' is not an array of {3 * _SIZE * _SIZE} bytes per image; unpack it again")
     if not isinstance(labels, list) or len(labels) != len(rows):
         raise ValueError(f"{path}: '{labels_key}' does not give one label for each of {len(rows)} images")
     wrong = [label for label in labels if type(label) is not int or not 0 <= label < num_classes]

@@ -1,4 +1,4 @@
-"""`digits`: scikit-learn's bundled 1,797 real 8x8 images of handwritten digits. Nothing is downloaded."""
+"""`digits`: the 1,797 real 8x8 images of handwritten digits that come with scikit-learn. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SPLIT_SEED = 1797  # of the three-way split; never the seed of a trial
 def read_digits(*, root: Path | None = None, progress: Progress | None = None) -> DataSet:
     """The digits as a data set of 10 classes, 8x8 pixels, grey repeated in three channels.
 
-    A fixed split, by classes: 60 images a class in `pretrain`, 90 in `train`, the rest (24 to 33) in `test`.
-    Raises ValueError when `root` is given: there are no files to point at.
+    A fixed split, by classes: 60 images per class in `pretrain`, 90 in `train`, the rest (24 to 33) in `test`.
+    Raises ValueError if `root` is given, because there are no files to read.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
     """
     if root is not None:
-        raise ValueError("digits is bundled with scikit-learn and reads no files; leave the data root away")
+        raise ValueError("digits is bundled with scikit-learn and reads no files; omit the data root")
     levels_NL, labels = _bundled()
     pixels_NHW = np.rint(levels_NL.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     pixels_NHWC = np.repeat(pixels_NHW[..., np.newaxis], 3, axis=3)
@@ -51,16 +51,14 @@ def read_digits(*, root: Path | None = None, progress: Progress | None = None) -
 
 
 def survey_digits(root: Path | None = None) -> Survey:
-    """The counts of the digits; they are always there, and a data root has nothing to do with them."""
+    """Numbers of images of the digits, which are always present; `root` has no effect."""
     data_set = read_digits()
     return Survey(where="bundled with scikit-learn", num_train=len(data_set.train), num_test=len(data_set.test))
 
 
 def _bundled() -> tuple[NDArray[np.float64], IndexArray]:
-    """Grey levels 0 to 16, (N, 64), and labels, (N,), as `sklearn.datasets.load_digits` gives them.
-
-    Read from its file: importing scikit-learn takes seconds, which a dry run does not have.
-    """
+    """Grey levels 0 to 16, (N, 64), and labels, (N,), as `sklearn.datasets.load_digits` returns them."""
+    # Read from its file: importing scikit-learn takes seconds, and a dry run must answer in about one.
     found = find_spec("sklearn")
     assert found is not None, "scikit-learn is a requirement of this project"
     assert found.origin is not None

@@ -27,7 +27,7 @@ from data.sources.domainnet_lists import (
     read_list,
 )
 
-# Of ImageNet, as is usual for the encoders that see these images; 400,000 images are not scanned for their own.
+# ImageNet's values, as is usual for the encoders that see these images: 400,000 images are not scanned for their own.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
@@ -35,19 +35,19 @@ _STD = (0.229, 0.224, 0.225)
 def read_domainnet(
     domain: str, *, root: Path | None = None, skip_bad_images: bool = False, progress: Progress | None = None
 ) -> DataSet:
-    """DomainNet with `domain` as the one that counts: its 345 classes, and the training images of all six domains.
+    """DomainNet with `domain` as its ID domain: its 345 classes, and the training images of all six domains.
 
     Training labels are 0..344 for images of `domain` and 345 for those of the others; the test images are the domain's
     own. The split protocol is "domain". The training images, and their order, are the same for all six domains, so that
-    features computed for one of them serve all. Images are decoded on demand to 224 pixels. A class is named by its
-    folder, as it is; not every domain has training images of every class (painting has none of t-shirt).
+    features computed for one of them serve all. Images are decoded on demand to 224 pixels. A class has the
+    unchanged name of its folder; not every domain has training images of every class (painting has none of t-shirt).
 
     Read from `domainnet` in `root` (or `root` itself), else in `$VLPURE_DATA`: folders `<domain>/<class>` and lists
-    `<domain>_train.txt`, `<domain>_test.txt`, there or in `txt/`. The first time every file is looked for, its length
-    noted; this is repeated when a list or a class folder changes. The fingerprint is of names and lengths, not of 20 GB
+    `<domain>_train.txt`, `<domain>_test.txt`, there or in `txt/`. The first time, all files are looked up with their
+    lengths; this is repeated if a list or a class folder changes. The fingerprint covers names and lengths, not 20 GB
     of content: a file replaced by another of equal length is not noticed. A damaged image is found when it is decoded,
     which is when the frozen encoder sees it, before any training; `skip_bad_images` decodes all of them at once, and
-    leaves out those that cannot be.
+    skips those that cannot be decoded.
 
     Raises ValueError for a missing list, folder or file, a bad line, an empty file, an image that is both for training
     and for testing, and a link that leaves the folder.
@@ -78,7 +78,10 @@ def read_domainnet(
 
 
 def survey_domainnet(domain: str, root: Path | None = None) -> Survey:
-    """Where DomainNet lies and how many images the lists name; looks at none. Raises ValueError for what is missing."""
+    """Folder of DomainNet and the numbers of images in its lists; no image is opened.
+
+    Raises ValueError for a missing folder or list.
+    """
     source = find_domainnet(domain, root)
     needed = _needed_lists(domain)
     other = [f"{each}_{part}" for each, part in needed if not _is_published_list(source, each, part)]
@@ -92,7 +95,7 @@ def survey_domainnet(domain: str, root: Path | None = None) -> Survey:
 
 
 def _needed_lists(domain: str) -> list[tuple[str, Part]]:
-    """Domain and part of each list that is read."""
+    """Domain and part of each list that a data set needs."""
     return [*((each, "train") for each in DOMAINS), (domain, "test")]
 
 
@@ -102,19 +105,19 @@ def _is_published_list(source: Path, domain: str, part: Part) -> bool:
 
 
 def find_domainnet(domain: str, root: Path | None) -> Path:
-    """The folder `domainnet`, after checking that lists and domains are there."""
+    """The folder `domainnet`, after checking that its lists and domains exist."""
     name = f"{FOLDER}-{domain}"
     base = data_folder(root, name=name, how_to_fetch=PACKAGE.how_to_fetch(name))
     source = base if base.name == FOLDER else base / FOLDER
     lists = [list_path(source, *which) for which in _needed_lists(domain)]
     for path in (source / domain, *lists, *(source / each for each in DOMAINS)):
         if not path.exists():
-            raise ValueError(f"{path}: not there; {PACKAGE.how_to_fetch(name, source.parent)}")
+            raise ValueError(f"{path}: no such file or folder; {PACKAGE.how_to_fetch(name, source.parent)}")
     return source
 
 
 def _check_disjoint(train: ImageList, test: ImageList) -> None:
-    """Raises ValueError for an image that is in both lists."""
+    """Raise ValueError for an image that is in both lists."""
     both = sorted(set(train.names) & set(test.names))
     if both:
         raise ValueError(f"{test.path}: {both[0]} is in {train.path.name} too; take both lists from one source")
@@ -123,7 +126,7 @@ def _check_disjoint(train: ImageList, test: ImageList) -> None:
 def _open_images(
     source: Path, names: Sequence[str], labels: NDArray[np.int64], part: Part, skip_bad: bool, report: Progress
 ) -> ImageSet:
-    """The images called `names` with their labels, after every file was found once."""
+    """The images called `names` with their labels, after checking once that every file exists."""
     positions: dict[str, list[int]] = {}
     for position, name in enumerate(names):
         positions.setdefault(name.rpartition("/")[0], []).append(position)
@@ -151,7 +154,7 @@ def _look_at_files(
     skip_bad: bool,
     report: Progress,
 ) -> Meta:
-    """What is kept of one look at every file: the fingerprint, and which are no whole images, if that is asked for."""
+    """Meta data from one pass over all files: the fingerprint and, if `skip_bad`, the positions of damaged images."""
     sizes = np.zeros(len(names), dtype=np.int64)
     reporter = StepReporter(f"looking at the class folders of {FOLDER}", len(positions), report)
     for number, (folder, of_folder) in enumerate(positions.items(), start=1):
@@ -159,7 +162,7 @@ def _look_at_files(
         for position in of_folder:
             if names[position] not in found:
                 list_name = f"{folder.partition('/')[0]}_{part}.txt"
-                raise ValueError(f"{source / names[position]}: not there, but {list_name} names it; unpack again")
+                raise ValueError(f"{source / names[position]}: no such file, but {list_name} names it; unpack again")
             sizes[position] = found[names[position]]
         reporter.done(number)
     if not skip_bad and not sizes.all():
@@ -176,7 +179,7 @@ def _look_at_files(
 
 
 def _folder_time(folder: Path) -> int:
-    """When something was added to the folder, removed from it or renamed in it, in ns."""
+    """Time of the last addition, removal or renaming in the folder, in ns."""
     try:
         return folder.stat().st_mtime_ns
     except FileNotFoundError as error:
@@ -186,5 +189,5 @@ def _folder_time(folder: Path) -> int:
 
 
 def _hash_rows(rows: Sequence[str]) -> str:
-    """64 hex digits that identify texts and their order."""
+    """SHA-256 (64 hex digits) of texts in their order."""
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()

@@ -18,28 +18,28 @@ Part = Literal["train", "test"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageList:
-    """What one list says."""
+    """The content of one list."""
 
     path: Path
     names: tuple[str, ...]
     """Paths `<domain>/<class>/<file>`, in the order of the list, each once."""
     labels: NDArray[np.int64]
-    """(N,), of each."""
+    """(N,) label of each image."""
     folders: dict[int, str]
     """The class folder of each label in the list."""
 
 
 def list_path(source: Path, domain: str, part: Part) -> Path:
-    """Where a list lies: in the data set's folder or in `txt/` there, as on the server it comes from."""
+    """Path of a list: in the data set's folder, or in its folder `txt/` as on the authors' server."""
     beside, below = source / f"{domain}_{part}.txt", source / "txt" / f"{domain}_{part}.txt"
     return below if below.is_file() and not beside.is_file() else beside
 
 
 def read_list(source: Path, domain: str, part: Part) -> ImageList:
-    """One list. Files are not looked at. A list that has not changed is parsed once a process.
+    """The content of one list; its image files are not checked. A list that has not changed is parsed once per process.
 
     Raises ValueError naming the list and the line for a path outside the domain's folder, a line of another form, an
-    image named twice, and a label that stands for two classes; OSError when it cannot be read.
+    image named twice, and a label that stands for two classes; OSError if it cannot be read.
     """
     path = list_path(source, domain, part)
     stat = path.stat()
@@ -49,7 +49,7 @@ def read_list(source: Path, domain: str, part: Part) -> ImageList:
 def merge_classes(lists: Sequence[ImageList]) -> tuple[str, ...]:
     """The class folders by label, 0..C-1, of all lists together; no list need have all of them.
 
-    Raises ValueError where two lists disagree, or a label between is in none of them.
+    Raises ValueError if two lists disagree, or if a label in between is in none of them.
     """
     folders: dict[int, str] = {}
     for image_list in lists:
@@ -72,7 +72,7 @@ def merge_classes(lists: Sequence[ImageList]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=16)
 def _parse(path: Path, domain: str, state: tuple[int, int, int]) -> ImageList:
-    """The list at `path`; `state` tells the cache whether it was changed."""
+    """The list at `path`; `state` is part of the cache's key, so that a changed list is parsed again."""
     names: dict[str, int] = {}
     folders: dict[int, str] = {}
     for number, line in _lines(path):
@@ -81,7 +81,7 @@ def _parse(path: Path, domain: str, state: tuple[int, int, int]) -> ImageList:
         if name.startswith("/") or ".." in parts:
             raise ValueError(f"{path}, line {number}: {name} points outside the folder of the data set")
         if len(parts) != 3 or parts[0] != domain or "" in parts or "." in parts or not _is_number(label):
-            raise ValueError(f"{path}, line {number}: '{line}' is no '{domain}/<class>/<file> <label>'")
+            raise ValueError(f"{path}, line {number}: '{line}' is not of the form '{domain}/<class>/<file> <label>'")
         if name in names:
             raise ValueError(f"{path}, line {number}: {name} was named before")
         names[name] = int(label)
@@ -96,7 +96,7 @@ def _parse(path: Path, domain: str, state: tuple[int, int, int]) -> ImageList:
 
 
 def _is_number(text: str) -> bool:
-    """Whether it is a label."""
+    """Whether a text is a label, a number in ASCII digits."""
     return text.isascii() and text.isdigit()
 
 
@@ -105,7 +105,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: this is no text file; fetch it again") from error
+        raise ValueError(f"{path}: this is not a text file; fetch it again") from error
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             yield number, line.strip()

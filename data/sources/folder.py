@@ -1,4 +1,4 @@
-"""`folder:<path>`: an image folder with `train/` and `test/`, in each a folder a class with JPEG or PNG files."""
+"""`folder:<path>`: an image folder with `train/` and `test/`, each with one folder of JPEG or PNG files per class."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from data.image_store import open_stored_images
 from data.imageset import DataSet, ImageSet, make_data_set
 
 VALIDATION = ("val", "valid", "validation")
-"""What a folder of test images may be called if there is no `test`."""
+"""Names of the folder of test images that are accepted if there is no `test`."""
 _TOLD: set[str] = set()
-"""Lines about data sets that this process has printed: a data set is opened several times on the way to a trial."""
+"""Lines about data sets that this process has printed."""
+# A data set is opened several times on the way to a trial, and each line is to be printed once.
 
 
 def read_folder(path: Path, *, name: str, skip_bad_images: bool = False, progress: Progress | None = None) -> DataSet:
     """The image folder at `path` as a data set; class names are the folder names, sorted; images are sorted by name.
 
     All files are decoded the first time (with progress), so that a bad one is found before any training. Images whose
-    median shorter side is at most 64 pixels are kept as one array a set; larger ones are decoded on demand, the shorter
-    side resized to at most 224 pixels. Mean and deviation are those of the training images. Without `test/`, `val/`
-    holds the test images. What deceives in the images is printed once per process.
+    median shorter side is at most 64 pixels are kept as one array per set; larger ones are decoded on demand, their
+    shorter side resized to at most 224 pixels. Mean and deviation are those of the training images. Without `test/`,
+    `val/` holds the test images. Misleading images are reported once per process.
 
-    `skip_bad_images`: files that are no whole image are left out, each named to `progress`.
+    `skip_bad_images`: files that are not whole images are skipped, each named to `progress`.
 
     Raises ValueError, naming the path, for a missing folder, fewer than two classes, classes that differ between
-    `train/` and `test/`, an empty class folder, a file that is no whole image, and a link that leads nowhere.
+    `train/` and `test/`, an empty class folder, a file that is not a whole image, and a link that leads nowhere.
     """
     root = path
     if not root.is_dir():
@@ -64,7 +65,7 @@ def read_folder(path: Path, *, name: str, skip_bad_images: bool = False, progres
 
 
 def _tell_once(line: str, progress: Progress) -> None:
-    """Print a line unless this process did before."""
+    """Print a line unless this process has printed it before."""
     if line not in _TOLD:
         _TOLD.add(line)
         progress(line)
@@ -77,8 +78,8 @@ def _test_folder(root: Path) -> str:
     for part in ("train", test):
         if not (root / part).is_dir():
             raise ValueError(
-                f"{root / part}: no such folder; {root} must hold train/ and test/ (or val/) with a folder a class in "
-                "each"
+                f"{root / part}: no such folder; {root} must hold train/ and test/ (or val/), each with one folder "
+                "per class"
             )
     return test
 
@@ -86,15 +87,16 @@ def _test_folder(root: Path) -> str:
 def _matched_classes(root: Path, test: str) -> dict[str, list[Path]]:
     """The class folders of "train" and "test", in the order of the training classes' names.
 
-    A name counts as Unicode compares it: macOS writes an accent as a letter of its own, other systems do not. Raises
-    ValueError for fewer than two classes, for classes that only one part has, and for two folders of one name.
+    Names are compared in Unicode's composed form. Raises ValueError for fewer than two classes, for classes that only
+    one part has, and for two folders of one name.
     """
+    # Composed, because macOS writes an accent as a separate letter and other systems do not.
     names = {part: _by_name(root / part) for part in ("train", test)}
     for here, there in (("train", test), (test, "train")):
         missing = sorted(set(names[here]) - set(names[there]))
         if missing:
             raise ValueError(
-                f"{root}: {here}/ has the class '{missing[0]}' but {there}/ has not; both need every class"
+                f"{root}: {here}/ has the class '{missing[0]}' but {there}/ does not; both need every class"
             )
     if len(names["train"]) < 2:
         raise ValueError(f"{root / 'train'}: {len(names['train'])} class folders; at least 2 are needed")
@@ -106,7 +108,7 @@ def _by_name(part: Path) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for name in list_folders(part):
         if not is_unicode(name):
-            raise ValueError(f"{part}: the name of the class folder '{shown(name)}' is no UTF-8; rename it")
+            raise ValueError(f"{part}: the name of the class folder '{shown(name)}' is not UTF-8; rename it")
         composed = unicodedata.normalize("NFC", name)
         if composed in folders:
             raise ValueError(f"{part}: two folders are called '{composed}', in two spellings of Unicode; merge them")

@@ -31,10 +31,13 @@ class Pairs:
     captions: tuple[str, ...]
     """N texts; caption i belongs to image i."""
     skipped: tuple[str, ...]
-    """What is wrong with each image that was left out, with its name."""
+    """One message for each image that was skipped, with its name and the problem."""
 
     def draw(self, num_pairs: int | None, *, seed: int) -> NDArray[np.int64]:
-        """That many pairs, sorted int64; None for all. Raises ValueError for fewer than two or more than there are."""
+        """Positions of `num_pairs` random pairs, sorted int64; None for all.
+
+        Raises ValueError for fewer than two or more than there are.
+        """
         if num_pairs is None:
             return np.arange(len(self.captions))
         if not 2 <= num_pairs <= len(self.captions):
@@ -45,12 +48,12 @@ class Pairs:
 def read_pairs(path: Path, *, image_size: int, on_bad_image: OnBadImage, progress: Progress) -> Pairs:
     """The pairs of a UTF-8 CSV file, in its order; image paths are relative to the file's folder.
 
-    Every image is decoded once, so that a bad one is found before any training: it stops the reading, or is left out
-    and told. Images of up to 64 pixels are held in memory, larger ones decoded on demand; the shorter side is resized
-    to `image_size`, then the centre cropped.
+    Every image is decoded once, so that a bad one is found before any training: it stops the reading, or is skipped
+    and reported. Images of up to 64 pixels are held in memory, larger ones decoded on demand; the shorter side is
+    resized to `image_size`, then the centre cropped.
 
     Raises ValueError naming the file and the line for a missing or bad CSV file, an empty field, a bad image
-    (`on_bad_image` "stop"), and where fewer than two pairs are left.
+    (`on_bad_image` "stop"), and if fewer than two pairs remain.
     """
     rows = list(_read_rows(path))
     names, captions, skipped, pixels = [], [], [], []
@@ -61,10 +64,10 @@ def read_pairs(path: Path, *, image_size: int, on_bad_image: OnBadImage, progres
         except ValueError as error:
             if on_bad_image == "stop":
                 raise ValueError(
-                    f"line {line} of {path}: {error}; or leave such images out with --on-bad-image skip"
+                    f"line {line} of {path}: {error}; or skip such images with --on-bad-image skip"
                 ) from error
             skipped.append(str(error))
-            progress(f"left out: {error}")
+            progress(f"skipped: {error}")
             continue
         names.append(name)
         captions.append(caption)
@@ -102,4 +105,4 @@ def _read_rows(path: Path) -> Iterator[tuple[int, str, str]]:
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {path}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no CSV file in UTF-8: {error}") from error
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error

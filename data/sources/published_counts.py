@@ -1,4 +1,4 @@
-"""How many images the published data sets have, known without their files."""
+"""Numbers of images and classes of the published data sets, for use without their files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Published:
     """Counts of a data set as its authors give them."""
 
     image_size: int
-    """Pixels a side, as networks here see it; DomainNet's images have any size and are decoded to this."""
+    """Height and width in pixels as the networks see it; DomainNet's images have any size and are decoded to this."""
     num_classes: int
     num_train: int
     num_test: int

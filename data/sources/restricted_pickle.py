@@ -1,4 +1,4 @@
-"""Reading pickles that were published as data, with an unpickler that can build nothing but data.
+"""Reader of pickles that were published as data, with an unpickler that can build nothing but data.
 
 A pickle may name any function of any installed module and have it called. Here the only names known are the three that
 NumPy's arrays need, and those lead to stand-ins below that check what they get: no code of NumPy is handed to the file.
@@ -16,10 +16,10 @@ _DTYPES = {"u1": np.uint8, "i4": np.int32, "i8": np.int64}
 
 
 class _Dtype:
-    """Stands in for `numpy.dtype`."""
+    """Stand-in for `numpy.dtype`."""
 
     def __init__(self, code: str, *_: object) -> None:
-        """`code` is that of a plain integer type; whatever else the pickle says of it is not used."""
+        """Accept the `code` of a plain integer type; other arguments in the pickle are ignored."""
         if code not in _DTYPES:
             raise pickle.UnpicklingError(f"arrays of type {code!r} are not expected")
         self.dtype = np.dtype(_DTYPES[code]).newbyteorder("<")
@@ -31,10 +31,10 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for an array under construction."""
+    """Stand-in for an array under construction."""
 
     def __init__(self, *_: object) -> None:
-        """Start empty, whatever the pickle passes; the state follows."""
+        """Start empty and ignore the pickle's arguments; the state follows."""
         self.array: np.ndarray[Any, Any] | None = None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -69,7 +69,7 @@ _UNPICKLING_ERRORS = (
 
 
 class _DataUnpickler(pickle.Unpickler):
-    """Builds numbers, text, lists, tuples, dicts and the stand-ins above."""
+    """Unpickler that builds numbers, text, lists, tuples, dicts and the stand-ins above."""
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a known name; every other name is refused."""
@@ -83,10 +83,10 @@ class _DataUnpickler(pickle.Unpickler):
 
 
 def load_pickle(path: Path) -> dict[str, Any]:
-    """The dict that the pickle file `path` holds, its texts decoded as Latin-1 where Python 2 wrote them.
+    """The dict in the pickle file `path`, with texts decoded as Latin-1 if Python 2 wrote them.
 
-    Values are numbers, texts, lists, tuples, dicts and integer arrays. Raises ValueError naming the file when it is cut
-    short, is no pickle of a dict, or holds anything else; OSError when it cannot be read.
+    Values are numbers, texts, lists, tuples, dicts and integer arrays. Raises ValueError naming the file if it is cut
+    short, is not a pickle of a dict, or holds anything else; OSError if it cannot be read.
     """
     try:
         with path.open("rb") as file:

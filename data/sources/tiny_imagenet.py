@@ -40,9 +40,9 @@ def read_tiny_imagenet(
     Read from `tiny-imagenet-200` in `root` (or `root` itself), else in `$VLPURE_DATA`. Classes are the folders of
     `train/` (WordNet ids), sorted, as the official code numbers them; a class is named by this project's own table
     `tiny_imagenet_names.txt`, in which "crane" is a "construction crane" (the paper's code has such a table too).
-    Validation images may lie as published (`val/images`, labels in `val_annotations.txt`), or a folder a class as many
-    scripts re-arrange them: `val/<class>`, `val/<class>/images` or `val/images/<class>`; the data set is the same. All
-    files are decoded the first time, with progress, into one array a set (1.4 GB in the cache).
+    Validation images may lie as published (`val/images`, labels in `val_annotations.txt`), or one folder per class as
+    many scripts re-arrange them: `val/<class>`, `val/<class>/images` or `val/images/<class>`; the data set is the same.
+    All files are decoded the first time, with progress, into one array per set (1.4 GB in the cache).
 
     Raises ValueError for a missing file or folder, annotations that name missing files or unknown classes, a class that
     the table does not name, and images that cannot be decoded.
@@ -56,7 +56,10 @@ def read_tiny_imagenet(
 def read_tiny_imagenet_words(
     *, root: Path | None = None, skip_bad_images: bool = False, progress: Progress | None = None
 ) -> DataSet:
-    """`read_tiny_imagenet` with each class named by the first synonym of its line in the archive's `words.txt`."""
+    """Tiny-ImageNet with each class named by the first synonym of its line in the archive's `words.txt`.
+
+    Otherwise as `read_tiny_imagenet`.
+    """
     words = _find_words(root)
     names = {wnid: synonyms.partition(",")[0].strip() for wnid, synonyms in _read_table(words).items()}
     return _read(f"{_NAME}:words", names, words, root, skip_bad_images, progress)
@@ -94,7 +97,7 @@ def _read(
 
 
 def survey_tiny_imagenet(root: Path | None = None) -> Survey:
-    """Where the files lie and how many images there are, without decoding. Raises ValueError as the reader does."""
+    """Folder of Tiny-ImageNet and its numbers of images, without decoding. Raises ValueError as the reader does."""
     source = _find(root)
     wnids, train_files, _ = _list_train(source)
     test_files, _ = _list_test(source, wnids)
@@ -102,21 +105,21 @@ def survey_tiny_imagenet(root: Path | None = None) -> Survey:
 
 
 def survey_tiny_imagenet_words(root: Path | None = None) -> Survey:
-    """`survey_tiny_imagenet`, after a look whether the names are there."""
+    """The survey of `survey_tiny_imagenet`, after checking that the table of names exists."""
     _find_words(root)
     return survey_tiny_imagenet(root)
 
 
 def _find_words(root: Path | None) -> Path:
-    """The archive's table of names."""
+    """Path of the archive's table of names. Raises ValueError if it is missing."""
     words = _find(root) / "words.txt"
     if not words.is_file():
-        raise ValueError(f"{words}: not there; unpack the archive again, or take {_NAME}, which needs it not")
+        raise ValueError(f"{words}: no such file; unpack the archive again, or use {_NAME}, which does not need it")
     return words
 
 
 def _find(root: Path | None) -> Path:
-    """The folder `tiny-imagenet-200`, after checking that its parts are there."""
+    """The folder `tiny-imagenet-200`, after checking that its parts exist."""
     base = data_folder(root, name=_NAME, how_to_fetch=PACKAGE.how_to_fetch(_NAME))
     source = base if base.name == _FOLDER else base / _FOLDER
     for part in ("train", "val", "wnids.txt"):
@@ -125,9 +128,9 @@ def _find(root: Path | None) -> Path:
 
 
 def _check_exists(source: Path, path: Path) -> None:
-    """Raises ValueError where a part of the data set is missing."""
+    """Raise ValueError if a part of the data set is missing."""
     if not path.exists():
-        raise ValueError(f"{path}: not there; {PACKAGE.how_to_fetch(_NAME, source.parent)}")
+        raise ValueError(f"{path}: no such file or folder; {PACKAGE.how_to_fetch(_NAME, source.parent)}")
 
 
 def _list_train(source: Path) -> tuple[list[str], list[ImageFile], list[int]]:
@@ -151,7 +154,7 @@ def _list_train(source: Path) -> tuple[list[str], list[ImageFile], list[int]]:
 
 
 def _list_test(source: Path, wnids: list[str]) -> tuple[list[ImageFile], list[int]]:
-    """The validation files, sorted by their own names wherever they lie, with their labels."""
+    """The validation files with their labels, sorted by file name whatever folder they are in."""
     for folder in (source / "val", source / "val" / "images"):
         if folder.is_dir() and any((folder / wnid).is_dir() for wnid in wnids):
             files, labels = _list_class_folders(source, folder, wnids)
@@ -166,7 +169,7 @@ def _list_test(source: Path, wnids: list[str]) -> tuple[list[ImageFile], list[in
 
 
 def _list_annotated(source: Path, wnids: list[str]) -> tuple[dict[str, ImageFile], dict[str, int]]:
-    """Files and labels by file name, as published: all in `val/images`, labels in `val_annotations.txt`."""
+    """Files and labels by file name in the published layout: all in `val/images`, labels in `val_annotations.txt`."""
     annotations, folder = source / "val" / "val_annotations.txt", source / "val" / "images"
     _check_exists(source, annotations)
     _check_exists(source, folder)
@@ -179,7 +182,7 @@ def _list_annotated(source: Path, wnids: list[str]) -> tuple[dict[str, ImageFile
         if name not in files:
             raise ValueError(f"{annotations}, line {number}: it names {name}, which is not in val/images; unpack again")
         if wnid not in label_of:
-            raise ValueError(f"{annotations}, line {number}: '{wnid}' is no class of train/; unpack the archive again")
+            raise ValueError(f"{annotations}, line {number}: '{wnid}' is not a class of train/; unpack again")
         if name in labels:
             raise ValueError(f"{annotations}, line {number}: {name} was named before; unpack the archive again")
         labels[name] = label_of[wnid]
@@ -190,13 +193,13 @@ def _list_annotated(source: Path, wnids: list[str]) -> tuple[dict[str, ImageFile
 
 
 def _list_class_folders(source: Path, folder: Path, wnids: list[str]) -> tuple[dict[str, ImageFile], dict[str, int]]:
-    """Files and labels by file name, re-arranged: a folder a class in `folder`, perhaps with `images` in it."""
+    """Files and labels by file name in the re-arranged layout: one folder per class in `folder`, or its `images`."""
     left_over = source / "val" / "images"
     if folder != left_over and left_over.is_dir() and list_images(left_over, root=source):
-        raise ValueError(f"{left_over}: images are left here beside class folders in val/; finish re-arranging them")
+        raise ValueError(f"{left_over}: images are left here next to class folders in val/; finish re-arranging them")
     strange = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in {*wnids, "images"})
     if strange:
-        raise ValueError(f"{folder / strange[0]}: '{strange[0]}' is no class of train/; remove it or unpack again")
+        raise ValueError(f"{folder / strange[0]}: '{strange[0]}' is not a class of train/; remove it or unpack again")
     files: dict[str, ImageFile] = {}
     labels: dict[str, int] = {}
     for label, wnid in enumerate(wnids):
@@ -216,7 +219,7 @@ def _own_name(file: ImageFile) -> str:
 
 
 def _read_table(path: Path) -> dict[str, str]:
-    """What stands after the first tab of each line, by what stands before it."""
+    """A table with two columns separated by a tab: the first column -> the rest of the line."""
     return dict(line.partition("\t")[::2] for line in _read_lines(path))
 
 
@@ -225,5 +228,5 @@ def _read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: this is no text file; unpack the archive again") from error
+        raise ValueError(f"{path}: this is not a text file; unpack the archive again") from error
     return [line for line in text.splitlines() if line.strip()]

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from data.splits.ratios import OpenSetSplit, SplitCounts
 
 NUM_ID_CLASSES = 50
-"""Of the paper, out of 345."""
+"""Number of ID classes in the paper, out of 345."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draw:
-    """What the seed decides."""
+    """The choices that the seed decides."""
 
     id_classes: NDArray[np.int64]
-    """(K,) in the order drawn."""
+    """(K,) ID classes in the order drawn."""
     first_images: list[int]
-    """For each of them, which of its images, in index order, starts labelled."""
+    """(K) for each ID class, the position of the image that starts labelled among its images in index order."""
 
 
 def draw_domain_split(
@@ -37,7 +37,7 @@ def draw_domain_split(
     Args:
         labels: (N,) 0..num_classes-1 for the images of the domain, num_classes for those of all other domains.
         num_classes: C, the number of classes of the data set.
-        num_id_classes: K, in 1..C. Classes without a training image in the domain are passed over.
+        num_id_classes: K, in 1..C. Classes without a training image in the domain are skipped.
         seed: 0..2**32-1; fixes everything. A larger K adds classes and keeps the ones before it.
 
     No OOD image starts labelled; all other images are in the pool. Raises ValueError as `count_domain_split`.
@@ -68,11 +68,11 @@ def count_domain_split(
     """The counts of `draw_domain_split` from numbers of training images alone (Table 3 of the paper).
 
     Args:
-        class_sizes: of each class in the domain.
-        num_other: images of all other domains.
+        class_sizes: number of training images of each class in the domain.
+        num_other: number of training images of all other domains.
         num_id_classes, seed: as for `draw_domain_split`.
 
-    Raises ValueError for a seed or a number of ID classes outside their range, and where no OOD image is left.
+    Raises ValueError for a seed or a number of ID classes outside their range, and if no OOD image is left.
     """
     draw = _draw(class_sizes, num_id_classes, seed)
     num_id = sum(class_sizes[id_class] for id_class in draw.id_classes)
@@ -92,7 +92,7 @@ def count_domain_split(
 
 
 def _draw(class_sizes: Sequence[int], num_id_classes: int, seed: int) -> _Draw:
-    """The draw of `draw_domain_split`, from one legacy stream: a permutation of the classes, then a number a class."""
+    """The draw of `draw_domain_split` from one legacy stream: a permutation of classes, then one number per class."""
     num_present = sum(size > 0 for size in class_sizes)
     if not 1 <= num_id_classes <= num_present:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The split of a data set by the protocol it asks for, for those who do not care which one that is."""
+"""The split of a data set by its own split protocol, for callers that need not know which one it is."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from data.splits.domain import NUM_ID_CLASSES, count_domain_split, draw_domain_s
 from data.splits.ratios import OpenSetSplit, SplitCounts, count_split, draw_split
 
 Supervision = Literal["budget", "all", "none"]
-"""What is labelled at the start: the first budget's images, with a pool beside them (active learning); every ID image,
-without a pool (full supervision); nothing, without a pool (zero-shot)."""
+"""Images labelled at the start: those of the first budget, with a pool (active learning); every ID image, without a
+pool (full supervision); no image, without a pool (zero-shot)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitSettings:
-    """What decides a split, whichever protocol the data set asks for.
+    """Settings that decide a split under every split protocol.
 
     Protocol "ratios" reads `mismatch_ratio`, `ood_ratio` and `budget` (`data.splits.ratios.draw_split`), protocol
     "domain" reads `num_id_classes` (`data.splits.domain.draw_domain_split`). With a supervision other than "budget" the
@@ -30,14 +30,14 @@ class SplitSettings:
     ood_ratio: float
     """Share of OOD images in the unlabelled data, in [0, 1)."""
     budget: int
-    """Images labelled at the start."""
+    """Number of images labelled at the start."""
     seed: int
     num_id_classes: int = NUM_ID_CLASSES
     supervision: Supervision = "budget"
 
     def fully_supervised(self, num_images: int) -> SplitSettings:
-        """The same ID classes without a pool: the official code's full-shot rule (protocol 1.1), a budget that covers
-        all ID images."""
+        """The settings with the same ID classes and no pool, by the official code's full-shot rule (protocol 1.1): a
+        budget that covers all ID images."""
         return replace(self, ood_ratio=0.0, budget=num_images, supervision="budget")
 
 
@@ -95,9 +95,9 @@ def count_data_split(data: DataSet, settings: SplitSettings) -> SplitCounts:
 
 
 def labels_bought(data: DataSet, counts: SplitCounts, *, rounds: int, budget: int) -> int:
-    """How many labels a trial buys in all: the first labelled set counts as the first round's.
+    """Number of labels that a trial buys in total; the initial labelled set counts as the first round's.
 
-    That set holds `budget` images under protocol "ratios", one an ID class under protocol "domain".
+    That set holds `budget` images under protocol "ratios", one per ID class under protocol "domain".
     """
     first = counts.initial_id if data.split_protocol == "domain" else budget
     return first + (rounds - 1) * budget

@@ -1,6 +1,6 @@
 """Open-set splits: which classes are ID, which images start labelled, which are in the pool.
 
-Drawn exactly as the paper's official code draws them (protocol.md 1.1, decision P1), so that a seed means the same
+Splits are drawn exactly as in the paper's official code (protocol.md 1.1, decision P1), so that a seed means the same
 problem as in the paper. This is the one place that uses NumPy's legacy generator and Python's `random`.
 """
 
@@ -42,7 +42,7 @@ class OpenSetSplit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitCounts:
-    """How many images each part of an open-set split holds (Table 2 of the paper)."""
+    """Number of images in each part of an open-set split (Table 2 of the paper)."""
 
     num_id_classes: int
     initial_id: int
@@ -69,7 +69,7 @@ def draw_split(
         ood_ratio: share of OOD images among all images used, in [0, 1).
         budget: size of the initial labelled set: int(budget * (1 - ood_ratio)) ID images, in proportion to the classes,
             and int(budget * ood_ratio) OOD images.
-        seed: 0..2**32-1; fixes everything.
+        seed: 0..2**32-1; decides the whole draw.
 
     If the budget's ID part covers all ID images, all of them are labelled and there is no OOD image and no pool
     ("full-shot", Table 6). Raises ValueError as `count_split` does.
@@ -86,7 +86,7 @@ def draw_split(
         return OpenSetSplit(
             id_classes=id_classes, initial_id_idx=id_idx, initial_ood_idx=nothing, unlabelled_idx=nothing
         )
-    # The official code seeds both generators anew here; the two samples below continue one stream, in this order.
+    # The official code seeds both generators again here; the two samples below continue one stream, in this order.
     generator = random.Random(seed)
     kept_ood = generator.sample(all_ood_idx.tolist(), counts.initial_ood + counts.unlabelled_ood)
     # Stratified by the new labels: their order is the draw order, and the draw depends on it.
@@ -130,7 +130,7 @@ def count_split(
     num_ood = round(num_id * ood_ratio / (1 - ood_ratio))
     if num_ood > num_ood_present:
         raise ValueError(
-            f"OOD ratio {ood_ratio} with mismatch ratio {mismatch_ratio} needs {num_ood} OOD images beside {num_id} ID "
+            f"OOD ratio {ood_ratio} with mismatch ratio {mismatch_ratio} needs {num_ood} OOD images for {num_id} ID "
             f"images, but only {num_ood_present} are present; lower the OOD ratio to at most "
             f"{math.floor(100 * num_ood_present / (num_id + num_ood_present)) / 100} or lower the mismatch ratio"
         )
@@ -146,7 +146,7 @@ def count_split(
 
 
 def _relabel(labels: NDArray[np.int64], id_classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) position of each label (N,) in `id_classes` (K,); K where it is not there."""
+    """(N,) position of each label (N,) in `id_classes` (K,); K if it is not there."""
     relabelled = np.full(len(labels), len(id_classes), dtype=np.int64)
     for new_label, original in enumerate(id_classes):
         relabelled[labels == original] = new_label
@@ -158,9 +158,10 @@ def _draw_by_classes(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of a first and a second part of the labels (N,) 0..K-1, each with the classes in proportion.
 
-    Draws exactly as scikit-learn's `train_test_split(..., stratify=labels, random_state=seed)`, without its import,
-    which takes a second of every process that poses a problem. `num_first` + `num_second` = N.
+    Draws exactly as scikit-learn's `train_test_split(..., stratify=labels, random_state=seed)`. `num_first` +
+    `num_second` = N.
     """
+    # Our own copy, because importing scikit-learn costs a second in every process that draws a split.
     generator = np.random.RandomState(seed)
     sizes = np.bincount(labels)
     first_sizes = _proportional_sizes(sizes, num_first, generator)
@@ -204,7 +205,7 @@ def _checked_num_id_classes(num_classes: int, mismatch_ratio: float, ood_ratio: 
     num_id_classes = math.floor(num_classes * mismatch_ratio)
     if num_id_classes == 0:
         raise ValueError(
-            f"mismatch ratio {mismatch_ratio} of {num_classes} classes gives no ID class; take "
+            f"mismatch ratio {mismatch_ratio} of {num_classes} classes gives no ID class; use "
             f"{ratio_of_classes(num_classes, min(2, num_classes))} or more"  # with one ID class accuracy is always 1
         )
     if num_id_classes == num_classes and ood_ratio > 0:
@@ -215,8 +216,8 @@ def _checked_num_id_classes(num_classes: int, mismatch_ratio: float, ood_ratio: 
     return num_id_classes
 
 
-# What follows is advice for messages. Each value is tried with the official code's own float arithmetic before it is
-# printed: 1/9 printed as 0.1111 is refused again, and so is ceil(51 / 0.68) = 75 (int(75 * 0.68) is 50).
+# The functions below compute advice for messages. Each value is tried with the official code's own float arithmetic
+# before it is printed: 1/9 printed as 0.1111 is refused again, and so is ceil(51 / 0.68) = 75 (int(75 * 0.68) is 50).
 
 
 def ratio_of_classes(num_classes: int, wanted: int) -> float:
@@ -247,7 +248,7 @@ def _most_budget(most_initial_id: int, ood_ratio: float) -> int:
 
 
 def _check_draw_by_classes(id_sizes: Sequence[int], *, initial_id: int, budget: int, ood_ratio: float) -> None:
-    """Raise ValueError where scikit-learn's stratified draw would."""
+    """Raise ValueError if scikit-learn's stratified draw would."""
     num_id_classes, num_id = len(id_sizes), sum(id_sizes)
     if initial_id < num_id_classes:
         raise ValueError(
@@ -258,7 +259,7 @@ def _check_draw_by_classes(id_sizes: Sequence[int], *, initial_id: int, budget: 
         most, least = _most_budget(num_id - num_id_classes, ood_ratio), _least_budget(num_id_classes, ood_ratio)
         advice = f"lower the budget to at most {most}"
         if most < least:
-            advice = "no budget suits so few ID images; lower the mismatch ratio or add images"
+            advice = "no budget is possible with so few ID images; lower the mismatch ratio or add images"
         raise ValueError(
             f"budget {budget} with OOD ratio {ood_ratio} takes {initial_id} of {num_id} ID images and leaves "
             f"fewer than one for each of the {num_id_classes} ID classes; {advice}"

@@ -112,7 +112,7 @@ def _text(content: bytes) -> bytes:
     [
         (_zero_bytes, r"this image file is empty \(0 bytes\)"),
         (_half, "this image file is damaged or cut short"),
-        (_text, "this file is no image"),
+        (_text, "this file is not a JPEG or PNG image"),
     ],
 )
 @pytest.mark.parametrize("name", IMAGE_OF)
@@ -199,11 +199,11 @@ ANNOTATIONS = f"{TINY}/val/val_annotations.txt"
             _append(ANNOTATIONS, "../../x\tn01443537"),
             r"txt, line 4: it names \.\./\.\./x, which is",
         ),
-        ("domainnet-real", _empty_folder(f"{DOMAINNET}/sketch/ant"), r"sketch/ant/sketch_002_\d+\.jpg: not there, but"),
+        ("domainnet-real", _empty_folder(f"{DOMAINNET}/sketch/ant"), r"ant/sketch_002_\d+\.jpg: no such file, but"),
         (
             "domainnet-real",
             _remove(IMAGE_OF["domainnet-real"]),
-            r"000002\.jpg: not there, but clipart_train\.txt",
+            r"000002\.jpg: no such file, but clipart_train\.txt",
         ),
         (
             "domainnet-real",

@@ -45,7 +45,7 @@ def test_domains_of_domainnet_are_described(tmp_path: Path, capsys: pytest.Captu
     assert main(["domainnet-real", "--data-root", str(tmp_path), "--check-images"]) == 0
     out = capsys.readouterr().out
     assert "domainnet-real: 4 classes, 224x224 pixels" in out
-    assert "72 (3 to 3 a class; 60 of other domains)" in out
+    assert "72 (3 to 3 per class; 60 of other domains)" in out
     damaged = source / "sketch" / "ant" / "sketch_002_000003.jpg"
     damaged.write_bytes(damaged.read_bytes()[:-50])
     assert main(["domainnet-real", "--data-root", str(tmp_path)]) == 0
@@ -74,7 +74,7 @@ def test_named_data_sets_are_read_and_described(write_folder: WriteFolder, capsy
     assert main([f"folder:{root}", "digits"]) == 0
     out = capsys.readouterr().out
     assert f"folder:{root}: 2 classes, 8x8 pixels" in out
-    assert "6 (3 to 3 a class)" in out
+    assert "6 (3 to 3 per class)" in out
     assert "circle, square" in out
     assert "digits: 10 classes, 8x8 pixels" in out
 

@@ -98,7 +98,7 @@ def _write_bad(path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("text", "this file is no image"),
+        ("text", "this file is not a JPEG or PNG image"),
         ("empty", r"this image file is empty \(0 bytes\)"),
         ("missing", "this image file does not exist"),
         ("PNG", "this image file is damaged or cut short"),

@@ -116,7 +116,7 @@ def test_wrong_archive_is_named(published: Path, tmp_path: Path) -> None:
 def test_unpacked_folder_that_is_not_whole_is_left_as_it_is(published: Path, tmp_path: Path) -> None:
     fetch_data_set("cifar10", root=tmp_path, progress=_quiet)
     (tmp_path / "cifar-10-batches-py" / "test_batch").unlink()
-    message = r"test_batch: no such file; .*; what lies in \S+ is not whole: remove the unpacked folder and repeat"
+    message = r"test_batch: no such file; .*; the files in \S+ are incomplete: remove the unpacked folder and repeat"
     with pytest.raises(ValueError, match=message):
         fetch_data_set("cifar10", root=tmp_path, progress=_quiet)
     assert (tmp_path / "cifar-10-batches-py" / "data_batch_1").is_file()
@@ -179,7 +179,7 @@ def test_names_that_cannot_be_fetched(name: str, message: str, tmp_path: Path) -
 
 
 def test_nothing_is_fetched_without_a_folder() -> None:
-    with pytest.raises(ValueError, match="cifar10: no folder is given to look for it; give it as data root, or set"):
+    with pytest.raises(ValueError, match="cifar10: the folder of the data sets is not set; give it as data root"):
         fetch_data_set("cifar10", root=None, progress=_quiet)
 
 
@@ -193,7 +193,7 @@ def test_command(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
     assert "downloading cifar-10-python.tar.gz" in captured.err
     assert main(["fetch"]) == 2
-    assert "fetch what? Name one or more of: cifar10, cifar100" in capsys.readouterr().err
+    assert "fetch needs a data set: name one or more of: cifar10, cifar100" in capsys.readouterr().err
     assert main(["fetch", "nothing"]) == 2
     assert "unknown data set 'nothing'" in capsys.readouterr().err
 

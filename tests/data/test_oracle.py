@@ -26,7 +26,7 @@ def test_answers_in_the_order_asked_and_counts() -> None:
     [
         ([4, 0], "the oracle was asked for image 0 before"),
         ([4, 4], "same image twice in one query"),
-        ([4, 6], r"knows images 0\.\.5; it was asked for image 6"),
+        ([4, 6], r"has images 0\.\.5; it was asked for image 6"),
         ([-1], "asked for image -1"),
     ],
 )

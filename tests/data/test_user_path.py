@@ -1,4 +1,4 @@
-"""What a user writes as a path: `~`, no home folder, an unknown user id, bytes that are no UTF-8."""
+"""What a user writes as a path: `~`, no home folder, an unknown user id, bytes that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_nobodys_home_is_refused() -> None:
         user_path("~nobody-at-all/runs")
     with pytest.raises(argparse.ArgumentTypeError, match=told):
         path_argument("~nobody-at-all/runs")
-    with pytest.raises(argparse.ArgumentTypeError, match="not an empty text"):
+    with pytest.raises(argparse.ArgumentTypeError, match="got an empty text"):
         path_argument(" ")
 
 
 def test_bytes_that_are_no_utf8_are_refused_and_shown(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"the path out/\\xe9t\\xe9 holds bytes that are no UTF-8"):
+    with pytest.raises(ValueError, match=r"the path out/\\xe9t\\xe9 holds bytes that are not UTF-8"):
         user_path(f"out/{LATIN1}")
-    with pytest.raises(ValueError, match=r"\\xe9t\\xe9 holds bytes that are no UTF-8"):
+    with pytest.raises(ValueError, match=r"\\xe9t\\xe9 holds bytes that are not UTF-8"):
         open_data_set(f"folder:{tmp_path / LATIN1}")
 
 
@@ -47,7 +47,7 @@ def test_a_class_folder_with_such_a_name_is_refused(tmp_path: Path) -> None:
     for name in ("cat", LATIN1):
         for part in ("train", "test"):
             (tmp_path / part / name).mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"the name of the class folder '\\xe9t\\xe9' is no UTF-8; rename it"):
+    with pytest.raises(ValueError, match=r"the name of the class folder '\\xe9t\\xe9' is not UTF-8; rename it"):
         open_data_set(f"folder:{tmp_path}")
 
 

@@ -140,7 +140,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "data that is not there": (
         [*DEMO, "--datasets", "cifar10", "--data-root", "{there}/empty"], "data fetch cifar10 --data-root",
     ),
-    "data root for what has none": ([*DEMO, "--data-root", "{there}/empty"], "leave the data root away"),
+    "data root for what has none": ([*DEMO, "--data-root", "{there}/empty"], "omit the data root"),
     "data root that is empty": ([*DEMO, "--data-root", ""], "--data-root: expected a path"),
     "checkpoint that is not there": ([*DEMO, "--clipn-checkpoint", "nowhere.pt"], "there is no file"),
     "checkpoint that is a folder": ([*DEMO, "--clipn-checkpoint", "{there}"], "there is no file"),

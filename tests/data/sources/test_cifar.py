@@ -87,9 +87,9 @@ def test_files_are_read_once_unless_they_change(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": "no array"}, "data_batch_2: 'data' is no array of 3072 bytes an image"),
-        ({"data": np.zeros((4, 1024), dtype=np.uint8)}, "'data' is no array of 3072 bytes an image"),
-        ({"data": np.zeros((4, 3072), dtype=np.int32)}, "'data' is no array of 3072 bytes an image"),
+        ({"data": "no array"}, "data_batch_2: 'data' is not an array of 3072 bytes per image"),
+        ({"data": np.zeros((4, 1024), dtype=np.uint8)}, "'data' is not an array of 3072 bytes per image"),
+        ({"data": np.zeros((4, 3072), dtype=np.int32)}, "'data' is not an array of 3072 bytes per image"),
         ({"labels": [0, 1, 2]}, "'labels' does not give one label for each of 4 images"),
         ({"labels": "none"}, "'labels' does not give one label"),
         ({"labels": [0, 1, 2, 10]}, r"label 10 is not one of the 10 classes 0\.\.9"),
@@ -131,7 +131,7 @@ def test_missing_file_is_named_with_where_to_get_it(cifar10: Path, cifar100: Pat
 
 
 def test_without_a_root_the_variable_is_named() -> None:
-    message = "cifar10: no folder is given to look for it; give it as data root, or set VLPURE_DATA to it; `python -m"
+    message = "cifar10: the folder of the data sets is not set; give it as data root, or in VLPURE_DATA; `python -m"
     with pytest.raises(ValueError, match=message):
         open_data_set("cifar10")
 

@@ -105,7 +105,7 @@ def test_files_are_looked_at_once_until_a_folder_changes(source: Path, monkeypat
         assert _open(source).fingerprint == fingerprint
     gone = source / _listed(source, "quickdraw_train")[0][0]
     gone.unlink()
-    with pytest.raises(ValueError, match=re.escape(f"{gone}: not there, but quickdraw_train.txt names it")):
+    with pytest.raises(ValueError, match=re.escape(f"{gone}: no such file, but quickdraw_train.txt names it")):
         _open(source)
 
 
@@ -235,29 +235,29 @@ REAL_1 = "real/airplane/real_001_000001.jpg"
     [
         (
             shutil.rmtree,
-            r"domainnet/real: not there; `python -m data fetch domainnet-real --data-root \S+root` downloads",
+            r"domainnet/real: no such file or folder; `python -m data fetch domainnet-real --data-root \S+root`",
         ),
         (
             _remove("real"),
-            r"domainnet/real: not there; .* downloads 18 files \(18\.5 GB\), or takes them from \S+domainnet",
+            r"domainnet/real: no such file or folder; .* 18 files \(18\.5 GB\), or takes them from \S+domainnet",
         ),
-        (_remove("sketch"), r"domainnet/sketch: not there"),
-        (_remove("sketch_train.txt"), r"domainnet/sketch_train\.txt: not there"),
-        (_remove("real_test.txt"), r"domainnet/real_test\.txt: not there"),
+        (_remove("sketch"), r"domainnet/sketch: no such file"),
+        (_remove("sketch_train.txt"), r"domainnet/sketch_train\.txt: no such file"),
+        (_remove("real_test.txt"), r"domainnet/real_test\.txt: no such file"),
         (_remove("infograph/ant"), r"infograph/ant: no such folder, but a list names images in it"),
-        (_remove(REAL_1), rf"{REAL_1}: not there, but real_train\.txt names it"),
-        (_remove("real/ant/real_002_000005.jpg"), r"real_002_000005\.jpg: not there, but real_test\.txt names it"),
+        (_remove(REAL_1), rf"{REAL_1}: no such file, but real_train\.txt names it"),
+        (_remove("real/ant/real_002_000005.jpg"), r"real_002_000005\.jpg: no such file, but real_test\.txt names it"),
         (_write(REAL_1, b""), rf"{REAL_1}: this image file is empty \(0 bytes\)"),
         (_write("real_train.txt", b""), r"real_train\.txt: this list is empty"),
-        (_write("real_train.txt", b"\xff\xfe\x00\x01"), r"real_train\.txt: this is no text file"),
+        (_write("real_train.txt", b"\xff\xfe\x00\x01"), r"real_train\.txt: this is not a text file"),
         (_append("real_train.txt", f"{REAL_1} 0"), rf"real_train\.txt, line 13: {REAL_1} was named before"),
         (_append("real_test.txt", f"{REAL_1} 0"), rf"real_test\.txt: {REAL_1} is in real_train\.txt too"),
         (_append("real_train.txt", "/etc/hosts.jpg 0"), r"line 13: /etc/hosts\.jpg points outside the folder"),
         (_append("real_train.txt", "real/../../x.jpg 0"), r"line 13: real/\.\./\.\./x\.jpg points outside the folder"),
         (_outside_in_domain_only, r"clipart_train\.txt, line 13: clipart/\.\./\.\./other\.jpg points outside"),
-        (_append("real_train.txt", "sketch/ant/x.jpg 0"), r"'sketch/ant/x\.jpg 0' is no 'real/<class>/<file> <label>'"),
-        (_append("real_train.txt", "real/ant/x.jpg"), r"'real/ant/x\.jpg' is no"),
-        (_append("real_train.txt", "real/ant/x.jpg -1"), r"'real/ant/x\.jpg -1' is no"),
+        (_append("real_train.txt", "sketch/ant/x.jpg 0"), r"jpg 0' is not of the form 'real/<class>/<file> <label>'"),
+        (_append("real_train.txt", "real/ant/x.jpg"), r"'real/ant/x\.jpg' is not of the form"),
+        (_append("real_train.txt", "real/ant/x.jpg -1"), r"'real/ant/x\.jpg -1' is not of the form"),
         (_append("real_train.txt", "real/ant/y/x.jpg 1"), r"'real/ant/y/x\.jpg 1' is no"),
         (_append("real_train.txt", "real//x.jpg 1"), r"'real//x\.jpg 1' is no"),
         (_append("real_train.txt", "real/ant/x.jpg 0"), r"label 0 is 'ant' here, but 'airplane' further up"),

@@ -49,7 +49,7 @@ def test_a_bad_image_stops_or_is_left_out(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD + "a bird,pictures/c.png\nnothing,pictures/d.png\n")
     (tmp_path / "pictures" / "c.png").write_bytes(b"no image")
     with pytest.raises(
-        ValueError, match=r"line 4 of .*pairs\.csv: .*c\.png: this file is no image.*--on-bad-image skip"
+        ValueError, match=r"line 4 of .*pairs\.csv: .*c\.png: this file is not a JPEG or PNG image.*--on-bad-image skip"
     ):
         read(path)
     pairs = read(path, skip=True)
@@ -77,7 +77,7 @@ def test_a_missing_or_binary_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no file .*none\.csv"):
         read(tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="no CSV file in UTF-8"):
+    with pytest.raises(ValueError, match="not a CSV file in UTF-8"):
         read(tmp_path / "binary.csv")
 
 

@@ -42,7 +42,7 @@ def test_names_of_the_archive_are_the_first_synonyms(tiny: Path) -> None:
 def test_curated_names_need_no_words(tiny: Path) -> None:
     (tiny / "words.txt").unlink()
     assert open_data_set("tiny-imagenet", root=tiny.parent).num_classes == 3
-    with pytest.raises(ValueError, match=r"words\.txt: not there; .* take tiny-imagenet, which needs it not"):
+    with pytest.raises(ValueError, match=r"words\.txt: no such file; .* use tiny-imagenet, which does not need it"):
         open_data_set("tiny-imagenet:words", root=tiny.parent)
 
 
@@ -134,14 +134,14 @@ ANNOTATIONS = "val/val_annotations.txt"
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_remove("train"), r"tiny-imagenet-200/train: not there; `python -m data fetch tiny-imagenet --data-root"),
-        (_remove("wnids.txt"), r"wnids\.txt: not there"),
-        (_remove("val/images"), r"val/images: not there"),
-        (_remove(ANNOTATIONS), r"val_annotations\.txt: not there"),
+        (_remove("train"), r"tiny-imagenet-200/train: no such file or folder; `python -m data fetch tiny-imagenet"),
+        (_remove("wnids.txt"), r"wnids\.txt: no such file or folder"),
+        (_remove("val/images"), r"val/images: no such file or folder"),
+        (_remove(ANNOTATIONS), r"val_annotations\.txt: no such file or folder"),
         (_remove("val/images/val_1.JPEG"), r"val_annotations\.txt, line 2: it names val_1\.JPEG, which is not in"),
         (_remove(f"train/{WNIDS[1]}"), rf"train/{WNIDS[1]}: no such folder, but wnids\.txt names it"),
         (_remove(f"train/{WNIDS[1]}/images"), rf"train/{WNIDS[1]}/images: no images of this class"),
-        (_edit(ANNOTATIONS, WNIDS[1], "n99999999"), r"line 3: 'n99999999' is no class of train/"),
+        (_edit(ANNOTATIONS, WNIDS[1], "n99999999"), r"line 3: 'n99999999' is not a class of train/"),
         (_edit(ANNOTATIONS, "val_1.JPEG", "val_0.JPEG"), r"line 2: val_0\.JPEG was named before"),
         (_edit(ANNOTATIONS, "val_1.JPEG\tn01443537\t0\t32\t44\t62\n", ""), r"no line for val/images/val_1\.JPEG"),
         (_edit(ANNOTATIONS, WNIDS[1], WNIDS[0]), rf"no image of class '{WNIDS[1]}'"),
@@ -149,14 +149,14 @@ ANNOTATIONS = "val/val_annotations.txt"
             _edit(ANNOTATIONS, "val_0.JPEG", "../../wnids.txt"),
             r"line 1: it names \.\./\.\./wnids\.txt, which is not in",
         ),
-        (_move("val/images/val_1.JPEG", f"val/{WNIDS[0]}/1.JPEG"), r"val/images: images are left here beside class"),
+        (_move("val/images/val_1.JPEG", f"val/{WNIDS[0]}/1.JPEG"), r"val/images: images are left here next to class"),
         (_move("val/images", f"val/{WNIDS[0]}"), rf"val: no image of class '{WNIDS[1]}'"),
         (
             _all(
                 _move("val/images/val_0.JPEG", f"val/images/{WNIDS[0]}/val_0.JPEG"),
                 _move("val/images/val_1.JPEG", "val/images/n99999999/val_1.JPEG"),
             ),
-            r"images/n99999999: 'n99999999' is no class of train/",
+            r"images/n99999999: 'n99999999' is not a class of train/",
         ),
         (
             _all(
@@ -170,9 +170,9 @@ ANNOTATIONS = "val/val_annotations.txt"
             _all(_move(f"train/{WNIDS[1]}", "train/n99999999"), _edit("wnids.txt", WNIDS[1], WNIDS[0])),
             "tiny_imagenet_names.txt: no name for class 'n99999999', which",
         ),
-        (_write("wnids.txt", b"\xff\xfe\x00"), r"wnids\.txt: this is no text file"),
+        (_write("wnids.txt", b"\xff\xfe\x00"), r"wnids\.txt: this is not a text file"),
         (_write("val/images/val_0.JPEG", b""), r"val_0\.JPEG: this image file is empty"),
-        (_write(f"train/{WNIDS[0]}/images/x.JPEG", b"x"), r"x\.JPEG: this file is no image"),
+        (_write(f"train/{WNIDS[0]}/images/x.JPEG", b"x"), r"x\.JPEG: this file is not a JPEG or PNG image"),
     ],
 )
 def test_bad_archives_are_refused(tiny: Path, spoil: Callable[[Path], None], message: str, cache: Path) -> None:

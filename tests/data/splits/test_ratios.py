@@ -147,9 +147,9 @@ BAD = [
     ({"mismatch_ratio": float("nan")}, "mismatch ratio is nan"),
     ({"ood_ratio": -0.1}, "OOD ratio is -0.1; it must be at least 0 and below 1"),
     ({"ood_ratio": 1.0}, "OOD ratio is 1.0"),
-    ({"mismatch_ratio": 0.05}, "mismatch ratio 0.05 of 10 classes gives no ID class; take 0.2 or more"),
+    ({"mismatch_ratio": 0.05}, "mismatch ratio 0.05 of 10 classes gives no ID class; use 0.2 or more"),
     ({"mismatch_ratio": 1.0}, "makes all 10 classes ID"),
-    ({"mismatch_ratio": 0.5, "ood_ratio": 0.6}, "needs 75 OOD images beside 50 ID images, but only 50 are present"),
+    ({"mismatch_ratio": 0.5, "ood_ratio": 0.6}, "needs 75 OOD images for 50 ID images, but only 50 are present"),
     ({"budget": 0}, "budget is 0; it must be at least 1"),
     ({"budget": 2}, "buys 1 initial ID images, fewer than the 2 ID classes; raise the budget to at least 3"),
     (
