@@ -38,11 +38,16 @@ def test_a_hangup_that_was_ignored_stays_ignored() -> None:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_stops_what_runs_and_the_old_handler_comes_back(name: str) -> None:
     number = getattr(signal, name)
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), stoppable():  # noqa: PT012
-        os.kill(os.getpid(), number)
-        time.sleep(10)
-    assert signal.getsignal(number) == before
+    outside = signal.getsignal(number)
+    before = signal.default_int_handler
+    signal.signal(number, before)  # under nohup SIGHUP is ignored, and stays so
+    try:
+        with pytest.raises(KeyboardInterrupt), stoppable():  # noqa: PT012
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        assert signal.getsignal(number) == before
+    finally:
+        signal.signal(number, outside)
 
 
 def talk(**how: object) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,7 @@ WORDS = ["--strategy", "conf", "--rounds", "8", "--set", "recipe.width=2", "--se
 SECOND = """
 import os, signal, sys, time
 from data.stopping import stoppable
+signal.signal(getattr(signal, sys.argv[1]), signal.SIG_DFL)  # under nohup SIGHUP is ignored, and stays so
 with stoppable("last words"):
     try:
         os.kill(os.getpid(), getattr(signal, sys.argv[1]))
