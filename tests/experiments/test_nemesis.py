@@ -36,7 +36,7 @@ OURS = re.compile(
     r"|table4.py: (error|failed): |failed: "
 )
 """How lines of this project begin, but for those of a report."""
-REPORT = re.compile(r"^\ndigits: AUBC\n.*?^compare runs in the MLflow UI: .*?\n", re.DOTALL | re.MULTILINE)
+REPORT = re.compile(r"^\ndigits: AUBC\n.*?^compare runs in MLflow: .*?\n(  then open .*?\n)?", re.DOTALL | re.MULTILINE)
 KEPT = {".ledger.lock", ".lock", ".mlflow.db.lock"}
 """Hidden files of an output folder that stay."""
 
