@@ -83,7 +83,7 @@ def loaded_ahead(
 
         def read(start: int) -> Tensor:
             batch = torch.from_numpy(images.load(idx[start : start + size]))
-            # Only from pinned memory does a copy to the GPU run beside the computation.
+            # Only from pinned memory does a copy to the GPU run during the computation.
             return batch.pin_memory() if device.type == "cuda" else batch
 
         waiting = reader.submit(read, 0)

@@ -137,7 +137,7 @@ class ClassRows:
 
     @property
     def facts(self) -> Mapping[str, float]:
-        """None."""
+        """Empty: these rows have no further numbers."""
         return {}
 
     def compute(self, start: int, stop: int) -> NDArray[np.float32]:
@@ -156,7 +156,7 @@ class SentenceRows:
 
     @property
     def facts(self) -> Mapping[str, float]:
-        """None."""
+        """Empty: these rows have no further numbers."""
         return {}
 
     @torch.inference_mode()

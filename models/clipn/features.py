@@ -149,7 +149,7 @@ class VisionLanguageTowers:
     """The networks of a CLIPN, for callers that need other features than `open_vision_language` keeps."""
 
     def __init__(self, data_set: DataSet, source: ClipnSource, progress: Progress, *, device: str = "cpu") -> None:
-        """Load nothing yet; `device` is where `yes_features` are computed. Errors as `clipn_identity`."""
+        """Load nothing yet; `device` is where `yes_features` are computed. Raises its errors as `clipn_identity`."""
         self._features = _Features(data_set, source, device, progress)
 
     @property

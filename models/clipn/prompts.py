@@ -41,7 +41,7 @@ def _turned_into_with(sentence: str) -> str:
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """Templates of the user, one per line of a UTF-8 file, with one `{}` for the class name; empty ones are skipped.
+    """The user's templates: one per line of a UTF-8 file, with one `{}` for the class name; empty lines are skipped.
 
     Raises ValueError naming the file and the line.
     """

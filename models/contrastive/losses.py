@@ -38,7 +38,7 @@ def warmup_cosine(epoch: float, *, base: float, epochs: int, warmup: float) -> f
 class Lars(torch.optim.Optimizer):
     """SGD with momentum whose step for each parameter is scaled to the parameter's length (You et al. 2017).
 
-    The gradient and the decay are multiplied by trust |w| / (|g| + decay |w| + eps), or by 1 where either length is 0.
+    The gradient and the decay are multiplied by trust |w| / (|g| + decay |w| + eps), or by 1 if either length is 0.
     """
 
     def __init__(
