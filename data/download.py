@@ -79,7 +79,7 @@ def _folder(base: Path, package: Package) -> Path:
 def _fetch(package: Package, folder: Path, progress: Progress) -> None:
     """Obtain and unpack the files that are missing in `folder`."""
     lacking = [item for item in package.files if not (item.folder and (folder / item.folder).exists())]
-    for path in folder.glob(f"{UNPACKING}*"):  # left by a killed process: whoever unpacks holds this folder's lock
+    for path in folder.glob(f"{UNPACKING}*"):  # left by a killed process: a living one would hold this folder's lock
         shutil.rmtree(path)
     _check_room(lacking, folder)
     for item in lacking:

@@ -1,1 +1,1 @@
-"""Networks and what they compute; knows nothing of rounds or strategies."""
+"""Networks and their computations, independent of rounds and strategies."""

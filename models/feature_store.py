@@ -1,7 +1,7 @@
-"""The feature store: what a frozen network computes from a data set is computed once and memory-mapped by everyone.
+"""Feature store: a frozen network's features of a data set are computed once and memory-mapped by all processes.
 
 An entry is a folder of the cache, named by the hash of its key. `features.npy` (rows, columns) float32 holds the rows
-and `meta.json` the key, a checksum and the time it took; `meta.json` is written last, so an entry with one is whole.
+and `meta.json` the key, a checksum and the time taken; `meta.json` is written last, so an entry with one is whole.
 Until then finished shards lie in `shards/`, each with its checksum in its name: a kill loses at most one of them.
 Importing this needs no torch.
 """
@@ -26,16 +26,16 @@ from data.files import content_hash, file_hash, write_atomically
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureKey:
-    """All that decides a store entry's numbers."""
+    """Everything that decides the numbers of a store entry."""
 
     kind: str
-    """What is stored, in words, for example "image features, unit rows"."""
+    """Kind of the features in words, for example "image features, unit rows"."""
     content: str
-    """Identity of what the features are computed from: images, or class names and templates."""
+    """Identity of the input of the features: images, or class names and templates."""
     weights: str
     """Identity of the weights and their architecture."""
     preprocessing: str
-    """How the content becomes the network's input."""
+    """Preprocessing of the content to the network's input, in words."""
     precision: str
     """Arithmetic of the network, for example "float32"."""
 
@@ -46,7 +46,7 @@ class FeatureKey:
 
     @property
     def folder(self) -> Path:
-        """Where the entry lies."""
+        """Folder of the entry."""
         return self.entry.folder
 
 
@@ -55,17 +55,17 @@ class StoredFeatures:
     """One entry, open for reading."""
 
     rows_ND: NDArray[np.float32]
-    """Read-only memory map."""
+    """Rows of the entry as a read-only memory map."""
     facts: Mapping[str, float]
-    """What the source told beside the rows."""
+    """Numbers that the source gave in addition to the rows."""
 
 
 class RowSource(Protocol):
-    """Something that computes the rows of an entry."""
+    """Source that computes the rows of an entry."""
 
     @property
     def facts(self) -> Mapping[str, float]:
-        """Numbers kept beside the rows."""
+        """Numbers to keep with the rows, by name."""
         ...
 
     def compute(self, start: int, stop: int) -> NDArray[np.float32]:
@@ -79,7 +79,7 @@ def is_present(key: FeatureKey) -> bool:
 
 
 def rows_present(key: FeatureKey, num_rows: int) -> int:
-    """How many of the entry's rows need not be computed any more: all, or those of its finished shards."""
+    """Number of the entry's rows that need not be computed again: all, or those of its finished shards."""
     if is_present(key):
         return num_rows
     bounds = {path.name.rsplit("-", 1)[0] for path in (key.folder / "shards").glob("*.npy")}
@@ -87,7 +87,7 @@ def rows_present(key: FeatureKey, num_rows: int) -> int:
 
 
 def seconds_a_row(key: FeatureKey) -> float | None:
-    """Measured when the same weights computed other content here, the last time; None where they never did."""
+    """Seconds per row when the same weights last computed other content here; None if they never did."""
     newest: tuple[float, float] | None = None
     for path in key.folder.parent.glob("*/meta.json"):
         meta = replace(key.entry, key=path.parent.name).describe() or {}
@@ -106,17 +106,17 @@ def open_features(
     shard_rows: int = 1024,
     progress: Progress,
 ) -> StoredFeatures:
-    """The entry of `key` with `num_rows` rows, computed first where it is absent or damaged.
+    """The entry of `key` with `num_rows` rows, computed first if it is missing or damaged.
 
     Only one process computes an entry; others wait for it. `open_source` is called only if rows have to be computed;
-    they are asked for in shards of `shard_rows`, and those of an interrupted computation are not asked for again.
+    they are computed in shards of `shard_rows`, and shards of an interrupted computation are not computed again.
 
-    Raises ValueError where the store cannot be written (full, read-only) or the rows are not finite numbers.
+    Raises ValueError if the store cannot be written (full, read-only) or the rows are not finite numbers.
     """
     meta = open_entry(
         key.entry, lambda folder: _compute(key, num_rows, open_source(), shard_rows, progress), progress=progress
     )
-    # Only now: without them, a kill before the description is written would lose hours of features.
+    # Removed only now: without the shards, a kill before the description is written would lose hours of features.
     shutil.rmtree(key.folder / "shards", ignore_errors=True)
     rows_ND = np.load(key.folder / FEATURES.files, mmap_mode="r", allow_pickle=False)
     assert len(rows_ND) == num_rows, rows_ND.shape
@@ -124,7 +124,7 @@ def open_features(
 
 
 def _compute(key: FeatureKey, num_rows: int, source: RowSource, shard_rows: int, progress: Progress) -> Meta:
-    """Compute the missing shards and join all into the entry's file; what is kept beside it."""
+    """Compute the missing shards and join all into the entry's file. Returns the meta data to keep with it."""
     started = time.monotonic()
     assert num_rows > 0
     shards = key.folder / "shards"
@@ -151,7 +151,7 @@ def _compute(key: FeatureKey, num_rows: int, source: RowSource, shard_rows: int,
 
 
 def _checked(rows_BD: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
-    """The rows, if they are what was asked for and finite."""
+    """The rows unchanged, after checking their shape and that they are finite."""
     assert rows_BD.dtype == np.float32, rows_BD.dtype
     assert rows_BD.shape == (stop - start, rows_BD.shape[1]), rows_BD.shape
     if not np.isfinite(rows_BD).all():
@@ -166,7 +166,7 @@ def _shard_name(start: int, stop: int, digest: str) -> str:
 
 
 def _whole_shard(shards: Path, start: int, stop: int) -> Path | None:
-    """The file of a finished shard whose bytes are those that were written. Others of its rows are removed."""
+    """Path of the finished shard of these rows if its bytes are undamaged, else None. Damaged files are removed."""
     for path in sorted(shards.glob(_shard_name(start, stop, "*"))):
         if path.name == _shard_name(start, stop, file_hash(path)):
             return path
@@ -175,7 +175,7 @@ def _whole_shard(shards: Path, start: int, stop: int) -> Path | None:
 
 
 def _write_shard(shards: Path, start: int, stop: int, rows_BD: NDArray[np.float32]) -> Path:
-    """Keep a finished shard; its name tells its rows and its bytes' hash."""
+    """Write a finished shard; its name holds its rows and the hash of its bytes."""
     content = rows_BD.astype("<f4").tobytes()
     path = shards / _shard_name(start, stop, hashlib.sha256(content).hexdigest())
     write_atomically(path, lambda file: _write(file, content))

@@ -1,12 +1,12 @@
-"""Device work that is repeated many times: compiled once a process and shape, recorded as a CUDA graph, and replayed.
+"""Repeated device work: compiled once per process and shape, recorded as a CUDA graph, and replayed.
 
 A small network's step is hundreds of short kernels, and launching them one by one takes a GPU's host longer than the
 GPU needs to compute them. A CUDA graph launches them all at once. Recording costs a few plain steps' time, so each
 training records its own: nothing has to be kept from one to the next. Compiling fuses the kernels between the
 convolutions; it costs seconds, so it is done for long trainings only and kept on disk.
 
-What cannot be compiled is recorded as it is, and what cannot be recorded is launched kernel by kernel; either is
-reported in one line and changes numbers by no more than rounding.
+Work that cannot be compiled is recorded uncompiled, and work that cannot be recorded is launched kernel by kernel; both
+are reported in one line and change numbers by no more than rounding.
 """
 
 from __future__ import annotations
@@ -31,24 +31,25 @@ WARM_UP = 3
 """Plain steps before one is recorded: libraries choose their kernels in them, and SGD makes its momentum."""
 
 COMPILE_FROM = 10_000
-"""Steps of a process's trainings from which compiling pays: on an H200 it saves 0.6 ms per step at 32 pixels (n = 3
-repeats of one training) and costs 33 s for the first process of a machine and 4 s for the later ones (n = 1)."""
+"""Number of steps of a process's trainings from which they are compiled."""
+# On an H200 compiling saves 0.6 ms per step at 32 pixels (n = 3 repeats of one training) and costs 33 s for the first
+# process of a machine and 4 s for the later ones (n = 1).
 
 MOST_SHAPES = 64
-"""Compiled variants of one function that a process keeps; torch gives up after 8, and a grid's worker sees more."""
+"""Number of compiled variants of one function that a process keeps; torch's 8 are too few for a grid's worker."""
 
 MOST_LETTERS = 300
-"""Of another library's message in a line of ours."""
+"""Largest number of characters of another library's message in a line of ours."""
 
 Record = Callable[[Callable[[], None]], Callable[[], None]]
-"""Notes the device work of a function without doing it; what it returns does that work, on the same tensors. Raises
-NotRecordable."""
+"""A function that records the device work of another without doing it, and returns a function that does this work on
+the same tensors. Raises NotRecordable."""
 
 Forward = Callable[[nn.Module, Tensor], Any]
-"""Computes what calling the network on the inputs would."""
+"""A function that computes the network's outputs for the inputs."""
 
 Way = Literal["plain", "recorded", "compiled and recorded"]
-"""How steps were taken."""
+"""Way in which training steps are taken."""
 
 
 class NotRecordable(RuntimeError):
@@ -56,21 +57,21 @@ class NotRecordable(RuntimeError):
 
 
 class Replays:
-    """Does work on some tensors: a few times as it is, then by a recording made once for each kind of work."""
+    """Repeated work on some tensors: a few times unrecorded, then by a recording made once for each kind of work."""
 
     def __init__(self, record: Record | None) -> None:
-        """Without `record` all work is done as it is."""
+        """Without `record` no work is recorded."""
         self._record = record
         self._done: Counter[Hashable] = Counter()
         self._recorded: dict[Hashable, tuple[tuple[Tensor, ...], Callable[[], None]]] = {}
 
     @property
     def has_recorded(self) -> bool:
-        """Whether anything was replayed or is about to be."""
+        """Whether any work was recorded."""
         return bool(self._recorded)
 
     def __call__(self, kind: Hashable | None, work: Callable[..., None], *inputs: Tensor) -> None:
-        """Do `work(*inputs)`. Work of equal kinds launches equal kernels on the same tensors but for `inputs`.
+        """Do `work(*inputs)`. Work of equal kinds launches equal kernels on the same tensors except `inputs`.
 
         Work of kind None is never recorded.
         """
@@ -98,16 +99,17 @@ class Replays:
 
 @contextmanager
 def recorder(device: torch.device, generator: torch.Generator, *, wanted: bool) -> Iterator[Record | None]:
-    """What records work that draws from `generator` and from torch's own generators; None: nothing is to be recorded.
+    """A recorder of work that draws from `generator` and from torch's own generators; None if nothing is recorded.
 
-    Only a CUDA device can. Inside, all its work goes to a stream of its own, because the default one cannot be
-    recorded; what was recorded is gone afterwards, with its memory.
+    Only a CUDA device can record. Inside, all its work goes to a separate stream; recordings and their memory are freed
+    afterwards.
     """
     if device.type != "cuda" or not wanted:
         yield None
         return
     graphs = _Graphs(device, generator)
     outside = torch.cuda.current_stream(device)
+    # A separate stream, because the default one cannot be recorded.
     with _borrowed_stream(device) as own:
         own.wait_stream(outside)
         try:
@@ -123,11 +125,9 @@ _IDLE_STREAMS: dict[int, list[torch.cuda.Stream]] = {}
 
 @contextmanager
 def _borrowed_stream(device: torch.device) -> Iterator[torch.cuda.Stream]:
-    """A stream that nobody else uses now.
-
-    A process keeps its streams, because cuBLAS keeps a workspace for each that it has seen: with a new one for each
-    training, 66 MB were lost each time (H200, torch 2.11, n = 6 trainings; none with a shared one).
-    """
+    """A stream that is not in use elsewhere; it is returned afterwards."""
+    # A process keeps its streams, because cuBLAS keeps a workspace for each that it has seen: with a new one for each
+    # training, 66 MB were lost each time (H200, torch 2.11, n = 6 trainings; none with a shared one).
     idle = _IDLE_STREAMS.setdefault(card_index(device), [])
     stream = idle.pop() if idle else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     try:
@@ -137,14 +137,14 @@ def _borrowed_stream(device: torch.device) -> Iterator[torch.cuda.Stream]:
 
 
 class _Graphs:
-    """CUDA graphs with a common pool of memory: they run one after the other, and none reads what another left."""
+    """CUDA graphs with a common pool of memory, which is safe as they run one after the other and share no data."""
 
     def __init__(self, device: torch.device, generator: torch.Generator) -> None:
         self._device, self._generator = device, generator
         self._graphs: list[torch.cuda.CUDAGraph] = []
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Capture `work` on the current stream. Raises NotRecordable; the generators are then as they were."""
+        """Capture `work` on the current stream. Raises NotRecordable, after restoring the generators."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
         pool = self._graphs[0].pool() if self._graphs else None
@@ -163,11 +163,9 @@ class _Graphs:
         return graph.replay
 
     def _release_generators(self) -> None:
-        """End the capture for the generators, by one that succeeds.
-
-        After a capture that failed they refuse to draw ("Offset increment outside graph capture", torch 2.11) until
-        one that they take part in has ended.
-        """
+        """Make the generators usable after a failed capture, by a capture that succeeds."""
+        # After a failed capture they refuse to draw ("Offset increment outside graph capture", torch 2.11) until a
+        # capture that they take part in has ended.
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
         with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
@@ -176,7 +174,7 @@ class _Graphs:
         graph.reset()
 
     def forget(self) -> None:
-        """Wait for the last replay, and give the memory back."""
+        """Wait for the last replay, and free the memory."""
         torch.cuda.synchronize()
         for graph in self._graphs:
             graph.reset()
@@ -184,21 +182,21 @@ class _Graphs:
 
 
 class _Process:
-    """What this process knows of its trainings."""
+    """State of this process's trainings on a CUDA device."""
 
     steps = 0
-    """Of all trainings on a CUDA device, the one that was last asked about included."""
+    """Number of steps of all trainings so far, the latest included."""
     failure: str | None = None
-    """Why compiling failed; then it is not tried again."""
+    """Reason why compiling failed; it is then not tried again."""
 
 
 def worth_compiling(device: torch.device, num_steps: int) -> bool:
-    """Whether to compile the steps of a training of that length, which is about to begin.
+    """Whether to compile the steps of a training of that length, which is about to start.
 
-    On a CUDA device, once the process's trainings have `COMPILE_FROM` steps together. Never with deterministic
-    algorithms: the compiler tries out kernels by the clock, and another choice rounds differently. Not after compiling
-    has failed in this process.
+    On a CUDA device, once the process's trainings have `COMPILE_FROM` steps together; never with deterministic
+    algorithms, nor after compiling has failed in this process.
     """
+    # Not with deterministic algorithms: the compiler chooses kernels by timing, and another choice rounds differently.
     if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
         return False
     _Process.steps += num_steps
@@ -206,10 +204,10 @@ def worth_compiling(device: torch.device, num_steps: int) -> bool:
 
 
 class CompiledForward:
-    """A network's forward and backward pass through torch's compiler, while `inside`; if that fails, its own."""
+    """Compiled forward and backward pass of a network; if compiling fails, the network's own."""
 
     def __init__(self, forward: Forward | None) -> None:
-        """`forward` as `compiled_forward` gives it; None leaves every network as it is."""
+        """`forward` is the result of `compiled_forward`; None leaves every network uncompiled."""
         self._forward = forward
         self._ready: set[Hashable] = set()
 
@@ -219,7 +217,7 @@ class CompiledForward:
         return self._forward is not None
 
     def run(self, network: nn.Module, work: Callable[[], None], kind: Hashable) -> None:
-        """Do `work`, in which calls of the network are compiled, or if that fails its own.
+        """Do `work` with compiled calls of the network or, if compiling fails, with its own.
 
         The first work of a `kind` compiles, or finds in the cache what another process has compiled.
         """
@@ -247,7 +245,8 @@ class CompiledForward:
 
 @contextmanager
 def _replaced_forward(network: nn.Module, forward: Forward) -> Iterator[None]:
-    """Inside, calling the network calls `forward`; its type, which others ask for, stays the same."""
+    """Make calls of the network call `forward` inside."""
+    # An attribute, not a wrapper: callers ask for the network's type, which must stay the same.
     network.forward = lambda inputs: forward(network, inputs)
     try:
         yield
@@ -256,29 +255,27 @@ def _replaced_forward(network: nn.Module, forward: Forward) -> Iterator[None]:
 
 
 def _plain_forward(network: nn.Module, inputs: Tensor) -> Any:
-    """What the network's class computes, past a `forward` that stands in for it."""
+    """The outputs by the network class's own `forward`, not by one that replaces it."""
     return type(network).forward(network, inputs)
 
 
 @cache
 def compiled_forward() -> Forward:
-    """The compiled pass of any network. It is made once a process: networks of equal shapes share what was compiled.
-
-    Small kernels of equal ranges are launched as one (combo kernels): 1.66 ms per step against 1.76 with the compiler's
-    defaults and 2.29 without compiling; searching block sizes and autotuned convolutions took minutes and
-    were given up (ResNet-18, width 64, batch 64, bf16, 32 pixels, H200, n = 3).
-    """
+    """The compiled pass of any network, made once per process: networks of equal shapes share the compiled code."""
     compiled_folder().mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled_folder()))
     import torch._dynamo  # seconds; only trainings that compile need it
 
     torch._dynamo.config.recompile_limit = MOST_SHAPES
+    # Combo kernels launch small kernels of equal ranges as one: 1.66 ms per step against 1.76 with the compiler's
+    # defaults and 2.29 without compiling; searching block sizes and autotuned convolutions took minutes and were given
+    # up (ResNet-18, width 64, batch 64, bf16, 32 pixels, H200, n = 3).
     forward: Forward = torch.compile(_plain_forward, dynamic=False, fullgraph=True, options={"combo_kernels": True})
     return forward
 
 
 def compiled_folder() -> Path:
-    """Where the compiler keeps its results."""
+    """Folder of the compiler's results in the cache."""
     return cache_root() / "compiled"
 
 

@@ -1,4 +1,4 @@
-"""Files of weights that know whether they are whole. Importing this needs no torch."""
+"""Weights files with a seal, so that damage is noticed. Importing this needs no torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from data.sealed import Damaged, check_sealed, write_sealed
 
 
 def save_weights(path: Path, content: Any, *, name: str) -> None:
-    """Write tensors, and what holds them, atomically and with a seal for `name`; torch.load reads the file too."""
+    """Write tensors and their containers atomically and with a seal for `name`; torch.load can read the file too."""
     import torch
 
     write_sealed(path, lambda file: torch.save(content, file), name)
 
 
 def load_weights(path: Path, *, name: str) -> Any:
-    """What `save_weights` wrote under that name, on the CPU; of an earlier version's file what it holds.
+    """The content that `save_weights` wrote under that name, on the CPU; files of earlier versions are read too.
 
     Raises FileNotFoundError, Damaged for a file with other bytes than were written, Newer for a later version's.
     """

@@ -1,1 +1,1 @@
-"""Classifiers: how they are configured, fed, trained, and what they compute. Importing a recipe needs no torch."""
+"""Classifiers: configuration, inputs, training and outputs. Importing a recipe needs no torch."""

@@ -1,7 +1,7 @@
 """Random resized crops, made on the device, and batches of a frozen encoder's features of them.
 
 The crops are those of torchvision's RandomResizedCrop on PIL images with bicubic resampling: the same boxes with the
-same chances, and the same pixels, but that what lies halfway between two levels may be rounded the other way.
+same probabilities, and the same pixels, except that a value halfway between two levels may be rounded the other way.
 
 Shapes: N images, B batch, H height and width of an image, S of a crop as the encoder takes it, T tries, F features.
 """
@@ -22,35 +22,35 @@ from models.classifier.recipe import Recipe
 from models.classifier.steps import autocast
 
 ASPECT = (3 / 4, 4 / 3)
-"""Least and greatest width over height of a box."""
+"""Smallest and largest ratio of a box's width to its height."""
 TRIES = 10
-"""Boxes drawn for a crop until one lies inside the image; where none does, the crop is the whole image."""
+"""Boxes drawn for a crop until one lies inside the image; if none does, the crop is the whole image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tower:
-    """A frozen network and the images it wants."""
+    """A frozen network and the form of its input images."""
 
     network: nn.Module
     prepare: Callable[[NDArray[np.uint8], torch.device], Tensor]
-    """Makes its input (B, 3, S, S) of whole images (B, H, W, 3)."""
+    """Function that turns whole images (B, H, W, 3) into the network's input (B, 3, S, S)."""
     image_size: int
-    """S."""
+    """Height and width of the network's input in pixels, S."""
     mean: tuple[float, ...]
-    """A channel, of pixels in [0, 1]."""
+    """Mean of each channel that is subtracted, for pixels in [0, 1]."""
     std: tuple[float, ...]
-    """As `mean`."""
+    """Standard deviation of each channel that is divided by, for pixels in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropSource:
-    """Images to be cropped anew in each step."""
+    """Images that are cropped again in each step."""
 
     pixels_NHH3: NDArray[np.uint8]
     tower: Tower
 
     def __len__(self) -> int:
-        """N."""
+        """Number of images, N."""
         return len(self.pixels_NHH3)
 
     def batches(self, recipe: Recipe, generator: torch.Generator) -> CropBatches:
@@ -59,7 +59,7 @@ class CropSource:
 
 
 class CropBatches:
-    """Features of random crops. The images lie on the device once, as uint8."""
+    """Batches of features of random crops. The images lie on the device once, as uint8."""
 
     def __init__(self, source: CropSource, recipe: Recipe, generator: torch.Generator) -> None:
         assert recipe.smallest_crop is not None
@@ -67,14 +67,14 @@ class CropBatches:
         self._smallest_crop = recipe.smallest_crop
         self._pixels_NHH3 = torch.from_numpy(source.pixels_NHH3).to(generator.device)
         self._network = source.tower.network.to(generator.device).eval()
-        # Made once, here: a step that is recorded cannot copy from the host.
+        # Made once, here: a recorded step cannot copy from the host.
         self._mean_311, self._std_311 = (
             torch.tensor(values, device=generator.device).view(3, 1, 1)
             for values in (self._tower.mean, self._tower.std)
         )
 
     def positions(self) -> Iterator[Tensor]:
-        """As `models.classifier.inputs.Batches.positions`."""
+        """Positions (B,) int64 of every batch of a training."""
         return draw_positions(len(self._pixels_NHH3), self._recipe, self._generator)
 
     @torch.no_grad()
@@ -114,10 +114,11 @@ def random_boxes(num: int, size: int, smallest: float, generator: torch.Generato
 
 
 def resized_crops(pixels_BHH3: Tensor, boxes_B4: Tensor, size: int) -> Tensor:
-    """The boxes (top, left, height, width) of images (B, H, H, 3) uint8, brought to (B, 3, size, size).
+    """The boxes (top, left, height, width) of images (B, H, H, 3) uint8, resized to (B, 3, size, size).
 
-    Whole numbers 0..255 as float32. First across, then down, each rounded, as PIL does.
+    Whole numbers 0..255 as float32.
     """
+    # First across, then down, each rounded to whole levels: this is how PIL resizes, and its pixels are the reference.
     images_B3HH = pixels_BHH3.permute(0, 3, 1, 2).float()
     top_B, left_B, height_B, width_B = boxes_B4.unbind(dim=1)
     across_BSH = resize_weights(left_B, width_B, images_B3HH.shape[3], size)
@@ -129,7 +130,7 @@ def resized_crops(pixels_BHH3: Tensor, boxes_B4: Tensor, size: int) -> Tensor:
 def resize_weights(first_B: Tensor, length_B: Tensor, num: int, size: int) -> Tensor:
     """Weights (B, size, num): row i gives pixel i of a stretch of `length_B` pixels from `first_B` on, resized.
 
-    Keys' cubic (a = -1/2), wider where the stretch is made shorter; pixels outside the stretch weigh nothing.
+    Keys' cubic (a = -1/2), wider if the stretch is made shorter; pixels outside the stretch have weight 0.
     """
     scale_B11 = (length_B.float() / size)[:, None, None]
     wide_B11 = scale_B11.clamp(min=1.0)

@@ -1,4 +1,4 @@
-"""fit(): trains any classifier from scratch with SGD; what is minimised is a part of it.
+"""Training of any classifier from scratch with SGD, `fit`; the objective is one of its arguments.
 
 Shapes: N images, B batch, K classes.
 """
@@ -24,7 +24,7 @@ from models.graphs import CompiledForward, compiled_forward, recorder, worth_com
 PROGRESS_EVERY = 100
 """Steps between two calls of `progress`."""
 StepProgress = Callable[[int, int], None]
-"""Hears, now and then, how many steps of a training are done, and of how many."""
+"""A function that is called now and then with the number of steps done and the number of steps in total."""
 
 
 class CrossEntropy:
@@ -34,19 +34,19 @@ class CrossEntropy:
         self._temperature = temperature
 
     def prepare(self, network: nn.Module, done: float) -> None:
-        """Nothing."""
+        """Change nothing before a pass."""
 
     def phase(self) -> Hashable | None:
-        """Always the same."""
+        """The same phase for all steps, because every step launches the same kernels."""
         return "cross entropy"
 
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
-        """The mean over the batch; the network's first output are the logits."""
+        """The mean cross entropy () over the batch; the network's first output holds the logits."""
         logits_BK: Tensor = network(images_B3HW)[0].float()
         return F.cross_entropy(logits_BK if self._temperature == 1.0 else logits_BK / self._temperature, labels_B)
 
     def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
-        """None."""
+        """The objective has no parameters of its own."""
         return ()
 
 
@@ -62,14 +62,14 @@ def fit(
     objective: Objective | None = None,
     progress: StepProgress | None = None,
 ) -> nn.Module:
-    """The network, trained as the recipe says on the machine's device; the last weights, no selection (P10, P12).
+    """The network, trained by the recipe on the machine's device; the last weights, no selection (P10, P12).
 
-    `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D) or images that it crops anew in each step.
+    `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D) or images that are cropped in each step.
     Labels are 0..K-1; `objective` is the cross entropy by default. On CUDA steps are recorded and replayed
     (`models.graphs`), unless `plain_steps`: the numbers are the same. Long trainings are compiled as well, unless
     `no_compile`: the numbers then differ by rounding. `machine.ways` gets how the steps were taken. Equal seeds give
     equal weights, to the bit on a CPU with the same number of threads. Raises ValueError without images,
-    ArithmeticError when the weights are no longer finite (a learning rate that is too high), and MemoryError if the
+    ArithmeticError if the weights are no longer finite (a learning rate that is too high), and MemoryError if the
     device has too little memory.
     """
     if not len(inputs):
@@ -83,7 +83,7 @@ def fit(
         _own_randomness(batches_seed, device),
     ):
         batches = make_batches(inputs, recipe, normalise, generator)
-        labels = torch.tensor(labels_N, device=device)  # a copy: those of a view are read-only
+        labels = torch.tensor(labels_N, device=device)  # a copy: labels that a strategy gets are read-only
         network = network.to(device).train()
         compiles = not machine.plain_steps and not machine.no_compile and worth_compiling(device, num_steps)
         with recorder(device, generator, wanted=not machine.plain_steps) as record:
@@ -101,6 +101,7 @@ def fit(
             for number, picked in enumerate(batches.positions()):
                 if number % pass_steps == 0:
                     objective.prepare(network, number / num_steps)
+                # Set through a tensor on a GPU: a recorded step would repeat the rate it was recorded with.
                 if number in rates:
                     optimiser.groups[0].set_rate(rates[number])
                 run(picked)
@@ -114,21 +115,21 @@ def fit(
 
 @contextmanager
 def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's global generators, which dropout draws from, start at `seed` inside and are afterwards as before."""
+    """Start torch's global generators, which dropout draws from, at `seed` inside, and restore them afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
 def _pass_steps(recipe: Recipe, num_images: int) -> int:
-    """Steps of one pass over the images; 1 where batches are drawn with replacement."""
+    """Steps of one pass over the images; 1 if batches are drawn with replacement."""
     return 1 if recipe.epochs is None else recipe.batches_a_pass(num_images)
 
 
 def _optimiser(network: nn.Module, recipe: Recipe, objective: Objective, *, as_tensor: bool) -> Sgd:
-    """SGD over all parameters, those of the objective's own with a constant rate and Nesterov's momentum.
+    """SGD over all parameters; those of the objective have a constant rate and Nesterov's momentum.
 
-    `as_tensor`: the rate that changes lies on the parameters' device, where recorded steps read it.
+    `as_tensor`: the changing rate is a tensor on the parameters' device, where recorded steps read it.
     """
     others = list(objective.other_parameters(network))
     own = {id(parameter) for parameter in others}
@@ -141,7 +142,7 @@ def _optimiser(network: nn.Module, recipe: Recipe, objective: Objective, *, as_t
 
 
 def _learning_rates(recipe: Recipe, num_steps: int, pass_steps: int) -> dict[int, float]:
-    """The learning rate from each step on at which it changes; step 0 is one of them."""
+    """The steps at which the learning rate changes, step 0 included -> the rate from that step on."""
     ends = [int(share * (num_steps // pass_steps)) * pass_steps for share in recipe.milestones]
     return {step: recipe.learning_rate * recipe.decay ** sum(step >= end for end in ends) for step in {0, *ends}}
 

@@ -31,12 +31,12 @@ BATCH_SIZE = 128
 UNTRAINED_SEED = 0
 
 MakeCrops = Callable[[NDArray[np.int64]], CropSource]
-"""Gives the images at those positions, to be cropped at random."""
+"""A function that returns the images at the given positions, to be cropped at random."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoder:
-    """A frozen network with how it wants its images; loaded only when something has to be computed."""
+    """A frozen network with the identity of its preprocessing; loaded only if features have to be computed."""
 
     identity: str
     preprocessing: str
@@ -54,8 +54,8 @@ def frozen_features(
 ) -> tuple[FeatureRows, FeatureRows]:
     """Features of the training and of the test images by the encoder of that name, from the store or computed now.
 
-    `crops`: a head is to be trained on random crops of the training images, which the encoder then sees in each step.
-    Raises ValueError for an encoder that does not exist, and for weights that are not here and cannot be downloaded.
+    `crops`: train the head on random crops of the training images, which the encoder then encodes in each step.
+    Raises ValueError for an encoder that does not exist, and for weights that are missing and cannot be downloaded.
     """
     parsed = EncoderName.parse(name)
     encoder = _clipn_encoder(data, clipn, progress) if parsed.kind == "clipn" else _timm_encoder(parsed)
@@ -68,7 +68,7 @@ def frozen_features(
 
 
 def _crops(images: Images, encoder: Encoder) -> MakeCrops:
-    """Gives images to be cropped; the tower is loaded when they are first asked for."""
+    """A function that returns images to be cropped; the tower is loaded at its first call."""
     tower = cache(encoder.load)
     return lambda idx: CropSource(pixels_NHH3=images.load(idx), tower=tower())
 
@@ -88,7 +88,7 @@ def _stored(
 
 
 class _Rows:
-    """Row i is the encoder's feature of image i."""
+    """Source of an entry's rows: row i is the encoder's feature of image i."""
 
     def __init__(self, images: Images, encoder: Encoder, device: torch.device) -> None:
         tower = encoder.load()
@@ -98,7 +98,7 @@ class _Rows:
 
     @torch.inference_mode()
     def compute(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Features of the images `start` to `stop` (excluded)."""
+        """Features (B, F) float32 of the images `start` to `stop` (excluded)."""
         rows = []
         for at in range(start, stop, BATCH_SIZE):
             pixels = self._images.load(np.arange(at, min(at + BATCH_SIZE, stop)))
@@ -107,7 +107,7 @@ class _Rows:
 
 
 def _clipn_encoder(data: DataSet, source: ClipnSource, progress: Progress) -> Encoder:
-    """The image tower of a CLIPN."""
+    """The image tower of a CLIPN as an encoder."""
     towers = VisionLanguageTowers(data, source, progress)
 
     def load() -> Tower:
@@ -127,12 +127,12 @@ def _clip_input(size: int, pixels_BHW3: NDArray[np.uint8], device: torch.device)
 
 
 def _timm_encoder(name: EncoderName) -> Encoder:
-    """A timm model without its head."""
+    """A timm model without its head as an encoder. Raises ValueError for a model that timm does not have."""
     import timm
     from timm.data.config import resolve_model_data_config
 
     if not timm.is_model(name.model):
-        raise ValueError(f"recipe.encoder: timm has no model {name.model!r}; timm.list_models() names them all")
+        raise ValueError(f"recipe.encoder: timm has no model {name.model!r}; timm.list_models() lists all")
     published = timm.get_pretrained_cfg(name.model)
     config = resolve_model_data_config({}, pretrained_cfg=published.to_dict() if published else None)  # type: ignore[no-untyped-call]
 
@@ -153,6 +153,7 @@ def _timm_network(name: EncoderName) -> nn.Module:
     import timm
 
     with torch.random.fork_rng(devices=[]):
+        # timm draws initial weights from the global generator; a fixed seed gives equal untrained networks.
         torch.manual_seed(UNTRAINED_SEED)
         if name.kind == "untrained" or name.file is not None:
             network = timm.create_model(name.model, num_classes=0)
@@ -162,18 +163,21 @@ def _timm_network(name: EncoderName) -> nn.Module:
         try:
             with quiet_hub():
                 return timm.create_model(name.model, pretrained=True, num_classes=0)
-        except Exception as error:  # network libraries raise many kinds; all mean that the file is not here
+        except Exception as error:  # network libraries raise many kinds; all mean that the file cannot be had
             published = timm.get_pretrained_cfg(name.model)
             origin = (published.hf_hub_id or published.url) if published else None
             raise ValueError(
-                f"recipe.encoder: the published weights of {name.model} are not here and cannot be downloaded "
-                f"({type(error).__name__}); fetch the weights file of {origin} elsewhere and name it: "
+                f"recipe.encoder: the published weights of {name.model} are missing and cannot be downloaded "
+                f"({type(error).__name__}); download the weights file of {origin} elsewhere and give its path: "
                 f"recipe.encoder=timm:{name.model}@PATH"
             ) from error
 
 
 def _load_file(network: nn.Module, path: Path) -> None:
-    """Put a file's tensors into the network; a head that it does not have is left out."""
+    """Put a file's tensors into the network; those of a head that the network does not have are ignored.
+
+    Raises ValueError for missing tensors and tensors of another shape.
+    """
     from models.clipn.weights import read_tensors
 
     tensors = read_tensors(path)
@@ -188,7 +192,7 @@ def _load_file(network: nn.Module, path: Path) -> None:
 
 
 def _timm_input(config: dict[str, Any], pixels_BHW3: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Shorter side resized (bicubic) and centre cropped to the model's size, then its mean and deviation."""
+    """Images (B, 3, S, S): shorter side resized (bicubic), centre cropped, normalised by the model's statistics."""
     size = config["input_size"][-1]
     images = torch.from_numpy(np.ascontiguousarray(resize_batch(pixels_BHW3, size))).to(device)
     images_B3SS = images.permute(0, 3, 1, 2).float().div(255)

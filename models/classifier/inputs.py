@@ -19,7 +19,7 @@ from models.classifier.recipe import Recipe
 
 
 class Normalise:
-    """Turns uint8 pixels into the network's input: ([0, 1] - mean) / std, a channel at a time."""
+    """Function from uint8 pixels to the network's input: ([0, 1] - mean) / std, per channel."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
         self.scale = 1.0 / (255.0 * torch.tensor(std, device=device))
@@ -31,31 +31,31 @@ class Normalise:
 
 
 class Batches(Protocol):
-    """Where a training's inputs come from."""
+    """Source of the batches of one training."""
 
     def positions(self) -> Iterator[Tensor]:
         """Positions (B,) int64 of every batch of a training: with replacement (P11), or pass by pass."""
         ...
 
     def augment(self, picked_B: Tensor) -> Tensor:
-        """The inputs at those positions, as the network takes them."""
+        """The augmented inputs at those positions, in the form that the network takes."""
         ...
 
 
 class BatchSource(Protocol):
-    """N inputs that make their own batches."""
+    """A set of N inputs that makes its own batches."""
 
     def __len__(self) -> int:
-        """N."""
+        """Number of inputs, N."""
         ...
 
     def batches(self, recipe: Recipe, generator: torch.Generator) -> Batches:
-        """Batches of them, on the generator's device."""
+        """Batches of the inputs, on the generator's device."""
         ...
 
 
 class FeatureRows:
-    """What a linear head is trained on and looks at."""
+    """Stored features of images, the input of a linear head in training and prediction."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class FeatureRows:
         identity: str,
         crops: Callable[[NDArray[np.int64]], BatchSource] | None = None,
     ) -> None:
-        """`identity` stands for all that decides the rows' numbers: the images, the weights, the preprocessing.
+        """`identity` identifies all that decides the rows' numbers: the images, the weights, the preprocessing.
 
-        `crops` gives random crops of the images at those positions, to train on in place of the rows.
+        `crops` returns random crops of the images at given positions, to train on in place of the rows.
         """
         self._rows_NF = rows_NF
         self.identity = identity
@@ -74,11 +74,11 @@ class FeatureRows:
 
     @property
     def num_features(self) -> int:
-        """F."""
+        """Number of features per image, F."""
         return int(self._rows_NF.shape[1])
 
     def __len__(self) -> int:
-        """N."""
+        """Number of images, N."""
         return len(self._rows_NF)
 
     def load(self, idx: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -87,18 +87,18 @@ class FeatureRows:
 
 
 Inputs = NDArray[np.uint8] | NDArray[np.float32] | BatchSource
-"""What a classifier is trained on: pixels (N, H, W, 3), features (N, D), or what makes its own batches."""
+"""Inputs of a training: pixels (N, H, W, 3), features (N, D), or a source that makes its own batches."""
 
 
 def training_inputs(images: Images | FeatureRows, idx: NDArray[np.int64]) -> Inputs:
-    """The images `idx` as a classifier is trained on them; what it looks at otherwise is `images.load(idx)`."""
+    """The images `idx` in the form for training, which is crops if there are any; for prediction see `images.load`."""
     if isinstance(images, FeatureRows) and images.crops is not None:
         return images.crops(idx)
     return images.load(idx)
 
 
 def make_batches(inputs: Inputs, recipe: Recipe, normalise: Normalise, generator: torch.Generator) -> Batches:
-    """Batches of pixels, augmented and normalised, of features, as they are, or of a source's own making."""
+    """Batches of augmented and normalised pixels, of unchanged features, or of a source that makes its own."""
     if not isinstance(inputs, np.ndarray):
         return inputs.batches(recipe, generator)
     if inputs.ndim == 2:
@@ -118,27 +118,28 @@ def draw_positions(num_images: int, recipe: Recipe, generator: torch.Generator) 
         order = torch.randperm(num_images, generator=generator, device=device)
         for number in range(num_batches):
             picked = order[number * num : (number + 1) * num if number + 1 < num_batches else None]
+            # A single image is taken twice: batch statistics need two values.
             yield picked if len(picked) > 1 else picked.repeat(2)
 
 
 class FeatureBatches:
-    """Stored features, on the device once."""
+    """Batches of stored features, which lie on the device once."""
 
     def __init__(self, features_ND: NDArray[np.float32], recipe: Recipe, generator: torch.Generator) -> None:
         self._features_ND = torch.from_numpy(features_ND).to(generator.device)
         self._recipe, self._generator = recipe, generator
 
     def positions(self) -> Iterator[Tensor]:
-        """As `Batches.positions`."""
+        """Positions (B,) int64 of every batch of a training."""
         return draw_positions(len(self._features_ND), self._recipe, self._generator)
 
     def augment(self, picked_B: Tensor) -> Tensor:
-        """Features (B, D) float32."""
+        """Features (B, D) float32 at those positions, unchanged."""
         return self._features_ND[picked_B]
 
 
 class PixelBatches:
-    """The images lie on the device once, as uint8 with their black border, so that a batch is a single gather."""
+    """Batches of augmented pixels."""
 
     def __init__(
         self, pixels_NHW3: NDArray[np.uint8], recipe: Recipe, normalise: Normalise, generator: torch.Generator
@@ -148,20 +149,21 @@ class PixelBatches:
         self._recipe = recipe
         self._normalise = normalise
         self._size = pixels_NHW3.shape[1:3]
+        # On the device once, as uint8 with the black border of the crops, so that a batch is a single gather.
         pad = recipe.crop_padding
         pixels = torch.from_numpy(np.pad(pixels_NHW3, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
         self._padded_NHW3 = pixels.to(self._device)
 
     def positions(self) -> Iterator[Tensor]:
-        """As `Batches.positions`."""
+        """Positions (B,) int64 of every batch of a training."""
         return draw_positions(len(self._padded_NHW3), self._recipe, self._generator)
 
     def augment(self, picked_B: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) of `pixels`."""
+        """Augmented and normalised images (B, 3, H, W) at those positions."""
         return self._normalise(self.pixels(picked_B))
 
     def pixels(self, picked_B: Tensor) -> Tensor:
-        """Pixels (B, H, W, 3) uint8 of those images: flipped, cropped and turned at random, as the recipe says."""
+        """Pixels (B, H, W, 3) uint8 of those images: flipped, cropped and rotated at random, by the recipe."""
         (height, width), recipe, num = self._size, self._recipe, len(picked_B)
         rows = torch.arange(height, device=self._device).expand(num, height)
         cols = torch.arange(width, device=self._device).expand(num, width)
@@ -175,7 +177,7 @@ class PixelBatches:
         return self._turned(pixels_BHW3) if recipe.rotation else pixels_BHW3
 
     def _turned(self, pixels_BHW3: Tensor) -> Tensor:
-        """Each picture turned by a random angle, bilinear, black where there was nothing."""
+        """The pictures rotated by random angles, with bilinear interpolation and black corners."""
         share = torch.rand(len(pixels_BHW3), generator=self._generator, device=self._device)
         angle = torch.deg2rad(self._recipe.rotation * (2 * share - 1))
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)

@@ -1,8 +1,8 @@
-"""Learning to predict one's own loss (LL): a head on a network's stages, and the ranking loss that trains it.
+"""Prediction of a classifier's own loss (LL): a head on a network's stages, and the ranking loss that trains it.
 
 Source: D. Yoo and I. S. Kweon, Learning Loss for Active Learning, CVPR 2019.
 
-Shapes: B batch, N values, H hidden units a stage, C channels of a stage.
+Shapes: B batch, N values, H hidden units per stage, C channels of a stage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.classifier.networks import Classifier
 
 
 class LossPredictionHead(nn.Module):
-    """One predicted loss an image, from the outputs of a network's stages."""
+    """Head that predicts one loss per image from the outputs of a network's stages."""
 
     def __init__(self, channels: Sequence[int], *, hidden: int = 128) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class LossPredicting(nn.Module):
         self.network = network
         self.predictor = LossPredictionHead(network.stage_widths, hidden=hidden)
         self.detached = False
-        """Whether the head's gradient stops before the network."""
+        """Whether the gradient of the head's loss stops before the network."""
 
     @property
     def head(self) -> nn.Linear:
@@ -55,7 +55,7 @@ class LossPredicting(nn.Module):
 
 
 def add_loss_prediction(network: Classifier, *, hidden: int, weights_seed: int) -> LossPredicting:
-    """The network with a head whose initial weights depend on `weights_seed` alone."""
+    """The network with a loss-prediction head whose initial weights depend on `weights_seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed)
         return LossPredicting(network, hidden=hidden)
@@ -64,19 +64,19 @@ def add_loss_prediction(network: Classifier, *, hidden: int, weights_seed: int) 
 def ranking_loss(predicted_N: Tensor, true_N: Tensor, margin: float) -> Tensor:
     """Mean over pairs of max(0, margin - s (predicted_i - predicted_j)), a number at least 0.
 
-    Image i is paired with image N - 1 - i; the middle one of an odd batch is in no pair. s is 1 where the true loss of
-    i is the larger, else -1 (a tie, too). A batch without a pair gives 0.
+    Image i is paired with image N - 1 - i; the middle one of an odd batch is in no pair. s is 1 if the true loss of
+    i is the larger one, else -1 (also for a tie). A batch without a pair gives 0.
     """
     num_pairs = len(predicted_N) // 2
     if not num_pairs:
-        return predicted_N.sum() * 0.0
+        return predicted_N.sum() * 0.0  # not a constant: backward needs a path to the parameters
     first, second = slice(0, num_pairs), slice(-num_pairs, None)
     sign = torch.where(true_N[first] > true_N[second].flip(0), 1.0, -1.0)
     return F.relu(margin - sign * (predicted_N[first] - predicted_N[second].flip(0))).mean()
 
 
 class LossPrediction:
-    """Objective: cross entropy, and the ranking of each image's own by the head."""
+    """Objective of cross entropy plus the ranking of the images' losses by the head."""
 
     def __init__(self, *, weight: float, margin: float, detach_after: float) -> None:
         """`detach_after`: share of the training after which the head no longer trains the network."""
@@ -86,12 +86,12 @@ class LossPrediction:
         self._detached = False
 
     def prepare(self, network: nn.Module, done: float) -> None:
-        """Detach the head once it is time."""
+        """Detach the head from the network after `detach_after` of the training."""
         assert isinstance(network, LossPredicting)
         self._detached = network.detached = done > self._detach_after
 
     def phase(self) -> Hashable | None:
-        """Whether the head still trains the network."""
+        """Whether the head is detached: the kernels of a step depend on it."""
         return self._detached
 
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
@@ -101,5 +101,5 @@ class LossPrediction:
         return true_B.mean() + self._weight * ranking_loss(predicted_B.float(), true_B.detach(), self._margin)
 
     def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
-        """None: the head learns as the network does."""
+        """The objective has no parameters of its own: the head learns at the network's rate."""
         return ()

@@ -52,10 +52,10 @@ class ResNet18(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Three 3x3 convolutions, each with a batch norm, the second and third of stride 2: for small images and few steps.
+    """Network of three 3x3 convolutions with batch norms, strides 1, 2, 2, for small images and few steps.
 
-    On the demo's digits a step takes a fourth of the ResNet-18's of half the width, whose 20 convolutions cost a CPU
-    their calls, not their arithmetic; see the recipe `digits`.
+    On the demo's digits a step takes a fourth of the time of a ResNet-18 of half the width, whose 20 convolutions cost
+    a CPU their calls, not their arithmetic; see the recipe `digits`.
     """
 
     def __init__(self, num_classes: int, *, width: int = 16, head_dropout: float = 0.0) -> None:
@@ -97,7 +97,7 @@ class LinearClassifier(nn.Module):
         self._head_dropout = head_dropout
 
     def forward(self, features_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K), and the features (B, D) as they came."""
+        """Logits (B, K), and the unchanged features (B, D)."""
         logits_BK, _, _ = self.with_stages(features_BD)
         return logits_BK, features_BD
 
@@ -111,11 +111,10 @@ Classifier = ResNet18 | ConvNet | LinearClassifier
 
 
 class Subsample(nn.Module):
-    """Every `step`-th pixel: what a strided 1x1 convolution looks at.
+    """Layer that keeps every `step`-th pixel, those that a strided 1x1 convolution reads."""
 
-    torch 2.15 on an AMD EPYC (AVX2) corrupts memory in the backward pass of a strided 1x1 convolution of few channels
-    in channels-last layout (4 -> 8 channels: the process aborts); subsampling first computes the same without it.
-    """
+    # torch 2.15 on an AMD EPYC (AVX2) corrupts memory in the backward pass of a strided 1x1 convolution of few channels
+    # in channels-last layout (4 -> 8 channels: the process aborts); subsampling first computes the same without it.
 
     def __init__(self, step: int) -> None:
         super().__init__()
@@ -131,7 +130,7 @@ def build_classifier(
 ) -> Classifier:
     """A classifier with initial weights that depend on `weights_seed` alone, on the CPU, in channels-last layout.
 
-    `num_features` is that of a linear head's encoder. torch's global random state is left as it was.
+    `num_features` is the number of features of a linear head's encoder. torch's global random state is not changed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed)
@@ -144,10 +143,10 @@ def build_classifier(
 
 
 def zero_shot_classifier(class_features_KD: Tensor) -> LinearClassifier:
-    """The classifier that takes the class whose text feature has the largest cosine with the image's feature.
+    """The classifier that chooses the class whose text feature has the largest cosine with the image's feature.
 
-    `class_features_KD` are unit rows. Image features of any length do: the length of an image's feature is the same
-    factor in all its logits.
+    `class_features_KD` are unit rows. Image features may have any length: it is the same factor in all logits of an
+    image.
     """
     num_classes, num_features = class_features_KD.shape
     network = LinearClassifier(num_features, num_classes)
@@ -158,7 +157,7 @@ def zero_shot_classifier(class_features_KD: Tensor) -> LinearClassifier:
 
 
 def _stage_outputs(stages: nn.ModuleList, hidden: Tensor) -> list[Tensor]:
-    """The output of each stage, one after the other, the first of `hidden`."""
+    """The output of each stage in order; the input of the first stage is `hidden`."""
     outputs = []
     for stage in stages:
         hidden = stage(hidden)
@@ -167,14 +166,13 @@ def _stage_outputs(stages: nn.ModuleList, hidden: Tensor) -> list[Tensor]:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut around them (He et al. 2016).
+    """Block of two 3x3 convolutions with a shortcut around them (He et al. 2016)."""
 
-    The names of its parts and the order in which they draw their weights are torchvision's, so that kept classifiers
-    and equal seeds stay what they are. Its own because importing torchvision takes as long as a digits round.
-    """
-
+    # The names of the parts and the order in which they draw their weights are torchvision's, so that kept classifiers
+    # stay readable and equal seeds give equal weights. Ours, because importing torchvision takes as long as a digits
+    # round.
     def __init__(self, num_in: int, num_out: int, stride: int = 1, shortcut: nn.Module | None = None) -> None:
-        """`shortcut` brings the input to the output's shape, if it has another."""
+        """`shortcut` brings the input to the output's shape if they differ."""
         super().__init__()
         self.conv1 = nn.Conv2d(num_in, num_out, kernel_size=3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(num_out)
@@ -191,10 +189,10 @@ class BasicBlock(nn.Module):
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation mode whose batch norms are folded into the convolutions before them.
+    """A copy of a network in evaluation mode with its batch norms folded into the convolutions before them.
 
-    It computes the same with a kernel less for each, rounded differently, so results on a CPU, where records are equal
-    to the bit, do without.
+    It computes the same with one kernel less per batch norm, but rounds differently. Results on a CPU, where records
+    are equal to the bit, are therefore computed without it.
     """
     copied = copy.deepcopy(network)
     for module in copied.modules():
@@ -219,5 +217,5 @@ def _stage(num_in: int, num_out: int, *, stride: int) -> nn.Sequential:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, BasicBlock):
-            nn.init.zeros_(module.bn2.weight)
+            nn.init.zeros_(module.bn2.weight)  # each block starts as the identity
     return blocks

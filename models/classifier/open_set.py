@@ -1,4 +1,4 @@
-"""What EOAL trains to tell ID from OOD: a classifier with one more class, and a yes-or-no head for each ID class.
+"""EOAL's detector of OOD images: a classifier with one more class, and a yes-or-no head for each ID class.
 
 Source: Safaei, Vibashan, de Melo and Patel, Entropic Open-set Active Learning, AAAI 2024.
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from models.classifier.networks import Classifier
 
 TINY = 1e-8
-"""Added to probabilities before their logarithm."""
+"""Number added to probabilities before their logarithm."""
 
 
 class OpenSetDetector(nn.Module):
@@ -50,7 +50,7 @@ def known_loss(binary_B2K: Tensor, labels_B: Tensor, factor: float) -> Tensor:
 
 
 def unknown_loss(binary_B2K: Tensor, alpha: float) -> Tensor:
-    """Loss () of OOD images: all binary classifiers are to be undecided; 0 without an image."""
+    """Loss () of OOD images, smallest if all binary classifiers are undecided; 0 without an image."""
     if not len(binary_B2K):
         return binary_B2K.sum() * 0.0
     logs_B2K = (binary_B2K.softmax(dim=1) + TINY).log()
@@ -58,7 +58,7 @@ def unknown_loss(binary_B2K: Tensor, alpha: float) -> Tensor:
 
 
 def cluster_loss(features_BD: Tensor, centres_CD: Tensor, clusters_B: Tensor) -> Tensor:
-    """Pull () of OOD features to the centre of their own cluster and away from the others; 0 without an image."""
+    """Loss () that pulls OOD features to the centre of their own cluster and away from others; 0 without an image."""
     if not len(features_BD):
         return features_BD.sum() * 0.0
     distances_BC = (features_BD[:, None] - centres_CD).square().sum(dim=2).clamp(min=1e-24).sqrt()
@@ -69,16 +69,16 @@ def cluster_loss(features_BD: Tensor, centres_CD: Tensor, clusters_B: Tensor) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clusters:
-    """Clusters of the OOD images in tensors that keep their places and sizes, so that a recorded step reads them."""
+    """Clusters of the OOD images in tensors of fixed addresses and sizes, so that a recorded step reads them."""
 
     centres_KD: Tensor
-    """The first rows are centres, the others zero."""
+    """Centres in the first rows; the other rows are zero."""
     is_centre_K: Tensor
     of_ood_M: Tensor
     """The cluster of each of the M OOD images."""
 
     def replace(self, centres_CD: Tensor, clusters_M: Tensor) -> None:
-        """Put in other clusters, at most K."""
+        """Replace the clusters, in place, by at most K others."""
         num = len(centres_CD)
         self.centres_KD[:num].copy_(centres_CD)
         self.is_centre_K.copy_(torch.arange(len(self.is_centre_K), device=self.is_centre_K.device) < num)
@@ -86,7 +86,7 @@ class Clusters:
 
 
 def masked_losses(binary_B2K: Tensor, labels_B: Tensor, is_ood_B: Tensor, *, factor: float, alpha: float) -> Tensor:
-    """`known_loss` of the ID plus `unknown_loss` of the OOD images of a batch, without asking which they are."""
+    """Sum () of `known_loss` of the ID and `unknown_loss` of the OOD images of a batch, without waiting for a GPU."""
     probs_B2K = binary_B2K.softmax(dim=1)
     logs_B2K = (probs_B2K + TINY).log()
     num_known = binary_B2K.shape[2]
@@ -98,10 +98,11 @@ def masked_losses(binary_B2K: Tensor, labels_B: Tensor, is_ood_B: Tensor, *, fac
 
 
 def masked_cluster_loss(features_BD: Tensor, is_ood_B: Tensor, clusters: Clusters, clusters_B: Tensor) -> Tensor:
-    """`cluster_loss` of the OOD images of a batch, without asking which they are; `clusters_B` is any for the others.
+    """Value () of `cluster_loss` for the OOD images of a batch, without waiting for a GPU.
 
-    The others are put at a centre: far from all, their terms would overflow, and nothing times infinity is no number.
+    `clusters_B` may be any cluster for the other images.
     """
+    # The ID images are moved to a centre: far from all centres their terms would overflow, and 0 x infinity is NaN.
     centres_BD = clusters.centres_KD[clusters_B]
     features_BD = torch.where(is_ood_B[:, None], features_BD, centres_BD)
     distances_BK = (features_BD[:, None] - clusters.centres_KD).square().sum(dim=2).clamp(min=1e-24).sqrt()
@@ -112,12 +113,12 @@ def masked_cluster_loss(features_BD: Tensor, is_ood_B: Tensor, clusters: Cluster
 
 
 def masked_mean(values_B: Tensor, mask_B: Tensor) -> Tensor:
-    """Mean of the finite values for which `mask_B` says so, 0 without one."""
+    """Mean () of the finite values whose `mask_B` is True; 0 if there are none."""
     return torch.where(mask_B, values_B, 0.0).sum() / mask_B.sum().clamp(min=1)
 
 
 class OpenSetObjective:
-    """What EOAL's detector minimises; before each pass the features of the OOD images are clustered anew."""
+    """Objective of EOAL's detector; before each pass the features of the OOD images are clustered again."""
 
     def __init__(
         self,
@@ -131,11 +132,11 @@ class OpenSetObjective:
         regulariser: float,
         static: bool | None = None,
     ) -> None:
-        """`is_ood_N` tells which training images are OOD, `ood_features` computes theirs (in order), `cluster` gives
-        centres (C, D), at most one a known class, and cluster numbers of features.
+        """`is_ood_N` marks the OOD training images, `ood_features` computes their features (in order), `cluster`
+        returns centres (C, D), at most one per known class, and the cluster number of each feature.
 
-        `static`: all images of a batch are computed with and masked, so that steps launch equal kernels and can be
-        recorded; by default on a GPU. On a CPU the ID and the OOD images are picked out, whose sums round differently.
+        `static`: losses are computed for all images of a batch and masked, so that steps launch equal kernels and can
+        be recorded; by default on a GPU. On a CPU the ID and the OOD images are selected; those sums round differently.
         """
         self._num_known = num_known
         self._is_ood_N = is_ood_N
@@ -149,11 +150,11 @@ class OpenSetObjective:
         self._regulariser = regulariser
         self._static = is_ood_N.is_cuda if static is None else static
         self._clusters: tuple[Tensor, Tensor] | None = None
-        """Centres (C, D), and the number of each OOD image's."""
+        """Centres (C, D), and the cluster number of each OOD image."""
         self._static_clusters: Clusters | None = None
 
     def prepare(self, network: nn.Module, done: float) -> None:
-        """Cluster the OOD images' features as the network now sees them."""
+        """Cluster the OOD images' features by the network's present weights."""
         if self._has_ood:
             self._clusters = self._cluster(self._ood_features(network))
             if self._static:
@@ -161,7 +162,7 @@ class OpenSetObjective:
             network.train()
 
     def phase(self) -> Hashable | None:
-        """None on a CPU: how many images of a batch are OOD, and their clusters, differ from step to step."""
+        """One phase on a GPU; None on a CPU, where the number of OOD images of a batch differs from step to step."""
         return "open set" if self._static else None
 
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
@@ -189,7 +190,7 @@ class OpenSetObjective:
         return loss
 
     def _keep_in_place(self, centres_CD: Tensor, clusters_M: Tensor) -> None:
-        """Where recorded steps find them."""
+        """Copy the clusters to the tensors that recorded steps read."""
         if self._static_clusters is None:
             self._static_clusters = Clusters(
                 centres_KD=centres_CD.new_zeros(self._num_known, centres_CD.shape[1]),
@@ -199,7 +200,7 @@ class OpenSetObjective:
         self._static_clusters.replace(centres_CD, clusters_M)
 
     def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
-        """The binary classifiers', which learn at a constant rate."""
+        """The parameters of the binary classifiers, which learn at a constant rate."""
         assert isinstance(network, OpenSetDetector)
         return network.binary.parameters()
 

@@ -1,4 +1,4 @@
-"""What a classifier says of images, as arrays. Shapes: N images, K classes, D features."""
+"""Outputs of a classifier for a set of images, as arrays. Shapes: N images, K classes, D features."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class ClassifierOutputs:
     logits_NK: NDArray[np.float32]
     features_ND: NDArray[np.float32]
     predicted_losses_N: NDArray[np.float32] | None = None
-    """(N,) of a network with a loss-prediction head; None without one."""
+    """(N,) predicted losses of a network with a loss-prediction head; None without one."""
     head: LinearHead | None = None
-    """The layer between features and logits; None where there is no such single layer."""
+    """The layer between features and logits; None if it is not a single linear layer."""
 
     def rows(self, keep: NDArray[np.bool_]) -> ClassifierOutputs:
-        """The outputs of the images where `keep` (N,) is True."""
+        """The outputs of the images whose `keep` (N,) is True."""
         losses = self.predicted_losses_N
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""One pass over images: whatever a classifier says of them, for whoever asks.
+"""Prediction: the outputs of a classifier in one pass over images.
 
 Shapes: N images, K ID classes, D features.
 """
@@ -22,8 +22,8 @@ from models.classifier.resident import loaded_ahead, resident_rows
 from models.classifier.steps import autocast
 
 CPU_BATCH = 64
-"""Most images a batch on a CPU, whose caches hold no more: 2,734 images/s against 1,278 in batches of 512 (ResNet-18 of
-width 16, one thread of an AMD EPYC, n = 1)."""
+"""Largest number of images per batch on a CPU, whose caches hold no more: 2,734 images/s against 1,278 in batches of
+512 (ResNet-18 of width 16, one thread of an AMD EPYC, n = 1)."""
 
 
 @torch.inference_mode()
@@ -36,13 +36,13 @@ def predict(
     normalise: Normalise,
     device: torch.device,
 ) -> ClassifierOutputs:
-    """What the network, in evaluation mode and without augmentation, says of the images `idx`.
+    """The network's outputs, in evaluation mode and without augmentation, for the images `idx`.
 
-    If the GPU's memory does not hold a batch, it goes on with batches half as large, once. Raises MemoryError if it
-    does not hold these either, and ValueError without images.
+    If the GPU's memory does not hold a batch, the pass continues with batches half as large, once. Raises MemoryError
+    if it does not hold these either, and ValueError without images.
     """
     if not len(idx):
-        raise ValueError("no image to look at")
+        raise ValueError("no image to predict for")
     network.eval()
     size = recipe.eval_batch_size if device.type == "cuda" else min(recipe.eval_batch_size, CPU_BATCH)
     rows = _Pass(network, images, idx, recipe=recipe, normalise=normalise, device=device).outputs(size)
@@ -56,7 +56,7 @@ def predict(
 
 
 class _Pass:
-    """One network over some images. Nothing in it waits for a GPU: the caller does, once."""
+    """One pass of a network over some images. Nothing in it waits for a GPU: the caller does, once."""
 
     def __init__(
         self,
@@ -68,8 +68,9 @@ class _Pass:
         normalise: Normalise,
         device: torch.device,
     ) -> None:
-        """On a GPU with batch norm folded into the convolutions, which rounds differently; on a CPU as it is."""
+        """Prepare the pass: on a GPU batch norms are folded into the convolutions, and resident inputs are used."""
         on_gpu = device.type == "cuda"
+        # Not on a CPU: folding rounds differently, and records on a CPU are equal to the bit.
         self._network = folded(network) if on_gpu else network
         self._images, self._idx = images, idx
         self._recipe, self._normalise, self._device = recipe, normalise, device
@@ -77,7 +78,7 @@ class _Pass:
         self._idx_N = torch.from_numpy(idx).to(device) if self._rows_A is not None else None
 
     def outputs(self, size: int) -> list[list[Tensor]]:
-        """The outputs batch by batch, on the device."""
+        """The outputs of each batch, on the device."""
         rows: list[list[Tensor]] = []
         smallest, start = max(1, size // 2), 0
         with autocast(self._recipe, self._device):  # once for all batches, which then share the weights' casts
@@ -85,10 +86,10 @@ class _Pass:
                 done = self._some(start, size)
                 rows += done
                 start += size * len(done)
-                if start < len(self._idx):  # the memory did not suffice
+                if start < len(self._idx):  # the memory was too small for the next batch
                     if size == smallest:
                         raise MemoryError(
-                            f"the GPU's memory does not hold {size} images while nothing is trained: lower "
+                            f"the GPU's memory does not hold {size} images in prediction: lower "
                             f"recipe.eval_batch_size (now {self._recipe.eval_batch_size}), which keeps every finished "
                             "round, or give a trial more of a card (--gpus-per-trial)"
                         )
@@ -96,7 +97,7 @@ class _Pass:
         return rows
 
     def _some(self, start: int, size: int) -> list[list[Tensor]]:
-        """The outputs of batches from `start` on, until the end or until the memory does not suffice."""
+        """The outputs of batches from `start` on, until the end or until the memory is too small."""
         rows: list[list[Tensor]] = []
         with suppress(torch.OutOfMemoryError):
             for inputs in self._inputs(start, size):
@@ -122,7 +123,7 @@ class _Pass:
 
 
 def _head_of(network: nn.Module) -> LinearHead | None:
-    """The network's last layer, where it has one called `head`."""
+    """The network's last layer if it is a linear layer called `head`, else None."""
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Linear):
         return None

@@ -1,6 +1,6 @@
-"""How a classifier is trained, as configuration: the recipe, recipes by name, the name of a frozen encoder.
+"""Configuration of a classifier's training: the recipe, recipes by name, the name of a frozen encoder.
 
-Reading it needs no torch. `recipe: {name: paper-cifar, steps: 300}` is a named recipe with one number changed.
+Importing this needs no torch. `recipe: {name: paper-cifar, steps: 300}` is a named recipe with one number changed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from data.files import content_hash, user_path
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PIXEL_NETWORKS = ("resnet18", "convnet")
-"""Networks that look at pixels and are trained whole; the others look at an encoder's features."""
+"""Networks that read pixels and are trained completely; the others read an encoder's features."""
 
 
 class Recipe(BaseModel):
-    """One training from scratch. The defaults are the paper's for CIFAR-10 (protocol P10, P11)."""
+    """Settings of one training from scratch. The defaults are the paper's for CIFAR-10 (protocol P10, P11)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -38,7 +38,7 @@ class Recipe(BaseModel):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """In place of `steps`: passes over all images in random order, the last batch of each as large as what is left."""
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Images a step."""
+    """Images per step."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     """Initial learning rate of SGD."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -56,44 +56,44 @@ class Recipe(BaseModel):
     crop_padding: Annotated[int, Field(ge=0)] = 4
     """Pixels of black border added before a random crop to the original size; 0 switches the crop off."""
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Degrees: each image is turned by a random angle of at most so much either way, the corners filled with black."""
+    """Largest random rotation of each image in either direction, in degrees; the corners are filled with black."""
     smallest_crop: Annotated[float, Field(gt=0, lt=1)] | None = None
     """For `linear`: the head is trained on features of random crops, each of at least this share of its image's area
-    and resized to the encoder's size; none: on the stored features of the whole images."""
+    and resized to the encoder's size; unset: on the stored features of the whole images."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the pooled features dropped before the last layer, in training."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of training and inference: 32-bit floats, or bfloat16 autocast."""
     eval_batch_size: Annotated[int, Field(ge=1)] = 512
-    """Images per batch when nothing is trained, as many as memory holds; on a CPU at most 64
-    (`models.classifier.predict`). It changes no number, and finished rounds stay finished whatever it is."""
+    """Largest number of images per batch in prediction, limited by memory; on a CPU at most 64
+    (`models.classifier.predict`). It changes no number, and finished rounds stay finished if it is changed."""
 
     @model_validator(mode="after")
     def _check_encoder(self) -> Recipe:
-        """A linear head has an encoder and no augmentation but its crops; networks of pixels have none; zero-shot reads
-        CLIPN."""
+        """Check that a linear head has an encoder and only crops as augmentation, that networks of pixels have no
+        encoder, and that zero-shot has CLIPN."""
         sees_pixels = self.network in PIXEL_NETWORKS
         if sees_pixels != (self.encoder is None):
             raise ValueError(
                 "network linear needs an encoder, such as timm:vit_base_patch16_224; resnet18 and convnet have none"
             )
         if self.network == "zero-shot" and self.encoder != "clipn":
-            raise ValueError("network zero-shot compares images with CLIPN's texts: encoder=clipn")
+            raise ValueError("network zero-shot compares images with CLIPN's texts: set encoder=clipn")
         if self.network != "linear" and self.smallest_crop is not None:
             raise ValueError("smallest_crop is for a linear head's encoder; resnet18 and convnet have crop_padding")
         if not sees_pixels and (self.flip or self.crop_padding or self.rotation):
             raise ValueError(
-                "stored features cannot be flipped, shifted or turned: flip=false, crop_padding=0, rotation=0"
+                "stored features cannot be flipped, shifted or rotated: set flip=false, crop_padding=0, rotation=0"
             )
         return self
 
     def identity(self) -> dict[str, Any]:
         """All fields that change numbers, as plain values, for fingerprints.
 
-        A field that came after the first records counts only if it is set.
+        A field that was added after the first records counts only if it is set.
         """
-        # Only memory depends on eval_batch_size. Its first default stands for it, whatever it is: without the entry
-        # every fingerprint there is would change.
+        # Only memory depends on eval_batch_size, so its first default always stands for it: a user who followed our
+        # advice to lower it found a finished grid at zero. Without the entry all existing fingerprints would change.
         fields = self.model_dump(mode="json") | {"eval_batch_size": 512}
         return {name: value for name, value in fields.items() if name != "smallest_crop" or value is not None}
 
@@ -103,13 +103,14 @@ class Recipe(BaseModel):
 
     @property
     def length(self) -> str:
-        """How long a training is, in words."""
+        """Length of a training in words."""
         if self.network == "zero-shot":
             return "no training"
         return f"{self.steps} training steps" if self.epochs is None else f"{self.epochs} passes of training"
 
     def batches_a_pass(self, num_images: int) -> int:
-        """Batches of one pass. A single image left over joins the batch before it: batch statistics need two."""
+        """Number of batches of one pass over that many images."""
+        # A single image that is left over joins the batch before it: batch statistics need two.
         full, left = divmod(num_images, self.batch_size)
         return max(1, full + (left > 1))
 
@@ -126,7 +127,7 @@ CLIP_LINEAR: dict[str, Any] = {
 RECIPES: dict[str, dict[str, Any]] = {
     # The paper's ResNet-18 training (protocol P10, P11); Recipe's own defaults.
     "paper-cifar": {},
-    # The same number of steps, as the paper's text says; the official code trains 30,000.
+    # The same number of steps, by the paper's text; the official code trains for 30,000.
     "paper-tiny": {},
     # A linear head on a frozen ViT-B/16 (protocol P17).
     "paper-domainnet": {
@@ -156,7 +157,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "learning_rate": 0.1,
         "crop_padding": 1,
-        "flip": False,  # a mirrored digit is another sign
+        "flip": False,  # a mirrored digit is a different character
     },
     "demo": {
         "width": 8,
@@ -174,8 +175,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 def named_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a recipe with those of its `name`, if it has one, under them.
 
-    `steps` given with a name whose recipe counts passes take the place of these. Raises ValueError for an unknown name
-    (the nearest is suggested), and where steps and passes are both given with a name.
+    `steps` given with a name whose recipe counts passes replace these. Raises ValueError for an unknown name (the
+    nearest is suggested), and if steps and passes are both given with a name.
     """
     changed = dict(settings)
     name = changed.pop("name", None)
@@ -185,8 +186,8 @@ def named_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise unknown_name("recipe", str(name), RECIPES)
     if changed.get("epochs") is not None and "steps" in changed:
         raise ValueError(
-            f"recipe.steps = {changed['steps']} and recipe.epochs = {changed['epochs']}: give one, they both say how "
-            "long to train"
+            f"recipe.steps = {changed['steps']} and recipe.epochs = {changed['epochs']}: give one, because both "
+            "set the length of the training"
         )
     passes = ["epochs"] if "steps" in changed else []
     return {field: value for field, value in RECIPES[name].items() if field not in passes} | changed
@@ -223,9 +224,9 @@ class EncoderName:
         )
 
     def identity(self, *, clipn: str | None) -> str:
-        """64 hex digits that identify the weights; `clipn` is the identity of the trial's CLIPN.
+        """Identity (64 hex digits) of the weights; `clipn` is the identity of the trial's CLIPN.
 
-        A file counts by its bytes. Raises ValueError where there is no such file.
+        A file is identified by its bytes. Raises ValueError if there is no such file.
         """
         weights = {"clipn": clipn} if self.kind == "clipn" else {"model": self.model, "kind": self.kind}
         return content_hash(weights | ({"file": file_hash_once(self.file)} if self.file else {}))

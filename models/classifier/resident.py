@@ -1,4 +1,4 @@
-"""Inputs of whole data sets that stay on the GPU between passes, and the loading ahead of those that do not fit.
+"""Inputs of whole data sets that stay on the GPU between passes, and reading ahead for those that do not fit.
 
 Shapes: N images, B batch.
 """
@@ -24,17 +24,19 @@ BLOCK = 4096
 """Images read and copied at a time."""
 
 _KEPT: OrderedDict[tuple[int, str], tuple[Images | FeatureRows, Tensor]] = OrderedDict()
-"""By identity of the images, which it keeps alive, and device; what was used last comes last."""
+"""Inputs by device and identity of their images; the most recently used come last."""
+# The images are kept alive with their inputs: the identity of a deleted object could be given to another one.
 
 
 def resident_rows(
     images: Images | FeatureRows, device: torch.device, *, most_bytes: int | None = None
 ) -> Tensor | None:
-    """All N inputs on `device`, pixels as uint8 or features as float32; None where they take too much memory.
+    """All N inputs on `device`, pixels as uint8 or features as float32; None if they take too much memory.
 
-    They are read once a process: reading and copying batch by batch let a pool pass reach 0.05 of the card's peak
-    (28,610 images/s at 32 pixels, H200, n = 3). `most_bytes` is for all data sets together, by default `MEMORY_SHARE`.
+    They are read once per process. `most_bytes` is for all data sets together, by default `MEMORY_SHARE`.
     """
+    # Reading and copying batch by batch let a pool pass reach 0.05 of the card's peak (28,610 images/s at 32 pixels,
+    # H200, n = 3).
     key = (id(images), str(device))
     if key in _KEPT:
         _KEPT.move_to_end(key)
@@ -54,7 +56,7 @@ def resident_rows(
 
 
 def forget_residents() -> None:
-    """Give the memory back."""
+    """Free the memory of all resident inputs."""
     _KEPT.clear()
 
 
@@ -76,11 +78,12 @@ def _upload(images: Images | FeatureRows, device: torch.device) -> Tensor:
 def loaded_ahead(
     images: Images | FeatureRows, idx: NDArray[np.int64], size: int, device: torch.device
 ) -> Iterator[Tensor]:
-    """The inputs `idx` in batches of `size` on `device`; while one is computed with, the next is read and copied."""
+    """The inputs `idx` in batches of `size` on `device`; the next batch is read and copied during each computation."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="inputs") as reader:
 
         def read(start: int) -> Tensor:
             batch = torch.from_numpy(images.load(idx[start : start + size]))
+            # Only from pinned memory does a copy to the GPU run during the computation.
             return batch.pin_memory() if device.type == "cuda" else batch
 
         waiting = reader.submit(read, 0)

@@ -1,9 +1,8 @@
 """SGD with momentum and weight decay, one fused kernel for each group of parameters.
 
-The numbers are torch.optim.SGD's, to the bit: it launches the same kernel. Its constructor, though, imports dynamo,
-inductor and sympy for a switch that says "do not compile me": 1.0 to 2 CPU seconds and 300 MB in every process, half of
-a short trial (torch 2.15, n = 5). The kernel's entry point is private; tests/models/classifier/test_sgd.py fails if a
-new torch moves it or computes otherwise.
+The numbers are torch.optim.SGD's, to the bit: it launches the same kernel. It is not used itself because its
+constructor imports dynamo, inductor and sympy only to mark the step as not to be compiled: 1.0 to 2 CPU seconds and
+300 MB in every process, half of a short trial (torch 2.15, n = 5).
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from torch import Tensor, nn
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Group:
-    """Parameters that learn at one rate."""
+    """Group of parameters that learn at one rate."""
 
     params: Sequence[nn.Parameter]
     rate: float | Tensor
-    """A tensor () on the parameters' device is read by a recorded step at each replay."""
+    """Learning rate; a tensor () on the parameters' device is read by a recorded step at each replay."""
     nesterov: bool = False
     momentum_buffers: dict[nn.Parameter, Tensor] = field(default_factory=dict)
-    """Made at the first gradient, as zeros: the first step's momentum then is the gradient, as it should be."""
+    """Momentum of each parameter, made as zeros at its first gradient, so that the first momentum is the gradient."""
 
     def momentum_buffer(self, parameter: nn.Parameter) -> Tensor:
-        """That of a parameter, whose first gradient may come now."""
+        """The momentum of a parameter, made now if this is its first gradient."""
         if parameter not in self.momentum_buffers:
             self.momentum_buffers[parameter] = torch.zeros_like(parameter)
         return self.momentum_buffers[parameter]
 
     def set_rate(self, rate: float) -> None:
-        """Learn at `rate` from the next step on; a tensor is filled in place, so that recorded steps see it."""
+        """Set the learning rate from the next step on; a tensor is filled in place, so that recorded steps see it."""
         if isinstance(self.rate, Tensor):
             self.rate.fill_(rate)
         else:
@@ -41,10 +40,10 @@ class Group:
 
 
 class Sgd:
-    """Steps on the gradients that `backward` left at the parameters; one without a gradient stays as it is."""
+    """SGD on the gradients that `backward` left at the parameters; a parameter without a gradient is not changed."""
 
     def __init__(self, groups: Sequence[Group], *, momentum: float, weight_decay: float) -> None:
-        """Momentum and weight decay are those of all groups; the parameters of a group lie on one device."""
+        """Momentum and weight decay apply to all groups; the parameters of a group lie on one device."""
         self.groups = groups
         self._momentum, self._weight_decay = momentum, weight_decay
 
@@ -56,7 +55,7 @@ class Sgd:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step of every group."""
+        """Take one step of every group."""
         for group in self.groups:
             weights: list[Tensor] = []
             gradients: list[Tensor] = []
@@ -68,6 +67,7 @@ class Sgd:
                     buffers.append(group.momentum_buffer(parameter))
             if not weights:
                 continue
+            # A private entry point: tests/models/classifier/test_sgd.py fails if a new torch moves or changes it.
             torch._fused_sgd_(
                 weights,
                 gradients,

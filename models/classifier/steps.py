@@ -1,4 +1,4 @@
-"""One step of SGD on a classifier, and how it is repeated: kernel by kernel, or compiled, recorded and replayed.
+"""Steps of SGD on a classifier, and their repetition: kernel by kernel, or compiled, recorded and replayed.
 
 Shapes: N images, B batch.
 """
@@ -19,26 +19,26 @@ from models.graphs import CompiledForward, Record, Replays, Way
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a recipe's arithmetic runs."""
+    """The context manager for a recipe's arithmetic."""
     if recipe.precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 class Objective(Protocol):
-    """What a training minimises, and what it changes between passes."""
+    """The loss that a training minimises, and the changes that it makes between passes."""
 
     def prepare(self, network: nn.Module, done: float) -> None:
-        """Called before each step that starts a pass (or each step, where there are no passes).
+        """Change the network or the objective before each pass (or before each step, if there are no passes).
 
-        `done` is the share of the training behind, in [0, 1).
+        `done` is the share of the training that is finished, in [0, 1).
         """
         ...
 
     def phase(self) -> Hashable | None:
-        """What `loss` computes with now: steps of equal phases launch equal kernels on the same tensors.
+        """Name of the present computation of `loss`: equal phases launch equal kernels on the same tensors.
 
-        None where no two steps do, or where `loss` has to wait for the device: then none is recorded.
+        None if no two steps do, or if `loss` has to wait for the device: then no step is recorded.
         """
         ...
 
@@ -52,7 +52,7 @@ class Objective(Protocol):
 
 
 class Step:
-    """Gathers and augments a batch, and takes one step of SGD on it. Nothing is read back from the device."""
+    """One step of SGD on a batch that it gathers and augments. Nothing is read back from the device."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Step:
         self._objective, self._optimiser, self._recipe = objective, optimiser, recipe
 
     def __call__(self, picked_B: Tensor) -> None:
-        """One step on the images at those positions."""
+        """Take one step on the images at those positions."""
         batch = self._batches.augment(picked_B)
         with autocast(self._recipe, self._labels_N.device):
             loss = self._objective.loss(self._network, batch, self._labels_N[picked_B], picked_B)
@@ -91,12 +91,12 @@ class RepeatedSteps:
         forward: CompiledForward,
         batch_size: int,
     ) -> None:
-        """Batches of `batch_size` are computed by the compiled `forward`; what a pass leaves over is too rare."""
+        """Batches of `batch_size` use the compiled `forward`; the smaller last ones of passes are too rare for it."""
         self._step, self._network, self._objective = step, network, objective
         self._replays, self._forward, self._batch_size = Replays(record), forward, batch_size
 
     def __call__(self, picked_B: Tensor) -> None:
-        """One step on the images at those positions: recorded, its numbers are those of `Step`."""
+        """Take one step on the images at those positions; a recorded step has the numbers of `Step`."""
         phase = self._objective.phase()
         kind = None if phase is None else (phase, len(picked_B))
         self._replays(kind, self._whole if len(picked_B) == self._batch_size else self._step, picked_B)
@@ -106,7 +106,7 @@ class RepeatedSteps:
 
     @property
     def way(self) -> Way:
-        """How most steps were taken."""
+        """The way in which most steps were taken."""
         if not self._replays.has_recorded:
             return "plain"
         return "compiled and recorded" if self._forward.is_used else "recorded"

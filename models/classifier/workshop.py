@@ -1,4 +1,4 @@
-"""A strategy's means to train and run networks: this round's classifier, the trial's images, its device and its seeds.
+"""Training and running of networks for a strategy: the round's classifier, the trial's images, device and seeds.
 
 Shapes: N images asked for, K classes, P passes.
 """
@@ -24,36 +24,37 @@ from models.classifier.steps import Objective, autocast
 from models.device import Machine
 
 AUGMENTED_BATCH = 512
-"""Images per batch of `Workshop.augmented_logits`. Constant: one generator draws the augmentations batch by batch, so
-another size is another draw, and a user who lowers `recipe.eval_batch_size` for memory would get other numbers."""
+"""Images per batch of `Workshop.augmented_logits`."""
+# A constant: one generator draws the augmentations batch by batch, so another size is another draw, and a user who
+# lowers `recipe.eval_batch_size` for memory would get other numbers.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """Made anew each round; equal trials and rounds give equal results."""
+    """Means of one round to train and run networks; equal trials and rounds give equal results."""
 
     images: Images | FeatureRows
-    """Of training, by index: pixels, or the features that a linear head looks at."""
+    """Training images by index: pixels, or the features that a linear head reads."""
     classifier: nn.Module
-    """This round's, in evaluation mode; not to be changed."""
+    """The round's classifier, in evaluation mode; it must not be changed."""
     recipe: Recipe
-    """How the classifier was trained."""
+    """Recipe that the classifier was trained with."""
     normalise: Normalise
     machine: Machine
     weights_seed: Callable[[str], int]
     """A seed for the initial weights of the network of that name: the same in every round of the trial."""
     batches_seed: Callable[[str], int]
-    """A seed for what is drawn while the network of that name is trained: another one in each round."""
+    """A seed for the draws in the training of the network of that name: another one in each round."""
     progress: StepProgress | None = None
-    """Hears how far a training is."""
+    """Function that gets the progress of a training."""
 
     @property
     def device(self) -> torch.device:
-        """Where its networks are trained and run."""
+        """Device on which networks are trained and run."""
         return self.machine.device
 
     def new_network(self, num_classes: int, recipe: Recipe, name: str) -> Classifier:
-        """A classifier as this round's, but for its classes, with initial weights of that name."""
+        """A classifier like the round's, with `num_classes` classes and the initial weights of that name."""
         features = self.images.num_features if isinstance(self.images, FeatureRows) else None
         return build_classifier(recipe, num_classes, weights_seed=self.weights_seed(name), num_features=features)
 
@@ -67,7 +68,7 @@ class Workshop:
         name: str,
         objective: Objective | None = None,
     ) -> nn.Module:
-        """`network`, trained on the images `idx` with `labels_N`; errors and arguments as `fit`."""
+        """The network, trained on the images `idx` with `labels_N`; errors and arguments as `fit`."""
         return fit(
             network,
             training_inputs(self.images, idx),
@@ -81,12 +82,12 @@ class Workshop:
         )
 
     def predict(self, network: nn.Module, idx: NDArray[np.int64]) -> ClassifierOutputs:
-        """What a network, in evaluation mode and without augmentation, says of the images `idx`."""
+        """The outputs of a network, in evaluation mode and without augmentation, for the images `idx`."""
         return predict(network, self.images, idx, recipe=self.recipe, normalise=self.normalise, device=self.device)
 
     @torch.inference_mode()
     def augmented_logits(self, idx: NDArray[np.int64], passes: int, name: str) -> NDArray[np.float32]:
-        """Logits (P, N, K) of this round's classifier for the images `idx`, augmented anew in each pass."""
+        """Logits (P, N, K) of this round's classifier for the images `idx`, augmented again in each pass."""
         generator = torch.Generator(device=self.device).manual_seed(self.batches_seed(name))
         batches = make_batches(training_inputs(self.images, idx), self.recipe, self.normalise, generator)
         rows = torch.arange(len(idx), device=self.device).repeat(passes)

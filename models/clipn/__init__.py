@@ -1,1 +1,1 @@
-"""CLIPN: the model, its weights, its texts, its stored features, and how a small one is trained."""
+"""CLIPN: the model, its weights, its texts, its stored features, and the training of a small one."""

@@ -1,6 +1,6 @@
-"""The texts that images are trained against: templates filled with class names, or each image's own caption.
+"""Texts that images are trained against: templates filled with class names, or each image's own caption.
 
-Shapes: U texts in all, M texts of a step, N images, B batch, C classes, T templates, L tokens.
+Shapes: U texts in total, M texts of a step, N images, B batch, C classes, T templates, L tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.clipn.encode import tokenize
 
 
 class Captions(Protocol):
-    """Which texts a training step reads, and which of them belongs to which image."""
+    """Source of the texts of each training step, and of the text that belongs to each image."""
 
     @property
     def tokens_UL(self) -> torch.Tensor:
@@ -34,35 +34,35 @@ class Captions(Protocol):
         ...
 
     def to(self, device: torch.device) -> Captions:
-        """The same captions on a device, where they are drawn with a generator of that device."""
+        """A copy of the captions on a device, to be drawn from with a generator of that device."""
         ...
 
     def draw(self, idx_B: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """For the images `idx_B`: distinct texts (M,), as rows of `tokens_UL`, and (B,) which of these each has."""
+        """For the images `idx_B`: distinct texts (M,) as rows of `tokens_UL`, and (B,) which is each image's text."""
         ...
 
 
 class ClassCaptions:
-    """One text a class and step, whatever the batch: each class in a template drawn for it."""
+    """One text per class and step, whatever the batch: each class in a template drawn for it."""
 
     def __init__(self, labels: NDArray[np.int64], tokens_CTL: torch.Tensor) -> None:
-        """`labels` (N,) are the images' classes, 0..C-1; `tokens_CTL` every class in every template."""
+        """`labels` (N,) are the images' classes, 0..C-1; `tokens_CTL` holds every class in every template."""
         self._labels_N = torch.from_numpy(labels)
         self._num_classes, self._num_templates = tokens_CTL.shape[:2]
         self._tokens_UL = tokens_CTL.flatten(0, 1)
 
     @property
     def tokens_UL(self) -> torch.Tensor:
-        """Token ids (C * T, L)."""
+        """Token ids (C * T, L) of every class in every template."""
         return self._tokens_UL
 
     @property
     def is_static(self) -> bool:
-        """Yes: M = C."""
+        """True, because M = C in every step."""
         return True
 
     def to(self, device: torch.device) -> ClassCaptions:
-        """As `Captions.to`."""
+        """A copy of the captions on a device."""
         moved = copy.copy(self)
         moved._labels_N, moved._tokens_UL = self._labels_N.to(device), self._tokens_UL.to(device)
         return moved
@@ -72,7 +72,7 @@ class ClassCaptions:
         return len(self._labels_N)
 
     def draw(self, idx_B: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """A text for each of the C classes, and the classes of the images."""
+        """One text (C,) for each class, and the classes (B,) of the images."""
         device = generator.device
         template_C = torch.randint(self._num_templates, (self._num_classes,), generator=generator, device=device)
         texts_C = torch.arange(self._num_classes, device=device) * self._num_templates + template_C
@@ -80,7 +80,7 @@ class ClassCaptions:
 
 
 class PairCaptions:
-    """Each image's own caption; images of a batch whose captions are equal share one text."""
+    """The image's own caption for each image; images of a batch with equal captions share one text."""
 
     def __init__(self, captions: Sequence[str], context_length: int) -> None:
         """Caption i belongs to image i. Raises ValueError for one that needs more than `context_length` tokens."""
@@ -96,11 +96,11 @@ class PairCaptions:
 
     @property
     def is_static(self) -> bool:
-        """No: the images of a batch may share captions."""
+        """False, because the images of a batch may share captions."""
         return False
 
     def to(self, device: torch.device) -> PairCaptions:
-        """As `Captions.to`."""
+        """A copy of the captions on a device."""
         moved = copy.copy(self)
         moved._text_N, moved._tokens_UL = self._text_N.to(device), self._tokens_UL.to(device)
         return moved

@@ -1,4 +1,4 @@
-"""What encoding images costs: operations of an image tower, and this machine's speed. Needs no torch.
+"""Cost of encoding images: operations of an image tower, and this machine's speed. Importing this needs no torch.
 
 Shapes: S image size, P patch size, W width.
 """
@@ -19,7 +19,7 @@ PROBE_SECONDS = 0.1
 
 
 def operations_an_image(config: Mapping[str, Any]) -> float:
-    """Multiplications and additions of one image through the image tower of an open_clip config."""
+    """Number of multiplications and additions for one image in the image tower of an open_clip config."""
     vision = config["vision_cfg"]
     if isinstance(vision["layers"], int):
         return 2 * _transformer_products(vision)
@@ -32,7 +32,7 @@ def seconds_on_a_core(config: Mapping[str, Any], num_images: int) -> float:
 
 
 def _transformer_products(vision: Mapping[str, Any]) -> float:
-    """Products of a ViT: patches, then for each layer its matrices and attention over all tokens."""
+    """Number of products in a ViT: patches, then for each layer its matrices and attention over all tokens."""
     patch, width = vision["patch_size"], vision["width"]
     patches = (vision["image_size"] // patch) ** 2
     tokens = patches + 1
@@ -42,7 +42,7 @@ def _transformer_products(vision: Mapping[str, Any]) -> float:
 
 
 def _resnet_products(vision: Mapping[str, Any]) -> float:
-    """Products of CLIP's ResNet: three convolutions, then bottlenecks, then pooling by one attention query."""
+    """Number of products in CLIP's ResNet: three convolutions, bottlenecks, pooling by one attention query."""
     width, side = vision["width"], vision["image_size"] // 2
     half = width // 2
     total = 9 * side**2 * (3 * half + half**2 + half * width)
@@ -59,7 +59,7 @@ def _resnet_products(vision: Mapping[str, Any]) -> float:
 
 
 def _operations_a_second() -> float:
-    """Of a float32 matrix product on this machine, the best of a few tenths of a second."""
+    """Operations per second of a float32 matrix product on this machine, the best within `PROBE_SECONDS`."""
     left, right = np.random.default_rng(0).random((2, MATRIX_SIZE, MATRIX_SIZE), dtype=np.float32)
     fastest, until = np.inf, time.perf_counter() + PROBE_SECONDS
     while time.perf_counter() < until:

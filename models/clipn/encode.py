@@ -1,4 +1,4 @@
-"""Images and class names through a CLIPN: its input, its tokens, and the rows that the feature store keeps.
+"""Encoding of images and class names by a CLIPN: its input, its tokens, and the rows that the feature store keeps.
 
 Shapes: B batch, C classes, D embedding, H height, L tokens, N images, S the tower's input size, T templates, W width.
 """
@@ -41,17 +41,17 @@ READ_PART = 32
 
 
 class TowerPass:
-    """The image tower as features are computed with it: (B, 3, S, S) float32 to features (B, D), of any length."""
+    """The image tower in the form that features are computed with: (B, 3, S, S) float32 -> (B, D), not normalised."""
 
     def __init__(self, clipn: Clipn, *, precision: Literal["fp32", "bf16"], compiled: bool = False) -> None:
-        """Where the weights lie; in bfloat16 the products are, the sums and weights are not."""
+        """Compute on the device of the weights; `bf16` means bfloat16 products, with sums and weights in float32."""
         self._device = clipn.device
         self._in_bf16 = precision == "bf16"
         self._visual = clipn.visual
         self._forward = compiled_forward() if compiled else None
 
     def __call__(self, images_B3SS: torch.Tensor) -> torch.Tensor:
-        """Features, on the device."""
+        """Features (B, D), on the device."""
         # Without this, CUDA would round a convolution's float32 inputs to 10 bits of mantissa.
         with (
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
@@ -64,7 +64,7 @@ class TowerPass:
 
     @property
     def batch_size(self) -> int:
-        """Images per pass: on a GPU as many as a quarter of this process's memory holds."""
+        """Number of images per pass: on a GPU as many as a quarter of this process's memory holds."""
         if self._device.type != "cuda":
             return IMAGE_BATCH
         fits = process_memory(self._device) // 4 // TOWER_BYTES
@@ -72,12 +72,12 @@ class TowerPass:
 
 
 class ImageRows:
-    """Row i is the image tower's feature of image i, normalised: (N, D)."""
+    """Source of image features (N, D): row i is the image tower's feature of image i, normalised."""
 
     def __init__(self, clipn: Clipn, images: Images, *, precision: Literal["fp32", "bf16"] = "fp32") -> None:
-        """Compute with `clipn`, where its weights lie; in bfloat16 the products are, the sums and weights are not.
+        """Compute with `clipn`, on the device of its weights, in the `precision` of `TowerPass`.
 
-        On a GPU threads on the free cores read and resize the images ahead of the tower.
+        On a GPU, threads on the free cores read and resize the images ahead of the tower.
         """
         self._clipn = clipn
         self._images = images
@@ -86,29 +86,29 @@ class ImageRows:
         self._tower = TowerPass(clipn, precision=precision, compiled=compiled)
         self._workers = ThreadPoolExecutor(free_cores(), thread_name_prefix="images") if on_gpu else None
         self._read: dict[int, list[Future[NDArray[np.uint8]]]] = {}
-        """By first image of a batch: its parts, being read."""
+        """First image of a batch -> the parts of the batch, which are being read."""
 
     @property
     def facts(self) -> Mapping[str, float]:
-        """The checkpoint's own logit scale."""
+        """The logit scale of the checkpoint."""
         return {"logit_scale": float(self._clipn.logit_scale.detach().exp())}
 
     def compute(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Features of the images `start` to `stop` (excluded)."""
+        """Features (B, D) float32 of the images `start` to `stop` (excluded)."""
         size = self._tower.batch_size
-        if self._workers is not None:  # those of the next call too, which is most likely about the images that follow
+        if self._workers is not None:  # the images of the next call too, which are most likely those that follow
             for at in range(start, min(2 * stop - start, len(self._images)), size):
                 self._read_ahead(at, min(at + size, stop if at < stop else 2 * stop - start, len(self._images)))
         return np.concatenate([self._encode(at, min(at + size, stop)) for at in range(start, stop, size)])
 
     @torch.inference_mode()
     def _encode(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Features (B, D) of those images."""
+        """Unit features (B, D) of the images `start` to `stop` (excluded)."""
         features_BD = self._tower(network_input(self._pixels(start, stop), self._clipn.device))
         return np.asarray(functional.normalize(features_BD.float(), dim=1).cpu().numpy())
 
     def _pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Pixels (B, S, S, 3) of those images."""
+        """Pixels (B, S, S, 3) of the images `start` to `stop` (excluded), read ahead if possible."""
         parts = self._read.pop(start, None)
         if parts is None:
             return self._load(start, stop)
@@ -116,7 +116,7 @@ class ImageRows:
         return pixels_BSS3[: stop - start]
 
     def _read_ahead(self, start: int, stop: int) -> None:
-        """Have the workers read those images, in parts."""
+        """Let the workers read the images `start` to `stop` (excluded), in parts."""
         if self._workers is None or start in self._read:
             return
         bounds = [(at, min(at + READ_PART, stop)) for at in range(start, stop, READ_PART)]
@@ -127,7 +127,7 @@ class ImageRows:
 
 
 class ClassRows:
-    """Row c is class c's "yes" feature followed by its "no" feature: (C, 2 D), both of unit length."""
+    """Source of class features (C, 2 D): row c is class c's "yes" then its "no" feature, both of unit length."""
 
     def __init__(self, clipn: Clipn, phrases: Sequence[str], templates: Sequence[str]) -> None:
         """Compute with `clipn` for class phrases (`models.clipn.prompts.class_phrases`) in every template."""
@@ -137,7 +137,7 @@ class ClassRows:
 
     @property
     def facts(self) -> Mapping[str, float]:
-        """None."""
+        """Empty: these rows have no further numbers."""
         return {}
 
     def compute(self, start: int, stop: int) -> NDArray[np.float32]:
@@ -148,7 +148,7 @@ class ClassRows:
 
 
 class SentenceRows:
-    """Row i is the "yes" tower's feature of sentence i, normalised: (n, D)."""
+    """Source of sentence features (n, D): row i is the "yes" tower's feature of sentence i, normalised."""
 
     def __init__(self, clipn: Clipn, texts: Sequence[str]) -> None:
         self._clipn = clipn
@@ -156,7 +156,7 @@ class SentenceRows:
 
     @property
     def facts(self) -> Mapping[str, float]:
-        """None."""
+        """Empty: these rows have no further numbers."""
         return {}
 
     @torch.inference_mode()
@@ -174,36 +174,37 @@ class SentenceRows:
 
 
 def resize_and_crop(image_HW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The image (size, size, 3) uint8: shorter side brought to `size` pixels, bicubic, then the centre cut out.
+    """The image (size, size, 3) uint8: shorter side resized to `size` pixels (bicubic), then the centre cropped.
 
-    An image whose shorter side is `size` already is only cropped. On PIL images, as the reference does it: on tensors
-    torchvision rounds otherwise.
+    An image whose shorter side is `size` already is only cropped.
     """
+    # On PIL images, as in the reference: on tensors torchvision rounds differently.
     picture = resize(Image.fromarray(image_HW3), [size], InterpolationMode.BICUBIC)
-    return np.array(center_crop(picture, [size, size]))  # a copy: torch warns of arrays that cannot be written
+    return np.array(center_crop(picture, [size, size]))  # a copy: torch warns about read-only arrays
 
 
 def resize_batch(images_BHW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """`resize_and_crop` of each image: (B, size, size, 3) uint8."""
+    """The images resized by `resize_and_crop`: (B, size, size, 3) uint8."""
     if images_BHW3.shape[1:3] == (size, size):
         return images_BHW3
     return np.stack([resize_and_crop(image_HW3, size) for image_HW3 in images_BHW3])
 
 
 def network_input(images_BSS3: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    """The images (B, 3, S, S) float32 on `device`: scaled to [0, 1], then CLIP's mean and deviation a channel."""
+    """The images (B, 3, S, S) float32 on `device`: scaled to [0, 1], then normalised by CLIP's mean and deviation."""
     return normalised(torch.from_numpy(np.ascontiguousarray(images_BSS3)).to(device))
 
 
 def normalised(images_BSS3: torch.Tensor) -> torch.Tensor:
-    """Pixels (B, S, S, 3) uint8 as the image tower wants them, where they lie: (B, 3, S, S) float32."""
+    """The image tower's input (B, 3, S, S) float32 from pixels (B, S, S, 3) uint8, on the device of the pixels."""
     mean_311, std_311 = _mean_and_std(images_BSS3.device)
     return images_BSS3.permute(0, 3, 1, 2).float().div(255).sub(mean_311).div(std_311).contiguous()
 
 
 @functools.cache
 def _mean_and_std(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """CLIP's mean and deviation (3, 1, 1). Made once: work that is recorded cannot copy from the host."""
+    """CLIP's mean and deviation (3, 1, 1) on a device."""
+    # Made once: recorded work cannot copy from the host.
     with torch.inference_mode(mode=False):
         mean_311, std_311 = (torch.tensor(v, device=device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
     return mean_311, std_311
@@ -239,7 +240,7 @@ def tokenize(texts: Sequence[str], context_length: int) -> torch.Tensor:
 
 
 def tokenize_classes(phrases: Sequence[str], templates: Sequence[str], context_length: int) -> torch.Tensor:
-    """Token ids (C, T, L) of each template filled with each class phrase. Errors as `tokenize`."""
+    """Token ids (C, T, L) of each template filled with each class phrase. Raises the errors of `tokenize`."""
     texts = [fill(template, phrase) for phrase in phrases for template in templates]
     return tokenize(texts, context_length).view(len(phrases), len(templates), -1)
 
@@ -260,5 +261,5 @@ def encode_classes(clipn: Clipn, tokens_CTL: torch.Tensor) -> tuple[torch.Tensor
 
 
 def _shorten(text: str) -> str:
-    """The text, or its beginning where it is long."""
+    """The text, or its beginning if it is long."""
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,6 +1,6 @@
-"""CLIPN as purity scoring sees it: image features of one data set, and class features on request.
+"""CLIPN's features for purity scoring: image features of one data set, and class features on request.
 
-Both come from the feature store, so weights are loaded only when something is not there yet. Importing this needs no
+Both come from the feature store, so weights are loaded only if something is missing there. Importing this needs no
 torch.
 
 Shapes: N training images, C classes, D embedding.
@@ -46,14 +46,14 @@ class VisionLanguage:
         encode_classes: Callable[[tuple[str, ...]], TextFeatures],
         encode_texts: Callable[[str, tuple[str, ...]], NDArray[np.float32]] | None = None,
     ) -> None:
-        """Put together what `open_vision_language` found; `encode_classes` gives class features for distinct names.
+        """Combine the features that `open_vision_language` opened; `encode_classes` encodes distinct class names.
 
-        `encode_texts` gives features of whole sentences, which are kept under a name for what they are.
+        `encode_texts` encodes whole sentences, which are kept in the store under a name.
         """
         self.image_features_ND = image_features_ND
-        """Unit rows, float32, read-only; row i is training image i."""
+        """Image features (N, D): unit rows, float32, read-only; row i is training image i."""
         self.logit_scale = logit_scale
-        """The checkpoint's own: exp of its parameter."""
+        """Logit scale of the checkpoint: exp of its parameter."""
         self._encode_classes = encode_classes
         self._encode_texts = encode_texts
         self._text_features: dict[tuple[str, ...], TextFeatures] = {}
@@ -79,10 +79,10 @@ class VisionLanguage:
 def open_vision_language(
     data_set: DataSet, source: ClipnSource, *, device: str = "cpu", progress: Progress | None = None
 ) -> VisionLanguage:
-    """CLIPN over a data set's training images; what is in the cache is opened, the rest computed and kept.
+    """CLIPN over a data set's training images; cached features are opened, missing ones computed and kept.
 
     Trains the stand-in if the source names no checkpoint, then computes image and class features, each once: other
-    processes that need the same wait. `device` is where networks compute ("cpu", "cuda"); `progress` gets lines of
+    processes that need the same ones wait. `device` is where networks compute ("cpu", "cuda"); `progress` gets lines of
     text.
 
     Raises ValueError for a source that cannot be used, a bad checkpoint, weights that cannot be downloaded, and a cache
@@ -102,21 +102,21 @@ def open_vision_language(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureBill:
-    """What has to be computed before a data set's images can be scored."""
+    """The features that have to be computed before a data set's images can be scored, and their cost."""
 
     num_images: int
     num_missing: int
     seconds: float | None
-    """Estimate for the missing ones; None where the weights are not known yet."""
+    """Estimated seconds for the missing features; None if the weights are not known yet."""
     is_measured: bool
-    """Whether the estimate stands on an earlier computation here; else it is for one CPU core, from the network's
-    operations."""
+    """Whether the estimate comes from an earlier computation here; else it is for one CPU core, from the number of the
+    network's operations."""
     num_bytes: int = 0
-    """What the missing ones will take in the cache."""
+    """Size of the missing features in the cache."""
 
 
 def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
-    """What is missing and how long it will take; loads and computes no features. Errors as `clipn_identity`."""
+    """The missing features and their cost; nothing is loaded or computed. Raises the errors of `clipn_identity`."""
     num_images = len(data_set.train.images)
     uses_stand_in = source.checkpoint is None and source.pretrained is None
     if uses_stand_in and not is_trained(source, data_set):
@@ -141,20 +141,20 @@ def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
 
 
 def _row_bytes(config: dict[str, Any]) -> int:
-    """Of one image's features, float32."""
+    """Size of one image's features in bytes, float32."""
     return 4 * int(config["embed_dim"])
 
 
 class VisionLanguageTowers:
-    """The networks of a CLIPN, for those who want other features than `open_vision_language` keeps."""
+    """The networks of a CLIPN, for callers that need other features than `open_vision_language` keeps."""
 
     def __init__(self, data_set: DataSet, source: ClipnSource, progress: Progress, *, device: str = "cpu") -> None:
-        """Load nothing yet; `device` is where `yes_features` are computed. Errors as `clipn_identity`."""
+        """Load nothing yet; `device` is where `yes_features` are computed. Raises its errors as `clipn_identity`."""
         self._features = _Features(data_set, source, device, progress)
 
     @property
     def weights(self) -> str:
-        """64 hex digits that identify architecture and weights; a stand-in is trained if need be."""
+        """Identity (64 hex digits) of architecture and weights; a missing stand-in is trained."""
         return self._features.weights
 
     def yes_features(self, class_names: tuple[str, ...]) -> NDArray[np.float32]:
@@ -190,7 +190,7 @@ class _Features:
         return open_features(self.image_key, len(images), open_source, progress=self._progress)
 
     def of_classes(self, class_names: tuple[str, ...]) -> TextFeatures:
-        """Class features of any distinct names; those of the data set's own classes are made all at once."""
+        """Class features of any distinct names; those of the data set's own classes are computed together."""
         wanted = self._class_phrases(class_names)
         own = self._class_phrases(self._data_set.class_names)
         made = own if set(wanted) <= set(own) else wanted
@@ -231,7 +231,7 @@ class _Features:
 
     @property
     def image_key(self) -> FeatureKey:
-        """Identity of the image features."""
+        """Key of the image features in the store."""
         return FeatureKey(
             kind="image features",
             content=self._data_set.train.images.fingerprint,
@@ -241,7 +241,7 @@ class _Features:
         )
 
     def _class_key(self, phrases: tuple[str, ...]) -> FeatureKey:
-        """Identity of class features."""
+        """Key of the features of these class phrases in the store."""
         return FeatureKey(
             kind="class features",
             content=content_hash({"phrases": list(phrases), "templates": used_templates_hash(self._source)}),
@@ -251,17 +251,17 @@ class _Features:
         )
 
     def _class_phrases(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
-        """What the templates are filled with."""
+        """The phrases that the templates are filled with, one per class."""
         return class_phrases(class_names, clean_names=self._source.clean_names, domain=self._source.domain)
 
     @cached_property
     def _checkpoint(self) -> Path:
-        """The checkpoint file; the stand-in is trained if need be."""
+        """Path of the checkpoint file; a missing stand-in is trained."""
         return self._source.checkpoint or train_stand_in(self._source, self._data_set, self._progress)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Architecture of the checkpoint."""
+        """The open_clip config of the checkpoint's architecture."""
         own = self._source.checkpoint is None
         return small_clip_config(self._data_set.image_size) if own else clip_config(self._source.model)
 
@@ -299,5 +299,5 @@ class _Features:
         return clipn
 
     def release(self) -> None:
-        """Let go of the weights; they are loaded again if something else is asked for."""
+        """Free the weights; they are loaded again if further features are requested."""
         self._loaded = None

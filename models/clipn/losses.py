@@ -1,4 +1,4 @@
-"""The losses that train CLIP and CLIPN's "no" tower, for captions that several images may share.
+"""Losses that train CLIP and CLIPN's "no" tower, for captions that several images may share.
 
 Shapes: N images, M texts, D embedding.
 """
@@ -16,15 +16,15 @@ def binary_opposite_loss(
     match_mask_NM: torch.Tensor,
     logit_scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The two terms of the image-text binary-opposite loss (ITBO), scalars; both ln 2 where "no" equals "yes".
+    """The two terms of the image-text binary-opposite loss (ITBO), scalars; both ln 2 if "no" equals "yes".
 
     For unit features and p_yes,ij = sigmoid(s (f_i.g_j - f_i.h_j)): the mean of -log p_yes over the pairs that match,
-    and the mean of -log(1 - p_yes) over those that do not. `match_mask_NM` (bool) is the unit matrix for one caption an
-    image, and "image i has class j" for captions of classes. Written with softplus, where the reference's log of a
-    softmax can overflow.
+    and the mean of -log(1 - p_yes) over those that do not. `match_mask_NM` (bool) is the unit matrix for one caption
+    per image, and "image i has class j" for captions of classes.
 
     Raises ValueError, on a CPU, if there is no matching or no other pair; on a GPU the loss is then not a number.
     """
+    # With softplus, because the reference's log of a softmax can overflow.
     if not match_mask_NM.is_cuda and int(match_mask_NM.sum()) in (0, match_mask_NM.numel()):
         raise ValueError("the binary-opposite loss needs pairs that match and pairs that do not")
     margin_NM = logit_scale * (image_features_ND @ (yes_features_MD - no_features_MD).T)
@@ -38,7 +38,7 @@ def binary_opposite_loss(
 
 
 def semantic_opposite_loss(yes_features_MD: torch.Tensor, no_features_MD: torch.Tensor) -> torch.Tensor:
-    """The text semantic-opposite loss (TSO), a scalar in [0, 2]: 0 where each "no" feature is minus its "yes"."""
+    """The text semantic-opposite loss (TSO), a scalar in [0, 2]: 0 if each "no" feature is minus its "yes"."""
     cosines_M = (yes_features_MD * no_features_MD).sum(dim=1)
     return (2 - (2 - 2 * cosines_M + 1e-4).sqrt()).mean()
 
@@ -46,10 +46,10 @@ def semantic_opposite_loss(yes_features_MD: torch.Tensor, no_features_MD: torch.
 def contrastive_loss(
     image_features_ND: torch.Tensor, text_features_MD: torch.Tensor, labels_N: torch.Tensor, logit_scale: float
 ) -> torch.Tensor:
-    """CLIP's loss, a scalar, for images against one text a class: image i belongs to text `labels_N[i]`.
+    """CLIP's loss, a scalar, for images against one text per class: image i belongs to text `labels_N[i]`.
 
-    The mean of both directions; from text to image, the texts without an image are left out and a text's images share
-    its term equally.
+    The mean of both directions; from text to image, texts without an image are omitted and a text's images share its
+    term equally.
     """
     logits_NM = logit_scale * image_features_ND @ text_features_MD.T
     image_to_text = functional.cross_entropy(logits_NM, labels_N)
@@ -65,8 +65,6 @@ def contrastive_loss(
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean of the finite `values` for which `mask` says so, without waiting for a GPU to count them.
-
-    On a CPU the losses pick the values out instead, whose sum is rounded in another order.
-    """
+    """The mean () of the finite `values` whose `mask` is True, without waiting for a GPU to count them."""
+    # Only for a GPU: on a CPU the losses select the values instead, whose sum is rounded in another order.
     return torch.where(mask, values, 0.0).sum() / mask.sum()

@@ -1,4 +1,4 @@
-"""CLIPN: a CLIP with a second text tower that says what an image is not.
+"""CLIPN: a CLIP with a second text tower, which encodes that an image does not show a class.
 
 Source: Wang et al., "CLIPN for Zero-Shot OOD Detection: Teaching CLIP to Say No" (2023), its learnable-prompt version.
 
@@ -17,11 +17,11 @@ from open_clip.transformer import TextTransformer
 from torch import nn
 
 NUM_PROMPTS = 16
-"""Learnt "no" prompts of a CLIPN, as in the reference."""
+"""Number of learnt "no" prompts of a CLIPN, as in the reference."""
 
 
 class Clipn(nn.Module):
-    """Image tower, text tower ("yes") and "no" text tower over one embedding space, on open_clip's parts.
+    """Image tower, text tower ("yes") and "no" text tower over one embedding space, built from open_clip's parts.
 
     A new one has random weights, a "no" tower equal to the text tower, and "no" prompts of zero: the state in which
     the training of the "no" tower starts.
@@ -46,10 +46,8 @@ class Clipn(nn.Module):
 
     @classmethod
     def without_weights(cls, config: Mapping[str, Any]) -> Clipn:
-        """The towers without memory for their weights, which `take` then brings. Errors as `Clipn`.
-
-        To make a ViT-B/16's 214 M random weights only to overwrite them takes longer than to read the file.
-        """
+        """The towers without memory for their weights, which `take` then provides. Raises the errors of `Clipn`."""
+        # Making a ViT-B/16's 214 M random weights only to overwrite them takes longer than reading the file.
         with torch.device("meta"):
             clipn = cls(config)
         for tower in (clipn.text, clipn.text_no):
@@ -57,11 +55,11 @@ class Clipn(nn.Module):
         return clipn
 
     def take(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Use these tensors, one for each name of `state_dict`, as weights: without a copy where they fit as they are.
+        """Use these tensors, one for each name of `state_dict`, as weights: without a copy if they fit unchanged.
 
-        They fit if their type is the weights' own and they begin at a multiple of 64 bytes, as what torch allocates
-        does; matrix products may round differently elsewhere.
+        They fit if their type is that of the weights and they begin at a multiple of 64 bytes.
         """
+        # 64 bytes, as for torch's own allocations: at other addresses matrix products may round differently.
         own = self.state_dict()
         fitting = {name: tensors[name].to(own[name].dtype) for name in own}
         aligned = {name: tensor if tensor.data_ptr() % 64 == 0 else tensor.clone() for name, tensor in fitting.items()}
@@ -69,7 +67,7 @@ class Clipn(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return self.logit_scale.device
 
     def encode_image(self, images_B3SS: torch.Tensor) -> torch.Tensor:
@@ -84,8 +82,8 @@ class Clipn(nn.Module):
     def encode_no(self, tokens_BL: torch.Tensor, field_BLW: torch.Tensor | None = None) -> torch.Tensor:
         """ "No" text features (B, D), not normalised, of the same token ids that the text tower gets.
 
-        `field_BLW` is what is added to the embedding at each position, padding included; None means the mean of the
-        learnt prompts, which is what inference uses.
+        `field_BLW` is added to the embedding at each position, padding included; None means the mean of the learnt
+        prompts, which inference uses.
         """
         field = self.prompt_no.mean(dim=0) if field_BLW is None else field_BLW
         return _encode_text(self.text_no, tokens_BL, field)
@@ -98,11 +96,9 @@ class Clipn(nn.Module):
 
 
 def _encode_text(tower: Any, tokens_BL: torch.Tensor, field: torch.Tensor | None) -> torch.Tensor:
-    """The projected feature (B, D) at each text's end token.
-
-    Written out, because open_clip's own forward has no place for the field and takes no text shorter than its context.
-    Cutting the padding changes nothing: the tower is causal and reads the feature off the end token.
-    """
+    """The projected feature (B, D) at each text's end token."""
+    # Our own forward, because open_clip's has no place for the field and accepts no text shorter than its context.
+    # Cutting the padding changes nothing: the tower is causal and reads the feature from the end token.
     length = tokens_BL.shape[1]
     position = tower.positional_embedding[:length]
     if field is not None:
@@ -126,6 +122,6 @@ def _check_text_tower(tower: Any) -> None:
     )
     if not is_clip:
         raise ValueError(
-            "model: CLIPN needs a text tower like CLIP's (causal, feature read off the end token, matrix projection); "
-            "this architecture has another one. Take for example ViT-B-16"
+            "model: CLIPN needs a text tower like CLIP's (causal, feature of the end token, matrix projection); "
+            "this architecture has another one. Use for example ViT-B-16"
         )

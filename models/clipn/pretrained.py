@@ -1,6 +1,6 @@
 """Weights of a plain CLIP, by open_clip's architecture and tag or from a file.
 
-They are the towers on which a "no" tower can be trained, and enough for maximum concept matching, which needs none.
+A "no" tower can be trained on these towers, and they are sufficient for maximum concept matching, which needs none.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
         model: open_clip architecture, a name or a path to a config (`.json`).
         pretrained: an open_clip tag of that architecture, downloaded once into the cache, or a path to a weights file.
 
-    Raises ValueError for unknown names, weights that do not fit, tags with another preprocessing than CLIP's, and where
-    the weights would have to be downloaded and cannot be: it then says which file to put where.
+    Raises ValueError for unknown names, weights that do not fit, tags with another preprocessing than CLIP's, and
+    missing weights that cannot be downloaded: the message then names the file and where to put it.
     """
     config, path = clip_config(model), user_path(pretrained)
     if not path.is_file():
@@ -46,7 +46,7 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
     try:
         tensors = read_tensors(path)
         check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in own.items()})
-    except ValueError as error:  # it names the setting that the same file would be for as a CLIPN checkpoint
+    except ValueError as error:  # its message names the setting for CLIPN checkpoints, which is not this one
         raise ValueError("clipn.pretrained: " + str(error).removeprefix("clipn.checkpoint: ")) from error
     weights = {name: tensors[file_name(name)] for name in own}
     text_no = {
@@ -59,7 +59,7 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
 
 
 def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progress: Progress) -> Path:
-    """The weights file of a tag: the one a user has put into the cache, or open_clip's download."""
+    """Path of a tag's weights file: the one that a user has put into the cache, or open_clip's download."""
     folder = cache_root() / "open_clip"
     by_hand = folder / f"{model}.{pretrained}.safetensors"
     if by_hand.is_file():
@@ -69,11 +69,11 @@ def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progre
     try:
         with quiet_hub():
             downloaded = Path(download_pretrained(known, cache_dir=str(folder)))
-    except Exception as error:  # network libraries raise many kinds; all mean that the file is not here
+    except Exception as error:  # network libraries raise many kinds; all mean that the file cannot be had
         raise ValueError(
             f"clipn.pretrained: the weights {pretrained} of {model} are not in the cache and cannot be downloaded "
-            f"({type(error).__name__}). On a machine with network get open_clip_model.safetensors of {origin} and put "
-            f"it at {by_hand}, or give the path of the file instead of the tag"
+            f"({type(error).__name__}). Elsewhere, get open_clip_model.safetensors of {origin} and "
+            f"put it at {by_hand}, or give the path of the file instead of the tag"
         ) from error
     # The weights' identity is their tag, so nothing else would notice a flipped bit in them.
     if not is_hub_file_whole(downloaded.resolve()):
@@ -86,7 +86,8 @@ def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progre
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Hold back the hub library's warning at each of its retries (for up to a minute): one error says it all."""
+    """Suppress the hub library's warnings about its retries."""
+    # It warns at each retry, for up to a minute; the one error that follows holds all that a user needs.
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The sentences in which CLIP and CLIPN read class names. Importing this needs no torch.
+"""Sentences in which CLIP and CLIPN read class names. Importing this needs no torch.
 
 A template is a sentence with one `{}` for the class name.
 """
@@ -12,7 +12,7 @@ from data.files import content_hash, user_path
 
 PLACEHOLDER = "{}"
 DEFAULT_TEMPLATES_HASH = "5beb55ea1566c9c05bf15a51770f74669c5e1a1455bd5ea927d357e521c440d3"
-"""`templates_hash` of `default_templates`, so that planning knows it without importing open_clip."""
+"""Hash of `default_templates`, written here so that planning knows it without importing open_clip."""
 
 _LEFT_OUT_WORDS = ("embroidered", "plastic", "origami", "toy", "cartoon", "plushie", "hard to see")
 _LEFT_OUT = ("art of the {}.", "itap of my {}.")
@@ -22,27 +22,26 @@ def default_templates() -> tuple[str, ...]:
     """The 128 templates used unless the user gives others: the official CLIPN's, without its stray quotes.
 
     64 of open_clip's 80 ImageNet templates in their order, then the same 64 with their first "of" turned into "with".
-    Raises RuntimeError where the installed open_clip has other ImageNet templates: figures would silently change.
+    Raises RuntimeError if the installed open_clip has other ImageNet templates.
     """
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 
     sentences = [template(PLACEHOLDER) for template in OPENAI_IMAGENET_TEMPLATES]
     kept = [s for s in sentences if s not in _LEFT_OUT and not any(word in s for word in _LEFT_OUT_WORDS)]
     templates = (*kept, *(_turned_into_with(sentence) for sentence in kept))
+    # Refused, because with other templates all numbers would change silently.
     if templates_hash(templates) != DEFAULT_TEMPLATES_HASH:
-        raise RuntimeError(
-            "the installed open_clip has other ImageNet templates than the ones this project was built on"
-        )
+        raise RuntimeError("the installed open_clip has other ImageNet templates than those this project was built on")
     return templates
 
 
 def _turned_into_with(sentence: str) -> str:
-    """The second half's form of a template of the first half."""
+    """The form in the second half of the templates for a sentence of the first half."""
     return sentence.replace(" of ", " with ", 1).replace("{} in a video game", "{} appearing in a video game")
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """The user's templates: one a line of a UTF-8 file, each with one `{}` for the class name; empty lines are skipped.
+    """The user's templates: one per line of a UTF-8 file, with one `{}` for the class name; empty lines are skipped.
 
     Raises ValueError naming the file and the line.
     """
@@ -63,12 +62,12 @@ def read_templates(path: Path) -> tuple[str, ...]:
             )
         templates.append(template)
     if not templates:
-        raise ValueError(f"templates: {path} has no template; write one a line, for example: a photo of a {{}}.")
+        raise ValueError(f"templates: {path} has no template; write one per line, for example: a photo of a {{}}.")
     return tuple(templates)
 
 
 def templates_hash(templates: Sequence[str]) -> str:
-    """64 hex digits that identify templates and their order."""
+    """Hash (64 hex digits) of templates in their order."""
     return content_hash(list(templates))
 
 
@@ -80,13 +79,13 @@ def clean_class_name(name: str) -> str:
 def class_phrases(
     class_names: Sequence[str], *, clean_names: bool = False, domain: str | None = None
 ) -> tuple[str, ...]:
-    """What stands in the templates for each class: its name, cleaned if wished, after the domain if one is given.
+    """The phrase in the templates for each class: its name, cleaned if wished, after the domain if one is given.
 
     With domain "real", `airplane` becomes `real airplane` ("a photo of a real airplane."), as the paper's DomainNet
     prompts do. Raises ValueError for no names, empty names and names that are the same (after cleaning).
     """
     if not class_names:
-        raise ValueError("class_names: none is given; at least one class is needed")
+        raise ValueError("class_names: the list is empty; at least one class is needed")
     names = [clean_class_name(name) if clean_names else name for name in class_names]
     seen: dict[str, int] = {}
     for index, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""How good a CLIPN is on labelled images: zero-shot accuracy, and how well it tells ID from OOD images.
+"""Quality of a CLIPN on labelled images: zero-shot accuracy, and detection of OOD images.
 
 Shapes: N images, C classes, K ID classes, D embedding.
 """
@@ -15,23 +15,23 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionQuality:
-    """Detection of OOD images with texts of the ID classes only; all values in [0, 1]."""
+    """Measures of OOD detection with texts of the ID classes only; all shares in [0, 1]."""
 
     num_id: int
     num_ood: int
     atd_auroc: float
-    """Of the sum of p_k q_k (CLIPN's agreeing-to-differ)."""
+    """AUROC of the sum of p_k q_k (CLIPN's agreeing-to-differ)."""
     atd_fpr95: float
     ctw_auroc: float
-    """Of q of the likeliest class (CLIPN's competing-to-win)."""
+    """AUROC of q of the likeliest class (CLIPN's competing-to-win)."""
     ctw_fpr95: float
     mcm_auroc: float
-    """Of the largest p_k: what the CLIP alone can do, without its "no" tower."""
+    """AUROC of the largest p_k, which is the CLIP's own without the "no" tower."""
     mcm_fpr95: float
     id_kept: float
-    """Share of the ID images that ATD's decision takes for ID."""
+    """Share of the ID images that ATD judges ID."""
     ood_rejected: float
-    """Share of the OOD images that it takes for OOD."""
+    """Share of the OOD images that ATD judges OOD."""
 
 
 def measure_detection(
@@ -41,9 +41,9 @@ def measure_detection(
     no_KD: NDArray[np.float32],
     logit_scale: float,
 ) -> DetectionQuality:
-    """Detection quality on images of which `is_id` (N,) says whether they are ID; all features have unit length.
+    """Detection quality on images that are ID if `is_id` (N,) is True; all features have unit length.
 
-    Raises ValueError where there is no ID or no OOD image.
+    Raises ValueError if there is no ID or no OOD image.
     """
     images_ND = image_features_ND.astype(np.float64)
     yes_NK, no_NK = logit_scale * images_ND @ yes_KD.T, logit_scale * images_ND @ no_KD.T
@@ -71,12 +71,12 @@ def measure_detection(
 def zero_shot_accuracy(
     image_features_ND: NDArray[np.float32], labels: NDArray[np.int64], yes_CD: NDArray[np.float32]
 ) -> float:
-    """Share of the images whose nearest class text is their own class's."""
+    """Share of the images whose nearest class text is that of their own class."""
     return float(((image_features_ND @ yes_CD.T).argmax(axis=1) == labels).mean())
 
 
 def auroc(id_scores: Scores, ood_scores: Scores) -> float:
-    """Chance that an ID image scores above an OOD image, ties counting half. Raises ValueError for an empty side."""
+    """Probability that an ID image scores above an OOD image; ties count half. Raises ValueError for an empty side."""
     from sklearn.metrics import roc_auc_score
 
     _check_both(id_scores, ood_scores)
@@ -85,9 +85,9 @@ def auroc(id_scores: Scores, ood_scores: Scores) -> float:
 
 
 def fpr95(id_scores: Scores, ood_scores: Scores) -> float:
-    """Share of the OOD images that pass where 95 % of the ID images do.
+    """Share of the OOD images that pass the threshold that 95 % of the ID images pass.
 
-    The threshold is the highest ID score that at least 95 % of the ID images reach. Raises ValueError where one side is
+    The threshold is the highest ID score that at least 95 % of the ID images reach. Raises ValueError if one side is
     empty.
     """
     _check_both(id_scores, ood_scores)
@@ -97,6 +97,6 @@ def fpr95(id_scores: Scores, ood_scores: Scores) -> float:
 
 
 def _check_both(id_scores: Scores, ood_scores: Scores) -> None:
-    """Refuse an empty side."""
+    """Raise ValueError if there are no ID or no OOD images."""
     if not len(id_scores) or not len(ood_scores):
         raise ValueError(f"there are {len(id_scores)} ID and {len(ood_scores)} OOD images; detection needs both")

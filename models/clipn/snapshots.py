@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that a stopped one goes on as if it had never stopped.
+"""Snapshots of a training on disk, so that a stopped training continues as if it had never stopped.
 
 Shapes: M cached image features, D embedding.
 """
@@ -18,59 +18,60 @@ from models.clipn.model import Clipn
 from models.sealed_weights import load_weights, save_weights
 
 STAGES = ("clip", "no_tower")
-"""In the order of training."""
+"""Names of the stages in the order of training."""
 _SEAL_NAME = "training"
-"""Not the identity, which is in the content: another training's state is to be called that, and not damaged."""
+"""Name that the file's seal covers."""
+# Not the identity, which is in the content: the state of another training must be reported as such, not as damaged.
 
 
 @dataclass(slots=True, kw_only=True)
 class Stage:
-    """What changes during one stage of a training, and so what has to be kept."""
+    """State that changes during one stage of a training and therefore has to be kept."""
 
     name: str
-    """One of STAGES."""
+    """Name of the stage, one of STAGES."""
     steps: int
-    """Steps of the whole stage."""
+    """Number of steps of the whole stage."""
     clipn: Clipn
     optimiser: torch.optim.Optimizer
     generator: torch.Generator
-    """On the device of the weights."""
+    """Generator on the device of the weights."""
     features_MD: torch.Tensor | None = None
-    """Image features that the stage computes once before its first step; None before that, or where it has none."""
+    """Image features that the stage computes once before its first step; None before that, or if it needs none."""
 
 
 class Snapshots(Protocol):
-    """Where a training asks for an earlier state and offers its own."""
+    """Store that a training restores an earlier state from and offers its present state to."""
 
     def restore(self, stage: Stage) -> int:
-        """Put the kept state into `stage`; the steps already done: 0 if there is none, all if a later stage began."""
+        """Put the kept state into `stage`. Returns the steps already done: 0 without a state, all in a later stage."""
         ...
 
     def offer(self, stage: Stage, step: int) -> None:
-        """The state after `step` steps may be kept now. May raise KeyboardInterrupt, after keeping it."""
+        """Keep the state after `step` steps if it is time to. May raise KeyboardInterrupt, after keeping it."""
         ...
 
 
 class NoSnapshots:
-    """Keeps nothing: for short trainings."""
+    """Snapshots of short trainings, which keep nothing."""
 
     def restore(self, stage: Stage) -> int:
-        """Nothing done yet."""
+        """Return 0 steps done and leave the stage as it is."""
         del stage
         return 0
 
     def offer(self, stage: Stage, step: int) -> None:
-        """Let it pass."""
+        """Ignore the state."""
 
 
 class FileSnapshots:
-    """Keeps the newest state in one file: every so often, at the end of a stage, and when the user wants to stop."""
+    """Snapshots in one file, which holds the newest state: after an interval, at the end of a stage, or at a stop."""
 
     def __init__(self, path: Path, *, identity: str, every_seconds: float, wants_stop: Callable[[], bool]) -> None:
         """Open the file if it is there.
 
-        `identity` identifies all that decides the weights. Raises ValueError for a file of another training, or none
-        that can be read.
+        `identity` identifies all that decides the weights. Raises ValueError for a file of another training, and for
+        one that cannot be read.
         """
         self._path = path
         self._identity = identity
@@ -81,11 +82,14 @@ class FileSnapshots:
 
     @property
     def found(self) -> str | None:
-        """Where the kept state stands, in words; None where there is none."""
+        """Stage and step of the kept state, in words; None if there is no state."""
         return None if self._kept is None else f"stage {self._kept['stage']}, step {self._kept['step']}"
 
     def restore(self, stage: Stage) -> int:
-        """As `Snapshots.restore`; on a CPU what follows is the same to the bit as without the stop."""
+        """Put the kept state into `stage`. Returns the steps already done.
+
+        On a CPU the rest of the training is the same to the bit as without the stop.
+        """
         if self._kept is None or STAGES.index(self._kept["stage"]) < STAGES.index(stage.name):
             return 0
         if self._kept["stage"] != stage.name:
@@ -96,7 +100,7 @@ class FileSnapshots:
         if len(kept["generator"]) != len(stage.generator.get_state()):
             raise ValueError(
                 f"{self._path}: this state was made on another kind of device (CPU or GPU), which draws other numbers; "
-                "go on there, or remove it to begin anew"
+                "continue on that kind, or remove the file to start again"
             )
         stage.generator.set_state(kept["generator"])
         if kept["features"] is not None:
@@ -122,7 +126,7 @@ class FileSnapshots:
             raise KeyboardInterrupt
 
     def remove(self) -> None:
-        """Delete the file: the training has ended."""
+        """Delete the file after the end of the training."""
         self._path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
@@ -131,11 +135,11 @@ class FileSnapshots:
             kept = load_weights(self._path, name=_SEAL_NAME)
         except (Damaged, Newer) as error:
             raise ValueError(
-                f"{self._path}: this state of a training cannot be read; remove it to begin anew"
+                f"{self._path}: this state of a training cannot be read; remove it to start again"
             ) from error
         if not isinstance(kept, dict) or kept.get("identity") != self._identity:
             raise ValueError(
                 f"{self._path}: this is the state of a training with other settings or images; repeat that command to "
-                "continue it, remove the file to begin anew, or choose another output"
+                "continue it, remove the file to start again, or choose another output"
             )
         return kept

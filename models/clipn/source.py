@@ -1,4 +1,4 @@
-"""Which CLIPN a run uses, and the identity of the features it gives. Importing this needs no torch."""
+"""Choice of the CLIPN that a run uses, and the identity of its features. Importing this needs no torch."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from models.clipn.recipe import SmallClipnRecipe, small_clip_config, training_id
 
 DEFAULT_MODEL = "ViT-B-16"
 STAND_IN_RECIPE = SmallClipnRecipe()
-"""How the stand-in is trained where no checkpoint is given."""
+"""Recipe of the stand-in, which is trained if no checkpoint is given."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Of each channel, of pixels in [0, 1], as CLIP was trained."""
+"""Mean of each channel in CLIP's preprocessing, for pixels in [0, 1]; `CLIP_STD` is the standard deviation."""
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _PREPROCESSING = {"mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
 _CONFIG_FIELDS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
 
 
 class ClipnSource(BaseModel):
-    """Which CLIPN a trial uses, and in which words it reads the classes.
+    """Settings of a trial's CLIPN: its weights, and the texts in which it reads the classes.
 
-    Without checkpoint and pretrained: a small stand-in, trained on the data set's own `pretrain` images.
+    Without checkpoint and pretrained it is a small stand-in, trained on the data set's own `pretrain` images.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -43,18 +43,18 @@ class ClipnSource(BaseModel):
     model: str = DEFAULT_MODEL
     """open_clip architecture of the weights: a name, or the path of an open_clip JSON configuration."""
     templates: Annotated[Path | None, Field(strict=False)] = None
-    """Text file of prompt templates, one per line, each with one {}; none: the built-in 128."""
+    """Text file of prompt templates, one per line, each with one {}; unset: the built-in 128."""
     clean_names: bool = False
     """Whether underscores in class names become spaces; off: names are read as they are, as the paper's code does."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the image tower: bfloat16 products are several times faster on a GPU; of 100 images near the
-    border between ID and OOD a few are then judged otherwise."""
+    border between ID and OOD a few are then judged differently."""
     domain: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
-    """Word put before each class name, as for DomainNet ("real": "a photo of a real airplane."); none: nothing."""
+    """Word put before each class name, as for DomainNet ("real": "a photo of a real airplane."); unset: no word."""
 
 
 def clipn_identity(source: ClipnSource, data_set: DataSet) -> str:
-    """64 hex digits that identify all that decides this CLIPN's features of a data set's images and class names.
+    """Identity (64 hex digits) of all that decides this CLIPN's features of a data set's images and class names.
 
     Nothing is trained or computed; a checkpoint's bytes are hashed (once for each size and time of change of the file).
     Raises ValueError for a source that cannot be used with this data set.
@@ -71,11 +71,11 @@ def clipn_identity(source: ClipnSource, data_set: DataSet) -> str:
 
 
 def weights_identity(source: ClipnSource, data_set: DataSet) -> str:
-    """64 hex digits that identify weights and architecture. Errors as `clipn_identity`."""
+    """Identity (64 hex digits) of weights and architecture. Raises the errors of `clipn_identity`."""
     if source.checkpoint is not None and source.pretrained is not None:
         raise ValueError(
             f"clipn.pretrained: {source.pretrained!r} and the checkpoint {source.checkpoint} are both given; give one: "
-            "a CLIPN checkpoint holds all its towers"
+            "a CLIPN checkpoint holds all towers"
         )
     if source.pretrained is not None:
         return pretrained_identity(source.model, source.pretrained)
@@ -92,7 +92,7 @@ def weights_identity(source: ClipnSource, data_set: DataSet) -> str:
 
 
 def pretrained_identity(model: str, pretrained: str) -> str:
-    """64 hex digits that identify a plain CLIP: by a weights file's bytes, or by the tag, whose weights are published.
+    """Identity (64 hex digits) of a plain CLIP: by a weights file's bytes, or by the tag, whose weights are published.
 
     Nothing is downloaded. Raises ValueError for unknown names, and tags with another preprocessing than CLIP's.
     """
@@ -104,7 +104,7 @@ def pretrained_identity(model: str, pretrained: str) -> str:
 
 
 def stand_in_images(source: ClipnSource, data_set: DataSet) -> ImageSet:
-    """The images a stand-in is trained on. Raises ValueError where the data set has none, or settings contradict."""
+    """The images that a stand-in is trained on. Raises ValueError if the data set has none, or if a model is set."""
     if data_set.pretrain is None:
         raise ValueError(
             f"clipn.checkpoint: {data_set.name} has no images set apart for training a stand-in CLIPN, so give a CLIPN "
@@ -113,13 +113,13 @@ def stand_in_images(source: ClipnSource, data_set: DataSet) -> ImageSet:
     if source.model != DEFAULT_MODEL:
         raise ValueError(
             f"clipn.model: {source.model!r} is used only with a checkpoint or with pretrained weights; give one, or "
-            "leave the model away"
+            "omit --clip-model"
         )
     return data_set.pretrain
 
 
 def used_templates_hash(source: ClipnSource) -> str:
-    """Identity of the templates the source names. Raises ValueError for a file that holds none."""
+    """Identity of the templates that the source names. Raises ValueError for a file without templates."""
     return DEFAULT_TEMPLATES_HASH if source.templates is None else templates_hash(read_templates(source.templates))
 
 
@@ -127,7 +127,7 @@ def clip_config(model: str) -> dict[str, Any]:
     """The open_clip config of an architecture, by its name or from the `.json` file at that path.
 
     Raises ValueError for an unknown name (the nearest is suggested), a missing or bad file, and for an architecture
-    that is no plain CLIP.
+    that is not a plain CLIP.
     """
     path = user_path(model)
     if path.suffix != ".json":
@@ -140,16 +140,16 @@ def clip_config(model: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ValueError(f"clipn.model: there is no file {path}") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"clipn.model: {path} is no open_clip config: {error}") from error
+        raise ValueError(f"clipn.model: {path} is not an open_clip config: {error}") from error
     return _checked_config(config, model)
 
 
 def _checked_config(config: object, model: str) -> dict[str, Any]:
-    """The config, if it describes a plain CLIP with square images."""
+    """The config unchanged. Raises ValueError unless it describes a plain CLIP with square images."""
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys() <= _CONFIG_FIELDS:
         raise ValueError(
-            f"clipn.model: {model} is no plain CLIP; its config needs embed_dim, vision_cfg and text_cfg, may have "
-            "quick_gelu, and nothing else. Take for example ViT-B-16"
+            f"clipn.model: {model} is not a plain CLIP; its config needs embed_dim, vision_cfg and text_cfg, may have "
+            "quick_gelu, and nothing else. Use for example ViT-B-16"
         )
     if not isinstance(config["vision_cfg"].get("image_size"), int):
         raise ValueError(
@@ -159,7 +159,8 @@ def _checked_config(config: object, model: str) -> dict[str, Any]:
 
 
 def _config_folder() -> Path:
-    """Where open_clip keeps its model configs; found without importing it, which would import torch."""
+    """Folder of open_clip's model configs."""
+    # Found without importing open_clip, which would import torch.
     found = importlib.util.find_spec("open_clip")
     if found is None or found.origin is None:
         raise ModuleNotFoundError("open_clip is not installed; install the project's dependencies")
@@ -167,17 +168,17 @@ def _config_folder() -> Path:
 
 
 def _identity(image_set: ImageSet) -> str:
-    """Hash of images and labels."""
+    """Identity (64 hex digits) of images and labels."""
     labels = np.ascontiguousarray(image_set.labels, dtype="<i8")
     return content_hash({"images": image_set.images.fingerprint, "labels": hashlib.sha256(labels.data).hexdigest()})
 
 
 def published_weights(model: str, pretrained: str) -> dict[str, Any]:
-    """What open_clip knows of a tag: where the weights are and how they want images prepared. Downloads nothing.
+    """open_clip's entry for a tag: where the weights are, and their preprocessing of images. Downloads nothing.
 
-    Raises ValueError for a tag that open_clip does not have, or whose weights want images prepared in another way.
+    Raises ValueError for a tag that open_clip does not have, or whose weights need another preprocessing than CLIP's.
     """
-    # torch, but only for those who name a tag
+    # Here, because it imports torch, which only those who name a tag need.
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
     known: dict[str, Any] = get_pretrained_cfg(model, pretrained)

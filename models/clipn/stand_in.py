@@ -1,4 +1,4 @@
-"""The small CLIPN that stands in for the published one where no checkpoint is given. Importing this needs no torch.
+"""The small CLIPN that replaces the published one if no checkpoint is given. Importing this needs no torch.
 
 It is trained once on images that the data set keeps apart for it, and kept in the cache.
 """
@@ -23,25 +23,25 @@ def _entry(source: ClipnSource, data_set: DataSet) -> Entry:
 
 
 def stand_in_path(source: ClipnSource, data_set: DataSet) -> Path:
-    """Where the stand-in's checkpoint lies, whether it exists or not. Errors as `clipn_identity`."""
+    """Path of the stand-in's checkpoint, whether it exists or not. Raises the errors of `clipn_identity`."""
     entry = _entry(source, data_set)
     return entry.folder / STAND_INS.files
 
 
 def is_trained(source: ClipnSource, data_set: DataSet) -> bool:
-    """Whether the stand-in's checkpoint is there and its bytes are those that were written."""
+    """Whether the stand-in's checkpoint exists and its bytes are those that were written."""
     return _entry(source, data_set).open() is not None
 
 
 def train_stand_in(source: ClipnSource, data_set: DataSet, progress: Progress) -> Path:
-    """The stand-in's checkpoint, trained first if the cache has none; one process trains, others wait for it."""
+    """Path of the stand-in's checkpoint, trained first if it is missing; one process trains, others wait for it."""
     path = stand_in_path(source, data_set)
     open_entry(_entry(source, data_set), lambda _: _train(source, data_set, path, progress), progress=progress)
     return path
 
 
 def _train(source: ClipnSource, data_set: DataSet, path: Path, progress: Progress) -> Meta:
-    """Train, and write the checkpoint; what is kept beside it."""
+    """Train the stand-in and write its checkpoint. Returns the meta data to keep with it."""
     from models.clipn.training import train_small_clipn
     from models.clipn.weights import save_clipn
 

@@ -1,9 +1,9 @@
-"""Training a small CLIPN from captioned images: a CLIP first, then its "no" tower.
+"""Training of a small CLIPN from captioned images: a CLIP first, then its "no" tower.
 
-Class-labelled images are captioned by templates filled with class names: a step then needs one text a class, not one an
-image.
+Class-labelled images are captioned by templates filled with class names: a step then needs one text per class, not one
+per image.
 
-Shapes: N images, B batch, C classes, T templates, U texts in all, M texts of a step, L tokens, D embedding,
+Shapes: N images, B batch, C classes, T templates, U texts in total, M texts of a step, L tokens, D embedding,
 P "no" prompts, F cached image features, W text width, S image size.
 """
 
@@ -34,24 +34,24 @@ from models.device import process_memory
 from models.graphs import Replays, recorder
 
 _ENCODE_BATCH = 256
-"""Images or texts a forward pass without gradient."""
+"""Images or texts per forward pass without gradient."""
 _AUGMENT_BLOCK = 640
-"""Images augmented at a time for the cached features: bounds the memory. The draws depend on it."""
+"""Images augmented at a time for the cached features, which limits the memory. The draws depend on it."""
 _CHECK_EVERY = 100
-"""Steps on a GPU between two looks whether the loss is a number: a look waits for the device."""
+"""Steps on a GPU between two checks that the loss is finite; a check waits for the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CaptionedImages:
-    """What a CLIPN is trained on: N images and their texts."""
+    """Training data of a CLIPN: N images and their texts."""
 
     images: Images
     captions: Captions
     pixels_NSS3: torch.Tensor | None = None
-    """All of them on a GPU, uint8 in the tower's size; None: they are loaded in each step."""
+    """All images on a GPU, uint8 in the tower's size; None if they are loaded in each step."""
 
     def load(self, idx_B: torch.Tensor, clipn: Clipn) -> torch.Tensor:
-        """The images `idx_B` as the image tower wants them: (B, 3, S, S) float32 where its weights lie."""
+        """The image tower's input (B, 3, S, S) float32 for the images `idx_B`, on the device of its weights."""
         if self.pixels_NSS3 is not None:
             return normalised(self.pixels_NSS3[idx_B])
         pixels_BHW3 = self.images.load(idx_B.cpu().numpy())
@@ -63,7 +63,7 @@ class CaptionedImages:
         return self.pixels_NSS3 is not None and self.captions.is_static
 
     def on_device(self, clipn: Clipn) -> CaptionedImages:
-        """The same where the weights lie: on a GPU texts and, if they fit into a share of its memory, all pixels."""
+        """The data on the weights' device: on a GPU the texts and, if they fit into a share of memory, all pixels."""
         if clipn.device.type != "cuda":
             return self
         pixels_NSS3 = None
@@ -113,10 +113,10 @@ def train_clip(
     progress: Progress,
     snapshots: Snapshots | None = None,
 ) -> None:
-    """Stage 1, in place: image tower and text tower, by CLIP's loss of images against texts.
+    """Train stage 1, in place: image tower and text tower, by CLIP's loss of images against texts.
 
-    `generator` is one of the weights' device; a GPU draws other numbers than a CPU. With `snapshots` the stage goes on
-    where a kept state ends. On a GPU the step is recorded and replayed.
+    `generator` is one of the weights' device; a GPU draws other numbers than a CPU. With `snapshots` the stage
+    continues where a kept state ends. On a GPU the step is recorded and replayed.
     """
     trained = [*clipn.visual.parameters(), *_all_but_token_table(clipn.text)]
     with torch.no_grad():
@@ -165,7 +165,7 @@ def train_no_tower(
     progress: Progress,
     snapshots: Snapshots | None = None,
 ) -> None:
-    """Stage 2, in place: the "no" tower starts as the text tower and learns by ITBO + weight x TSO, all halved.
+    """Train stage 2, in place: the "no" tower starts as the text tower and learns by ITBO + weight x TSO, all halved.
 
     Image features are computed once, for a few augmented passes; "yes" features once for every text. The logit scale
     and the augmentation are `clip_recipe`'s; `generator` and `snapshots` are as for `train_clip`.
@@ -223,7 +223,7 @@ def _take_steps(
     progress: Progress,
     snapshots: Snapshots,
 ) -> None:
-    """The steps from `first` on, each at its rate; on a GPU recorded once and replayed, if they are static."""
+    """Take the steps from `first` on, each at its rate; on a GPU they are recorded once and replayed, if static."""
     reporter = StepReporter(what, len(rates) - first, progress)
     with recorder(stage.clipn.device, stage.generator, wanted=is_static) as record:
         replays = Replays(record)
@@ -236,20 +236,20 @@ def _take_steps(
 
 
 class _Descent:
-    """Steps of an optimiser down a loss, which stop where the loss is no number: on a GPU within `_CHECK_EVERY`."""
+    """Steps of an optimiser, which stop if the loss is not finite: at once, on a GPU within `_CHECK_EVERY` steps."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, device: torch.device) -> None:
         self._optimiser = optimiser
         self._on_gpu = device.type == "cuda"
         self._is_bad = torch.zeros((), dtype=torch.bool, device=device)
         self._bad_loss = math.nan
-        if self._on_gpu:  # where a recorded step reads it; a state that was kept has it elsewhere
+        if self._on_gpu:  # a recorded step reads it from there; a restored state has it elsewhere
             for group in optimiser.param_groups:
                 group["lr"] = torch.as_tensor(group["lr"], device=device).clone()
 
     @property
     def rate(self) -> float:
-        """All parameters' learning rate."""
+        """The learning rate of all parameters."""
         return float(self._optimiser.param_groups[0]["lr"])
 
     @rate.setter
@@ -261,7 +261,7 @@ class _Descent:
                 group["lr"] = rate
 
     def __call__(self, loss: torch.Tensor) -> None:
-        """One step."""
+        """Take one step down the loss; on a CPU a loss that is not finite is only noted."""
         if self._on_gpu:
             self._is_bad |= ~torch.isfinite(loss.detach())
         elif not torch.isfinite(loss):
@@ -273,7 +273,7 @@ class _Descent:
         self._optimiser.step()
 
     def check(self, number: int, *, is_last: bool) -> None:
-        """Raises ValueError where the loss of step `number`, or on a GPU one of those before, was no number."""
+        """Raise ValueError if the loss of step `number`, or on a GPU of a step before it, was not finite."""
         if self._on_gpu:
             if (is_last or number % _CHECK_EVERY == 0) and bool(self._is_bad):
                 raise ValueError(f"the loss is not finite at step {number} or just before; lower the learning rate")
@@ -283,11 +283,11 @@ class _Descent:
 
 def _named(what: str, first: int) -> str:
     """The name of a stage for progress lines, which count the steps of this run."""
-    return f"{what}, going on after step {first}" if first else what
+    return f"{what}, continued after step {first}" if first else what
 
 
 def augment(images_B3SS: torch.Tensor, recipe: ClipRecipe, generator: torch.Generator) -> torch.Tensor:
-    """The images (B, 3, S, S), each randomly turned, zoomed and shifted (bilinear; the border repeats), plus noise.
+    """The images (B, 3, S, S), randomly rotated, zoomed and shifted (bilinear; the border repeats), plus noise.
 
     The draws are made on the generator's device.
     """
@@ -341,28 +341,29 @@ def _yes_features(clipn: Clipn, tokens_UL: torch.Tensor) -> torch.Tensor:
 
 
 def _draw_fields(prompt_PLW: torch.Tensor, num_texts: int, generator: torch.Generator) -> torch.Tensor:
-    """What is added to each text's embedding (num_texts, L, W): a prompt or the mean of all, each equally likely."""
+    """Fields (num_texts, L, W) to add to the texts' embeddings: a prompt or the mean of all, each equally likely."""
     choice = torch.randint(len(prompt_PLW) + 1, (num_texts,), generator=generator, device=generator.device)
     return torch.cat([prompt_PLW, prompt_PLW.mean(dim=0, keepdim=True)])[choice.to(prompt_PLW.device)]
 
 
 def _all_but_token_table(tower: nn.Module) -> list[nn.Parameter]:
-    """A text tower's parameters without its token embeddings, which would take most of the optimiser's time."""
+    """A text tower's parameters without its token embeddings."""
+    # Their table would take most of the optimiser's time.
     return [parameter for name, parameter in tower.named_parameters() if name != "token_embedding.weight"]
 
 
 def _adamw(parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """CLIP's optimiser; gains and biases are not decayed."""
+    """AdamW with CLIP's settings; gains and biases are not decayed."""
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    on_gpu = parameters[0].is_cuda  # there its step is recorded
+    on_gpu = parameters[0].is_cuda  # on a GPU its step is recorded
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True, capturable=on_gpu)
 
 
 def _warmup_and_cosine(step: int, warmup_steps: int, steps: int) -> float:
-    """Share of the peak rate at a step: a linear rise, then half a cosine to 0."""
+    """The rate at a step as a share of its peak: a linear rise, then half a cosine to 0."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
@@ -370,7 +371,8 @@ def _warmup_and_cosine(step: int, warmup_steps: int, steps: int) -> float:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let torch use one thread inside: sums then do not depend on the machine's number of cores."""
+    """Let torch use one thread inside."""
+    # Sums then do not depend on the machine's number of cores, and equal seeds give equal weights.
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

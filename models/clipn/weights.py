@@ -1,7 +1,7 @@
 """CLIPN checkpoints in the reference's file format, read strictly and as tensors only.
 
 A checkpoint is the whole model: image tower, text tower, "no" tower, prompts and logit scale. Its tensor names are
-open_clip's, with `_no` on those of the "no" tower, and `module.` before each one where training was distributed.
+open_clip's, with `_no` on those of the "no" tower, and `module.` before each one if training was distributed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from models.clipn.model import Clipn
 
 _TEXT_NAME = re.compile(r"(transformer|token_embedding|positional_embedding|ln_final|text_projection)(_no)?(\..+)?")
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa8")
-"""How torch.save's first file format begins, after two bytes for the version of pickle."""
+"""Bytes of torch.save's first file format that follow two bytes for the version of pickle."""
 _MOST_NAMED = 8
-"""Tensors that an error message names before it only counts."""
+"""Largest number of tensors that an error message names; it only counts the others."""
 
 
 def load_clipn(path: Path, config: Mapping[str, Any]) -> Clipn:
@@ -34,8 +34,8 @@ def load_clipn(path: Path, config: Mapping[str, Any]) -> Clipn:
     `config` is the open_clip model config of its architecture. The file is a `.safetensors` file or one written by
     torch.save: a dict of tensors, or one that holds such a dict as `state_dict`. No code of the file is run.
 
-    Raises ValueError, naming the file, where it is missing, truncated, of another kind, or where its tensors are not
-    exactly those of the architecture (missing, extra and misshaped ones are named).
+    Raises ValueError, naming the file, if it is missing, truncated, of another kind, or if its tensors are not exactly
+    those of the architecture (missing, extra and misshaped ones are named).
     """
     clipn = Clipn.without_weights(config)
     tensors = read_tensors(path)
@@ -45,7 +45,7 @@ def load_clipn(path: Path, config: Mapping[str, Any]) -> Clipn:
 
 
 def save_clipn(clipn: Clipn, path: Path, *, epoch: int, name: str) -> None:
-    """Write a checkpoint as the reference's trainer does, without the optimiser's state. Whole or not at all."""
+    """Write a checkpoint as the reference's trainer does, without the optimiser's state; atomically."""
     tensors = {"module." + file_name(key): value.detach().cpu() for key, value in clipn.state_dict().items()}
     write_atomically(path, lambda file: torch.save({"epoch": epoch, "name": name, "state_dict": tensors}, file))
 
@@ -61,7 +61,7 @@ def file_name(name: str) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a weights file by name, without `module.`. Errors as `load_clipn`, for the file alone."""
+    """The tensors of a weights file by name, without `module.`. Raises the errors of `load_clipn` about the file."""
     path = user_path(path)
     if not path.is_file():
         raise ValueError(f"clipn.checkpoint: there is no file {path}")
@@ -71,7 +71,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         wrapped = content.get("model") if isinstance(content.get("model"), Mapping) else content
         state = content.get("state_dict", wrapped)
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ValueError(f"clipn.checkpoint: {path} holds no state_dict of tensors, so it is no CLIPN checkpoint")
+        raise ValueError(f"clipn.checkpoint: {path} holds no state_dict of tensors, so it is not a CLIPN checkpoint")
     for name, tensor in state.items():
         if tensor.is_meta or tensor.layout != torch.strided:
             kind = "has no values (a meta tensor)" if tensor.is_meta else f"is sparse ({tensor.layout})"
@@ -80,7 +80,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_file(path: Path) -> object:
-    """What a weights file holds; ValueError where it cannot be read as tensors and plain values."""
+    """The content of a weights file. Raises ValueError if it cannot be read as tensors and plain values."""
     with _readable(path) as file:
         start = file.read(16)
         is_torch_file = start[:2] == b"PK" and zipfile.is_zipfile(file)
@@ -91,12 +91,12 @@ def _read_file(path: Path) -> object:
             )
     is_legacy = start[2:12] == _LEGACY_MAGIC  # torch.save before 1.6
     if path.suffix != ".safetensors" and not (is_torch_file or is_legacy):
-        raise ValueError(f"clipn.checkpoint: {path} is truncated or no weights file")
+        raise ValueError(f"clipn.checkpoint: {path} is truncated or not a weights file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         with torch.serialization.safe_globals(_numpy_scalar_globals()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of sparse tensors, which are refused by name below
+            warnings.simplefilter("ignore")  # torch warns about sparse tensors, which the caller refuses by name
             # Memory-mapped: a page is read when it is used, and shared by all processes that use the file.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=not is_legacy)
     except pickle.UnpicklingError as error:
@@ -104,11 +104,11 @@ def _read_file(path: Path) -> object:
         reason = f"it holds {found[1]}, and only tensors are loaded" if found else "it is damaged"
         raise ValueError(f"clipn.checkpoint: {path} cannot be read: {reason}") from error
     except Exception as error:  # damaged bytes make these parsers raise almost anything
-        raise ValueError(f"clipn.checkpoint: {path} cannot be read: it is damaged or no weights file") from error
+        raise ValueError(f"clipn.checkpoint: {path} cannot be read: it is damaged or not a weights file") from error
 
 
 def _readable(path: Path) -> BinaryIO:
-    """The open file; ValueError where this user may not read it."""
+    """The open file. Raises ValueError if this user may not read it."""
     try:
         return path.open("rb")
     except PermissionError as error:
@@ -116,7 +116,7 @@ def _readable(path: Path) -> BinaryIO:
 
 
 def _numpy_scalar_globals() -> list[Any]:
-    """What torch.load must be allowed to build for NumPy floats, which the reference's optimiser state holds.
+    """The names that torch.load must be allowed to build for NumPy floats in the reference's optimiser state.
 
     Building a NumPy scalar from bytes runs no code of the file. Files saved under NumPy 1 call the constructor by its
     old name.
@@ -153,6 +153,6 @@ def check_names_and_shapes(
 
 
 def _shorten(names: list[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others."""
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Contrastive encoders: SimCLR and CSI, trained once a data set without labels and then frozen (P15).
+"""Contrastive encoders: SimCLR and CSI, trained once per data set without labels and then frozen (P15).
 
 Sources: Chen et al., A Simple Framework for Contrastive Learning (ICML 2020); Tack et al., CSI (NeurIPS 2020).
 
@@ -36,14 +36,14 @@ from models.sealed_weights import load_weights, save_weights
 DIMS = 128
 ROTATIONS = 4
 VIEWS = 10
-"""Random views whose mean is a view feature (CCAL)."""
+"""Number of random views whose mean is a view feature (CCAL)."""
 VIEW_CROP = (0.54, 0.54)
 CHECKPOINT_EVERY = 60.0
 """Seconds between two states of a training on disk."""
 
 
 class ContrastiveEncoder(nn.Module):
-    """A ResNet-18 with a projection of its features, and a head that tells by how much an image was turned."""
+    """A ResNet-18 with a projection of its features, and a head that predicts the rotation of an image."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class ContrastiveEncoder(nn.Module):
 
 
 class ContrastiveFeatures:
-    """What a frozen encoder says of all training images of a data set; each is computed once and memory-mapped."""
+    """Features of all training images of a data set by a frozen encoder; each is computed once and memory-mapped."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class ContrastiveFeatures:
         progress: Progress,
         pool_idx: NDArray[np.int64] | None = None,
     ) -> None:
-        """`pool_idx`: the images to train on where the recipe says `pool_only`; nothing is computed yet."""
+        """`pool_idx`: the images to train on if the recipe has `pool_only`; nothing is computed yet."""
         assert recipe.pool_only == (pool_idx is not None)
         self._images, self._method, self._recipe = images, method, recipe
         self._device, self._progress = device, progress
@@ -80,7 +80,7 @@ class ContrastiveFeatures:
 
     @cached_property
     def projections(self) -> NDArray[np.float32]:
-        """(N, D), of any length, of the images as they are; read-only."""
+        """Projections (N, D) of the unchanged images, not normalised; read-only."""
         return open_features(
             self._key("projections"),
             len(self._images),
@@ -90,7 +90,7 @@ class ContrastiveFeatures:
 
     @cached_property
     def view_projections(self) -> NDArray[np.float32]:
-        """(N, S, D): for each rotation the mean over random views with the same seeds for all images; read-only."""
+        """Projections (N, S, D): the mean over random views per rotation, equal seeds for all images; read-only."""
         rows = open_features(
             self._key(f"mean projections of {VIEWS} views of {ROTATIONS} rotations"),
             len(self._images),
@@ -121,7 +121,7 @@ class ContrastiveFeatures:
 
     @cached_property
     def _identity(self) -> str:
-        """64 hex digits of all that decides the encoder."""
+        """Identity (64 hex digits) of all that decides the encoder."""
         idx = hashlib.sha256(self._train_idx.astype("<i8").tobytes()).hexdigest()
         return content_hash({"images": self._images.fingerprint, "idx": idx, **self._recipe.identity(self._method)})
 
@@ -151,7 +151,7 @@ def _project(encoder: ContrastiveEncoder, images_B3HW: Tensor, first: int) -> Te
 
 
 class _Rows:
-    """Rows of a store's entry: some function of the encoder, image by image."""
+    """Source of a store entry's rows: a function of the encoder for each image."""
 
     BATCH = 256
 
@@ -176,7 +176,7 @@ class _Rows:
 
 
 class _Training:
-    """Trains one encoder; every pass draws from its own seed, so that a state between two passes is enough."""
+    """Training of one encoder. Every pass draws from its own seed, so that a state between two passes is enough."""
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class _Training:
         )
 
     def run(self, state: Path) -> None:
-        """All passes, from the state on disk if there is one. Raises ArithmeticError where the training diverges."""
+        """Take all passes, from the state on disk if there is one. Raises ArithmeticError if the training diverges."""
         first, epochs = self._restore(state), self._recipe.epochs
         self._rate_on_device()
         what = f"{self._method} encoder: passes over {len(self._pixels):,} images"
@@ -227,10 +227,8 @@ class _Training:
             )
 
     def _rate_on_device(self) -> None:
-        """On a GPU the rate is a tensor there, where a recorded step reads it; a state that was kept has it elsewhere.
-
-        The optimiser's momenta are its other state, and torch moves those.
-        """
+        """On a GPU, make the rate a tensor there, where a recorded step reads it."""
+        # A restored state has it elsewhere; torch moves only the optimiser's other state, the momenta.
         if self._device.type == "cuda":
             for group in self._optimiser.param_groups:
                 group["lr"] = torch.as_tensor(group["lr"], device=self._device).clone()
@@ -264,7 +262,7 @@ class _Training:
                 group["lr"] = rate
 
     def _step(self, picked_B: Tensor, generator: torch.Generator) -> None:
-        """One step on the images at those positions."""
+        """Take one step on the images at those positions."""
         images = _images(self._pixels[picked_B])
         in_bf16 = self._recipe.precision == "bf16"
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=in_bf16):
@@ -274,7 +272,8 @@ class _Training:
         self._optimiser.step()
 
     def _loss(self, images_B3HW: Tensor, generator: torch.Generator) -> Tensor:
-        """SimCLR: two views. CSI: two views in all rotations, which count as other images, and telling rotations."""
+        """The loss () of a batch. SimCLR: two views. CSI: two views in all rotations, which count as other images, and
+        the prediction of the rotation."""
         turns = range(ROTATIONS if self._method == "csi" else 1)
         views = [self._views.draw(images_B3HW, generator) for _ in range(2)]
         turned = torch.cat([view.rot90(turn, (2, 3)) for view in views for turn in turns])
@@ -290,25 +289,25 @@ class _Training:
         _save(path, kept)
 
     def _restore(self, path: Path) -> int:
-        """Passes done before."""
+        """Restore a kept state. Returns the number of passes done, 0 without a state."""
         kept = _load(path, self._progress)
         if kept is None:
             return 0
         self._encoder.load_state_dict(kept["encoder"])
         self._optimiser.load_state_dict(kept["optimiser"])
-        self._progress(f"{self._method} encoder: going on after pass {kept['epoch']:,}")
+        self._progress(f"{self._method} encoder: continued after pass {kept['epoch']:,}")
         return int(kept["epoch"])
 
 
 def _new_encoder(recipe: ContrastiveRecipe) -> ContrastiveEncoder:
-    """With initial weights of the recipe's seed."""
+    """A new encoder with the initial weights of the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return ContrastiveEncoder(recipe.width).to(memory_format=torch.channels_last)
 
 
 def _images(pixels_BHW3: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1]."""
+    """Images (B, 3, H, W) float32 in [0, 1] from pixels (B, H, W, 3) uint8."""
     return (pixels_BHW3.float() / 255.0).permute(0, 3, 1, 2)
 
 
@@ -318,13 +317,13 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 
 
 def _load(path: Path, progress: Progress) -> dict[str, Any] | None:
-    """A file of weights, on the CPU; None if there is none, or, after a line about it, if it is damaged."""
+    """The content of a weights file, on the CPU; None if it is missing or, after a report, if it is damaged."""
     try:
         kept: dict[str, Any] = load_weights(path, name=_seal_name(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Damaged:
-        progress(f"{path} is damaged; what it held is computed again")
+        progress(f"{path} is damaged; its content is computed again")
         return None
     except Newer as error:
         raise ValueError(f"{path}: {error}; set VLPURE_CACHE to another folder") from None
@@ -332,5 +331,5 @@ def _load(path: Path, progress: Progress) -> dict[str, Any] | None:
 
 
 def _seal_name(path: Path) -> str:
-    """The encoder's identity, which is its folder's name, and the file's name."""
+    """The name that the file's seal covers: the encoder's identity (its folder's name) and the file's name."""
     return f"{path.parent.name}/{path.name}"

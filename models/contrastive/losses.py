@@ -1,4 +1,4 @@
-"""What contrastive encoders minimise, and with which steps.
+"""Loss, learning rate and LARS optimiser of contrastive encoders.
 
 Shapes: B images of a batch, V = 2 B views, D projection.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TOP = 10.0
-"""The rate's peak, as a multiple of its start."""
+"""Peak of the learning rate as a multiple of its start."""
 
 
 def nt_xent(projections_VD: Tensor, temperature: float) -> Tensor:
@@ -26,7 +26,7 @@ def nt_xent(projections_VD: Tensor, temperature: float) -> Tensor:
 
 
 def warmup_cosine(epoch: float, *, base: float, epochs: int, warmup: float) -> float:
-    """Learning rate at a fractional epoch: up to ten times `base` in a straight line, then a cosine.
+    """Learning rate at a fractional epoch: a linear rise to ten times `base`, then a cosine.
 
     The cosine's half period is `epochs`, counted from the end of the warm-up, so that it does not quite reach 0.
     """
@@ -38,7 +38,7 @@ def warmup_cosine(epoch: float, *, base: float, epochs: int, warmup: float) -> f
 class Lars(torch.optim.Optimizer):
     """SGD with momentum whose step for each parameter is scaled to the parameter's length (You et al. 2017).
 
-    The gradient and the decay are multiplied by trust |w| / (|g| + decay |w| + eps), or by 1 where either length is 0.
+    The gradient and the decay are multiplied by trust |w| / (|g| + decay |w| + eps), or by 1 if either length is 0.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Lars(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step on the gradients that are there; all parameters at once."""
+        """Take one step of all parameters that have a gradient, together."""
         assert closure is None
         for group in self.param_groups:
             weights = [parameter for parameter in group["params"] if parameter.grad is not None]

@@ -19,10 +19,10 @@ _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
-    """How views are drawn (Chen et al. 2020, with MQNet's and CCAL's strengths)."""
+    """Random generator of views (Chen et al. 2020, with MQNet's and CCAL's strengths)."""
 
     crop: tuple[float, float]
-    """Least and largest share of the area that a crop keeps."""
+    """Smallest and largest share of the area that a crop keeps."""
     flip: bool
     colour: bool
     """Jitter of brightness, contrast and saturation by 0.4 and of hue by 0.1 (probability 0.8), grey (0.2)."""
@@ -38,7 +38,7 @@ def _uniform(low: float, high: float, num: int, generator: torch.Generator) -> T
 
 
 def _cropped(images_B3HW: Tensor, crop: tuple[float, float], flip: bool, generator: torch.Generator) -> Tensor:
-    """Random parts of the images, stretched to their size; what lies outside is reflected."""
+    """Random parts of the images, stretched to the images' size; parts outside an image are reflected."""
     num = len(images_B3HW)
     area = _uniform(*crop, num, generator)
     ratio = torch.exp(_uniform(math.log(3 / 4), math.log(4 / 3), num, generator))
@@ -53,7 +53,7 @@ def _cropped(images_B3HW: Tensor, crop: tuple[float, float], flip: bool, generat
 
 
 def _coloured(images_B3HW: Tensor, generator: torch.Generator) -> Tensor:
-    """Some images with other brightness, contrast, saturation and hue, some of all of them in grey."""
+    """The images, some with changed brightness, contrast, saturation and hue, and some of all of them in grey."""
     num, device = len(images_B3HW), images_B3HW.device
     jittered = images_B3HW
     contrast_first = torch.rand((), generator=generator, device=device) < 0.5
@@ -72,7 +72,8 @@ def _coloured(images_B3HW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _in_either_order(images_B3HW: Tensor, contrast_first: Tensor, generator: torch.Generator) -> Tensor:
-    """As the two changes one after the other, computed in both orders: to ask which it is would wait for the device."""
+    """The images after the two changes in the order that `contrast_first` gives."""
+    # Both orders are computed and one is selected: a branch on `contrast_first` would wait for the device.
     factor_B111 = _contrast_factor(len(images_B3HW), generator)
     map_B33 = _colour_map(len(images_B3HW), generator)
 
@@ -103,7 +104,7 @@ def _hue_saturation_brightness(images_B3HW: Tensor, generator: torch.Generator) 
 
 
 def _colour_map(num: int, generator: torch.Generator) -> Tensor:
-    """One linear map (B, 3, 3) a picture: chroma is turned and stretched, everything is brightened."""
+    """One linear map (B, 3, 3) per picture, which rotates and stretches chroma and changes brightness."""
     device = generator.device
     turn = 2 * math.pi * _uniform(-0.1, 0.1, num, generator)
     saturation, brightness = (_uniform(0.6, 1.4, num, generator) for _ in range(2))
@@ -117,7 +118,8 @@ def _colour_map(num: int, generator: torch.Generator) -> Tensor:
 
 @cache
 def _yiq(device: torch.device) -> tuple[Tensor, Tensor]:
-    """To luma and chroma, and back, each (3, 3). Made once: work that is recorded cannot copy from the host."""
+    """The maps to luma and chroma, and back, each (3, 3)."""
+    # Made once: recorded work cannot copy from the host.
     with torch.inference_mode(mode=False):
         to_yiq = torch.tensor(_TO_YIQ)
         return to_yiq.to(device), to_yiq.inverse().to(device)

@@ -1,1 +1,1 @@
-"""Words of the English language as negatives: texts that say what an image is not."""
+"""English words as negatives: texts of things that an image does not show."""

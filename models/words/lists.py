@@ -1,4 +1,4 @@
-"""The list of words, and which of them can be negatives of a set of classes. Importing this needs no torch.
+"""The list of words, and the choice of negatives for a set of classes. Importing this needs no torch.
 
 The list is WordNet 3.0's nouns and adjectives (`make_list.py`; licence in WORDNET_LICENSE.txt).
 """
@@ -22,13 +22,13 @@ NOUN_PROMPT, ADJECTIVE_PROMPT = "The nice {}.", "This is a {} photo."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synset:
-    """Words of one meaning."""
+    """Set of words with one meaning."""
 
     is_noun: bool
     kind: str
     """WordNet's lexicographer file: animal, food, ..."""
     hypernyms: tuple[int, ...]
-    """Places in the list of what it is a kind of."""
+    """Places in the list of the synsets that this one is a kind of."""
     lemmas: tuple[str, ...]
 
 
@@ -38,26 +38,26 @@ class WordList:
 
     synsets: tuple[Synset, ...]
     words: tuple[str, ...]
-    """Without proper names (a capital) and numbers (a digit), of which no photograph is taken."""
+    """Words without proper names (a capital) and numbers (a digit), which no photograph shows."""
     num_nouns: int
-    """The first so many of `words` are nouns; the others are adjectives that are no noun."""
+    """Number of nouns, which come first in `words`; the others are adjectives that are not nouns too."""
 
     @property
     def identity(self) -> str:
-        """64 hex digits of the words and what is written around them."""
+        """Identity (64 hex digits) of the words and their sentences."""
         return content_hash([list(self.words), self.num_nouns, NOUN_PROMPT, ADJECTIVE_PROMPT])
 
     def texts(self) -> tuple[str, ...]:
-        """A sentence per word."""
+        """The sentence of each word, in the order of `words`."""
         prompts = [NOUN_PROMPT] * self.num_nouns + [ADJECTIVE_PROMPT] * (len(self.words) - self.num_nouns)
         return tuple(prompt.replace("{}", word) for prompt, word in zip(prompts, self.words, strict=True))
 
     def candidates(self, class_names: Sequence[str], leave_out: Sequence[str] = ()) -> list[int]:
-        """Places in `words` of what can be a negative of these classes.
+        """Places in `words` of the words that can be negatives of these classes.
 
-        Not the names themselves, nor any word of a synset that has a name among its words, or of a kind of such a
-        synset ("spaniel" for "dog"); nor nouns that are only of the kinds `leave_out`. Raises ValueError as
-        `check_kinds`, and if no word is left.
+        These are not the names themselves, nor any word of a synset that contains a name or is a kind of such a synset
+        ("spaniel" for "dog"), nor nouns that are only of the kinds `leave_out`. Raises ValueError as `check_kinds`, and
+        if no word is left.
         """
         self.check_kinds(leave_out)
         names = {_as_read(name) for name in class_names}
@@ -72,12 +72,12 @@ class WordList:
         left = [place for place, word in enumerate(self.words) if word in kept and _as_read(word) not in taken]
         if not left:
             raise ValueError(
-                "purity.words: no negative word is left; leave out fewer kinds of nouns (purity.words.leave_out)"
+                "purity.words: no negative word is left; list fewer kinds of nouns in purity.words.leave_out"
             )
         return left
 
     def check_kinds(self, leave_out: Sequence[str]) -> None:
-        """Raises ValueError for a kind of nouns that WordNet does not have."""
+        """Raise ValueError for a kind of nouns that WordNet does not have."""
         kinds = {each.kind for each in self.synsets if each.is_noun}
         for kind in leave_out:
             if kind not in kinds:
@@ -104,7 +104,7 @@ class WordList:
 
 
 def read_words(path: Path = LIST) -> WordList:
-    """The list of the file. Raises ValueError for one that is missing, damaged or empty."""
+    """The word list of a file. Raises ValueError if it is missing, damaged or empty."""
     try:
         text = gzip.decompress(path.read_bytes()).decode()
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def read_words(path: Path = LIST) -> WordList:
 
 @cache
 def word_list() -> WordList:
-    """The list that lies beside this module, read once a process."""
+    """The word list of this package, read once per process."""
     return read_words()
 
 
@@ -143,5 +143,5 @@ def _distinct(synsets: Sequence[Synset], *, is_noun: bool) -> list[str]:
 
 
 def _as_read(name: str) -> str:
-    """A name as words are compared: `Pickup_Truck` is `pickup truck`."""
+    """The form of a name for comparisons: `Pickup_Truck` becomes `pickup truck`."""
     return " ".join(name.replace("_", " ").lower().split())

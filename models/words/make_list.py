@@ -1,8 +1,8 @@
-"""Writes `wordnet.txt.gz` from WordNet 3.0's files, as Debian's package wordnet-base has them.
+"""Writer of `wordnet.txt.gz` from WordNet 3.0's files, as in Debian's package wordnet-base.
 
 python models/words/make_list.py /usr/share/wordnet
 
-A line per synset of nouns and adjectives: `n` or `a`, the name of its lexicographer file, the line numbers of its
+One line per synset of nouns and adjectives: `n` or `a`, the name of its lexicographer file, the line numbers of its
 hypernyms (from 0, commas between them), its lemmas (bars between them). Only this script knows WordNet's own format.
 """
 
@@ -20,13 +20,13 @@ KINDS = (
     "plant", "possession", "process", "quantity", "relation", "shape", "state", "substance", "time",
     *["verb"] * 15, "adj.ppl",
 )  # fmt: skip
-"""Lexicographer files by number (the manual page lexnames)."""
+"""Names of the lexicographer files by number (the manual page lexnames)."""
 ADJECTIVE_PLACE = re.compile(r"\((a|p|ip)\)$")
-"""Where an adjective may stand; not a part of the word."""
+"""Pattern of the mark for an adjective's position, which is not a part of the word."""
 
 
 def main() -> int:
-    """Write the list; the exit code."""
+    """Write the list. Returns the exit code."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "/usr/share/wordnet")
     lines: list[tuple[str, str, list[str], str]] = []
     places: dict[str, int] = {}
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def _synset(line: str) -> tuple[str, int, list[str], list[str]]:
-    """Offset, number of the lexicographer file, lemmas, and offsets of the hypernyms (of an instance: its classes)."""
+    """Offset, number of the lexicographer file, lemmas, and offsets of the hypernyms (for an instance: its classes)."""
     fields = line.partition(" | ")[0].split()
     num_words = int(fields[3], 16)
     lemmas = [ADJECTIVE_PLACE.sub("", word).replace("_", " ") for word in fields[4 : 4 + 2 * num_words : 2]]

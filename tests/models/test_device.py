@@ -82,7 +82,7 @@ def test_the_part_is_set_when_the_device_is_picked(monkeypatch: pytest.MonkeyPat
 
 def test_too_little_memory_is_one_line_with_advice() -> None:
     with (
-        pytest.raises(MemoryError, match=r"not suffice in training: .*--gpus-per-trial\), or lower it$"),
+        pytest.raises(MemoryError, match=r"too small in training: .*--gpus-per-trial\), or lower it$"),
         clear_memory_errors("in training", "lower it"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")

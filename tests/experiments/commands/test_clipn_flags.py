@@ -93,8 +93,8 @@ def with_nan(path: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: None, "clipn.checkpoint: there is no file"),
     "a folder": (Path.mkdir, "clipn.checkpoint: there is no file"),
-    "empty": (Path.touch, "is truncated or no weights file"),
-    "truncated": (truncated, "is truncated or no weights file"),
+    "empty": (Path.touch, "is truncated or not a weights file"),
+    "truncated": (truncated, "is truncated or not a weights file"),
     "no tensors": (lambda path: torch.save({"state_dict": {"a": 1}}, path), "holds no state_dict of tensors"),
     "other tensors": (without_a_tensor, "(1 missing: text_projection_no; 1 extra: surplus)"),
     "misshaped": (of_another_width, "visual.proj (8, 16), not (8, 8)"),

@@ -319,7 +319,7 @@ def test_a_pass_that_does_not_fit_says_what_to_lower(size: int, most: int, tried
 
 def test_a_training_that_does_not_fit_says_what_to_lower() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 1), ShortOfMemory(most=0))
-    with pytest.raises(MemoryError, match=r"memory does not suffice in training: .* lower recipe\.batch_size"):
+    with pytest.raises(MemoryError, match=r"memory is too small in training: .* lower recipe\.batch_size"):
         fit(
             network, *two_colours(4), recipe=Recipe(steps=1), normalise=PLAIN, batches_seed=0,
             machine=Machine(device=CPU),

@@ -113,7 +113,7 @@ def test_weights_that_cannot_be_downloaded_are_told(monkeypatch: pytest.MonkeyPa
         return original(name, **settings)
 
     monkeypatch.setattr(timm, "create_model", away)
-    with pytest.raises(ValueError, match=r"resnet10t are not here.*recipe\.encoder=timm:resnet10t@PATH"):
+    with pytest.raises(ValueError, match=r"resnet10t are missing.*recipe\.encoder=timm:resnet10t@PATH"):
         features("timm:resnet10t")
 
 

@@ -111,7 +111,7 @@ def test_other_class_names_are_encoded_too() -> None:
     yes_CD, _ = vision_language.text_features(("cat", "horse"))
     assert yes_CD.shape == (2, 64)
     np.testing.assert_allclose(yes_CD[0], vision_language.text_features(NAMES)[0][0], atol=1e-6)
-    for names, message in (((), "none is given"), (("cat", "cat"), "same name"), (("cat", ""), "empty")):
+    for names, message in (((), "the list is empty"), (("cat", "cat"), "same name"), (("cat", ""), "empty")):
         with pytest.raises(ValueError, match=message):
             vision_language.text_features(names)
     with pytest.raises(ValueError, match=r"text too long: .* needs \d+ tokens and the model reads at most 32"):

@@ -87,7 +87,7 @@ def test_class_phrases() -> None:
 @pytest.mark.parametrize(
     ("names", "clean", "message"),
     [
-        ((), False, "none is given"),
+        ((), False, "the list is empty"),
         (("cat", " "), False, "class 1 is empty"),
         (("cat", "_"), True, "class 1 is empty"),
         (("cat", "dog", "cat"), False, "classes 0 and 2 have the same name 'cat'"),

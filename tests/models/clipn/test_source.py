@@ -169,16 +169,16 @@ def test_architectures() -> None:
     assert clip_config("ViT-B-16")["embed_dim"] == 512
     with pytest.raises(ValueError, match=r"unknown clipn\.model 'ViT-B16' \(did you mean 'ViT-B-16'\?\)"):
         clip_config("ViT-B16")
-    with pytest.raises(ValueError, match="coca_ViT-B-32 is no plain CLIP"):
+    with pytest.raises(ValueError, match="coca_ViT-B-32 is not a plain CLIP"):
         clip_config("coca_ViT-B-32")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no open_clip config"),
-        ("[]", "is no plain CLIP"),
-        ('{"embed_dim": 8}', "is no plain CLIP"),
+        ("{", "is not an open_clip config"),
+        ("[]", "is not a plain CLIP"),
+        ('{"embed_dim": 8}', "is not a plain CLIP"),
         (json.dumps(PLAIN | {"vision_cfg": {"image_size": [8, 16]}}), "only square images"),
     ],
 )

@@ -230,7 +230,7 @@ def test_state_of_another_training_and_damaged_state_are_refused(tmp_path: Path)
     with pytest.raises(ValueError, match="other settings or images"):
         FileSnapshots(path, identity="yours", every_seconds=1, wants_stop=lambda: False)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="cannot be read; remove it to begin anew"):
+    with pytest.raises(ValueError, match="cannot be read; remove it to start again"):
         stopped_at(path, None)
 
 

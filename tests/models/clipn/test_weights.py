@@ -180,7 +180,7 @@ def test_a_truncated_file_is_told(share: float, suffix: str, tensors: Tensors, t
     path = tmp_path / f"cut{suffix}"
     content = whole.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=rf"cut\{suffix}.* (truncated|damaged) or no weights file"):
+    with pytest.raises(ValueError, match=rf"cut\{suffix}.* (truncated|damaged) or not a weights file"):
         load_clipn(path, CONFIG)
 
 
@@ -199,7 +199,7 @@ def zip_of(name: str, content: bytes) -> bytes:
 def test_other_files_are_told(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "other.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"other\.pt .*no weights file|other\.pt .*damaged"):
+    with pytest.raises(ValueError, match=r"other\.pt .*not a weights file|other\.pt .*damaged"):
         load_clipn(path, CONFIG)
 
 

@@ -166,7 +166,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(lars: bool, cache: Path, mon
             _ = features(lars=lars).encoder
     lines: list[str] = []
     continued = features(lars=lars, lines=lines).encoder.state_dict()
-    assert lines[0] == "csi encoder: going on after pass 2"
+    assert lines[0] == "csi encoder: continued after pass 2"
     assert all(torch.equal(expected[name], continued[name]) for name in expected)
     folder = next((cache / "other" / "encoders").iterdir())
     assert sorted(path.name for path in folder.iterdir()) == ["encoder.pt", "lock"]
@@ -189,7 +189,7 @@ def test_a_damaged_encoder_is_trained_again(damage: Callable[[Path], None], cach
     damage(path)
     lines: list[str] = []
     again = features(lines=lines).encoder.state_dict()
-    assert lines[0] == f"{path} is damaged; what it held is computed again"
+    assert lines[0] == f"{path} is damaged; its content is computed again"
     assert all(torch.equal(expected[name], again[name]) for name in expected)
 
 
@@ -221,7 +221,7 @@ def test_a_damaged_state_of_a_training_is_not_used(cache: Path, monkeypatch: pyt
     flip(next((cache / "other" / "encoders").glob("*/state.pt")))
     lines: list[str] = []
     again = features(lines=lines).encoder.state_dict()
-    assert "state.pt is damaged; what it held is computed again" in lines[0]
+    assert "state.pt is damaged; its content is computed again" in lines[0]
     assert all(torch.equal(expected[name], again[name]) for name in expected)
 
 
