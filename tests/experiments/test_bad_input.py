@@ -180,7 +180,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "empty address": ([*DEMO, "--address", ""], "expected auto, local, or the address"),
     "address without a port": ([*DEMO, "--address", "10.0.0.5"], "such as 10.0.0.5:6379, not '10.0.0.5'"),
     "port that is none": ([*DEMO, "--address", "head:99999"], "such as 10.0.0.5:6379, not 'head:99999'"),
-    "address of a client": ([*DEMO, "--address", "ray://head:10001"], "give this command on the head node"),
+    "address of a client": ([*DEMO, "--address", "ray://head:10001"], "run this command on the head node"),
     "tracking store of no kind": ([*DEMO, "--tracking-uri", "ftp://u:secret@h/x"], "'ftp://u:***@h/x'; expected"),
     "tracking store that is a path": ([*DEMO, "--tracking-uri", "mlruns"], "'mlruns'; expected an MLflow server"),
     "empty tracking store": ([*DEMO, "--tracking-uri", ""], "--tracking-uri is ''"),

@@ -185,5 +185,5 @@ def test_measured_rounds_go_before_rates(planned_trial: Planned, tmp_path: Path)
 
 
 def test_rates_of_a_gpu_are_refused_for_trials_without_one(planned_trial: Planned, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="give --gpus-per-trial"):
+    with pytest.raises(ValueError, match="set --gpus-per-trial"):
         rated([planned_trial(0)], tmp_path)

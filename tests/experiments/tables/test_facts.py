@@ -104,7 +104,7 @@ def test_machines_and_code_are_counted_by_trials() -> None:
         "Software": "torch 2.11.0, python 3.11.9.",
         "Code": "not recorded: 3 of 3 trials; version 0.1.0, commit abc: 1 of 3 trials.",
     }
-    assert texts(machine_facts({"d": TrialDetails()})) == {"Machines": "not known: no record says where it was made."}
+    assert texts(machine_facts({"d": TrialDetails()})) == {"Machines": "not known: no record names its machine."}
 
 
 def frame(**columns: list[Any]) -> pd.DataFrame:
