@@ -109,10 +109,10 @@ def _overall_section(overall: Overall, drawn: Sequence[tuple[Picture, bytes]]) -
         "finished with the same seeds. Average rank: 1 is best. IQM: mean of the middle half of all AUBC values, in "
         "percent. P(better than random): the probability that a run has a higher AUBC than a run of random. "
         "Brackets: 95 % interval of a bootstrap over data sets, conditions and seeds. Win and loss against random: the "
-        "95 % interval of the paired difference does not contain 0. Mean penalty: how often other strategies beat it "
-        "(paired t-test at 0.05 in a round), summed over conditions; low is good.",
+        "95 % interval of the paired difference does not contain 0. Mean penalty: how often the other strategies beat "
+        "it (paired t-test at 0.05 in a round), summed over conditions; low is good.",
         f"Friedman's test that all strategies are alike: chi-squared {ranking.friedman:.2f}, p {format_p(ranking.p)}. "
-        "Conditions of one data set are not independent, so its p is too small."
+        "Conditions of one data set are not independent, so its p is optimistic."
         if ranking.friedman == ranking.friedman
         else "Friedman's test needs three strategies and two conditions.",
     ]

@@ -58,11 +58,11 @@ def write_report(
     """Write the report of a grid into `folder`, which is created if needed.
 
     `name` names the files (`table4.md`), `title` heads them. `tables` are shown first, unchanged. `trials` and
-    `rounds` are the frames of `experiments.results.frames`: all else is computed from them. `notes` are lines for the
-    honesty box. `details` are of the single trials, by fingerprint. `paper` holds the paper's values, shares in [0, 1],
-    one mapping per metric (`aubc_paper`, `last_accuracy`); None: the paper has none to compare with. `pictures` (PNG or
-    SVG files that are there) are shown after the tables. `compared` are the strategies that the statistics compare;
-    None: all that have a rival in their condition.
+    `rounds` are the frames of `experiments.results.frames`: everything else is computed from them. `notes` are lines
+    for the honesty box. `details` are of the single trials, by fingerprint. `paper` holds the paper's values, shares
+    in [0, 1], one mapping per metric (`aubc_paper`, `last_accuracy`); None: the paper has no values to compare with.
+    `pictures` (existing PNG or SVG files) are shown after the tables. `compared` are the strategies that the
+    statistics compare; None: all that have a rival in their condition.
 
     Written are index.html, <name>.md, <name>.tex, <name>.csv (a row per cell and metric), <name>-comparisons.csv (a row
     per paired comparison), trials.csv, rounds.csv, and the pictures curves.png, ranks.png and penalties.png if there

@@ -1,1 +1,1 @@
-"""The paper's figures and the pictures of a report."""
+"""The paper's figures, and the pictures of a report."""

@@ -1,6 +1,6 @@
-"""What all pictures share: canvas, colours and markers of each strategy, curves with bands, files of equal bytes.
+"""The parts that all pictures share: canvas, colours and markers of strategies, curves with bands, files.
 
-Everything is drawn without pyplot: no window, no global state.
+Everything is drawn without pyplot, which would open windows and keep global state.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ FileFormat = Literal["png", "pdf"]
 FILE_FORMATS: tuple[FileFormat, ...] = ("png", "pdf")
 
 COLUMN_WIDTH, PAGE_WIDTH = 3.4, 6.9
-"""Inches: one column, and both columns, of a printed page."""
+"""Width in inches of one column, and of both columns, of a printed page."""
 PRINT_DPI, PAGE_DPI = 300, 150
 """Dots per inch of a figure for print, and of one in a report's page."""
 PRINT_FONT, PRINT_SMALL = 8.0, 7.0
-"""Points, of titles and labels, and of ticks and notes, in a figure for print."""
+"""Font sizes in points of titles and labels, and of ticks and notes, in a figure for print."""
 FEWEST_FOR_BAND = 3
-"""Seeds from which on an interval is drawn: with two, t is 12.7 and the band fills the panel and says nothing."""
+"""Fewest seeds with which an interval is drawn: with two, t is 12.7, and the band fills the panel without meaning."""
 REFERENCE_DASHES = (0, (4, 3))
 
 
 class NothingToDraw(ValueError):
-    """A figure of which a run holds nothing yet."""
+    """Raised for a figure for which a run holds no data yet."""
 
 
 def new_figure(width: float, height: float, *, arranged: bool = True) -> Figure:
-    """An empty figure of that size in inches; `arranged`: its parts are moved so that they keep clear of each other."""
+    """An empty figure of this size in inches; `arranged`: its parts are moved so that they do not overlap."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -54,8 +54,10 @@ def file_bytes(figure: Figure, file_format: FileFormat, *, dpi: int = PRINT_DPI)
     """The figure as a file; equal figures give equal bytes. Text in a PDF stays text."""
     from matplotlib import rc_context
 
+    # No version and no date, which would make equal figures differ.
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[file_format]
     buffer = io.BytesIO()
+    # TrueType, so that text in a PDF stays text.
     with rc_context({"pdf.fonttype": 42}):
         figure.savefig(buffer, format=file_format, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
@@ -72,7 +74,7 @@ def draw_curve(
     band_alpha: float,
     order: int = 0,
 ) -> None:
-    """A line through the means, with a band of their intervals cut at 0 and 1 from `FEWEST_FOR_BAND` seeds up.
+    """Draw a line through the means, and from `FEWEST_FOR_BAND` seeds up a band of their intervals, cut at 0 and 1.
 
     `order` puts later curves above earlier ones.
     """
@@ -95,12 +97,12 @@ def draw_curve(
 
 
 def band_alpha(num_curves: int) -> float:
-    """So faint that the bands of so many curves over each other do not hide the lines."""
+    """An opacity so low that overlapping bands of so many curves do not hide the lines."""
     return max(0.09, min(0.14, 0.6 / max(1, num_curves)))
 
 
 def curve_handle(label: str, style: StrategyStyle, *, line_width: float, marker_size: float) -> Line2D:
-    """A curve's entry in a legend."""
+    """The legend entry of a curve."""
     from matplotlib.lines import Line2D
 
     return Line2D(
@@ -116,21 +118,21 @@ def curve_handle(label: str, style: StrategyStyle, *, line_width: float, marker_
 
 
 def draw_reference(panel: Axes, value: float) -> None:
-    """A dashed horizontal line that belongs to no strategy."""
+    """Draw a dashed horizontal line that belongs to no strategy."""
     panel.axhline(value, color=REFERENCE_COLOUR, linestyle=REFERENCE_DASHES, linewidth=1.0, zorder=1)
 
 
 def reference_handle(label: str) -> Line2D:
-    """Its entry in a legend."""
+    """The legend entry of a reference line."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=REFERENCE_COLOUR, linestyle=REFERENCE_DASHES, linewidth=1.0, label=label)
 
 
 def dress_panel(panel: Axes, *, tick_size: float, percent: bool = True) -> None:
-    """Faint grid behind the data, no frame above and to the right, shares in percent."""
+    """Give a panel a faint grid behind the data, no frame at the top and right, and shares in percent."""
     if percent:
-        panel.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")  # 97.5%, 100%: exact, and no longer
+        panel.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")  # exact: 97.5% was once drawn as 98%
     panel.tick_params(labelsize=tick_size)
     panel.grid(True, color="0.9", linewidth=0.6)
     panel.set_axisbelow(True)
@@ -138,7 +140,7 @@ def dress_panel(panel: Axes, *, tick_size: float, percent: bool = True) -> None:
 
 
 def seeds_line(num_seeds: Iterable[int]) -> str:
-    """What a line and a band are, given over how many seeds each curve is."""
+    """The explanation of lines and bands, from the number of seeds of each curve."""
     counts = sorted(set(num_seeds))
     seeds = f"{counts[0]} seed{'s' * (counts[0] != 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     if counts[-1] == 1:
@@ -150,17 +152,17 @@ def seeds_line(num_seeds: Iterable[int]) -> str:
 
 
 def has_no_ratios(dataset: str) -> bool:
-    """Whether the data set is split by domains, so that the ratios of a condition say nothing of it."""
+    """Whether the data set is split by domains, so that the ratios of a condition do not apply to it."""
     return split_protocol_of(dataset) == "domain"
 
 
 def dataset_label(dataset: str) -> str:
-    """A data set's name for people: of a folder its last part."""
+    """A data set's name in a picture: of a folder its last part."""
     return Path(dataset.removeprefix(FOLDER_PREFIX)).name if dataset.startswith(FOLDER_PREFIX) else dataset
 
 
 def condition_text(condition: Condition) -> str:
-    """A condition in words."""
+    """A condition as text."""
     dataset = dataset_label(condition.dataset)
     if has_no_ratios(condition.dataset):
         return f"{dataset} (one domain against all others)"
@@ -178,16 +180,16 @@ DASH_DOT: Dashes = (0.0, (5.0, 1.5, 1.2, 1.5))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyStyle:
-    """A line in a figure. Told apart by colour, and without colour by marker and dashes."""
+    """The style of a line, which differs from others in colour, and without colour in marker and dashes."""
 
     colour: str
     marker: str
     dashes: Dashes
     size: float = 1.0
-    """Of the marker, so that all look equally large."""
+    """Scale of the marker, so that all markers look equally large."""
 
 
-# Colours after Okabe and Ito (2008), made for colour-blind readers; their yellow is too faint on white and left out.
+# Colours after Okabe and Ito (2008), made for colour-blind readers; their yellow is omitted: it is too faint on white.
 STYLES = {
     "random": StrategyStyle(colour="#6E6E6E", marker="o", dashes=DOTTED),
     "conf": StrategyStyle(colour="#0072B2", marker="s", dashes=DASHED),
@@ -199,7 +201,7 @@ STYLES = {
     "vlpure": StrategyStyle(colour="#D55E00", marker="*", dashes=SOLID, size=1.7),
 }
 
-# Arms beside the plain strategies that figures draw (experiments/presets/__init__.py).
+# Arms that figures draw in addition to the plain strategies (experiments/presets/__init__.py).
 ARM_STYLES = {
     "id-only": StrategyStyle(colour="#882255", marker="h", dashes=DOTTED),
     "full-data": StrategyStyle(colour="#595959", marker="_", dashes=DASHED),
@@ -208,7 +210,7 @@ ARM_STYLES = {
     "vlpure-bare": StrategyStyle(colour="#332288", marker=">", dashes=DOTTED),
 }
 
-# Data sets, where the curves of a figure are data sets; after Paul Tol's muted scheme.
+# Data sets, for figures whose curves are data sets; after Paul Tol's muted scheme.
 DATASET_STYLES = {
     "digits": StrategyStyle(colour="#332288", marker="o", dashes=SOLID),
     "cifar10": StrategyStyle(colour="#117733", marker="s", dashes=DASHED),
@@ -217,10 +219,10 @@ DATASET_STYLES = {
 }
 
 ID_COLOUR, OOD_COLOUR = "#332288", "#CC6677"
-"""Of images whose truth is shown: dark and light, so that they differ in grey as well; no strategy has them."""
+"""Colours of images whose truth is shown: dark and light, so that they differ in grey too; no strategy has them."""
 ID_MARKER, OOD_MARKER = "o", "x"
 REFERENCE_COLOUR = "0.35"
-"""Of dashed lines that belong to no strategy."""
+"""Colour of dashed lines that belong to no strategy."""
 
 OTHER_COLOURS = ("#882255", "#44AA99", "#117733", "#332288", "#AA4499", "#999933")
 OTHER_MARKERS = ("<", ">", "h", "p", "d", "8")

@@ -1,4 +1,4 @@
-"""Precision and accuracy over rounds as one picture: a column a condition, a line a strategy, a band an interval."""
+"""Precision and accuracy over rounds in one picture: a column per condition, a line and a band per strategy."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ Quantity = Literal["precision", "accuracy"]
 QUANTITIES: tuple[Quantity, ...] = ("precision", "accuracy")
 
 MOST_COLUMNS = 5
-"""Conditions that stand side by side; more of them are put into bands, one a data set and mismatch ratio."""
+"""Most conditions side by side; more of them are divided into bands, one per data set and mismatch ratio."""
 PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.3
-"""Inches."""
+"""Size of a panel in inches."""
 LINE_WIDTH, MARKER_SIZE = 1.6, 5.5
 LEGEND_ENTRY_WIDTH = 1.5
-"""Inches, for the longest name of the paper's strategies."""
+"""Inches for the longest name of the paper's strategies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """One quantity of one cell over rounds; the estimates have as many seeds as `num_seeds` at every round."""
+    """One quantity of one cell over rounds; every estimate is over `num_seeds` seeds."""
 
     rounds: tuple[int, ...]
     estimates: tuple[Estimate, ...]
@@ -59,8 +59,8 @@ class Curve:
 def cell_curves(rounds: pd.DataFrame, quantity: Quantity) -> dict[CellKey, Curve]:
     """The mean of `quantity` over seeds, round by round, in each cell of the frame `rounds`.
 
-    A seed that has not reached the last round of its condition is left out as long as another seed of the cell has;
-    where none has, the curve ends with the first seed that ends. So every point of a curve is over the same seeds.
+    A seed that has not reached the last round of its condition is omitted if another seed of the cell has reached it;
+    if none has, the curve ends with the first seed that ends.
     """
     last_round = rounds.groupby(list(Condition._fields))["round"].max()
     curves = {}
@@ -69,6 +69,7 @@ def cell_curves(rounds: pd.DataFrame, quantity: Quantity) -> dict[CellKey, Curve
         seeds_reach = rows.groupby("seed")["round"].max()
         goal = last_round.loc[tuple(key.condition)]
         whole = seeds_reach[seeds_reach == goal]
+        # Every point of a curve must be over the same seeds: else a step of the mean may be a change of seeds.
         kept = whole if len(whole) else seeds_reach
         chosen = rows[rows["seed"].isin(kept.index) & (rows["round"] <= kept.min())].dropna(subset=[quantity])
         by_round = [(int(str(number)), estimate(values[quantity])) for number, values in chosen.groupby("round")]
@@ -106,7 +107,7 @@ def curves_png(rounds: pd.DataFrame) -> bytes:
 
 
 def _bands(conditions: Sequence[Condition]) -> list[list[Condition]]:
-    """The conditions in rows of panels: one row if they are few, else one a data set and mismatch ratio."""
+    """The conditions in rows of panels: one row if they are few, else one per data set and mismatch ratio."""
     if len(conditions) <= MOST_COLUMNS:
         return [list(conditions)]
     bands: dict[tuple[str, float], list[Condition]] = {}
@@ -123,7 +124,7 @@ def _draw_band(
     num_columns: int,
     curves: Mapping[Quantity, Mapping[CellKey, Curve]],
 ) -> None:
-    """Two rows of panels, precision above accuracy, a column a condition."""
+    """Draw two rows of panels, precision above accuracy, with a column per condition."""
     panels = subfigure.subplots(2, num_columns, sharex=True, sharey="row", squeeze=False)
     for row, quantity in zip(panels, QUANTITIES, strict=True):
         for panel, condition in zip(row, band, strict=False):
@@ -164,7 +165,7 @@ def _condition_title(condition: Condition) -> str:
 
 
 def _add_legend(figure: Figure, strategies: Sequence[str], cells: Mapping[CellKey, Curve]) -> None:
-    """The legend below all panels, and over it what the bands are."""
+    """Add the legend below all panels, with an explanation of the bands as its title."""
     handles = [
         curve_handle(strategy, style_of(strategy), line_width=LINE_WIDTH, marker_size=MARKER_SIZE)
         for strategy in strategies

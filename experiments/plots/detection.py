@@ -1,4 +1,4 @@
-"""The picture of Table 9: AUROC over labels bought, a curve a detector, a panel a condition."""
+"""The picture of Table 9: AUROC over labels bought, with a curve per detector and a panel per condition."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.2
-"""Inches."""
+"""Size of a panel in inches."""
 MOST_COLUMNS = 3
 COLOURS = (
     "#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#6E6E6E", "#999933", "#0072B2", "#009E73", "#882255", "#AA4499",
     "#000000", "#44AA99", "#332288", "#117733",
 )  # fmt: skip
-"""One for each row of the table: text warm, features cold, both black. After Okabe and Ito, and Tol."""
+"""Colour of each row of the table: text warm, features cold, both black. After Okabe and Ito, and Tol."""
 
 
 def detector_style(arm: str) -> StrategyStyle:
-    """A detector's line: its colour, marker and dashes are those of its place in the table."""
+    """The style of a detector's line, chosen by its position in the table."""
     place = list(ROWS).index(arm) if arm in ROWS else len(ROWS)
     return StrategyStyle(
         colour=COLOURS[place % len(COLOURS)],
@@ -48,7 +48,7 @@ def detector_style(arm: str) -> StrategyStyle:
 
 
 def draw_detection(stages: pd.DataFrame) -> Figure:
-    """AUROC on the unlabelled rest of the pool over labels bought. Raises ValueError for a frame without rows."""
+    """Draw AUROC on the unlabelled rest of the pool over labels bought. Raises ValueError for a frame without rows."""
     if stages.empty:
         raise ValueError("there is no stage to draw yet")
     estimates = stage_estimates(stages, "auroc")

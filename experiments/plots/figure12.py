@@ -1,4 +1,4 @@
-"""Figure 12: which images each strategy asked for, in one plane for all of them; values and picture.
+"""Figure 12: the images that each strategy queried, in one plane for all of them; values and picture.
 
 The plane is a t-SNE embedding of the features of a pool. Shapes: P points of the plane, D embedding.
 """
@@ -35,18 +35,17 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 4
 POOL_ID_COLOUR, POOL_OOD_COLOUR = "0.72", "0.88"
-"""Of the pool behind: its ID images a little darker, so that a reader sees where they lie."""
+"""Colours of the pool in the background: its ID images a little darker, so that a reader sees where they lie."""
 POOL_SIZE, QUERY_SIZE = 3.0, 9.0
-"""Of markers, square points."""
+"""Sizes of markers, square points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Queries:
-    """What one strategy asked for."""
+    """The images that one strategy queried."""
 
     shown: NDArray[np.int64]
-    """Positions, among the points, of the images drawn: all that were queried, or some, evenly spaced in the order
-    asked."""
+    """Positions, among the points, of the drawn images: all queried ones, or some, evenly spaced in query order."""
     num_id: int
     num_queried: int
 
@@ -59,21 +58,21 @@ class QueryMap:
     seed: int
     points_P2: NDArray[np.float64]
     is_id_P: NDArray[np.bool_]
-    """The truth, from the oracle's side."""
+    """Truth of each point, from the oracle's side."""
     pool: NDArray[np.int64]
-    """Positions, among the points, of the unlabelled images drawn behind: all of them at the start, or a sample."""
+    """Positions, among the points, of the unlabelled images in the background: all of the start, or a sample."""
     num_pool: int
-    """Unlabelled images at the start."""
+    """Number of unlabelled images at the start."""
     queries: Mapping[str, Queries]
     """Strategy -> its queries; one or more."""
     missing: tuple[str, ...]
     """Strategies without a query so far."""
     embedded: str
-    """What the plane is an embedding of."""
+    """Name of the features that the plane embeds."""
 
 
 def map_caption(query_map: QueryMap, run: str) -> str:
-    """What the picture shows, in one paragraph."""
+    """The caption of the picture, in one paragraph."""
     sampled = any(len(each.shown) < each.num_queried for each in query_map.queries.values())
     most = max(len(each.shown) for each in query_map.queries.values())
     sample = f" (at most {most} a strategy are drawn, evenly spaced in the order asked)" if sampled else ""
@@ -89,12 +88,12 @@ def map_caption(query_map: QueryMap, run: str) -> str:
 
 
 def missing_notes(query_map: QueryMap) -> tuple[str, ...]:
-    """Which strategies are not in the picture, in a sentence."""
+    """A sentence that names the strategies that are not in the picture, if any."""
     return (f"Missing (no query yet): {', '.join(query_map.missing)}",) if query_map.missing else ()
 
 
 def draw_map(query_map: QueryMap) -> Figure:
-    """A panel a strategy, all with the same points behind."""
+    """Draw one panel per strategy, all with the same points in the background."""
     num_panels = len(query_map.queries)
     num_rows = math.ceil(num_panels / MOST_COLUMNS)
     num_columns = math.ceil(num_panels / num_rows)
@@ -111,7 +110,7 @@ def draw_map(query_map: QueryMap) -> Figure:
 
 
 def _draw_panel(axes: Axes, query_map: QueryMap, queries: Queries) -> None:
-    """The pool in grey, the queried images over it, ID circles and OOD crosses."""
+    """Draw the pool in grey and the queried images over it, ID as circles and OOD as crosses."""
     points_P2, is_id_P = query_map.points_P2, query_map.is_id_P
 
     def scatter(
@@ -155,19 +154,19 @@ def _add_legend(figure: Figure, num_entries_a_row: int) -> None:
 IndexArray = NDArray[np.int64]
 
 MOST_POOL = 1500
-"""Unlabelled images drawn behind."""
+"""Most unlabelled images drawn in the background."""
 MOST_QUERIED = 300
-"""Queried images drawn a strategy."""
+"""Most queried images drawn per strategy."""
 PERPLEXITY = 30.0
 
 
 def query_map(
     planned: Sequence[PlannedTrial], features_of: Callable[[IndexArray], NDArray[np.float32]], *, embedded: str
 ) -> QueryMap:
-    """The queries of trials of one condition and seed, strategy by strategy; one or more of them has a query.
+    """The queries of trials of one condition and seed, strategy by strategy; at least one trial has a query.
 
-    `features_of` gives a row a training image, and `embedded` says of what. The plane is the same for equal features
-    and records, whatever the machine's number of cores.
+    `features_of` gives a row per training image, and `embedded` names these features. The plane is the same for equal
+    features and records on any number of cores.
     """
     first = planned[0].trial
     data = cached_data_set(first.dataset, first.data_root, first.on_bad_image == "skip")
@@ -210,16 +209,16 @@ def evenly_spaced(idx: IndexArray, most: int) -> IndexArray:
 
 
 def plane(features_PD: NDArray[np.float32], *, seed: int) -> NDArray[np.float64]:
-    """(P, 2) t-SNE of features, started from their principal components; equal arguments give equal points."""
+    """The t-SNE embedding (P, 2) of features, started from their principal components; it is deterministic."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     perplexity = min(PERPLEXITY, (len(features_PD) - 1) / 3)
-    with threadpool_limits(limits=1):  # sums over threads come in another order each time
+    with threadpool_limits(limits=1):  # threads add in another order each time: other points
         tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed)
         return np.asarray(tsne.fit_transform(features_PD), dtype=np.float64)
 
 
 def _queried(planned: PlannedTrial) -> IndexArray:
-    """All images that a trial asked for so far, in the order asked."""
+    """All images that a trial has queried so far, in query order."""
     return np.array([index for record in planned.records for index in record.queried_idx], dtype=np.int64)

@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CARD_HEIGHT, CARD_GAP, HEAD_HEIGHT = 1.08, 0.14, 0.22
-"""Inches, of an example, between two of them, and above the first."""
+"""Heights in inches of an example, of the gap between two, and of the space above the first."""
 IMAGE_SIDE = 0.86
 WRONG_COLOUR = "#A01030"
 NAME_SHARE = 0.35
-"""Of the width beside an image, for the class names."""
+"""Share of the width next to an image that the class names take."""
 LONGEST_NAME = 14
-"""Letters of a class name beside the bars."""
+"""Most letters of a class name next to the bars."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassTerm:
-    """What the purity step says of an image and one ID class."""
+    """The purity step's term of an image and one ID class."""
 
     name: str
     prob: float
@@ -57,17 +57,17 @@ class ClassTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PurityExample:
-    """One unlabelled image with what the purity step says of it, and the truth."""
+    """One unlabelled image with the purity step's terms and decision, and the truth."""
 
     pixels_HW3: NDArray[np.uint8]
     class_name: str
-    """Of the image's true class, ID or OOD."""
+    """Name of the image's true class, ID or OOD."""
     is_id: bool
     judged_id: bool
     id_score: float
     ood_score: float
     terms: tuple[ClassTerm, ...]
-    """Of the ID classes with the largest products, largest first."""
+    """Terms of the ID classes with the largest products, largest first."""
 
     @property
     def is_right(self) -> bool:
@@ -84,14 +84,14 @@ class ExampleSheet:
     logit_scale: float
     is_tuned: bool
     num_classes: int
-    """K."""
+    """Number of ID classes, K."""
     counts: Mapping[tuple[bool, bool], int]
-    """(is ID, judged ID) -> how many of the unlabelled images."""
+    """(is ID, judged ID) -> number of unlabelled images."""
     examples: Sequence[PurityExample]
 
 
 def example_caption(sheet: ExampleSheet, run: str) -> str:
-    """What Figure 5 shows, in one paragraph."""
+    """The caption of Figure 5, in one paragraph."""
     tuned = "tuned on the labels" if sheet.is_tuned else "not tuned"
     counts = ", ".join(
         f"{_truth(is_id)} judged {_truth(judged_id)} {sheet.counts[is_id, judged_id]}"
@@ -104,13 +104,13 @@ def example_caption(sheet: ExampleSheet, run: str) -> str:
         f"oracle's side, which the strategy does not see. Of the {sheet.num_classes} ID classes, those with the "
         "largest products: p_k (Eq. 2), 1 - q_k (Eq. 3), visual weight w_k (Eq. 6), product (Eq. 7); bars show the "
         "same shares. The ID score is the largest product, the OOD score (1 - sum of p_k (1 - q_k)) / K, not divided "
-        "where there are no visual weights. Of each kind of decision, the images at one and two thirds of the order by "
+        "without visual weights. Of each kind of decision, the images at one and two thirds of the order by "
         f"ID minus OOD score: neither the clearest nor the closest. All unlabelled images: {counts}. Run: {run}.\n"
     )
 
 
 def draw_examples(sheet: ExampleSheet) -> Figure:
-    """Figure 5: a card an image, ID images left and OOD images right, right decisions above wrong ones."""
+    """Draw Figure 5: one card per image, ID images left and OOD images right, right decisions above wrong ones."""
     columns = [
         sorted((e for e in sheet.examples if e.is_id == is_id), key=lambda example: not example.is_right)
         for is_id in (True, False)
@@ -129,7 +129,7 @@ def draw_examples(sheet: ExampleSheet) -> Figure:
 
 
 def _draw_card(figure: Figure, example: PurityExample, left: float, bottom: float, width: float) -> None:
-    """One example: the image, what it is and what it was judged, and the terms of its best classes; inches."""
+    """Draw one example: the image, its true class, its decision and the terms of its best classes; inches."""
     full_width, full_height = figure.get_size_inches()
 
     def axes_at(x: float, y: float, w: float, h: float) -> Axes:
@@ -153,7 +153,7 @@ def _draw_card(figure: Figure, example: PurityExample, left: float, bottom: floa
 
 
 def _draw_terms(table: Axes, example: PurityExample, colour: str) -> None:
-    """A line a class with its shares as numbers over grey bars, and below them the two scores."""
+    """Draw one line per class, with its shares as numbers over grey bars, and below them the two scores."""
     with_weight = any(term.weight is not None for term in example.terms)
     heads = ["$p_k$", "$1-q_k$", *(["$w_k$"] if with_weight else []), "product"]
     num_lines = len(example.terms) + 2
@@ -184,5 +184,5 @@ def _truth(is_id: bool) -> str:
 
 
 def _short(name: str, most: int) -> str:
-    """The name, cut to so many letters."""
+    """The name, cut to at most `most` letters."""
     return name if len(name) <= most else f"{name[: most - 1]}…"

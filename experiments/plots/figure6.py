@@ -1,4 +1,4 @@
-"""Figure 6: the accuracy of the purity step at every logit scale, a curve a data set; values and picture.
+"""Figure 6: the accuracy of the purity step at every logit scale, with a curve per data set; values and picture.
 
 The values come from `purity_study`. Shapes: S seeds, T logit scales.
 """
@@ -44,17 +44,17 @@ class ScaleSweep:
     seed: int
     scales_T: NDArray[np.float64]
     labelled_T: NDArray[np.float64] | None
-    """On the labelled images; None where one kind is not labelled yet."""
+    """Accuracy on the labelled images; None if ID or OOD images are not labelled yet."""
     pool_T: NDArray[np.float64]
-    """On the unlabelled images, whose truth the strategy does not know."""
+    """Accuracy on the unlabelled images, whose truth the strategy does not know."""
     tuned: tuple[float, float, float] | None
-    """(logit scale that Eq. 8 chooses, accuracy there on the labelled images, on the pool); None: it was not tuned."""
+    """(logit scale of Eq. 8, its accuracy on the labelled images, its accuracy on the pool); None: not tuned."""
     fixed_scale: float
-    """The scale without tuning."""
+    """The logit scale without tuning."""
 
 
 def scale_caption(sweeps: Sequence[ScaleSweep], run: str) -> str:
-    """What Figure 6 shows, in one paragraph."""
+    """The caption of Figure 6, in one paragraph."""
     where = "; ".join(
         f"{condition_text(condition)}, {len(of_it)} seed{'s' * (len(of_it) != 1)}"
         for condition, of_it in _by_condition(sweeps).items()
@@ -71,14 +71,14 @@ def scale_caption(sweeps: Sequence[ScaleSweep], run: str) -> str:
 
 
 def untuned_notes(sweeps: Sequence[ScaleSweep]) -> tuple[str, ...]:
-    """Which trials have no tuned scale, in a sentence."""
+    """A sentence that names the trials without a tuned scale, if any."""
     untuned = [f"{dataset_label(each.condition.dataset)} seed {each.seed}" for each in sweeps if each.tuned is None]
     why = "switched off, or one kind of image is not labelled yet"
     return (f"Not tuned ({why}): {', '.join(untuned)}",) if untuned else ()
 
 
 def draw_scales(sweeps: Sequence[ScaleSweep]) -> Figure:
-    """Figure 6: labelled set left, pool right, a curve a data set."""
+    """Draw Figure 6: labelled images left, pool right, with a curve per data set."""
     figure = new_figure(PAGE_WIDTH, 2.9)
     left, right = figure.subplots(1, 2, sharey=True)
     grouped = _by_condition(sweeps)
@@ -111,7 +111,7 @@ def _draw_sweep(
     alpha: float,
     order: int,
 ) -> None:
-    """The mean over seeds (rows) at each scale, with its band."""
+    """Draw the mean over seeds (rows) at each scale, with its band."""
     draw_curve(
         axes,
         scales_T.tolist(),

@@ -1,4 +1,4 @@
-"""Figures 7 to 11 drawn: the pages that `round_pages` works out, for print."""
+"""Draws Figures 7 to 11 for print, from the pages that `round_pages` makes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 QUANTITY_LABELS: dict[Quantity, str] = {"precision": "precision of the query", "accuracy": "test accuracy"}
 LINE_WIDTH, MARKER_SIZE = 1.2, 4.0
 LEGEND_ENTRY_WIDTH = 1.25
-"""Inches, for a strategy's name at `PRINT_FONT`."""
+"""Inches for a strategy's name at `PRINT_FONT`."""
 
 
 def draw_page(page: Page) -> Figure:
-    """The picture of a page, one or two columns of a printed page wide."""
+    """Draw a page, as wide as one or two columns of a printed page."""
     num_rows, num_columns = len(page.rows), len(page.rows[0])
     height = (1.9 if num_columns < 3 else 1.5) * num_rows + 0.9
     figure = new_figure(COLUMN_WIDTH if num_columns == 1 else PAGE_WIDTH, height)
@@ -80,7 +80,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 
 def _add_legend(figure: Figure, page: Page) -> None:
-    """Below the panels: a name a curve, what is dashed, and over them what lines and bands are."""
+    """Add the legend below the panels: the curves, the dashed lines, and an explanation of lines and bands."""
     handles = [curve_handle(arm, style_of(arm), line_width=LINE_WIDTH, marker_size=MARKER_SIZE) for arm in page.arms]
     dashed = {panel.quantity for panel in page.panels if panel.dashed is not None}
     if dashed:

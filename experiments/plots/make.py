@@ -1,4 +1,4 @@
-"""Draws figures from what a run's folder holds, and writes them with their captions."""
+"""Draws figures from the records of a run's folder, and writes them with their captions."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Drawing:
     figure: Figure
     caption: str
     notes: tuple[str, ...] = ()
-    """What is missing in it, a sentence each; the caption says it too."""
+    """The missing parts, one sentence each, which are in the caption too."""
 
 
 class FigureMaker:
-    """Draws the figures of one run; CLIPN's features are opened once, and only for the figures that look at them."""
+    """Draws the figures of one run."""
 
     def __init__(self, planned: Sequence[PlannedTrial], *, run: str, tell: Tell, cpus: int = 1) -> None:
-        """`planned` holds every trial of the figures; `run` names the run in captions; `tell` hears of progress."""
+        """`planned` holds every trial of the figures; `run` names the run in captions; `tell` takes progress."""
         self._planned = {(p.row, p.trial): p for p in planned}
         self._run = run
         self._tell = tell
@@ -49,7 +49,7 @@ class FigureMaker:
         self._scorers: dict[tuple[TrialConfig, ...], LocalPurityScorer] = {}
 
     def pictures(self, plan: FigurePlan) -> Iterator[Drawing]:
-        """The pictures of a figure. Raises NothingToDraw where nothing of it can be drawn yet."""
+        """The pictures of a figure. Raises NothingToDraw if nothing of it can be drawn yet."""
         if plan.number in PURITY_FIGURES:
             yield from self._purity(plan)
         elif plan.number == QUERY_MAP_FIGURE:
@@ -112,7 +112,7 @@ class FigureMaker:
             raise NothingToDraw("figure 12: there is no query to draw yet")
 
     def _classifier_features(self, planned: PlannedTrial, idx: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(N, D) what the classifier of round 0 sees in training images."""
+        """The features (N, D) of training images from the classifier of round 0."""
         from orchestrator.trial.compute import initial_features
 
         what = "figure 12: training the classifier of round 0 (--embedding clipn needs none)"
@@ -126,11 +126,12 @@ class FigureMaker:
         )
 
     def _scorer(self, plan: FigurePlan) -> LocalPurityScorer:
-        """CLIPN's features of the data sets that the figure looks at."""
+        """A scorer with CLIPN's features of the figure's data sets."""
         first: dict[str, TrialConfig] = {}
         for each in plan.studied:
             first.setdefault(each.trial.dataset, each.trial)
         trials = tuple(first.values())
+        # Opened once, and only for figures that use it: Figures 5, 6 and 12 share the features of a data set.
         if trials not in self._scorers:
             from orchestrator.trial.compute import local_scorer
 
@@ -141,9 +142,9 @@ class FigureMaker:
 
 
 def write_pictures(folder: Path, number: int, pictures: Sequence[Drawing]) -> list[Path]:
-    """Write each picture as PNG and PDF with its caption beside it; older files of the same figure are removed.
+    """Write each picture as PNG and PDF with its caption as text; older files of the same figure are removed.
 
-    Raises OSError where the folder cannot be written.
+    Raises OSError if the folder cannot be written.
     """
     written = []
     for picture in pictures:
@@ -166,7 +167,7 @@ def _file_name(dataset: str) -> str:
 
 
 def _num_gpus() -> int:
-    """1 where there is a GPU to draw with."""
+    """Number of GPUs that figures use: 1 if there is one, else 0."""
     import torch  # only for figures that compute
 
     return 1 if torch.cuda.is_available() else 0

@@ -1,4 +1,4 @@
-"""What each figure stands on: the trials that it draws, and those that it looks at without running them."""
+"""The trials of each figure: those that it draws, and those whose data it uses without running them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from orchestrator.settings.grid import ArmTrial, GridConfig, Nested
 
 FIGURES = (5, 6, 7, 8, 9, 10, 11, 12)
 PURITY_FIGURES = (5, 6)
-"""They need no trial to be run: initial labels, pool and CLIPN's features are enough."""
+"""The figures that need no trial to be run: initial labels, pool and CLIPN's features are enough."""
 QUERY_MAP_FIGURE = 12
 Embedding = Literal["classifier", "clipn"]
-"""Of what Figure 12 embeds the features."""
+"""The model whose features Figure 12 embeds."""
 PURITY_ARM, NO_VISUAL_ARM = "vlpure", "vlpure-no-visual"
 
 
@@ -27,7 +27,7 @@ class FigurePlan:
 
     number: int
     trials: tuple[ArmTrial, ...]
-    """To be run, where they are not yet, and drawn."""
+    """Trials to draw, after running those that are not finished yet."""
     studied: tuple[ArmTrial, ...]
     """Trials of the purity arm whose data, split and CLIPN the figure computes with; they are not run."""
 
@@ -45,10 +45,10 @@ def figure_numbers(text: str) -> tuple[int, ...]:
 
 
 def plan_figure(number: int, grid: GridConfig, overrides: Nested, *, embedding: Embedding = "classifier") -> FigurePlan:
-    """What a figure stands on, in the conditions of the grid.
+    """The trials of a figure in the conditions of the grid.
 
-    Figures 5, 6 and 12 look at one condition of each data set, that of the largest ratios, and 5 and 12 at its first
-    seed. Raises ValueError as `GridConfig.arm_trials` does, and where Figure 5 or 6 is to show another detector than
+    Figures 5, 6 and 12 use one condition of each data set, that of the largest ratios, and 5 and 12 only its first
+    seed. Raises ValueError as `GridConfig.arm_trials` does, and if Figure 5 or 6 is to show another detector than
     ATD, which they explain.
     """
     strategies = tuple(name for name in grid.strategies if name not in (FULL_DATA, ID_ONLY))
@@ -57,7 +57,7 @@ def plan_figure(number: int, grid: GridConfig, overrides: Nested, *, embedding: 
 
     def trials(arms: Sequence[str], **axes: Sequence[float]) -> tuple[ArmTrial, ...]:
         chosen = grid.model_copy(update={**axes, "strategies": tuple(arms)}).arm_trials(overrides)
-        # A pool without OOD images is not defined where all other domains are OOD.
+        # A pool without OOD images is not defined if all other domains are OOD.
         return tuple(each for each in chosen if each.arm != ID_ONLY or not has_no_ratios(each.trial.dataset))
 
     match number:
@@ -88,6 +88,6 @@ def _with_atd(trials: tuple[ArmTrial, ...]) -> tuple[ArmTrial, ...]:
     if detectors - {"atd"}:
         raise ValueError(
             f"purity.detector = {min(detectors - {'atd'})!r}: figures 5 and 6 show p_k and 1 - q_k as the detector atd "
-            "compares them; leave out --purity, or name other figures with --figure"
+            "compares them; omit --purity, or name other figures with --figure"
         )
     return trials

@@ -1,7 +1,7 @@
-"""The purity step of a trial before its first query, looked at from the oracle's side: for Figures 5 and 6.
+"""The purity step of a trial before its first query, compared with the truth: for Figures 5 and 6.
 
-Nothing of a trial need have been run: the initial labels and the pool come from its problem, the scores from CLIPN's
-features. Shapes: N unlabelled images, L labelled images, K ID classes, T logit scales.
+No trial has to be run: the initial labels and the pool come from its problem, the scores from CLIPN's features.
+ Shapes: N unlabelled images, L labelled images, K ID classes, T logit scales.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from strategies.purity.scores import Terms
 from strategies.purity.tuning import SCALES, balanced_accuracies
 
 KINDS = ((True, True), (False, False), (True, False), (False, True))
-"""(is ID, judged ID)."""
+"""The kinds of decision, (is ID, judged ID)."""
 SHOWN_CLASSES = 3
 PLOTTED_SCALES = (*SCALES[:100], *SCALES[109::10])
-"""0.1, 0.2, ..., 10.0, 11.0, 12.0, ..., 100.0: what a curve over the scales is drawn through."""
+"""Logit scales of the plotted curves: 0.1, 0.2, ..., 10.0, 11.0, 12.0, ..., 100.0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurityStep:
-    """A trial's first purity request with its answer and the truth."""
+    """The first purity request of a trial with its answer and the truth."""
 
     trial: TrialConfig
     problem: OpenSetProblem
     request: PurityRequest
     scores: PurityScores
     terms: Terms
-    """What the scores of the unlabelled images are products of."""
+    """The factors of the scores of the unlabelled images."""
     case: Case
-    """What the scorer judged from."""
+    """The evidence that the scorer judged from."""
     is_id_N: NDArray[np.bool_]
     """The truth of the unlabelled images."""
 
     @property
     def condition(self) -> Condition:
-        """The trial's."""
+        """The trial's condition."""
         return Condition(self.trial.dataset, self.trial.mismatch_ratio, self.trial.ood_ratio)
 
 
@@ -61,7 +61,7 @@ def first_purity_step(trial: TrialConfig, scorer: LocalPurityScorer) -> PuritySt
     if trial.purity.detector != "atd":
         raise ValueError(
             f"purity.detector = {trial.purity.detector!r}: figures 5 and 6 show p_k and 1 - q_k as the detector atd "
-            "compares them; leave out --purity"
+            "compares them; omit --purity"
         )
     data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
     problem = pose_problem(trial, data)
@@ -109,7 +109,7 @@ def example_sheet(step: PurityStep) -> ExampleSheet:
 
 
 def typical_places(count: int) -> list[int]:
-    """Positions at one and two thirds of an ordered list of `count`; fewer where it has fewer than two."""
+    """Positions at one and two thirds of an ordered list of `count`; fewer if it has fewer than two entries."""
     return sorted({count // 3, 2 * count // 3}) if count else []
 
 

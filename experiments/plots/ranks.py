@@ -1,6 +1,6 @@
 """Pictures of comparisons over conditions: average ranks with the critical difference, and the penalty matrix.
 
-Both are in grey, so that they read the same in print and to the colour-blind.
+Both are in grey, so that they read the same in print and for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LONGEST_NAME = 30
-"""Letters."""
+"""Most letters of a strategy's name."""
 ROW = 0.24
-"""Inches a line of names."""
+"""Inches per line of names."""
 
 
 def draw_ranks(ranking: Ranking) -> Figure:
-    """A critical-difference diagram: strategies on a scale of average ranks, those that cannot be told apart joined.
+    """Draw a critical-difference diagram: strategies on a scale of average ranks, inseparable ones joined by a bar.
 
     Best (rank 1) on the left. Raises ValueError for a ranking without a condition or with fewer than two strategies.
     """
@@ -77,12 +77,12 @@ def draw_ranks(ranking: Ranking) -> Figure:
 
 
 def draw_penalties(penalties_SS: NDArray[np.float64], strategies: Sequence[str], num_conditions: int) -> Figure:
-    """The penalty matrix in grey with its figures, and below it the mean of each column: low is good.
+    """Draw the penalty matrix in grey with its numbers, and below it the mean of each column: low is good.
 
     In [i, j]: how often the row's strategy beats the column's, over `num_conditions` conditions.
     """
     size, names = len(strategies), [short(name) for name in strategies]
-    longest = max(map(len, names))  # labels at the left, and slanted below, take room from the matrix
+    longest = max(map(len, names))  # else labels at the left, and slanted below, squeeze the matrix
     figure = new_figure(1.2 + 0.09 * longest + 0.68 * size, 1.0 + 0.07 * longest + 0.42 * (size + 1))
     panel, below = figure.subplots(2, 1, height_ratios=[size, 1], sharex=True)
     most = max(1e-9, float(num_conditions))
@@ -108,7 +108,7 @@ def draw_penalties(penalties_SS: NDArray[np.float64], strategies: Sequence[str],
 
 
 def short(name: str) -> str:
-    """A strategy's name, cut where it is longer than a picture has room for."""
+    """A strategy's name, cut if it is longer than a picture has room for."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
@@ -120,7 +120,7 @@ def _draw_scale(panel: Axes, num_strategies: int, level: float) -> None:
 
 
 def _draw_bar(panel: Axes, left: float, right: float, level: float) -> None:
-    """A line with ends: how long a difference must be."""
+    """Draw a line with end marks, as long as the critical difference."""
     panel.plot([left, right], [level, level], color="black", linewidth=1.1)
     for end in (left, right):
         panel.plot([end, end], [level - 0.18, level + 0.18], color="black", linewidth=1.1)

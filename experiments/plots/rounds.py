@@ -1,6 +1,6 @@
-"""What Figures 7 to 11 show: precision and accuracy over the rounds, from the rounds of a ledger alone, as values.
+"""The values of Figures 7 to 11: precision and accuracy over the rounds, from the rounds of a ledger alone.
 
-A page is one picture: a row a data set (and quantity), a column a ratio. `round_figures` draws it.
+A page is one picture, with a row per data set (and quantity) and a column per ratio. `figures7to11` draws it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 Ratio = Literal["ood_ratio", "mismatch_ratio"]
 
 FULL_DATA, ID_ONLY = "full-data", "id-only"
-"""Arms that are references: they stand in every panel of their data set and mismatch ratio, whatever its OOD ratio."""
+"""Arms that are references: they are in every panel of their data set and mismatch ratio, for any OOD ratio."""
 NO_RATIO = -1.0
-"""Stands for the ratio of a data set that has none."""
+"""Value in place of the ratio of a data set that has no ratios."""
 RATIO_NAMES: dict[Ratio, str] = {"ood_ratio": "OOD", "mismatch_ratio": "mismatch"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundFigure:
-    """What one of the paper's figures over rounds shows."""
+    """The content of one of the paper's figures over rounds."""
 
     title: str
     quantities: tuple[Quantity, ...]
@@ -39,7 +39,7 @@ class RoundFigure:
 
     @property
     def pages(self) -> Ratio:
-        """The ratio of which a page has one value."""
+        """The ratio that is the same on a whole page."""
         return "mismatch_ratio" if self.columns == "ood_ratio" else "ood_ratio"
 
 
@@ -76,7 +76,7 @@ class Panel:
     curves: Mapping[str, Curve]
     """Arm -> its curve, references included; arms without a finished round are not in it."""
     dashed: float | None
-    """Where the dashed line lies: 1 - OOD ratio for precision, the full-data accuracy for accuracy; None: no line."""
+    """Height of the dashed line: 1 - OOD ratio for precision, the full-data accuracy for accuracy; None: no line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,36 +84,36 @@ class Page:
     """One picture: a grid of panels with a legend."""
 
     name: str
-    """Of its files, without suffix."""
+    """Name of its files, without suffix."""
     title: str
     rows: tuple[tuple[Panel | None, ...], ...]
-    """All of one length; None where the grid has no such condition."""
+    """Rows of one length; None in place of a condition that the grid does not have."""
     column_titles: tuple[str, ...]
     notes: tuple[str, ...]
-    """What a reader must know of what is not there, a sentence each."""
+    """The missing curves and references, one sentence each."""
 
     @property
     def panels(self) -> list[Panel]:
-        """Those that are there."""
+        """The panels that are not None."""
         return [panel for row in self.rows for panel in row if panel is not None]
 
     @property
     def arms(self) -> list[str]:
-        """All that have a curve, in order of first appearance, references last."""
+        """The arms that have a curve, in order of first appearance, references last."""
         arms = unique(arm for panel in self.panels for arm in panel.curves)
         return sorted(arms, key=lambda arm: arm == ID_ONLY)
 
     @property
     def curve_seeds(self) -> list[int]:
-        """Over how many seeds each curve is."""
+        """The number of seeds of each curve."""
         return [curve.num_seeds for panel in self.panels for curve in panel.curves.values()]
 
 
 def round_pages(number: int, trials: pd.DataFrame, rounds: pd.DataFrame) -> list[Page]:
-    """The pages of a figure: one a value of the ratio that its columns do not show.
+    """The pages of a figure: one per value of the ratio that its columns do not show.
 
-    `trials` has a row for each planned trial and says what should be there, `rounds` what is. Raises NothingToDraw
-    where there is no finished round of any condition.
+    `trials` has a row for each planned trial, `rounds` one for each finished round. Raises NothingToDraw if there is
+    no finished round of any condition.
     """
     figure = ROUND_FIGURES[number]
     planned = {key: len(rows) for key, rows in _by_cell(trials)}
@@ -143,7 +143,7 @@ def round_pages(number: int, trials: pd.DataFrame, rounds: pd.DataFrame) -> list
 
 
 def caption(page: Page, run: str) -> str:
-    """What the picture shows, over how many seeds, what is missing, and of which run; one paragraph."""
+    """The caption of a page: its content, its seeds, its missing parts and its run, in one paragraph."""
     accuracy = any(panel.quantity == "accuracy" and panel.dashed is not None for panel in page.panels)
     precision = any(panel.quantity == "precision" for panel in page.panels)
     line = seeds_line(page.curve_seeds)
@@ -176,7 +176,7 @@ def _full_data_levels(rounds: pd.DataFrame) -> dict[tuple[str, float], float]:
 
 
 def _page_ratio(figure: RoundFigure, condition: Condition) -> float:
-    """The ratio whose values are on pages of their own; `NO_RATIO` for a data set that has no ratios."""
+    """The ratio with one page per value; `NO_RATIO` for a data set that has no ratios."""
     return NO_RATIO if has_no_ratios(condition.dataset) else float(getattr(condition, figure.pages))
 
 
@@ -195,7 +195,7 @@ def _rows(
     curves: Mapping[Quantity, Mapping[CellKey, Curve]],
     levels: Mapping[tuple[str, float], float],
 ) -> tuple[tuple[Panel | None, ...], ...]:
-    """A row a data set and quantity, a column a value of the figure's ratio."""
+    """The panels, with a row per data set and quantity and a column per value of the figure's ratio."""
     rows: list[tuple[Panel | None, ...]] = []
     for dataset in unique(condition.dataset for condition in conditions):
         at = {_column_ratio(figure, each): each for each in conditions if each.dataset == dataset}
@@ -234,7 +234,7 @@ def _notes(
     curves: Mapping[Quantity, Mapping[CellKey, Curve]],
     levels: Mapping[tuple[str, float], float],
 ) -> list[str]:
-    """Which curves are not there or lack seeds, and which references are not in the run."""
+    """Sentences that name missing curves, curves that lack seeds, and references that are not in the run."""
     of_cell = curves[figure.quantities[-1]]
     places = list(dict.fromkeys(condition[:2] for condition in conditions))
     references = (*[FULL_DATA] * figure.with_full_data, *[ID_ONLY] * figure.with_id_only)

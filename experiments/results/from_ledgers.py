@@ -43,8 +43,8 @@ def trials_of_ledgers(folders: Sequence[Path]) -> FoundTrials:
     """Read the trials from the ledgers of run folders.
 
     A trial (by fingerprint) that several folders have is taken from the one with most rounds. If their common rounds
-    differ, the first folder's is taken and a line names it. A trial that never started has no ledger. Raises ValueError
-    for a folder without a ledger, for one without a trial, and for a state file that cannot be read.
+    differ, the first folder's is taken and a line names it. Trials that never started are in no ledger. Raises
+    ValueError for a folder without a ledger, for one without a trial, and for a state file that cannot be read.
     """
     chosen: dict[str, tuple[Path, PlannedTrial]] = {}
     conflicts = []

@@ -81,7 +81,7 @@ def comparisons_frame(scores: Scores) -> pd.DataFrame:
     """One row per comparison (`compare` with random, `compare_with_best_rival`); differences of shares in [-1, 1].
 
     Columns: dataset, mismatch_ratio, ood_ratio, arm, against (random or best_rival), reference, num_pairs, mean,
-    sd, interval_low, interval_high, p_t, p_t_holm, p_sign_flip, p_sign_flip_holm, outcome. NaN where unknown.
+    sd, interval_low, interval_high, p_t, p_t_holm, p_sign_flip, p_sign_flip_holm, outcome. NaN if unknown.
     """
     import pandas as pd
 

@@ -27,7 +27,7 @@ CODE = ("version", "commit", "source")
 
 
 def result_facts(trials: pd.DataFrame, *, marks: str) -> list[Fact]:
-    """Facts on unit, interval, marks, AUBC, seeds, missing trials. `marks` describes the marks of best and second."""
+    """Facts on unit, interval, marks, AUBC, seeds and missing trials. `marks` describes how best and second look."""
     check_seeds(trials)
     planned = sorted(set(trials.groupby(list(CellKey._fields)).size()))
     facts = [

@@ -92,7 +92,7 @@ def render_markdown(table: Table) -> str:
 
 
 def render_text(table: Table, *, width: int = 120) -> str:
-    """The table aligned for a terminal: best *, second +, not separable †; one too wide continues below itself."""
+    """The table aligned for a terminal: best *, second +, not separable †; a wide table continues below itself."""
     labels = [table.corner, *(row.label for row in table.rows)]
     label_width = max(map(len, labels))
     columns = [

@@ -87,7 +87,7 @@ def cells_frame(trials: pd.DataFrame, paper: PaperValues | None = None) -> pd.Da
     """One row per cell and metric, shares in [0, 1].
 
     Columns: dataset, mismatch_ratio, ood_ratio, arm, metric, num_seeds, num_planned, mean, sd, interval_low,
-    interval_high, mark (best, second or empty, as in the table), not_separable (`dagger_cells`), paper. NaN where
+    interval_high, mark (best, second or empty, as in the table), not_separable (`dagger_cells`), paper. NaN if
     unknown.
     """
     import pandas as pd
