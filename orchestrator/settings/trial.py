@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import reprlib
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ from data.splits.draw import SplitSettings, Supervision
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
 from models.words.lists import word_list
+from orchestrator.settings.keys import check_keys, one_line
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
 from strategies.purity.detectors import DETECTORS
@@ -262,6 +262,7 @@ def read_trial(**settings: Any) -> TrialConfig:
 
     Nothing is imported for it: records may come from somebody else. Raises ValueError likewise.
     """
+    check_keys(TrialConfig, settings)
     try:
         trial = TrialConfig(**settings)
     except ValidationError as error:
@@ -298,20 +299,3 @@ def _check_detection(trial: TrialConfig, detection: DetectionSettings) -> None:
         )
     if trial.supervision != "budget" or trial.ood_ratio == 0:
         raise ValueError("detection: a pool without unlabelled OOD images leaves nothing to detect")
-
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 80
-_short.maxlevel, _short.maxlist, _short.maxtuple, _short.maxdict = 3, 10, 10, 10
-"""How values that a user wrote are printed: whole if they are of usual length."""
-
-
-def one_line(error: ValidationError) -> str:
-    """A pydantic error as one line: field, value, what is wrong; for each field."""
-    parts = []
-    for problem in error.errors():
-        field = ".".join(str(part) for part in problem["loc"]) or "settings"
-        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {_short.repr(problem['input'])}"
-        message = problem["msg"].removeprefix("Value error, ")
-        parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
-    return "; ".join(parts)
