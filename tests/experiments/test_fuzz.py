@@ -22,7 +22,7 @@ TRIAL: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "number"), [("preset", 40), ("set", 40), ("model", 40), ("checkpoint", 150)])
+@pytest.mark.parametrize(("kind", "number"), [("preset", 200), ("set", 80), ("model", 200), ("checkpoint", 500)])
 def test_random_input_is_accepted_or_refused_in_one_line(kind: str, number: int) -> None:
     outcomes = [(seed, *attempt(kind, seed)) for seed in range(number)]
     assert [each for each in outcomes if each[1] == "failed"] == []
