@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-full test quick nemesis gpu-check lint type smoke same-numbers docs picture clean
+.PHONY: help setup demo demo-full test quick nemesis fuzz gpu-check lint type smoke same-numbers docs picture clean
 
 # Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -38,6 +38,9 @@ quick: setup lint type  ## lint, types, and the tests that start no process and 
 
 nemesis: setup  ## kill, freeze, starve and interrupt a whole grid, 44 times over (half an hour; needs Linux)
 	$(BIN)/python -m pytest -m slow -s tests/experiments/test_nemesis.py $(ARGS)
+
+fuzz: setup  ## random presets, settings, models and checkpoints: each accepted or refused in one line (make fuzz ARGS="--seconds 100 --seed 0")
+	$(BIN)/python tests/fuzz.py $(ARGS)
 
 lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check

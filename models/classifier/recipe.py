@@ -182,7 +182,7 @@ def named_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     name = changed.pop("name", None)
     if name is None:
         return changed
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:  # a list has no hash
         raise unknown_name("recipe", str(name), RECIPES)
     if changed.get("epochs") is not None and "steps" in changed:
         raise ValueError(

@@ -33,7 +33,13 @@ class Clipn(nn.Module):
         Raises ValueError for an architecture whose text tower is not CLIP's.
         """
         super().__init__()
-        clip = CustomTextCLIP(**config)
+        try:
+            clip = CustomTextCLIP(**config)
+        except MemoryError:
+            raise
+        except Exception as error:  # unknown keys and wrong types make open_clip and torch raise almost anything
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"clipn.model: open_clip cannot build this architecture: {reason}") from error
         _check_text_tower(clip.text)
         self.visual: nn.Module = clip.visual
         self.text: nn.Module = clip.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,12 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _PREPROCESSING = {"mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
 _CONFIG_FIELDS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+
+_LARGEST = {
+    "embed_dim": 100_000, "image_size": 10_000, "patch_size": 10_000, "width": 100_000, "head_width": 100_000,
+    "layers": 1_000, "heads": 10_000, "context_length": 10_000, "vocab_size": 10_000_000,
+}  # fmt: skip
+"""Far above every CLIP there is: a slip of the finger would fill the memory, or build layers for hours."""
 
 
 class ClipnSource(BaseModel):
@@ -139,8 +146,10 @@ def clip_config(model: str) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"clipn.model: there is no file {path}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, no JSON, or a number of thousands of digits
         raise ValueError(f"clipn.model: {path} is not an open_clip config: {error}") from error
+    except RecursionError:
+        raise ValueError(f"clipn.model: {path} is not an open_clip config: nested too deeply") from None
     return _checked_config(config, model)
 
 
@@ -151,11 +160,29 @@ def _checked_config(config: object, model: str) -> dict[str, Any]:
             f"clipn.model: {model} is not a plain CLIP; its config needs embed_dim, vision_cfg and text_cfg, may have "
             "quick_gelu, and nothing else. Use for example ViT-B-16"
         )
+    for tower in ("vision_cfg", "text_cfg"):
+        if not isinstance(config[tower], dict):
+            raise ValueError(f"clipn.model: {model}: {tower} needs settings of its own, in braces")
+        _check_sizes(config[tower], f"{model}: {tower}.")
+    _check_sizes(config, f"{model}: ")
     if not isinstance(config["vision_cfg"].get("image_size"), int):
         raise ValueError(
             f"clipn.model: {model} has no single image_size in its vision_cfg; only square images are read"
         )
     return config
+
+
+def _check_sizes(part: Mapping[str, Any], place: str) -> None:
+    """Raises ValueError for a size that is no whole number, or that no CLIP has."""
+    for name, largest in _LARGEST.items():
+        size = part.get(name, 1)
+        for each in size if isinstance(size, list) and name in ("layers", "image_size") else [size]:
+            if each is None and name == "patch_size":
+                continue  # as open_clip's own configs of ResNets have it
+            if type(each) is not int or not 1 <= each <= largest:
+                raise ValueError(
+                    f"clipn.model: {place}{name} is {str(each)[:40]}; expected a whole number from 1 to {largest:,}"
+                )
 
 
 def _config_folder() -> Path:

@@ -83,8 +83,12 @@ def _read_file(path: Path) -> object:
     """The content of a weights file. Raises ValueError if it cannot be read as tensors and plain values."""
     with _readable(path) as file:
         start = file.read(16)
-        is_torch_file = start[:2] == b"PK" and zipfile.is_zipfile(file)
-        if is_torch_file and any("/code/" in name for name in zipfile.ZipFile(file).namelist()):
+        try:
+            is_torch_file = start[:2] == b"PK" and zipfile.is_zipfile(file)
+            names = zipfile.ZipFile(file).namelist() if is_torch_file else []
+        except Exception as error:  # a damaged directory makes zipfile raise almost anything
+            raise ValueError(f"clipn.checkpoint: {path} cannot be read: it is damaged") from error
+        if any("/code/" in name for name in names):
             raise ValueError(
                 f"clipn.checkpoint: {path} is a TorchScript archive, a program with its weights; save its state_dict() "
                 "with torch.save instead"

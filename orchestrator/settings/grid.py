@@ -13,12 +13,13 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from data.console import unknown_name
 from data.files import user_path
 from data.registry import DATA_SETS, FOLDER_PREFIX
-from orchestrator.settings.trial import Settings, TrialConfig, make_trial, one_line
+from orchestrator.settings.keys import check_keys, one_line
+from orchestrator.settings.trial import Settings, TrialConfig, make_trial
 from strategies.registry import STRATEGIES, find_strategy
 
 Nested = dict[str, Any]
@@ -27,6 +28,8 @@ AXES = {
     "seeds": "seed",
 }  # fmt: skip
 """The axes of a grid, and the field of a trial that each gives."""
+TABLES = ("table4", "table5", "table6", "table7", "table8", "table9", "figures")
+"""The commands that a preset may have other settings for, under `tables`."""
 LEAST_GPU = 0.01
 """Smallest part of a card that can be asked for."""
 
@@ -130,7 +133,9 @@ class GridConfig(Settings):
     arms: dict[str, Nested] = Field(default_factory=dict)
     """Arms by name: each a strategy and settings of its trials, which go on top of everything."""
     run: RunSettings = RunSettings()
-    """Settings of how it is computed."""
+    """How it is computed."""
+    _origin: str = PrivateAttr(default="")
+    """Where it is from (`preset demo`): for messages."""
 
     def arm_trials(self, overrides: Nested | None = None) -> list[ArmTrial]:
         """All trials with their arms, seed by seed, so that a grid stopped early has every cell with some seeds.
@@ -148,8 +153,13 @@ class GridConfig(Settings):
         for name in self.per_dataset:
             if name not in DATA_SETS and not name.startswith(FOLDER_PREFIX):
                 raise unknown_name("data set", name, DATA_SETS)
+        check_keys(TrialConfig, self.trial, self._origin, ("trial",))
+        for name, settings in self.per_dataset.items():
+            check_keys(TrialConfig, settings, self._origin, ("per_dataset", name))
         for name, settings in self.arms.items():
             check_arm(name, settings)
+            check_keys(TrialConfig, settings, self._origin, ("arms", name))
+        check_keys(TrialConfig, overrides or {}, "--set")
         points = product(self.seeds, self.datasets, self.mismatch_ratios, self.ood_ratios, self.strategies)
         return list(dict.fromkeys(self._arm_trial(*point, overrides or {}) for point in points))
 
@@ -196,13 +206,20 @@ def load_preset(
     of_tables = content.pop("tables", {})
     if not isinstance(of_tables, dict) or not all(isinstance(each, dict) for each in of_tables.values()):
         raise ValueError(f"preset {name}: tables = {of_tables}: expected settings under the name of each table")
+    for each, settings in of_tables.items():
+        if each not in TABLES:
+            raise ValueError(f"preset {name}: tables: {unknown_name('key', str(each), TABLES)}")
+        check_keys(GridConfig, settings, f"preset {name}", ("tables", each))
     content = merge(content, of_tables.get(table, {}))
     content["run"] = merge(content.get("run", {}), dict(run))
     content["arms"] = merge(arms or {}, content.get("arms", {}))
+    check_keys(GridConfig, content, f"preset {name}")
     try:
-        return GridConfig(**{**content, **axes})
+        grid = GridConfig(**{**content, **axes})
     except ValidationError as error:
-        raise ValueError(f"preset {name}: {one_line(error, GridConfig)}") from None
+        raise ValueError(f"preset {name}: {one_line(error)}") from None
+    grid._origin = f"preset {name}"
+    return grid
 
 
 def preset_path(folder: Path, name: str) -> Path:

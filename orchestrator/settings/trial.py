@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
-import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from data.console import unknown_name
 from data.files import content_hash
 from data.registry import split_protocol_of
 from data.splits.domain import NUM_ID_CLASSES
@@ -20,6 +18,7 @@ from data.splits.draw import SplitSettings, Supervision
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
 from models.words.lists import word_list
+from orchestrator.settings.keys import check_keys, one_line
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
 from strategies.purity.detectors import DETECTORS
@@ -267,10 +266,11 @@ def read_trial(**settings: Any) -> TrialConfig:
 
     Nothing is imported for it: records may come from somebody else. Raises ValueError as `make_trial`.
     """
+    check_keys(TrialConfig, settings)
     try:
         trial = TrialConfig(**settings)
     except ValidationError as error:
-        raise ValueError(one_line(error, TrialConfig)) from None
+        raise ValueError(one_line(error)) from None
     if trial.recipe.encoder is not None:
         EncoderName.parse(trial.recipe.encoder)
     if trial.supervision != "budget" and trial.rounds != 1:
@@ -303,32 +303,3 @@ def _check_detection(trial: TrialConfig, detection: DetectionSettings) -> None:
         )
     if trial.supervision != "budget" or trial.ood_ratio == 0:
         raise ValueError("detection: a pool without unlabelled OOD images leaves nothing to detect")
-
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 80
-_short.maxlevel, _short.maxlist, _short.maxtuple, _short.maxdict = 3, 10, 10, 10
-"""Printer of values that a user wrote: whole unless they are unusually long."""
-
-
-def one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """An error of pydantic's from checking `model` as one line: field, value, what is wrong; for each field."""
-    parts = []
-    for problem in error.errors():
-        field = ".".join(str(part) for part in problem["loc"]) or "settings"
-        value = "" if problem["type"] in ("missing", "extra_forbidden") else f" = {_short.repr(problem['input'])}"
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = str(unknown_name("setting", str(problem["loc"][-1]), _fields_at(model, problem["loc"][:-1])))
-        parts.append(f"{field}{value}: {message[0].lower()}{message[1:]}")
-    return "; ".join(parts)
-
-
-def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """The settings of the section that `path` leads to, from the settings of `model`."""
-    for part in path:
-        section = model.model_fields[str(part)].annotation
-        assert isinstance(section, type), f"{part} is not a section"
-        assert issubclass(section, BaseModel), f"{part} is not a section"
-        model = section
-    return list(model.model_fields)

@@ -88,9 +88,9 @@ class PurityOptions(Section):
     @classmethod
     def _no_weights_without_prototypes(cls, given: Any) -> Any:
         """Visual similarity weights need a detector that multiplies class by class."""
-        if not isinstance(given, Mapping) or given.get("detector", "atd") not in DETECTORS:
+        detector = given.get("detector", "atd") if isinstance(given, Mapping) else None
+        if not isinstance(detector, str) or detector not in DETECTORS:  # a list has no hash
             return given
-        detector = given.get("detector", "atd")
         if DETECTORS[detector].takes_weights:
             return given
         if given.get("visual_similarity"):

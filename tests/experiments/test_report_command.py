@@ -236,7 +236,9 @@ def test_an_empty_or_damaged_ledger_is_said(tmp_path: Path) -> None:
     (settings,) = synthetic.grid(seeds=[0], **(SMALL | {"strategies": ("random",)}))
     ledger = Ledger(tmp_path / "ledger")
     ledger.append("f00", settings.model_dump(mode="json") | {"old": 1}, synthetic.records_of(settings)[0])
-    with pytest.raises(ValueError, match=r"f00.json: its settings do not fit this version \(old: unknown setting"):
+    with pytest.raises(
+        ValueError, match=r"f00.json: its settings do not fit this version \(unknown key 'old'; known: dataset, "
+    ):
         trials_of_ledgers([tmp_path])
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from experiments.commands.grid import GridCommand
 from experiments.presets import ARMS, PRESETS
-from orchestrator.settings.grid import load_preset, read_yaml
+from orchestrator.settings.grid import TABLES, load_preset, read_yaml
 from orchestrator.settings.trial import TrialConfig
 
 ROOT = Path(__file__).parents[2]
@@ -51,9 +51,10 @@ def test_a_command_is_called_as_its_file(name: str) -> None:
 
 
 def test_presets_speak_of_tables_and_arms_that_exist() -> None:
+    assert set(TABLES) == {*NAMES, "table9", "figures"}
     for path in PRESETS.glob("*.yaml"):
         content = read_yaml(path.read_text(), origin=path.name)
-        assert set(content.get("tables", {})) <= {*NAMES, "table9", "figures"}
+        assert set(content.get("tables", {})) <= set(TABLES)
         assert set(content.get("arms", {})) <= set(ARMS)
 
 

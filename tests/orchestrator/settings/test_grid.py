@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,10 @@ def test_a_trial_that_does_not_depend_on_an_axis_is_there_once() -> None:
         ({"mine": {"strategy": "conf", "seed": 3}}, r"arms\.mine\.seed: an arm cannot set it"),
         ({"conf": {"strategy": "random"}}, r"arms\.conf: a strategy has that name"),
         ({"a,b": {"strategy": "random"}}, r"arms\.a,b: a comma"),
-        ({"mine": {"strategy": "conf", "roundz": 3}}, r"roundz: unknown setting 'roundz' \(did you mean 'rounds'"),
+        (
+            {"mine": {"strategy": "conf", "roundz": 3}},
+            r"^arms\.mine: unknown key 'roundz' \(did you mean 'rounds'\?\); known: dataset, ",
+        ),
     ],
 )
 def test_a_bad_arm_is_explained(arms: dict[str, dict[str, object]], message: str) -> None:
@@ -145,7 +149,7 @@ def test_an_unknown_preset_suggests_the_nearest() -> None:
         ("datasets: [digits]\ndatasets: [cifar10]", "key 'datasets' is given twice"),
         ("datasets: [", "no valid YAML"),
         ("- digits", "expected 'key: value' pairs"),
-        ("dataset: [digits]", r"dataset: unknown setting 'dataset' \(did you mean 'datasets'"),
+        ("dataset: [digits]", "preset mine: unknown key 'dataset'"),
         ("seeds: []", "seeds = .*at least 1 item"),
         ("run: {scorers: 0}", r"run\.scorers = 0"),
     ],
@@ -155,6 +159,54 @@ def test_a_bad_preset_is_explained(tmp_path: Path, text: str, message: str) -> N
     (tmp_path / "mine.yaml").write_text(f"{complete}\n{text}\n" if ":" in text and "[\n" not in text else text)
     with pytest.raises(ValueError, match=message):
         load_preset(tmp_path, "mine", {}, {})
+
+
+KNOWN = "known: datasets, mismatch_ratios, ood_ratios, strategies, seeds, trial, per_dataset, arms, run"
+KNOWN_OF_MC = "(did you mean 'passes'?); known: passes, rate"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("axes: 3", f"unknown key 'axes'; {KNOWN}"),
+        ("tables: {table9: {trail: {}}}", f"tables.table9: unknown key 'trail' (did you mean 'trial'?); {KNOWN}"),
+        (
+            "tables: {tabel9: {}}",
+            "tables: unknown key 'tabel9' (did you mean 'table9'?); known: table4, table5, table6, table7, table8, "
+            "table9, figures",
+        ),
+        (
+            "trial: {options: {monte_carlo: {pases: 3}}}",
+            f"trial.options.monte_carlo: unknown key 'pases' {KNOWN_OF_MC}",
+        ),
+        ("trial: {detection: {3: 4}}", "trial.detection: unknown key '3'; known: labels"),
+        (
+            "per_dataset: {digits: {options: {monte_carlo: {pases: 3}}}}",
+            f"per_dataset.digits.options.monte_carlo: unknown key 'pases' {KNOWN_OF_MC}",
+        ),
+        (
+            "arms: {mine: {strategy: bald, options: {monte_carlo: {pases: 3}}}}",
+            f"arms.mine.options.monte_carlo: unknown key 'pases' {KNOWN_OF_MC}",
+        ),
+        (
+            f"trial: {{detection: {{? {'y' * 60_000} : 4}}}}",
+            f"trial.detection: unknown key '{'y' * 80}'; known: labels",
+        ),
+    ],
+)
+def test_an_unknown_key_of_a_preset_is_told_with_file_place_and_allowed_keys(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    complete = "\n".join(f"{key}: {value}" for key, value in SMALL.items())
+    (tmp_path / "mine.yaml").write_text(f"{complete}\n{text}\n")
+    with pytest.raises(ValueError, match=f"^{re.escape(f'preset mine: {message}')}$"):
+        load_preset(tmp_path, "mine", {}, {}).trials()
+
+
+def test_an_unknown_key_of_an_assignment_is_not_put_down_to_the_preset() -> None:
+    message = "--set: options.monte_carlo: unknown key 'Passes' (did you mean 'passes'?); known: passes, rate"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_preset(PRESETS, "demo", {}, {}).trials(parse_overrides(["options.monte_carlo.Passes=3"]))
 
 
 def test_assignments_are_nested_and_typed() -> None:
