@@ -25,6 +25,9 @@ from typing import Any, NoReturn, get_args
 
 from pydantic import BaseModel, ValidationError
 
+if __package__ in (None, ""):  # run as a file: folders of the same names as the packages lie beside it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from data.console import BAD_INPUT, DISK_ERRORS, DONE, LONGEST_LINE, SOME_FAILED
 from experiments.presets import ARMS, PRESETS
 from models.clipn.source import clip_config

@@ -312,16 +312,22 @@ def _check_aliases(node: Any, origin: str) -> None:
         raise ValueError(f"{origin}: its aliases stand for more than {MOST_VALUES:,} values; write fewer")
 
 
+DEEPEST = 20
+"""Levels of a key of --set; the deepest setting has 4. Two keys of a thousand levels ended in a RecursionError."""
+
+
 def parse_overrides(assignments: Sequence[str]) -> Nested:
     """Parse `["recipe.steps=300", "purity.visual_similarity=false"]` as nested settings; values are read as YAML.
 
-    Raises ValueError for an assignment without '='.
+    Raises ValueError for an assignment without '=', and for a key of more than `DEEPEST` levels.
     """
     overrides: Nested = {}
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
         if not equals or not all(name.strip() for name in path.split(".")):
             raise ValueError(f"--set {assignment}: expected key=value, for example recipe.steps=300")
+        if path.count(".") >= DEEPEST:
+            raise ValueError(f"--set {assignment}: nested too deeply")
         content: Any = read_yaml(f"value: {value}", origin=f"--set {assignment}")["value"]
         for name in reversed(path.strip().split(".")):
             content = {name: content}

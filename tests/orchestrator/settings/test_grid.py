@@ -253,3 +253,9 @@ def test_a_name_that_cannot_be_printed_is_refused_where_it_is_given(name: str) -
 @pytest.mark.parametrize("name", ["猫", "Łódź", "\u0645\u06cc\u200c\u062e\u0648", "a b", "=cmd()"])
 def test_names_in_all_languages_are_taken(name: str) -> None:
     check_arm(name, {"strategy": "margin"})
+
+
+def test_a_key_of_a_thousand_levels_is_refused_in_one_line() -> None:
+    deep = ".".join(["a"] * 1000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_overrides([f"{deep}=1", f"{deep}=2"])
