@@ -237,6 +237,8 @@ def test_an_interrupt_ends_the_part_in_order(attempt: Try, tmp_path: Path) -> No
             raise KeyboardInterrupt
 
     source = (
+        # As the real part does: a process that a shell started in the background ignores Ctrl-C, and so would this one.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "channel.stop_when_closed(lambda: None)\n"
         "try:\n    listener.tell('up')\n    time.sleep(60)\n"
         f"except KeyboardInterrupt:\n    Path({str(tmp_path / 'end')!r}).write_text('in order')\n"
