@@ -27,12 +27,13 @@ from experiments.table6 import TABLE6
 from experiments.table7 import TABLE7
 from experiments.table8 import TABLE8
 from experiments.table9 import TABLE9
+from experiments.table10 import TABLE10
 
 if TYPE_CHECKING:
     from experiments.results.from_ledgers import FoundTrials
     from orchestrator.plan import PlannedTrial
 
-TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8)
+TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8, TABLE10)
 """The commands whose tables a report has, if they ran some of its trials."""
 
 

@@ -25,6 +25,7 @@ from experiments.commands.flags import (
     add_trial_flags,
     given_run_settings,
     ignored_flags,
+    ood_ratio,
     slow_arithmetic,
     trial_overrides,
 )
@@ -33,6 +34,9 @@ from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord, summarise
 from orchestrator.plan import PlannedTrial, plan_trials
 from orchestrator.settings.grid import ArmTrial, GridConfig, RunSettings, load_preset
+
+DEFAULT_MISMATCH = 0.2
+"""Mismatch ratio of a trial whose ID classes are neither named nor given as a ratio."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,9 +51,15 @@ def make_parser() -> argparse.ArgumentParser:
         "--dataset", default="digits", metavar="NAME", help="data set, or folder:<path> (default: digits)"
     )
     what.add_argument(
-        "--mismatch-ratio", type=float, default=0.2, metavar="R", help="share of ID classes (default: 0.2)"
+        "--mismatch-ratio",
+        type=float,
+        metavar="R",
+        help="share of ID classes (default: 0.2); or name them: --id-classes",
     )
-    what.add_argument("--ood-ratio", type=float, default=0.6, metavar="R", help="share of OOD images (default: 0.6)")
+    what.add_argument(
+        "--ood-ratio", type=ood_ratio, default=0.6, metavar="R",
+        help="share of OOD images, or all for every OOD image there is (default: 0.6)",
+    )  # fmt: skip
     what.add_argument(
         "--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure), or an arm"
     )
@@ -108,7 +118,7 @@ def _grid(args: argparse.Namespace) -> GridConfig:
     """The preset, reduced to the one trial."""
     axes = {
         "datasets": (args.dataset,),
-        "mismatch_ratios": (args.mismatch_ratio,),
+        "mismatch_ratios": (DEFAULT_MISMATCH if args.mismatch_ratio is None else args.mismatch_ratio,),
         "ood_ratios": (args.ood_ratio,),
         "strategies": (args.strategy,),
         "seeds": (args.seed,),

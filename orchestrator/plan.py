@@ -139,9 +139,11 @@ def _check_id_classes(trial: TrialConfig, data: DataSet, counts: SplitCounts) ->
     """Raise ValueError for a single ID class: the classifier has one answer, so accuracy is 1 whatever it learns."""
     if counts.num_id_classes > 1:
         return
-    if data.split_protocol == "domain":
+    if data.split_protocol == "domain" and trial.id_classes is None:
         # One ID class would give a table of ones without any warning.
         raise ValueError(f"{trial.label}: num_id_classes = 1, so accuracy is always 1; take 2 or more")
+    if trial.id_classes is not None:
+        raise ValueError(f"{trial.label}: id_classes names 1 ID class, so accuracy is always 1; name 2 or more")
     advice = f"raise the mismatch ratio to {ratio_of_classes(data.num_classes, 2)} or more"
     if data.num_classes < 3:
         advice = "take a data set of at least 3 classes: 2 that are ID and 1 that is OOD"

@@ -26,6 +26,7 @@ from experiments.commands.flags import (
     given,
     given_run_settings,
     ignored_flags,
+    ood_ratio,
     ray_address,
     seed_list,
     shared_card,
@@ -76,6 +77,8 @@ class GridCommand:
     description: str
     tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]] = lambda trials, rounds: []
     """Makes the tables of the frames `trials` and `rounds` (`experiments.results.frames`); empty for figures."""
+    preset: str = "paper"
+    """Preset that it takes if the command line names none."""
     rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
     """Makes the names of its strategies and arms from the preset's, if the command line gives none."""
     paper: Callable[[], PaperValues] = dict
@@ -98,11 +101,15 @@ def make_parser(command: GridCommand) -> CommandParser:
     grid = parser.add_argument_group("the grid (default: the preset's)")
     presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
     grid.add_argument(
-        "--preset", default="paper", metavar="NAME", help=f"settings to start from: {presets} (default: paper)"
-    )
+        "--preset", default=command.preset, metavar="NAME",
+        help=f"settings to start from: {presets} (default: {command.preset})",
+    )  # fmt: skip
     grid.add_argument("--datasets", type=comma_list(str), metavar="A,B", help="data sets, or folder:<path>")
     grid.add_argument("--mismatch-ratios", type=comma_list(float), metavar="R,R", help="shares of ID classes")
-    grid.add_argument("--ood-ratios", type=comma_list(float), metavar="R,R", help="shares of OOD images in the pool")
+    grid.add_argument(
+        "--ood-ratios", type=comma_list(ood_ratio), metavar="R,R",
+        help="shares of OOD images in the pool; all: every OOD image there is",
+    )  # fmt: skip
     grid.add_argument(
         "--strategies", type=comma_list(str), metavar="A,B", help=f"query strategies, or {', '.join(ARMS)}"
     )
@@ -222,7 +229,7 @@ def run_and_report(
 
 def _check_status_alone(args: argparse.Namespace) -> None:
     """Raises ValueError for flags that choose trials: the status is of the trials that the last launch chose."""
-    chosen = [name for name in (*AXES, "rounds", "budget", "assignments") if getattr(args, name)]
+    chosen = [name for name in (*AXES, "id_classes", "rounds", "budget", "assignments") if getattr(args, name)]
     if chosen:
         flag = "--set" if chosen[0] == "assignments" else f"--{chosen[0].replace('_', '-')}"
         raise ValueError(

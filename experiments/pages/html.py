@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.pages.content import Report
 from experiments.results.details import Details, TrialDetails
 from experiments.results.statistics import CellKey, cell_key
-from experiments.tables.table import DAGGER, format_ratio
+from experiments.tables.table import DAGGER, ratios_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,7 +141,9 @@ def _data(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: Cel
         }
         for key, rows in rounds.groupby(["fingerprint", "arm"], sort=False)
     }
-    cells: list[dict[str, Any]] = [{"title": _cell_title(key), "ood": key.ood_ratio, "trials": []} for key in ids]
+    cells: list[dict[str, Any]] = [
+        {"title": _cell_title(key), "uniform": _number(key.condition.uniform_precision), "trials": []} for key in ids
+    ]
     for row in trials.to_dict("records"):
         key = CellKey(row["dataset"], row["mismatch_ratio"], row["ood_ratio"], row["arm"])
         more = details.get(row["fingerprint"], TrialDetails())
@@ -154,7 +156,7 @@ def _data(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: Cel
 
 
 def _cell_title(key: CellKey) -> str:
-    return f"{key.dataset}, mismatch {format_ratio(key.mismatch_ratio)}, OOD {format_ratio(key.ood_ratio)}: {key.arm}"
+    return f"{key.dataset}, {ratios_text(key.condition)}: {key.arm}"
 
 
 def _number(value: Any) -> Any:

@@ -18,6 +18,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator
 from data.console import unknown_name
 from data.files import user_path
 from data.registry import DATA_SETS, FOLDER_PREFIX
+from data.splits.ratios import OodRatio
 from orchestrator.settings.keys import check_keys, one_line
 from orchestrator.settings.trial import Settings, TrialConfig, make_trial
 from strategies.registry import STRATEGIES, find_strategy
@@ -28,7 +29,7 @@ AXES = {
     "seeds": "seed",
 }  # fmt: skip
 """The axes of a grid, and the field of a trial that each gives."""
-TABLES = ("table4", "table5", "table6", "table7", "table8", "table9", "figures")
+TABLES = ("table4", "table5", "table6", "table7", "table8", "table9", "table10", "figures")
 """The commands that a preset may have other settings for, under `tables`."""
 LEAST_GPU = 0.01
 """Smallest part of a card that can be asked for."""
@@ -100,7 +101,7 @@ class GridConfig(Settings):
 
     datasets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     mismatch_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
-    ood_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
+    ood_ratios: Annotated[tuple[OodRatio, ...], Field(min_length=1, strict=False)]
     strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     """Names of strategies, or of `arms`."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]
@@ -115,7 +116,11 @@ class GridConfig(Settings):
     @classmethod
     def _one_ratio(cls, ratios: Any) -> Any:
         """Accept a single ratio as a list of one."""
-        return (ratios,) if isinstance(ratios, int | float) and not isinstance(ratios, bool) else ratios
+        return (
+            (ratios,)
+            if (isinstance(ratios, int | float) or ratios == "all") and not isinstance(ratios, bool)
+            else ratios
+        )
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -168,14 +173,19 @@ class GridConfig(Settings):
         return list(dict.fromkeys(each.trial for each in self.arm_trials(overrides)))
 
     def _arm_trial(
-        self, seed: int, dataset: str, mismatch_ratio: float, ood_ratio: float, arm: str, overrides: Nested
+        self, seed: int, dataset: str, mismatch_ratio: float, ood_ratio: OodRatio, arm: str, overrides: Nested
     ) -> ArmTrial:
         shared = merge(self.trial, self.per_dataset.get(dataset, {}), overrides)
         for axis, field in AXES.items():
             if field in shared:
                 raise ValueError(f"{field} = {shared[field]}: it is an axis of the grid; set {axis} instead")
-        point = {"dataset": dataset, "mismatch_ratio": mismatch_ratio, "ood_ratio": ood_ratio, "seed": seed}
-        return ArmTrial(arm=arm, trial=make_trial(**merge(shared, point, settings_of(arm, self.arms))))
+        point: Nested = {"dataset": dataset, "ood_ratio": ood_ratio, "seed": seed}
+        # Named classes take the place of the mismatch ratios, however many the preset has.
+        point |= {"mismatch_ratio": mismatch_ratio} if shared.get("id_classes") is None else {}
+        trial = make_trial(**merge(shared, point, settings_of(arm, self.arms)))
+        for name in trial.id_classes or ():
+            check_name("id_classes", name)
+        return ArmTrial(arm=arm, trial=trial)
 
 
 def load_preset(
@@ -345,7 +355,7 @@ def merge(*layers: Mapping[str, Any]) -> Nested:
     return merged
 
 
-FIXED = ("dataset", "mismatch_ratio", "seed")
+FIXED = ("dataset", "mismatch_ratio", "id_classes", "seed")
 """Settings that an arm cannot have: these join it to the other arms of a table."""
 
 

@@ -26,7 +26,7 @@ from models.classifier.workshop import Workshop
 from models.device import Machine, peak_memory_mib
 from models.mps import card_sharing
 from orchestrator.ledger.classifiers import ClassifierStore, StateDict
-from orchestrator.ledger.records import DATA_NOTES, RoundRecord, query_precision
+from orchestrator.ledger.records import DATA_NOTES, RECALL, RoundRecord, query_precision
 from orchestrator.problem import OpenSetProblem
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.classifier import ClassifierPlan, stream_generator, stream_seed
@@ -287,7 +287,7 @@ class Trajectory:
             num_id=len(self._pool.labelled_id_idx),
             num_ood=len(self._pool.labelled_ood_idx),
             queried_idx=query.selection.idx.tolist() if query else [],
-            diagnostics=query.diagnostics if query else {},
+            diagnostics=(query.diagnostics if query else {}) | self._recall(),
             pool_checksum=self._pool.checksum(),
             seconds=seconds,
             peak_memory_mib=peak_memory_mib(self._device),
@@ -296,6 +296,13 @@ class Trajectory:
             memory={name: [float(value) for value in values] for name, values in query.memory.items()} if query else {},
             service=self._service() if query else {},
         )
+
+    def _recall(self) -> dict[str, Diagnostic]:
+        """Share of all ID images that are labelled, which the open-set annotation line reports; else empty."""
+        # Only under that line's initial set: a new figure for all would change the records of earlier versions.
+        if self._trial.split_identity().get("initial_share") is None:
+            return {}
+        return {RECALL: self._oracle.recall(self._pool.labelled_id_idx)}
 
     def _environment(self) -> dict[str, str | int | float]:
         """Description of what computed the round: hardware, code, on a GPU how steps ran and the card was shared."""
