@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TextIO
 
 from data.console import duration
+from data.files import shown
+from data.stopping import write_controls
 from experiments.commands.live_table import live_table
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import summarise
@@ -214,7 +216,8 @@ class LiveBlock:
     def draw(self, lines: Sequence[str]) -> None:
         """Replace the block with these lines; an empty sequence removes it."""
         columns, rows = shutil.get_terminal_size()
-        fitting = [line[: columns - 1] for line in lines[: rows - 1]]  # a line that wraps could not be removed
+        # A line that wraps could not be removed; escapes are longer than what they stand for, so they come first.
+        fitting = [shown(line)[: columns - 1] for line in lines[: rows - 1]]
         with self._lock:
             if fitting != self._drawn:
                 self._clear()
@@ -223,7 +226,7 @@ class LiveBlock:
     def _clear(self) -> None:
         if self._drawn:
             up = UP.format(len(self._drawn) - 1) if len(self._drawn) > 1 else ""
-            self._screen.write(up + CLEAR_BELOW)
+            write_controls(self._screen, up + CLEAR_BELOW)
             self._screen.flush()
         self._drawn = []
 
