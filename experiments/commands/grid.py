@@ -58,6 +58,7 @@ from orchestrator.settings.grid import (
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
+from orchestrator.weights import check_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,6 +207,7 @@ def run_and_report(
             print(line)
         return DONE
     with stoppable(), output.locked() as locked:
+        check_weights(p.trial for p in planned if not p.is_finished)
         # Another launch may have finished trials between the plan and the lock.
         planned = refreshed(planned, locked)
         tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
@@ -286,10 +288,10 @@ def _compute(
     def begin() -> None:
         """Only now is everything known to be good, the cluster too: from here on there is something to keep."""
         nonlocal begun
-        begun = True
         note_launch(output, command.name, planned)
         if tracker is not None:
             tracker.start()
+        begun = True  # only now: a disk that is full at the note left a tracker to finish that had never started
         if live is not None and todo:
             live.start()
 

@@ -33,4 +33,4 @@ def test_it_is_one_line(
         "table4.py: failed: launch-table4.json: No space left on device: make room or repair the disk, then run this "
         "command again; every finished round that was kept is whole\n"
     )
-    assert [path.name for path in (tmp_path / "out").iterdir() if path.name == "mlflow.db"] == []
+    assert not (tmp_path / "out").exists()
