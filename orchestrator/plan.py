@@ -72,11 +72,11 @@ def plan_trials(trials: Sequence[ArmTrial | TrialConfig], ledger: Ledger | None)
         data = data_sets[where]
         _check(trial, data)
         which = (data.fingerprint, trial.clipn.model_dump_json())
-        if trial.uses_clipn and which not in clipn:
-            clipn[which] = clipn_identity(trial.clipn, data)
         if (files := (trial.uses_clipn, trial.clipn, trial.recipe.encoder)) not in looked_at:
             looked_at.add(files)
             check_weights_files(trial)
+        if trial.uses_clipn and which not in clipn:
+            clipn[which] = clipn_identity(trial.clipn, data)
         fingerprint = trial.fingerprint(data_fingerprint=data.fingerprint, clipn_identity=clipn.get(which))
         planned.append(look_up(ledger, trial, fingerprint, data.fingerprint, arm=arm))
     return planned

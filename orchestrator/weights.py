@@ -17,7 +17,7 @@ from typing import Any
 from data.console import BAD_INPUT, DONE, RunStopped, to_stderr
 from data.files import user_path
 from models.classifier.recipe import EncoderName
-from models.clipn.source import PRETRAINED
+from models.clipn.source import PRETRAINED, ClipnSource, clip_config
 from models.clipn.weights_file import weights_format
 from orchestrator.settings.trial import TrialConfig
 
@@ -26,6 +26,7 @@ def check_weights_files(trial: TrialConfig) -> None:
     """Look at the outside of the weights files that a trial names. Raises ValueError for those that cannot be read."""
     source = trial.clipn
     if trial.uses_clipn and source.checkpoint is not None:
+        clip_config(source.model)  # an unknown architecture is the likelier mistake of the two
         weights_format(source.checkpoint)
     if trial.uses_clipn and source.pretrained is not None and user_path(source.pretrained).is_file():
         weights_format(user_path(source.pretrained), setting=PRETRAINED)
@@ -76,15 +77,18 @@ def _open(job: dict[str, list[Any]]) -> None:
     """Open what the job names. Raises ValueError for the first that does not fit."""
     from models.classifier.frozen import check_encoder
     from models.clipn.pretrained import load_pretrained_clip
-    from models.clipn.source import ClipnSource, clip_config
-    from models.clipn.weights import load_clipn
+    from models.clipn.weights import check_finite, load_clipn
 
     for each in job["clipn"]:
         source = ClipnSource(**each)
         if source.checkpoint is not None:
-            load_clipn(source.checkpoint, clip_config(source.model))
-        elif source.pretrained is not None:
-            load_pretrained_clip(source.model, source.pretrained, progress=to_stderr)
+            told = f"clipn.checkpoint: {source.checkpoint}"
+            clipn = load_clipn(source.checkpoint, clip_config(source.model))
+        else:
+            assert source.pretrained is not None
+            told = f"{PRETRAINED}: {source.pretrained}"
+            clipn = load_pretrained_clip(source.model, source.pretrained, progress=to_stderr)
+        check_finite(clipn, told)
     for encoder in job["encoders"]:
         check_encoder(encoder)
 

@@ -42,6 +42,14 @@ def load_clipn(path: Path, config: Mapping[str, Any]) -> Clipn:
     return clipn.eval()
 
 
+def check_finite(clipn: Clipn, told: str) -> None:
+    """Raise a ValueError that begins with `told`, the weights, and names the tensors if any value is not finite."""
+    damaged = [name for name, tensor in clipn.state_dict().items() if not tensor.isfinite().all()]
+    if damaged:
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        raise ValueError(f"{told} is damaged: {damaged[0]}{more} holds values that are not finite")
+
+
 def save_clipn(clipn: Clipn, path: Path, *, epoch: int, name: str) -> None:
     """Write a checkpoint as the reference's trainer does, without the optimiser's state; atomically."""
     tensors = {"module." + file_name(key): value.detach().cpu() for key, value in clipn.state_dict().items()}
