@@ -24,12 +24,13 @@ from orchestrator.settings.trial import TrialConfig
 
 def check_weights_files(trial: TrialConfig) -> None:
     """Look at the outside of the weights files that a trial names. Raises ValueError for those that cannot be read."""
-    source = trial.clipn
-    if trial.uses_clipn and source.checkpoint is not None:
+    source = trial.clipn if trial.uses_clipn else ClipnSource()
+    plain = None if source.pretrained is None else user_path(source.pretrained)
+    if source.checkpoint is not None and plain is None:  # of two sources, one too many, `clipn_identity` says so
         clip_config(source.model)  # an unknown architecture is the likelier mistake of the two
         weights_format(source.checkpoint)
-    if trial.uses_clipn and source.pretrained is not None and user_path(source.pretrained).is_file():
-        weights_format(user_path(source.pretrained), setting=PRETRAINED)
+    if source.checkpoint is None and plain is not None and plain.is_file():
+        weights_format(plain, setting=PRETRAINED)
     file = None if trial.recipe.encoder is None else EncoderName.parse(trial.recipe.encoder).file
     if file is not None:
         weights_format(file, setting="recipe.encoder")

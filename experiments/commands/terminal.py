@@ -19,6 +19,7 @@ from data.stopping import write_controls
 from experiments.commands.live_table import live_table
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import summarise
+from orchestrator.ledger.repair import mending
 from orchestrator.plan import PlannedTrial, distinct
 
 REDRAW_EVERY = 1.0
@@ -32,7 +33,7 @@ class Progress:
 
     def __init__(self, planned: Sequence[PlannedTrial], *, ledger: Ledger, quiet: bool, verbose: bool) -> None:
         self._planned = planned
-        self._ledger = ledger
+        self._ledger = mending(ledger, self.warn)
         self._quiet = quiet
         self._verbose = verbose
         self._block = LiveBlock(sys.stdout) if is_terminal(sys.stdout) and not quiet else None
@@ -140,6 +141,11 @@ class Progress:
             self.warn(f"{count} {planned.label}: FAILED: {error}")
             return
         records = self._ledger.history(planned.fingerprint)[: planned.trial.rounds]
+        if len(records) < planned.trial.rounds:  # its file was damaged and set aside just now
+            self.warn(
+                f"{count} {planned.label}: finished, and then lost from the disk; the same command computes it again"
+            )
+            return
         summary = summarise(records)
         with self._lock:
             self._finished[planned.fingerprint] = summary
