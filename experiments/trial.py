@@ -14,7 +14,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.console import DONE, CommandParser, run_command
+from data.console import DONE, CommandParser, run_command, to_stderr
 from data.files import path_argument
 from data.registry import split_protocol_of
 from data.stopping import INTERRUPTED, stoppable
@@ -32,6 +32,7 @@ from experiments.commands.flags import (
 from experiments.presets import ARMS, PRESETS
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord, summarise
+from orchestrator.ledger.repair import mending
 from orchestrator.plan import PlannedTrial, plan_trials
 from orchestrator.settings.grid import ArmTrial, GridConfig, RunSettings, load_preset
 
@@ -137,7 +138,7 @@ def _preset_of(dataset: str) -> str:
 
 def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:
     """Run the trial from the end of its records."""
-    (planned,) = plan_trials([arm_trial], output.ledger if output else None)
+    (planned,) = plan_trials([arm_trial], mending(output.ledger, to_stderr) if output else None)
     trial = planned.trial
     show = _Printer(planned, quiet=args.quiet)
     from orchestrator.trial.compute import (  # torch, only now that the input is known to be good

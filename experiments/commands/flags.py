@@ -14,7 +14,8 @@ from data.files import CACHE_VARIABLE, path_argument
 from data.splits.named import parse_names
 from data.splits.ratios import OodRatio
 from models.mps import mps_runs
-from orchestrator.settings.grid import Nested, RunSettings, check_name, merge, parse_overrides, seed_range
+from orchestrator.settings.grid import Nested, RunSettings, merge, parse_overrides, seed_range
+from orchestrator.settings.keys import check_name
 from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
 from strategies.purity.detectors import DETECTORS

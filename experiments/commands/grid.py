@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.console import DONE, SOME_FAILED, CommandParser, run_command
+from data.console import DONE, SOME_FAILED, CommandParser, run_command, to_stderr
 from data.files import path_argument
 from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import bill_lines, this_machine
@@ -45,6 +45,7 @@ from orchestrator.cluster.placement import parse_place
 from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.launch import note_launch
 from orchestrator.ledger.output import OutputFolder, open_output
+from orchestrator.ledger.repair import mending
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
 from orchestrator.settings.grid import (
     AXES,
@@ -59,6 +60,7 @@ from orchestrator.settings.grid import (
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
+from orchestrator.weights import check_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,7 +198,8 @@ def run_and_report(
     if not args.no_tracking:
         uri = args.tracking_uri if args.tracking_uri is not None else default_tracking_uri(output.path)
         check_tracking_uri(uri, option=URI_VARIABLE if args.tracking_uri is None else "--tracking-uri")
-    planned = plan_trials(trials, output.ledger)
+    # A run sets damaged files aside and computes their trials again; a dry run, which changes nothing, names the first.
+    planned = plan_trials(trials, output.ledger if args.dry_run else mending(output.ledger, to_stderr))
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     if args.rates and not args.dry_run:
         raise ValueError("--rates is for --dry-run, which prints what they come to")
@@ -213,12 +216,13 @@ def run_and_report(
             print(line)
         return DONE
     with stoppable(), output.locked() as locked:
+        check_weights(p.trial for p in planned if not p.is_finished)
         # Another launch may have finished trials between the plan and the lock.
-        planned = refreshed(planned, locked)
+        planned = refreshed(planned, locked, progress.warn)
         tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
         live = None if page is None else _live_page(planned, locked, page, progress)
         code = _compute(planned, grid, locked, command, args, progress, tracker, live)
-        planned = refreshed(planned, locked)
+        planned = refreshed(planned, locked, progress.warn)
         files = report(planned, locked)
         if tracker is not None:
             tracker.publish(files)
@@ -237,9 +241,10 @@ def _check_status_alone(args: argparse.Namespace) -> None:
         )
 
 
-def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[PlannedTrial]:
-    """The plan with what the ledger holds now."""
-    return [look_up(output.ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm) for p in planned]
+def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder, tell: Callable[[str], None]) -> list[PlannedTrial]:
+    """The plan with what the ledger holds now; `tell` gets a line about each damaged file, which is set aside."""
+    ledger = mending(output.ledger, tell)
+    return [look_up(ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm) for p in planned]
 
 
 def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
@@ -293,10 +298,10 @@ def _compute(
     def begin() -> None:
         """Only now is everything known to be good, the cluster too: from here on there is something to keep."""
         nonlocal begun
-        begun = True
         note_launch(output, command.name, planned)
         if tracker is not None:
             tracker.start()
+        begun = True  # only now: a disk that is full at the note left a tracker to finish that had never started
         if live is not None and todo:
             live.start()
 
@@ -333,7 +338,7 @@ def _live_page(
 
     def write() -> None:
         nonlocal is_told
-        path = page(refreshed(planned, output), output)
+        path = page(refreshed(planned, output, progress.warn), output)
         if not is_told:
             progress.tell(f"report: {path.resolve().as_uri()} (fills while the grid runs)")
         is_told = True

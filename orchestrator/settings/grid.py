@@ -6,7 +6,6 @@ An arm is a strategy with settings on top, under its own name.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +18,7 @@ from data.console import unknown_name
 from data.files import user_path
 from data.registry import DATA_SETS, FOLDER_PREFIX
 from data.splits.ratios import OodRatio
-from orchestrator.settings.keys import check_keys, one_line
+from orchestrator.settings.keys import check_keys, check_name, check_texts, one_line
 from orchestrator.settings.trial import Settings, TrialConfig, make_trial
 from strategies.registry import STRATEGIES, find_strategy
 
@@ -221,6 +220,7 @@ def load_preset(
             raise ValueError(f"preset {name}: tables: {unknown_name('key', str(each), TABLES)}")
         check_keys(GridConfig, settings, f"preset {name}", ("tables", each))
     content = merge(content, of_tables.get(table, {}))
+    check_texts(content, f"preset {name}")
     content["run"] = merge(content.get("run", {}), dict(run))
     content["arms"] = merge(arms or {}, content.get("arms", {}))
     check_keys(GridConfig, content, f"preset {name}")
@@ -379,19 +379,6 @@ def check_arm(name: str, settings: Mapping[str, Any]) -> None:
     check_name("arms", name)
     if "," in name:
         raise ValueError(f"arms.{name}: a comma separates names on the command line; omit it")
-
-
-UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode categories that a name may not have: controls, marks of direction, bytes that are not UTF-8, line ends."""
-JOINERS = "\u200c\u200d"
-"""Characters of category Cf that are allowed, since letters of some languages need them."""
-
-
-def check_name(field: str, name: str) -> None:
-    """Raise ValueError for a name that would break the lines of a table, or reach a terminal as a command."""
-    for character in name:
-        if unicodedata.category(character) in UNPRINTABLE and character not in JOINERS:
-            raise ValueError(f"{field}: {name!a} has a character that cannot be printed ({character!a})")
 
 
 def settings_of(name: str, arms: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

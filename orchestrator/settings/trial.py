@@ -20,7 +20,7 @@ from data.splits.ratios import OodRatio
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
 from models.words.lists import word_list
-from orchestrator.settings.keys import check_keys, one_line
+from orchestrator.settings.keys import check_keys, check_name, check_texts, one_line
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
 from strategies.purity.detectors import DETECTORS
@@ -316,6 +316,7 @@ def make_trial(**settings: Any) -> TrialConfig:
     Raises ValueError with one line that names each wrong field and what it may be.
     """
     trial = read_trial(**settings)
+    check_name("dataset", trial.dataset)  # records of earlier versions may hold such a name, and are read
     find_strategy(trial.strategy)
     return trial
 
@@ -325,6 +326,7 @@ def read_trial(**settings: Any) -> TrialConfig:
 
     Nothing is imported for it: records may come from somebody else. Raises ValueError as `make_trial`.
     """
+    check_texts(settings)
     check_keys(TrialConfig, settings)
     try:
         trial = TrialConfig(**settings)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.clipn.source import ClipnSource
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.trial import TrialConfig, make_trial, read_trial
 
 GOOD: dict[str, Any] = {
     "dataset": "digits", "mismatch_ratio": 0.2, "ood_ratio": 0.6, "strategy": "vlpure", "seed": 0,
@@ -62,6 +63,32 @@ def test_a_bad_setting_is_named_with_its_value(changes: dict[str, Any], message:
     with pytest.raises(ValueError, match=message) as caught:
         make_trial(**(GOOD | changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["x\0y", "x\ud800y"], ids=ascii)
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        (lambda text: {"dataset": text}, "dataset"),
+        (lambda text: {"data_root": Path(text)}, "data_root"),
+        (lambda text: {"recipe": {"name": text}}, "recipe.name"),
+        (lambda text: {"clipn": {"templates": [text]}}, "clipn.templates"),
+        (lambda text: {"options": {text: {}}}, "options.a key"),
+    ],
+)
+def test_a_text_that_no_record_can_hold_is_refused(
+    changes: Callable[[str], dict[str, Any]], place: str, text: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{place} = 'x.*y': has a NUL, or half of a character; remove it$") as caught:
+        make_trial(**(GOOD | changes(text)))
+    assert str(caught.value).isascii()
+
+
+def test_a_data_set_cannot_write_to_the_terminal_but_its_record_is_read() -> None:
+    name = "folder:/data/\x1b[2J"
+    with pytest.raises(ValueError, match=r"^dataset: 'folder:/data/\\x1b\[2J' has a character that cannot be printed"):
+        make_trial(**(GOOD | {"dataset": name}))
+    assert read_trial(**(GOOD | {"dataset": name})).dataset == name
 
 
 @pytest.mark.parametrize(
