@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup dev constraints demo demo-full test quick nemesis fuzz gpu-check lint type smoke same-numbers docs picture clean
+.PHONY: help setup dev cluster constraints demo demo-full test quick nemesis fuzz gpu-check lint type smoke same-numbers docs picture clean
 
 # Another interpreter: make PYTHON=/path/to/python3.12 setup. Candidates are run, not only looked up: a name that exists may still not start.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 # interrupted installation is done again and a newer file with equal content installs nothing.
 SETUP := $(VENV)/.pyproject.toml.installed
 DEV := $(VENV)/.constraints-dev.txt.installed
+CLUSTER := $(VENV)/.constraints-cluster.txt.installed
 # pip or uv; by default uv if it is there. make INSTALLER=pip setup
 INSTALL := experiments/commands/install.py $(if $(INSTALLER),--installer $(INSTALLER))
 
@@ -26,6 +27,9 @@ setup: $(SETUP)  ## make .venv with the exact packages of constraints.txt and th
 	@:
 
 dev: $(DEV)  ## the same, and the tools of the tests (constraints-dev.txt)
+	@:
+
+cluster: $(CLUSTER)  ## the same as setup, and what `ray up` needs on the machine that it is typed on (constraints-cluster.txt)
 	@:
 
 demo: setup  ## a small Table 4 on scikit-learn's digits in three minutes: trials, table, picture
@@ -115,4 +119,7 @@ $(SETUP): constraints.txt pyproject.toml
 	$(INSTALLER_RUN)
 
 $(DEV): constraints-dev.txt $(SETUP)
-	$(INSTALLER_RUN) --dev
+	$(INSTALLER_RUN) --extra dev
+
+$(CLUSTER): constraints-cluster.txt $(SETUP)
+	$(INSTALLER_RUN) --extra cluster

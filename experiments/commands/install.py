@@ -1,6 +1,6 @@
 """Install exactly the packages of constraints.txt into .venv, and this project: `make setup` and `make dev`.
 
-python experiments/commands/install.py [--dev]
+python experiments/commands/install.py [--extra dev]
 
 It imports the standard library alone, since it runs where nothing is installed yet. What pip (or uv, if it is on PATH)
 prints goes to .venv/install.log; people see one line of progress. Packages are installed a few at a time, so that an
@@ -26,7 +26,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES, DEV_PACKAGES, PROJECT = Path("constraints.txt"), Path("constraints-dev.txt"), Path("pyproject.toml")
+PACKAGES, PROJECT = Path("constraints.txt"), Path("pyproject.toml")
+EXTRAS = ("dev", "cluster")
+"""Of pyproject.toml; the packages that each adds are in a file of its own."""
 SIZE = "3 GB to download, 7 GB on disk"
 """Measured on Linux; most of it is the CUDA build of PyTorch."""
 AT_ONCE = 12
@@ -143,7 +145,7 @@ class Environment:
 
 
 class ProgressLine:
-    """One line that counts packages and megabytes: rewritten each second on a terminal, elsewhere printed at the end."""
+    """One line that counts packages and megabytes: rewritten on a terminal, elsewhere printed at the end."""
 
     def __init__(self, what: str, total: int) -> None:
         """`total` packages are wanted of `what`, a file's name."""
@@ -211,7 +213,7 @@ class Installer:
     def _run(self, arguments: list[str], tick: Callable[[], None]) -> None:
         with self._environment.log.open("a+", encoding="utf-8", errors="replace") as log:
             start = log.seek(0, os.SEEK_END)
-            # The child holds the lock, too: whoever kills this process alone leaves pip at work, and the next one waits.
+            # The child holds the lock, too: if this process alone is killed, pip goes on, and the next one waits.
             process = subprocess.Popen(
                 self._command + arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[self._lock]
             )
@@ -265,9 +267,9 @@ def only_one(file: Path) -> Iterator[int]:
         yield held.fileno()
 
 
-def install(environment: Environment, *, dev: bool, uv: str | None) -> None:
+def install(environment: Environment, *, extra: str | None, uv: str | None) -> None:
     """Install what is missing. A stamp beside the packages holds the checksum of each file that is done."""
-    files = [PACKAGES, PROJECT, *([DEV_PACKAGES] if dev else [])]
+    files = [PACKAGES, PROJECT, *([Path(f"constraints-{extra}.txt")] if extra else [])]
     with only_one(PROJECT) as lock:
         if not environment.works():
             print(
@@ -290,14 +292,16 @@ def install(environment: Environment, *, dev: bool, uv: str | None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in the project's folder, and return its exit code."""
     parser = argparse.ArgumentParser(description="Install the packages of constraints.txt and this project into .venv.")
-    parser.add_argument("--dev", action="store_true", help=f"and those of {DEV_PACKAGES}: the tools of the tests")
+    parser.add_argument(
+        "--extra", choices=EXTRAS, help="and those of constraints-<extra>.txt: tools of tests, of ray up"
+    )
     parser.add_argument("--installer", choices=("pip", "uv"), help="default: uv if it is there, else pip")
     args = parser.parse_args(argv)
     uv = shutil.which("uv") if args.installer != "pip" else None
     try:
         if args.installer == "uv" and uv is None:
             raise InstallError("--installer uv: there is no uv on PATH")
-        install(Environment(Path(".venv")), dev=args.dev, uv=uv)
+        install(Environment(Path(".venv")), extra=args.extra, uv=uv)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130

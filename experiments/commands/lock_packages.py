@@ -17,10 +17,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from experiments.commands.install import read_constraints
+from experiments.commands.install import EXTRAS, read_constraints
 
 UV = ["uv", "pip", "compile", "-q", "--universal", "--generate-hashes", "--no-annotate", "--no-header"]
-EXTRAS = ("dev", "cluster")
 
 
 def resolve(project: Path, pins: Path, extras: tuple[str, ...]) -> dict[str, str]:

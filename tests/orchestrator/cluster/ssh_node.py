@@ -1,7 +1,8 @@
 """A machine to rent, for nothing: an SSH server that is a node of its own to whoever logs in.
 
-It has its own user, home, /tmp and processes, by Linux's namespaces, and shares this machine's network and programs. So `ray stop`
-there stops no Ray of anybody else, nothing is written outside one folder, and all that was started there ends with it.
+It has its own user, home, /tmp and processes, by Linux's namespaces, and shares this machine's network and programs.
+So `ray stop` there stops no Ray of anybody else, nothing is written outside one folder, and what was started there
+ends with it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ USER_ID = 52022
 NEEDED = ("sshd", "ssh", "ssh-keygen", "rsync", "tmux", "unshare")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Runs as process 1 of the node. The folders are bound over the machine's own, for the node alone. /tmp comes last, since the
-# node's folder may be below it.
+# Runs as process 1 of the node. The folders are bound over the machine's own, for the node alone. /tmp comes last,
+# since the node's folder may be below it.
 START = """
 set -e
 mount -t tmpfs tmpfs /run && mkdir -p /run/sshd && cp "$NODE"/etc/* /run/sshd/ && chmod 600 /run/sshd/host_key
@@ -81,7 +82,7 @@ def reason_to_skip() -> str | None:
 
 @contextmanager
 def ssh_node(folder: Path, *, address: str, home: Path) -> Iterator[SshNode]:
-    """A node whose files are in `folder` and whose user's home is `home`; it and all its processes end with the block."""
+    """A node whose files are in `folder` and whose user's home is `home`; its processes end with the block."""
     etc, tmp, key = folder / "etc", folder / "tmp", folder / "key"
     for path in (etc, tmp, home / ".ssh"):
         path.mkdir(parents=True, exist_ok=True)
@@ -115,5 +116,6 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
             socket.create_connection((address, 22), timeout=1).close()
             return
         except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)

@@ -138,6 +138,36 @@ BROKEN: list[tuple[str, Change, str]] = [
         "a scorer on spot leaves",
     ),
     (
+        "spot head",
+        lambda c: node(c, "head").update(InstanceMarketOptions={}),
+        "head.node_config: a head on spot takes the records with it",
+    ),
+    (
+        "old metadata service",
+        lambda c: node(c, "trainer").update(MetadataOptions={"HttpTokens": "optional"}),
+        "trainer.node_config.MetadataOptions: HttpTokens must be required (IMDSv2)",
+    ),
+    (
+        "metadata service as it comes",
+        lambda c: node(c, "head").pop("MetadataOptions"),
+        "head.node_config.MetadataOptions: HttpTokens must be required (IMDSv2)",
+    ),
+    (
+        "disk in the clear",
+        lambda c: node(c, "scorer").update(BlockDeviceMappings=[{"Ebs": {"Encrypted": False}}]),
+        "scorer.node_config.BlockDeviceMappings[0]: Ebs must have Encrypted: true",
+    ),
+    (
+        "disk as it comes",
+        lambda c: node(c, "head").pop("BlockDeviceMappings"),
+        "head.node_config.BlockDeviceMappings[0]: Ebs must have Encrypted: true",
+    ),
+    (
+        "head packages as they come",
+        lambda c: replace(c, "head_setup_commands", 0, "--require-hashes", ""),
+        "head_setup_commands[0]: installs packages without hashes",
+    ),
+    (
         "own group of Ray",
         lambda c: c["provider"].update(security_group={"GroupName": "g"}),
         "provider.security_group: Ray's group opens port 22 to the whole world",
@@ -213,8 +243,8 @@ BROKEN: list[tuple[str, Change, str]] = [
     ),
     (
         "another Ray",
-        lambda c: replace(c, "head_setup_commands", 0, "ray[default]==2.", "ray[default]==1."),
-        "head_setup_commands[0]: installs Ray 1.60.0, but constraints.txt has 2.60.0",
+        lambda c: c["initialization_commands"].append("pip install 'ray[default]==1.60.0'"),
+        "initialization_commands[0]: installs Ray 1.60.0, but constraints.txt has 2.60.0",
     ),
     (
         "another image",

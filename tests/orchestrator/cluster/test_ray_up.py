@@ -1,8 +1,8 @@
-"""`ray up` for real: the commands of docs/cluster.md with a copy of cluster.yaml, against an SSH server on this machine.
+"""`ray up` for real: the commands of docs/cluster.md with a copy of cluster.yaml, against an SSH server here.
 
-The copy is made from the file. It differs in the machines (Ray's provider `local` instead of AWS) and in the images, which this
-test does not download. VLPURE_RAY_UP_HOME names a folder that stays the node's home from one run to the next, so that packages are
-installed in the first run alone.
+The copy is made from the file. It differs in the machines (Ray's provider `local` instead of AWS) and in the images,
+which this test does not download. VLPURE_RAY_UP_HOME names a folder that stays the node's home from one run to the
+next, so that packages are installed in the first run alone.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 import yaml
-from ssh_node import SshNode, reason_to_skip, ssh_node
 
 from orchestrator.settings.grid import read_yaml
+from tests.orchestrator.cluster.ssh_node import SshNode, reason_to_skip, ssh_node
 
 ROOT = Path(__file__).parents[3]
 ADDRESS = "127.0.0.22"
 FETCH = "data fetch cifar10 cifar100 tiny-imagenet"
-GRID = "--preset demo --mismatch-ratios 0.4 --ood-ratios 0.6 --strategies random,vlpure --seeds 0 --rounds 2 --address auto"
+GRID = "--preset demo --strategies random,vlpure --seeds 0 --rounds 2 --address auto"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
