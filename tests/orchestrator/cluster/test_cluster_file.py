@@ -199,17 +199,17 @@ BROKEN: list[tuple[str, Change, str]] = [
     ),
     (
         "open dashboard",
-        lambda c: replace(c, "head_start_ray_commands", 1, "=127.0.0.1", "=10.0.0.1"),
+        lambda c: replace(c, "head_start_ray_commands", 2, "=127.0.0.1", "=10.0.0.1"),
         "head_start_ray_commands: the dashboard runs code for whoever reaches it",
     ),
     (
         "default dashboard",
-        lambda c: replace(c, "head_start_ray_commands", 1, " --dashboard-host=127.0.0.1", ""),
+        lambda c: replace(c, "head_start_ray_commands", 2, " --dashboard-host=127.0.0.1", ""),
         "head_start_ray_commands: the dashboard runs code for whoever reaches it",
     ),
     (
         "no token at the head",
-        lambda c: replace(c, "head_start_ray_commands", 1, "RAY_AUTH_MODE=token ", ""),
+        lambda c: replace(c, "head_start_ray_commands", 2, "RAY_AUTH_MODE=token ", ""),
         "head_start_ray_commands: `ray start` without RAY_AUTH_MODE=token",
     ),
     (
@@ -226,8 +226,8 @@ BROKEN: list[tuple[str, Change, str]] = [
     ),
     (
         "open MLflow",
-        lambda c: replace(c, "head_start_ray_commands", 2, "--host 127.0.0.1", "--host 10.0.0.1"),
-        "head_start_ray_commands[2]: MLflow's server asks for no password",
+        lambda c: replace(c, "head_start_ray_commands", 0, "--host 127.0.0.1", "--host 10.0.0.1"),
+        "head_start_ray_commands[0]: MLflow's server asks for no password",
     ),
     (
         "a mount that is not there",
@@ -357,7 +357,7 @@ def test_the_setup_commands_install_the_project_in_an_empty_home(tmp_path: Path)
     trial = "python -m experiments.trial --dataset digits --mismatch-ratio 0.2 --ood-ratio 0.6 --strategy random"
     short = "--rounds 2 --budget 20 --set recipe.name=demo --set recipe.steps=2"
     run(f"set -e; . ~/.bashrc; {trial} --seed 0 {short}; ray --version", tmp_path)
-    _check_mlflow_starts(config["head_start_ray_commands"][2], tmp_path)
+    _check_mlflow_starts(config["head_start_ray_commands"][0], tmp_path)
 
 
 def _check_mlflow_starts(command: str, home: Path) -> None:

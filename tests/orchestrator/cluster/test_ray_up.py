@@ -7,7 +7,9 @@ next, so that packages are installed in the first run alone.
 
 from __future__ import annotations
 
+import csv
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +27,9 @@ from tests.orchestrator.cluster.ssh_node import SshNode, reason_to_skip, ssh_nod
 ROOT = Path(__file__).parents[3]
 ADDRESS = "127.0.0.22"
 FETCH = "data fetch cifar10 cifar100 tiny-imagenet"
-GRID = "--preset demo --strategies random,vlpure --seeds 0 --rounds 2 --address auto"
+GRID = "--preset demo --strategies random,vlpure --rounds 2 --address auto"
+PORTS = (5000, 6379, 8076, 8265)
+"""Those that cluster.yaml names, and the dashboard's."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -64,7 +68,9 @@ class User:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        print(f"$ ray {command} {' '.join(arguments)}: {time.monotonic() - started:.0f} s\n{done.stdout}", flush=True)
+        print(f"$ ray {command} {' '.join(arguments)}: {time.monotonic() - started:.0f} s", flush=True)
+        with (self.home / "ray.log").open("a") as log:
+            log.write(f"$ ray {command} {' '.join(arguments)}\n{done.stdout}\n")
         assert done.returncode == 0, done.stdout
         return done.stdout
 
@@ -75,8 +81,13 @@ def node(tmp_path: Path) -> Iterator[SshNode]:
     reason = reason_to_skip()
     if reason is not None:
         pytest.skip(reason)
+    for port in PORTS:
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))  # the node shares this machine's network: fails if something listens there
     kept = os.environ.get("VLPURE_RAY_UP_HOME")
     with ssh_node(tmp_path / "node", address=ADDRESS, home=Path(kept) if kept else tmp_path / "node" / "home") as node:
+        node.run("rm -rf ~/table4 ~/table4.py ~/mlflow ~/.cache/vlpure ~/.bashrc; cp -r /etc/skel/. ~")
         yield node
 
 
@@ -94,11 +105,37 @@ def user(tmp_path: Path, node: SshNode) -> User:
 
 
 def test_up_submit_up_down(user: User, node: SshNode) -> None:
-    file = str(user.file)
-    user.ray("up", "-y", file)
-    user.ray("submit", file, "experiments/table4.py", "--", *GRID.split(), "-o", "table4")
-    user.ray("up", "-y", file)
-    user.ray("exec", file, f"cd ~/vlpure && .venv/bin/python experiments/table4.py {GRID} -o ~/table4 --status")
+    file, table = str(user.file), "experiments/table4.py"
+    said = user.ray("up", "-y", file)
+    assert "ERROR" not in said
+    raylet = node.run("pgrep -x raylet")
+
+    said = user.ray("submit", file, table, "--", *GRID.split(), "--seeds", "0", "-o", "table4")
+    assert "Table 4: 2 trials, 0 finished, 2 to run" in said
+    assert "warning: " not in said
+
+    # Nothing changed: nothing is copied, installed or restarted.
+    node.run("touch ~/now")
+    said = user.ray("up", "-y", "--no-restart", file)
+    assert "Configuration already up to date" in said
+    assert node.run("pgrep -x raylet") == raylet
+    assert node.run("find ~/vlpure ~/.bashrc -newer ~/now -not -path '*/__pycache__*'") == ""
+
+    # As KubeRay starts it (docs/kuberay.yaml): as a job of Ray's, which continues what there is.
+    job = f"ray job submit --address http://127.0.0.1:8265 -- python ~/vlpure/{table} {GRID} --seeds 0-1 -o ~/table4"
+    said = user.ray("exec", file, job)
+    assert "Table 4: 4 trials, 2 finished, 2 to run" in said
+    assert "succeeded" in said
+
+    said = user.ray("exec", file, f"cd ~/vlpure && .venv/bin/python {table} --preset demo -o ~/table4 --status")
+    assert "4 of 4" in said
     user.ray("rsync-down", file, "~/table4/", str(user.home / "table4"))
+    with (user.home / "table4" / "table4" / "trials.csv").open() as lines:
+        assert sorted((row["strategy"], row["seed"]) for row in csv.DictReader(lines)) == [
+            ("random", "0"),
+            ("random", "1"),
+            ("vlpure", "0"),
+            ("vlpure", "1"),
+        ]
     user.ray("down", "-y", file)
-    print(node.run("ps aux; ls -la ~"))
+    assert node.run("pgrep -x raylet || pgrep -x gcs_server || echo none") == "none\n"
