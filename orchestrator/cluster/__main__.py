@@ -111,8 +111,11 @@ def _nodes(config: Nested) -> Iterator[str]:
         resource = RESOURCE_OF_ROLE.get(roles[name] or "")
         if resource is not None and node["resources"].get(resource, 0) < 1:
             yield f"{name}.resources: {resource} must be 1 or more, or nothing is placed there"
-        if roles[name] == "scorer" and "InstanceMarketOptions" in node["node_config"]:
-            yield f"{name}.node_config: a scorer on spot leaves every trial waiting; take InstanceMarketOptions out"
+        if "InstanceMarketOptions" in node["node_config"]:
+            if name == config["head_node_type"]:
+                yield f"{name}.node_config: a head on spot takes the records with it; take InstanceMarketOptions out"
+            if roles[name] == "scorer":
+                yield f"{name}.node_config: a scorer on spot leaves every trial waiting; take InstanceMarketOptions out"
 
 
 def _node_config(name: str, node: Nested) -> Iterator[str]:
@@ -123,6 +126,21 @@ def _node_config(name: str, node: Nested) -> Iterator[str]:
     for key, kind, what in NEEDED_EC2_KEYS:
         if not isinstance(node.get(key), kind) or not node[key]:
             yield f"{name}.node_config.{key}: must be given, as {what}; Ray's default is not safe, or there is none"
+    if _at(node, "MetadataOptions", "HttpTokens") != "required":
+        yield (
+            f"{name}.node_config.MetadataOptions: HttpTokens must be required (IMDSv2); without it a process that can "
+            "be made to fetch an address hands out the machine's credentials"
+        )
+    for number, disk in enumerate(node.get("BlockDeviceMappings") or [{}]):
+        if _at(disk, "Ebs", "Encrypted") is not True:
+            yield f"{name}.node_config.BlockDeviceMappings[{number}]: Ebs must have Encrypted: true"
+
+
+def _at(value: Any, *keys: str) -> Any:
+    """What stands under these keys; None if something else does."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _commands(config: Nested) -> Iterator[str]:
@@ -189,6 +207,15 @@ def _versions(config: Nested, folder: Path) -> Iterator[str]:
     ours = pinned[1]
     if not any("--require-hashes" in c and "constraints.txt" in c for c in config.get("setup_commands", [])):
         yield "setup_commands: none installs constraints.txt with --require-hashes"
+    for key in (name for name in config if name.endswith("setup_commands")):
+        for where, text in _texts(config[key], key):
+            # constraints.txt has its rule above; the project itself is a folder, which has no hash
+            ours_alone = "constraints.txt" in text or re.search(r"\s(-e|--editable)\s", text)
+            if re.search(r"\bpip\b.*\binstall\b", text) and "--require-hashes" not in text and not ours_alone:
+                yield (
+                    f"{where}: installs packages without hashes; name them in pyproject.toml's extra `cluster`, run "
+                    "`make constraints`, and install constraints-cluster.txt with --require-hashes"
+                )
     for where, text in _texts(config):
         for found in re.findall(r"\bray(?:\[[^\]]*\])?==([0-9][\w.]*)", text):
             if found != ours:
