@@ -22,6 +22,7 @@ from strategies.options import StrategyOptions
 from strategies.plugin import load_strategy, make_plugin, source_identity
 from strategies.purity.contract import PurityOptions, PurityScorer
 from strategies.random import Random
+from strategies.typiclust import TypiClust
 from strategies.uncertainty import Entropy, LeastConfidence, Margin
 from strategies.vlpure import VLPure
 
@@ -143,6 +144,10 @@ def _pretrained_probcover(services: Services) -> Strategy:
     return ProbCover(features.rows, services.options.probcover)
 
 
+def _typiclust(services: Services) -> Strategy:
+    return TypiClust(services.pretrained().rows)
+
+
 def _lfosa(services: Services) -> Strategy:
     from strategies.lfosa import Lfosa
 
@@ -256,6 +261,13 @@ STRATEGIES: dict[str, Entry] = {
         uses_pretrained=True,
         sections=("probcover",),
         cost="products of all pool features with each other, in blocks",
+    ),
+    "typiclust": Entry(
+        paper_name="TypiClust",
+        reference="Hacohen, Dekel and Weinshall 2022, on the features of the purity step's image tower",
+        build=_typiclust,
+        uses_pretrained=True,
+        cost="a k-means of all image features, and distances within its clusters",
     ),
     "lfosa": Entry(
         paper_name="LfOSA",
