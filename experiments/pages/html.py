@@ -15,10 +15,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.pages.content import Report
+from experiments.pages.content import TERMS, Report
 from experiments.results.details import Details, TrialDetails
+from experiments.results.findings import strategy_name
 from experiments.results.statistics import CellKey, cell_key
-from experiments.tables.table import DAGGER, format_ratio
+from experiments.tables.table import DAGGER, Table, format_condition, format_ratio
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,11 +62,15 @@ def report_page(
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
+    environment.filters |= {"strategy": strategy_name, "condition": format_condition}
     style, script = STYLE.read_text(encoding="utf-8"), SCRIPT.read_text(encoding="utf-8")
     return environment.get_template(TEMPLATE.name).render(
         report=report,
         sections=[section for section in report.sections if section.tables or section.lines or section.pictures],
         facts_title=FACTS,
+        terms=TERMS if report.findings else (),
+        is_empty=is_empty,
+        empty_line=empty_line,
         summary=_summary(trials, details),
         ids=ids,
         dagger=DAGGER,
@@ -77,6 +82,29 @@ def report_page(
         script=Markup(script),
         data=Markup(_json(_data(trials, rounds, details, ids))),
     )
+
+
+EMPTY = {"missing": "missing, no seed is finished", "not planned": "not planned", "none": "no such value", "-": "none"}
+"""Beginning of a cell without a value -> what the line below the table says of it."""
+
+
+def is_empty(text: str) -> bool:
+    """Whether a cell has no value, so that the page shows a dot."""
+    return _reason(text) is not None
+
+
+def empty_line(table: Table) -> str:
+    """The line below a table that explains its dots; empty without any."""
+    reasons = [_reason(cell.text) for row in table.rows for cell in row.cells]
+    counts = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons) if reason is not None}
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
+
+
+def _reason(text: str) -> str | None:
+    """The reason why a cell is empty; None for a value."""
+    return next((reason for start, reason in EMPTY.items() if text == start or text.startswith(f"{start} (")), None)
 
 
 def _policy(style: str, script: str) -> str:
@@ -154,7 +182,7 @@ def _data(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: Cel
 
 
 def _cell_title(key: CellKey) -> str:
-    return f"{key.dataset}, mismatch {format_ratio(key.mismatch_ratio)}, OOD {format_ratio(key.ood_ratio)}: {key.arm}"
+    return f"{key.dataset}, mismatch {format_ratio(key.mismatch_ratio)}, OOD {format_ratio(key.ood_ratio)}: {strategy_name(key.arm)}"
 
 
 def _number(value: Any) -> Any:

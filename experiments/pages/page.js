@@ -165,6 +165,14 @@
     const button = event.target.closest("button[data-cell]");
     if (button !== null) open(Number(button.dataset.cell));
   });
+  // What is folded opens for a link to it, and on paper.
+  const unfold = (id) => document.querySelector(`#${CSS.escape(id)} > details`)?.setAttribute("open", "");
+  document.querySelector("nav").addEventListener("click", (event) => {
+    const link = event.target.closest("a");
+    if (link !== null) unfold(link.hash.slice(1));
+  });
+  if (location.hash) unfold(location.hash.slice(1));
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => each.setAttribute("open", "")));
   // A running grid's page is written again and again; whoever reads a trial is not disturbed.
   const reload = Number(document.body.dataset.reload);
   if (reload) setInterval(() => { if (!dialog.open) location.reload(); }, 1000 * reload);

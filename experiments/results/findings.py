@@ -1,6 +1,7 @@
 """What came out, in sentences: per data set, and per condition; every claim is computed from the frame of trials.
 
-A strategy competes if it has every seed that any strategy of the condition has; reference runs without OOD images do not.
+A strategy competes if it has every seed that any strategy of the condition has. Reference runs without OOD images do
+not compete.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Finding:
     """A sentence on one data set, and one on each of its conditions."""
 
     dataset: str
+    condition: Condition | None
+    """The data set's only condition; None if it has several."""
     text: str
     by_condition: Mapping[Condition, str]
     """Empty for a data set of one condition, whose sentence `text` is."""
@@ -97,9 +100,11 @@ def find(trials: pd.DataFrame) -> list[Finding]:
         own = {condition: each for condition, each in outcomes.items() if condition.dataset == dataset}
         sentences = {condition: _on_condition(condition, each) for condition, each in own.items()}
         if len(own) == 1:
-            findings.append(Finding(dataset=dataset, text=next(iter(sentences.values())), by_condition={}))
+            ((condition, text),) = sentences.items()
+            findings.append(Finding(dataset=dataset, condition=condition, text=text, by_condition={}))
         else:
-            findings.append(Finding(dataset=dataset, text=_on_data_set(own), by_condition=sentences))
+            text = _on_data_set(own)
+            findings.append(Finding(dataset=dataset, condition=None, text=text, by_condition=sentences))
     return findings
 
 
@@ -166,7 +171,7 @@ def _on_data_set(outcomes: Mapping[Condition, _Outcome]) -> str:
 
 
 def _purity_over(outcomes: Mapping[Condition, _Outcome], conditions: str) -> str:
-    """What is said of the purest queries, averaged over conditions with equal weight; nothing if no strategy has all."""
+    """What is said of the purest queries, averaged over conditions; nothing if no strategy has all of them."""
     everywhere = [
         name
         for name in next(iter(outcomes.values())).precision

@@ -69,6 +69,10 @@ class Section:
     """Paragraphs of plain text."""
     tables: tuple[Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    is_folded: bool = False
+    """Whether the page shows only its heading until the reader opens it."""
+    pictures_first: bool = False
+    """Whether pictures stand before the tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
