@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.pages.content import TERMS, Report
+from experiments.pages.multiples import draw_multiples
+from experiments.pages.sprites import NO_SPRITES, Sprites
+from experiments.plots.canvas import condition_text, dataset_label
 from experiments.results.details import Details, TrialDetails
 from experiments.results.findings import strategy_name
 from experiments.results.statistics import CellKey, cell_key
-from experiments.tables.table import DAGGER, Table, format_condition, format_ratio
+from experiments.tables.table import DAGGER, Table, format_ratio
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +50,7 @@ def report_page(
     rounds: pd.DataFrame,
     details: Details,
     pictures: Mapping[Path, bytes],
+    sprites: Sprites = NO_SPRITES,
     is_running: bool = False,
 ) -> str:
     """The text of the page. `pictures` are the contents of the pictures in the report's sections, by path.
@@ -62,7 +66,12 @@ def report_page(
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    environment.filters |= {"strategy": strategy_name, "condition": format_condition}
+    environment.filters |= {
+        "strategy": strategy_name,
+        "condition": condition_text,
+        "dataset": dataset_label,
+        "firm": lambda text: text.replace(" %", "\u00a0%"),  # a line must not begin with the unit
+    }
     style, script = STYLE.read_text(encoding="utf-8"), SCRIPT.read_text(encoding="utf-8")
     return environment.get_template(TEMPLATE.name).render(
         report=report,
@@ -76,11 +85,13 @@ def report_page(
         dagger=DAGGER,
         reload=RELOAD if is_running else None,
         images={path: _image(path, content) for path, content in pictures.items()},
+        multiples=draw_multiples(rounds),
         policy=_policy(style, script),
-        # Marked as safe: our own files, and JSON that cannot end its element.
+        # Marked as safe: our own files, numbers and colours in SVG, and JSON that cannot end its element.
+        as_svg=Markup,
         style=Markup(style),
         script=Markup(script),
-        data=Markup(_json(_data(trials, rounds, details, ids))),
+        data=Markup(_json(_data(trials, rounds, details, ids, sprites))),
     )
 
 
@@ -108,11 +119,11 @@ def _reason(text: str) -> str | None:
 
 
 def _policy(style: str, script: str) -> str:
-    """A Content-Security-Policy: our style and script by hash, pictures inside the page, and no address at all."""
+    """A Content-Security-Policy: our style and script by hash, pictures inside the page or beside it, nothing else."""
     style_hash, script_hash = (base64.b64encode(sha256(text.encode()).digest()).decode() for text in (style, script))
     return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; script-src 'sha256-{script_hash}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data: 'self'; style-src 'sha256-{style_hash}'; "
+        f"script-src 'sha256-{script_hash}'; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -159,8 +170,14 @@ def _image(path: Path, content: bytes) -> Image:
     return Image(address=address, width=round(int.from_bytes(content[16:20]) * 0.72) if is_png else None)
 
 
-def _data(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: CellIds) -> list[dict[str, Any]]:
-    """The data for the script: the title and the trials of each cell, each trial with its curves and command."""
+def _data(
+    trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: CellIds, sprites: Sprites
+) -> dict[str, Any]:
+    """The data for the script: the title and the trials of each cell, each trial with its curves, images and command.
+
+    `reasons` are texts that say why a trial has no images; a trial has the number of its own.
+    """
+    reasons = {reason: number for number, reason in enumerate(dict.fromkeys(sprites.reasons.values()))}
     curves = {
         key: {
             "rounds": rows["round"].tolist(),
@@ -173,16 +190,20 @@ def _data(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: Cel
     for row in trials.to_dict("records"):
         key = CellKey(row["dataset"], row["mismatch_ratio"], row["ood_ratio"], row["arm"])
         more = details.get(row["fingerprint"], TrialDetails())
+        images = sprites.by_fingerprint.get(row["fingerprint"])
+        why = sprites.reasons.get(row["fingerprint"])
         cells[ids[key]]["trials"].append(
             {name: _number(row[name]) for name in TRIAL_COLUMNS}
             | {"command": more.command, "error": more.error}
             | curves.get((row["fingerprint"], row["arm"]), {"rounds": [], "accuracy": [], "precision": []})
+            | ({"images": images} if images else {} if why is None else {"why": reasons[why]})
         )
-    return cells
+    return {"cells": cells, "reasons": list(reasons)}
 
 
 def _cell_title(key: CellKey) -> str:
-    return f"{key.dataset}, mismatch {format_ratio(key.mismatch_ratio)}, OOD {format_ratio(key.ood_ratio)}: {strategy_name(key.arm)}"
+    ratios = f"mismatch {format_ratio(key.mismatch_ratio)}, OOD {format_ratio(key.ood_ratio)}"
+    return f"{key.dataset}, {ratios}: {strategy_name(key.arm)}"
 
 
 def _number(value: Any) -> Any:

@@ -58,6 +58,8 @@ class Picture:
     path: Path
     title: str
     caption: str = ""
+    is_on_page: bool = True
+    """False for what the page draws by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,9 @@ def test_an_unfinished_grid_says_how_far_it_is() -> None:
         "so far, with 10 of 12 trials finished: VLPure-AL's queries were 99 % wanted against 42 % at random; its AUBC "
         "of 95.4 % is the highest, and every other is lower beyond chance (3 seeds)."
     )
-    started: dict[str, Sequence[float | None]] = {name: [None, None, None] for name in AUBC} | {"conf": [0.9, None, None]}
+    started: dict[str, Sequence[float | None]] = {name: [None, None, None] for name in AUBC} | {
+        "conf": [0.9, None, None]
+    }
     assert sentence(rows(started, PRECISION)) == "nothing to compare yet: 1 of 9 trials are finished."
     assert sentence(rows({name: [None] for name in AUBC}, PRECISION)) == (
         "nothing to compare yet: 0 of 3 trials are finished."
