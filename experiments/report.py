@@ -150,6 +150,7 @@ def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path
     from experiments.results.details import details_of
     from experiments.results.frames import rounds_frame, trials_frame
     from experiments.results.from_ledgers import cell_of, row_names, with_missing_seeds
+    from experiments.results.queries import queries_of
     from experiments.tables.own import own_tables
     from experiments.tables.table4 import report_text
 
@@ -186,6 +187,7 @@ def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path
         notes=notes,
         details=details_of(planned),
         paper=paper,
+        queries=queries_of(planned),
     )
     print(report_text(tables, trials, notes=notes))
     if not args.quiet:

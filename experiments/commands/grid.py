@@ -380,11 +380,12 @@ def _report(
     if command.report is not None:
         return command.report(planned, output, args)
     from experiments.pages.files import write_report
+    from experiments.results.queries import queries_of
     from experiments.tables.table4 import report_text
 
     parts, folder = _report_parts(planned, command), output.path / command.name
     tables, trials = parts["tables"], parts["trials"]
-    files = write_report(folder, name=command.name, **parts)
+    files = write_report(folder, name=command.name, queries=queries_of(planned), **parts)
     print()
     print(report_text(tables, trials, notes=command.notes))
     for p in distinct(planned):

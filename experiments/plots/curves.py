@@ -76,10 +76,12 @@ def cell_curves(rounds: pd.DataFrame, quantity: Quantity) -> dict[CellKey, Curve
         # Every point of a curve must be over the same seeds: else a step of the mean may be a change of seeds.
         kept = whole if len(whole) else seeds_reach
         chosen = rows[rows["seed"].isin(kept.index) & (rows["round"] <= kept.min())].dropna(subset=[quantity])
-        by_round = [(int(str(number)), estimate(values[quantity])) for number, values in chosen.groupby("round")]
+        by_round: dict[int, list[float]] = {}
+        for number, value in zip(chosen["round"].tolist(), chosen[quantity].tolist(), strict=True):
+            by_round.setdefault(int(number), []).append(float(value))
         curves[key] = Curve(
-            rounds=tuple(number for number, _ in by_round),
-            estimates=tuple(value for _, value in by_round),
+            rounds=tuple(sorted(by_round)),
+            estimates=tuple(estimate(by_round[number]) for number in sorted(by_round)),
             num_seeds=len(kept),
         )
     return curves

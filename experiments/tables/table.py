@@ -66,6 +66,8 @@ class Picture:
     path: Path
     title: str
     caption: str = ""
+    is_on_page: bool = True
+    """False for what the page draws by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,10 @@ class Section:
     """Paragraphs of plain text."""
     tables: tuple[Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    is_folded: bool = False
+    """Whether the page shows only its heading until the reader opens it."""
+    pictures_first: bool = False
+    """Whether pictures stand before the tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

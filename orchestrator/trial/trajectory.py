@@ -46,6 +46,8 @@ from strategies.plugin import blamed_on
 from strategies.purity.contract import PurityScorer
 
 Report = Callable[[RoundRecord], None]
+PURITY_DIGITS = 4
+"""Decimals of the purity scores in a record."""
 UNKNOWN = -1
 """Label of an image whose label has not been bought."""
 
@@ -295,6 +297,7 @@ class Trajectory:
             time_ms=time.time_ns() // 1_000_000,
             memory={name: [float(value) for value in values] for name, values in query.memory.items()} if query else {},
             service=self._service() if query else {},
+            purity=_rounded(query.selection.purity) if query else [],
         )
 
     def _recall(self) -> dict[str, Diagnostic]:
@@ -324,6 +327,11 @@ class Trajectory:
         """Time and attempts of the last purity request; empty without one."""
         figures = self._scorer.last_request if self._scorer else None
         return asdict(figures) if figures else {}
+
+
+def _rounded(purity: NDArray[np.floating] | None) -> list[float]:
+    """The scores with so many digits as a reader can use: a ledger of 500 images per query would double otherwise."""
+    return [] if purity is None else [round(float(score), PURITY_DIGITS) for score in purity]
 
 
 @contextmanager
