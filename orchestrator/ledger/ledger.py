@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data.console import RunStopped
-from data.files import content_hash, file_lock, write_text_atomically
+from data.files import NoLocks, content_hash, file_lock, write_text_atomically
 from data.sealed import VERSION, Damaged, Newer, seal, unseal
 from orchestrator.ledger.records import RoundRecord
 
@@ -150,11 +150,14 @@ class Ledger:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the files against other writers. Raises LedgerUnwritable if the disk is full, read-only or gone."""
+        """Lock the files against other writers. Raises LedgerUnwritable for a disk that takes no records or has no locks."""
         try:
             # A writer that outlives its run for a moment must not take back a record of the next one.
             with file_lock(self.folder.with_name(f".{self.folder.name}.lock")):
                 yield
+        except NoLocks as error:
+            # Not the trial's error, as it once passed for: each of them was tried four times, for minutes.
+            raise LedgerUnwritable(f"{error}; every round recorded so far is kept") from error
         except OSError as error:
             raise LedgerUnwritable(
                 f"{self.folder} cannot be written ({error.strerror or error}): free space or mend the disk; every "
