@@ -150,7 +150,7 @@ class Ledger:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the files against other writers. Raises LedgerUnwritable for a disk that takes no records or has no locks."""
+        """Lock the files against other writers. Raises LedgerUnwritable for a disk that is full, gone or lockless."""
         try:
             # A writer that outlives its run for a moment must not take back a record of the next one.
             with file_lock(self.folder.with_name(f".{self.folder.name}.lock")):
