@@ -207,21 +207,36 @@ def _read(raw: bytes, fingerprint: str) -> TrajectoryState:
     records = content.pop("records")
     header, is_sealed = unseal(content, fingerprint)
     check_fields(header.keys() - {"format", *TrajectoryState.__slots__}, is_sealed=is_sealed)
-    return TrajectoryState(
-        fingerprint=fingerprint,
-        trial=header["trial"],
-        error=header["error"],
-        records=tuple(_read_record(values, fingerprint, is_sealed=is_sealed) for values in records),
-    )
+    trial = header["trial"]
+    read: list[RoundRecord] = []
+    for values in records:
+        read.append(_read_record(values, fingerprint, trial, read, is_sealed=is_sealed))
+    return TrajectoryState(fingerprint=fingerprint, trial=trial, error=header["error"], records=tuple(read))
 
 
-def _read_record(values: dict[str, Any], fingerprint: str, *, is_sealed: bool) -> RoundRecord:
-    """Read a record of a file; in a file with a seal each has a checksum."""
+def _read_record(
+    values: dict[str, Any],
+    fingerprint: str,
+    trial: Mapping[str, Any],
+    before: Sequence[RoundRecord],
+    *,
+    is_sealed: bool,
+) -> RoundRecord:
+    """Read a record of a file, after those `before`; in a file with a seal each has a checksum."""
     checksum = values.pop(CHECKSUM, None)
     if (is_sealed or checksum is not None) and checksum != record_checksum(values, fingerprint):
         raise Damaged(f"the checksum of round {values.get('round')} is not that of its content")
     check_fields(values.keys() - RoundRecord.__slots__, is_sealed=checksum is not None)
-    return RoundRecord(**values)
+    if checksum is not None:
+        return RoundRecord(**values)
+    from orchestrator.ledger.plausible import Implausible, check_plausible, typed  # pydantic, which the writer lacks
+
+    try:
+        record = typed(values)
+        check_plausible(record, before, trial, has_checksum=False)
+    except Implausible as error:
+        raise Damaged(f"record {len(before)} {error}") from None
+    return record
 
 
 def check_fields(unknown: Set[str], *, is_sealed: bool) -> None:
