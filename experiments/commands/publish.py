@@ -69,7 +69,7 @@ def publish(run_dirs: Sequence[Path], folder: Path, card: Card, write: WriteRepo
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder with other things in it, in which this would be lost or replace something."""
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not (path.name.startswith((".", "index.html")) or (path / RECORDS / CARD).is_file()):
             raise ValueError(
                 f"--publish {folder}: holds {path.name}, which is no publication; name a folder of its own"
