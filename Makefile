@@ -72,6 +72,7 @@ smoke: setup  ## the real commands, shortened, into build/smoke: a trial, tables
 	$(BIN)/python experiments/table7.py $(SHORT) --strategies random,conf,vlpure,vlpure-no-visual,vlpure-fixed-scale,vlpure-bare
 	$(BIN)/python experiments/table8.py $(SHORT) --strategies random,conf,ll,coreset,vlpure,vlpure-ll,vlpure-coreset
 	$(BIN)/python experiments/table9.py $(SHORT)
+	$(BIN)/python experiments/table10.py --preset demo --seeds 0-1 --rounds 3 -o $(SMOKE)/run --strategies random,conf,lfosa
 	$(BIN)/python experiments/figures.py $(SHORT) --strategies random,conf,vlpure
 	$(BIN)/python -m data.drawings $(SMOKE)/images --num-train 12 --num-test 4
 	$(BIN)/python experiments/train_clipn.py --dataset folder:$(SMOKE)/images/drawings --steps-clip 150 --steps-no 60 \
@@ -80,15 +81,15 @@ smoke: setup  ## the real commands, shortened, into build/smoke: a trial, tables
 		--clip-model $(SMOKE)/clipn.json --datasets domainnet-sketch,domainnet-real --seeds 0-1 --rounds 3 -o $(SMOKE)/run
 	$(BIN)/python experiments/report.py $(SMOKE)/run -o $(SMOKE)/report -q
 	test -s $(SMOKE)/report/index.html && test -n "$$(ls $(SMOKE)/run/figures/*.png)"
-	for table in 4 5 6 7 8; do \
+	for table in 4 5 6 7 8 10; do \
 		test -s $(SMOKE)/run/table$$table/table$$table.md && test -s $(SMOKE)/run/table$$table/trials.csv || exit 1; done
 	test -s $(SMOKE)/run/table9/table9.md && test -s $(SMOKE)/run/table9/auroc.png && test -s $(SMOKE)/report/table9/table9.md
 
-# The guard of a change that must not move a number: the same seeded grid from the commit BASE and from the working tree.
-BASE ?= HEAD
 gpu-check: setup  ## this machine's GPU: tests, speed of every part, the paper's card-hours (make gpu-check ARGS="-o check.json")
 	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
+# The guard of a change that must not move a number: the same seeded grid from the commit BASE and from the working tree.
+BASE ?= HEAD
 same-numbers: dev  ## compare a seeded run's fingerprints and records with those of the commit BASE (default: HEAD)
 	$(BIN)/python tests/same_numbers.py $(BASE) $(ARGS)
 

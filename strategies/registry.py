@@ -22,6 +22,7 @@ from strategies.options import StrategyOptions
 from strategies.plugin import load_strategy, make_plugin, source_identity
 from strategies.purity.contract import PurityOptions, PurityScorer
 from strategies.random import Random
+from strategies.typiclust import TypiClust
 from strategies.uncertainty import Entropy, LeastConfidence, Margin
 from strategies.vlpure import VLPure
 
@@ -143,6 +144,19 @@ def _pretrained_probcover(services: Services) -> Strategy:
     return ProbCover(features.rows, services.options.probcover)
 
 
+def _typiclust(services: Services) -> Strategy:
+    return TypiClust(services.pretrained().rows)
+
+
+def _neat(*, passive: bool) -> Callable[[Services], Strategy]:
+    def build(services: Services) -> Strategy:
+        from strategies.neat import Neat
+
+        return Neat(services.pretrained().rows, services.options.neat, passive=passive)
+
+    return build
+
+
 def _lfosa(services: Services) -> Strategy:
     from strategies.lfosa import Lfosa
 
@@ -257,6 +271,13 @@ STRATEGIES: dict[str, Entry] = {
         sections=("probcover",),
         cost="products of all pool features with each other, in blocks",
     ),
+    "typiclust": Entry(
+        paper_name="TypiClust",
+        reference="Hacohen, Dekel and Weinshall 2022, on the features of the purity step's image tower",
+        build=_typiclust,
+        uses_pretrained=True,
+        cost="a k-means of all image features, and distances within its clusters",
+    ),
     "lfosa": Entry(
         paper_name="LfOSA",
         reference="Ning et al. 2022",
@@ -297,6 +318,22 @@ STRATEGIES: dict[str, Entry] = {
         sections=("ccal", "contrastive"),
         extra_networks="a SimCLR and a CSI encoder, once per data set",
         cost="cosines of 40 views per image, stored once, with the labelled images",
+    ),
+    "neat": Entry(
+        paper_name="NEAT",
+        reference="Mao, Xu and Guo 2024, on the features of the purity step's image tower",
+        build=_neat(passive=False),
+        uses_pretrained=True,
+        sections=("neat",),
+        cost=f"{_ONE_PASS}; a product of its stored features with those of the labelled images",
+    ),
+    "neat-passive": Entry(
+        paper_name="NEAT (passive)",
+        reference="Mao, Xu and Guo 2024: the vote alone",
+        build=_neat(passive=True),
+        uses_pretrained=True,
+        sections=("neat",),
+        cost="a product of the pool's stored features with those of the labelled images",
     ),
     "vlpure": Entry(
         paper_name="VLPure-AL",

@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from data.console import BAD_INPUT, DONE, CommandParser, nearest, run_command
+from data.files import path_argument, user_path
 from orchestrator.cluster.placement import SCORER_RESOURCE, TRIAL_RESOURCE
+from orchestrator.cluster.session import TOKEN
 from orchestrator.settings.grid import Nested, read_yaml
 
 MARKER = "CHANGE-ME"
 """Placeholder that a user must replace by a value."""
 PROJECT = "~/vlpure"
 """The project's folder on every node."""
-TOKEN = "~/.ray/auth_token"
 RESOURCE_OF_ROLE = {"trainer": TRIAL_RESOURCE, "scorer": SCORER_RESOURCE}
 """Resource of the nodes of each role, by which the runner finds them."""
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
@@ -174,7 +175,7 @@ def _mounts(config: Nested, folder: Path) -> Iterator[str]:
     """Files: the project, by name, and the token."""
     mounts: dict[str, str] = config.get("file_mounts", {})
     for target, local in mounts.items():
-        path = folder / Path(local).expanduser()
+        path = folder / user_path(local)
         if target == TOKEN:
             continue
         if MARKER not in local and not path.exists():
@@ -192,7 +193,7 @@ def _mounts(config: Nested, folder: Path) -> Iterator[str]:
 
 
 def _local_token() -> Iterator[str]:
-    token = Path(TOKEN).expanduser()
+    token = user_path(TOKEN)
     if not token.is_file() or not token.read_text().strip():
         yield f"file_mounts.{TOKEN}: there is no token on this machine; make one: ray get-auth-token --generate"
     elif token.stat().st_mode & 0o077:
@@ -252,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m orchestrator.cluster",
         description="Check a cluster.yaml without a cloud: Ray's schema, and what this project needs.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="the cluster.yaml, in the project's folder")
+    parser.add_argument("file", type=path_argument, metavar="FILE", help="the cluster.yaml, in the project's folder")
     parser.add_argument(
         "--template", action="store_true", help=f"values that are still {MARKER} are no error, nor is a missing token"
     )

@@ -123,7 +123,7 @@ def test_what_cannot_be_published(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"emissions\.csv has no column energy_consumed"):
         publish([run], tmp_path / "site", Card(), write_nothing)
     assert list((tmp_path / "site").iterdir()) == []
-    with pytest.raises(ValueError, match="holds emissions.csv, which is no publication; name a folder of its own"):
+    with pytest.raises(ValueError, match=r"holds emissions\.csv, which is no publication; name a folder of its own"):
         publish([run], run, Card(), write_nothing)
 
 
