@@ -152,7 +152,7 @@ class E2oalTarget(Target):
         """The hidden classes of the labelled OOD images."""
         idx = np.concatenate([labels.id_idx, labels.ood_idx])
         known_or_ood = np.concatenate([labels.id_labels, np.full(len(labels.ood_idx), labels.num_known)])
-        features_ND = self._rows(idx).astype(np.float64) if len(labels.ood_idx) else np.empty((len(idx), 0))
+        features_ND = self._rows(idx) if len(labels.ood_idx) else np.empty((len(idx), 0), dtype=np.float32)
         return find_hidden_classes(features_ND, known_or_ood, labels.num_known, seed=labels.seed % 2**32)
 
 
