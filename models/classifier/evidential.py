@@ -7,6 +7,7 @@ Shapes: B batch, K ID classes, U hidden OOD classes, A = K + U, D features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 
 import torch
@@ -36,10 +37,9 @@ class EvidentialClassifier(nn.Module):
         _, features_BD = self.network(images_B3HW)
         return self.evidence(features_BD)[:, : self.num_known], features_BD
 
-    def both(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits of both heads, (B, K) and (B, A)."""
-        base_BK, features_BD = self.network(images_B3HW)
-        return base_BK, self.evidence(features_BD)
+    def heads(self, features_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of both heads, (B, K) and (B, A), from features."""
+        return self.network.head(features_BD), self.evidence(features_BD)
 
 
 def evidential_loss(logits_BA: Tensor, labels_B: Tensor, weight: Tensor | float) -> Tensor:
@@ -54,7 +54,8 @@ def evidential_loss(logits_BA: Tensor, labels_B: Tensor, weight: Tensor | float)
     wrong_BA = alpha_BA.scatter(1, labels_B[:, None], 1.0)
     total_B1 = wrong_BA.sum(dim=1, keepdim=True)
     gap_BA = (wrong_BA - 1.0) * (torch.digamma(wrong_BA) - torch.digamma(total_B1))
-    ones = torch.lgamma(torch.tensor(float(num_classes), device=logits_BA.device))
+    # A number, not a tensor: a copy to the GPU cannot be recorded.
+    ones = math.lgamma(num_classes)
     divergence_B = torch.lgamma(total_B1[:, 0]) - ones - torch.lgamma(wrong_BA).sum(dim=1) + gap_BA.sum(dim=1)
     return data_B.mean() + weight * divergence_B.mean() / num_classes
 
@@ -82,7 +83,9 @@ class EvidentialObjective:
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:
         """Cross entropy of the base head plus the evidential loss."""
         assert isinstance(network, EvidentialClassifier)
-        base_BK, evidence_BA = network.both(images_B3HW)
+        # Through the network's own call, which may be compiled; the heads are two small products after it.
+        _, features_BD = network(images_B3HW)
+        base_BK, evidence_BA = network.heads(features_BD)
         known_B = labels_B.clamp(max=network.num_known - 1)
         entropy_B = F.cross_entropy(base_BK.float() / self._temperature, known_B, reduction="none")
         base = masked_mean(entropy_B, labels_B < network.num_known)

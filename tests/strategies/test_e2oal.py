@@ -243,7 +243,7 @@ def test_objective_counts_a_batch_without_id_images_as_0() -> None:
     network = add_evidence(build_classifier(RECIPE, 2, weights_seed=0), num_known=2, num_hidden=1, weights_seed=0)
     objective = EvidentialObjective(passes=20, temperature=1.0, device=torch.device("cpu"))
     images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    base, evidence = network.eval().both(images)
+    base, evidence = network.eval().heads(network(images)[1])
 
     def loss(labels: list[int], done: float) -> float:
         objective.prepare(network, done)
