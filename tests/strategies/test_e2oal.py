@@ -20,7 +20,7 @@ from models.classifier.networks import build_classifier
 from models.classifier.target import RoundLabels
 from strategies.base import Selection
 from strategies.check import RECIPE, toy_view
-from strategies.e2oal import E2oal, E2oalTarget, candidate_size, divergence, informativeness, query
+from strategies.e2oal import E2oal, E2oalTarget, _look, candidate_size, divergence, informativeness, query
 from strategies.numeric.gaussian_mixture import _runs, top_posteriors
 from strategies.numeric.hidden_classes import agreement, find_hidden_classes, ternary_search
 from strategies.options import E2oalOptions
@@ -203,6 +203,29 @@ def test_query_takes_the_most_informative_of_each_class_and_fills_by_margin() ->
     assert set(one) < {3, 4, 5, 2}
 
 
+def test_ties_of_the_query_go_to_the_lowest_index() -> None:
+    margins, equal = np.array([1.0, 3.0, 2.0, 4.0]), np.ones(4)
+    found, _ = query(margins, np.zeros(4, dtype=np.int64), equal, 1, size=3, count=2, rng=np.random.default_rng(0))
+    assert found.tolist() == [1, 2]  # of images 3, 1 and 2, those of largest margin
+
+
+@torch.no_grad()
+def test_margin_is_the_best_known_minus_the_best_hidden_logit() -> None:
+    network = add_evidence(build_classifier(RECIPE, 2, weights_seed=0), num_known=2, num_hidden=2, weights_seed=0)
+    for head, weight in ((network.evidence, torch.eye(4, 8)), (network.network.head, torch.eye(2, 8))):
+        head.weight.copy_(weight)
+        head.bias.zero_()
+    look = _look(network, np.array([[1.0, 2.0, 0.5, -1.0], [1.0, 0.0, 3.0, 4.0]]) @ np.eye(4, 8))
+    assert look.margins_N.tolist() == [1.5, -3.0]
+    assert look.predicted_N.tolist() == [1, 3]
+    odds = math.exp(-1)  # the base head has the first two as its logits
+    np.testing.assert_allclose(look.probs_NK[1], [1 / (1 + odds), odds / (1 + odds)])
+    alone = add_evidence(build_classifier(RECIPE, 2, weights_seed=0), num_known=2, num_hidden=0, weights_seed=0)
+    alone.evidence.weight.copy_(torch.eye(2, 8))
+    alone.evidence.bias.zero_()
+    assert _look(alone, np.array([[1.0, 2.0]]) @ np.eye(2, 8)).margins_N.tolist() == [2.0]
+
+
 def test_target_follows_the_last_precision() -> None:
     strategy = E2oal(lambda idx: np.zeros((len(idx), 2), dtype=np.float32), E2oalOptions(), is_own=False)
     view, nothing = toy_view(), Selection(idx=np.arange(4), scores=np.zeros(4))
@@ -252,6 +275,9 @@ def test_objective_counts_a_batch_without_id_images_as_0() -> None:
     for done, weight in ((0.0, 0.0), (0.25, 0.5), (0.75, 1.0)):  # passes 0, 5 and 15 of 20
         alone = float(evidential_loss(evidence, torch.tensor([2] * 6), weight))
         assert loss([2] * 6, done) == pytest.approx(alone, abs=1e-6)
+    weight_tensor = objective._weight
+    objective.prepare(network, 0.75)
+    assert objective._weight is weight_tensor  # recorded steps read it where it lay
     mixed = torch.tensor([0, 1, 2, 2, 2, 1])
     entropy = torch.nn.functional.cross_entropy(base[mixed < 2], mixed[mixed < 2])
     expected = float(entropy + evidential_loss(evidence, mixed, 1.0))
