@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import uvicorn
 from fastapi import Body, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
@@ -133,10 +134,17 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
+def make_server(session: Session, token: str) -> uvicorn.Server:
+    """The server of the page, to be run on a socket."""
+    config = uvicorn.Config(
+        make_app(session, token), http="h11", loop="asyncio", ws="none", lifespan="off", log_level="error",
+        access_log=False, server_header=False, timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
 def serve(session: Session, listener: socket.socket) -> int:
     """Serve the page until Ctrl-C, and print its address. Returns the exit code."""
-    import uvicorn
-
     token = secrets.token_urlsafe(16)
     port = listener.getsockname()[1]
     print(f"label in a browser: http://{HOST}:{port}/{token}/", flush=True)
@@ -145,12 +153,8 @@ def serve(session: Session, listener: socket.socket) -> int:
         file=sys.stderr,
         flush=True,
     )
-    config = uvicorn.Config(
-        make_app(session, token), http="h11", loop="asyncio", ws="none", lifespan="off", log_level="error",
-        access_log=False, server_header=False, timeout_graceful_shutdown=2,
-    )  # fmt: skip
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        make_server(session, token).run(sockets=[listener])
     except KeyboardInterrupt:
         print(f"\n{session.summary()}; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
