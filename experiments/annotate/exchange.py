@@ -72,3 +72,16 @@ def export_round(state: State, form: str, *, report: Progress) -> Path:
     for line in registry.write(form, directory, state.folder, state.classes, suggestions, state.labels()):
         report(line)
     return directory
+
+
+def unfinished_round(state: State) -> int | None:
+    """Number of the latest round if some of it is answered and some is not; None otherwise.
+
+    A round of which nothing is answered is not begun: ranking it again loses nothing.
+    """
+    rounds = state.rounds()
+    if not rounds:
+        return None
+    labels = state.labels()
+    answered = [each.image in labels for each in state.suggestions(rounds[-1])]
+    return rounds[-1] if any(answered) and not all(answered) else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.annotate.exchange import export_round, take_labels
+from experiments.annotate.exchange import export_round, take_labels, unfinished_round
 from experiments.annotate.state import NONE, Listing, State
 from tests.experiments.annotate.photos import label
 from tests.experiments.annotate.states import make_state, suggest_round
@@ -81,3 +81,15 @@ def test_export(state: State) -> None:
     ]  # fmt: skip
     assert lines == [f"fill in the column answer of {directory / 'suggestions.csv'} with 'cat', 'dog', 'horse', "
                      "'none of my classes', 'cannot tell'"]  # fmt: skip
+
+
+def test_a_round_is_unfinished_once_it_is_begun(state: State) -> None:
+    found = [unfinished_round(state)]
+    suggest_round(state, ["a.jpg"], number=1)
+    state.record([label("a.jpg", "cat")])
+    suggest_round(state, ["b.jpg", "c.jpg"], number=2)
+    found.append(unfinished_round(state))
+    for image in ("b.jpg", "c.jpg"):
+        state.record([label(image, NONE)])
+        found.append(unfinished_round(state))
+    assert found == [None, None, 2, None]
