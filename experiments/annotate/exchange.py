@@ -67,11 +67,21 @@ def export_round(state: State, form: str, *, report: Progress) -> Path:
     rounds = state.rounds()
     if not rounds:
         raise ValueError(f"{state.directory} has no round yet; nothing is suggested that could be exported")
-    directory = state.round_folder(rounds[-1]) / form
+    directory = _new_folder(state.round_folder(rounds[-1]) / form)
     suggestions = state.suggestions(rounds[-1])
     for line in registry.write(form, directory, state.folder, state.classes, suggestions, state.labels()):
         report(line)
     return directory
+
+
+def _new_folder(path: Path) -> Path:
+    """The path, with a number behind it if something is there already."""
+    # Never written over: people fill in a CSV file, or sort images into folders, in the very place of the export.
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def unfinished_round(state: State) -> int | None:

@@ -79,6 +79,9 @@ def test_export(state: State) -> None:
     assert [line.split(",")[1] for line in (directory / "suggestions.csv").read_text().splitlines()] == [
         "image", "b.jpg", "a.jpg",
     ]  # fmt: skip
+    (directory / "suggestions.csv").write_text("filled in")
+    assert export_round(state, "csv", report=print) == state.directory / "round-2" / "csv-2"
+    assert (directory / "suggestions.csv").read_text() == "filled in"
     assert lines == [f"fill in the column answer of {directory / 'suggestions.csv'} with 'cat', 'dog', 'horse', "
                      "'none of my classes', 'cannot tell'"]  # fmt: skip
 
