@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from inspect import signature
@@ -78,9 +79,31 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def shown(text: str) -> str:
-    """A file name in printable form, with bytes that are not UTF-8 as escapes such as \\xe9."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of what a terminal obeys or cannot show: controls, marks of direction, surrogates, line ends."""
+JOINERS = "\u200c\u200d"
+"""Characters of category Cf that are allowed, since letters of some languages need them."""
+
+
+def is_printable(character: str) -> bool:
+    """Whether a character is none of those that a terminal obeys (`UNPRINTABLE`)."""
+    return character.isprintable() or unicodedata.category(character) not in UNPRINTABLE or character in JOINERS
+
+
+def shown(text: str, *, keep: str = "") -> str:
+    """A text in printable form: what a terminal would obey, and bytes that are not UTF-8, as escapes (\\x1b, \\xe9).
+
+    The characters in `keep` stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if is_printable(each) or each in keep else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    # A byte of a file name that is not UTF-8 is \udc80 to \udcff in Python; people know it as \x80 to \xff.
+    is_byte = "\udc80" <= character <= "\udcff"
+    return f"\\x{ord(character) - 0xDC00:02x}" if is_byte else character.encode("unicode_escape").decode()
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:

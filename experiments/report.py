@@ -27,12 +27,13 @@ from experiments.table6 import TABLE6
 from experiments.table7 import TABLE7
 from experiments.table8 import TABLE8
 from experiments.table9 import TABLE9
+from experiments.table10 import TABLE10
 
 if TYPE_CHECKING:
     from experiments.results.from_ledgers import FoundTrials
     from orchestrator.plan import PlannedTrial
 
-TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8)
+TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8, TABLE10)
 """The commands whose tables a report has, if they ran some of its trials."""
 
 
@@ -149,6 +150,7 @@ def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path
     from experiments.results.details import details_of
     from experiments.results.frames import rounds_frame, trials_frame
     from experiments.results.from_ledgers import cell_of, row_names, with_missing_seeds
+    from experiments.results.queries import queries_of
     from experiments.tables.own import own_tables
     from experiments.tables.table4 import report_text
 
@@ -185,6 +187,7 @@ def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path
         notes=notes,
         details=details_of(planned),
         paper=paper,
+        queries=queries_of(planned),
     )
     print(report_text(tables, trials, notes=notes))
     if not args.quiet:

@@ -138,6 +138,13 @@ class CcalOptions(Section):
     """Threshold t of the squashed semantic score."""
 
 
+class NeatOptions(Section):
+    """NEAT (Mao, Xu and Guo 2024)."""
+
+    neighbours: Annotated[int, Field(ge=1)] = 10
+    """Number k of nearest labelled images that vote."""
+
+
 class StrategyOptions(Section):
     """The options of all strategies, by section."""
 
@@ -149,6 +156,7 @@ class StrategyOptions(Section):
     eoal: EoalOptions = EoalOptions()
     mqnet: MqnetOptions = MqnetOptions()
     ccal: CcalOptions = CcalOptions()
+    neat: NeatOptions = NeatOptions()
     contrastive: ContrastiveRecipe = ContrastiveRecipe()
 
     def read_by(self, sections: tuple[str, ...]) -> dict[str, object]:

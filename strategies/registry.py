@@ -148,6 +148,15 @@ def _typiclust(services: Services) -> Strategy:
     return TypiClust(services.pretrained().rows)
 
 
+def _neat(*, passive: bool) -> Callable[[Services], Strategy]:
+    def build(services: Services) -> Strategy:
+        from strategies.neat import Neat
+
+        return Neat(services.pretrained().rows, services.options.neat, passive=passive)
+
+    return build
+
+
 def _lfosa(services: Services) -> Strategy:
     from strategies.lfosa import Lfosa
 
@@ -309,6 +318,22 @@ STRATEGIES: dict[str, Entry] = {
         sections=("ccal", "contrastive"),
         extra_networks="a SimCLR and a CSI encoder, once per data set",
         cost="cosines of 40 views per image, stored once, with the labelled images",
+    ),
+    "neat": Entry(
+        paper_name="NEAT",
+        reference="Mao, Xu and Guo 2024, on the features of the purity step's image tower",
+        build=_neat(passive=False),
+        uses_pretrained=True,
+        sections=("neat",),
+        cost=f"{_ONE_PASS}; a product of its stored features with those of the labelled images",
+    ),
+    "neat-passive": Entry(
+        paper_name="NEAT (passive)",
+        reference="Mao, Xu and Guo 2024: the vote alone",
+        build=_neat(passive=True),
+        uses_pretrained=True,
+        sections=("neat",),
+        cost="a product of the pool's stored features with those of the labelled images",
     ),
     "vlpure": Entry(
         paper_name="VLPure-AL",

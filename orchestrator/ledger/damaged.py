@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from data.sealed import Damaged, Newer, unseal
-from orchestrator.ledger.ledger import CHECKSUM, FORMAT, TrajectoryState, check_fields, other_version, record_checksum
+from orchestrator.ledger.ledger import CHECKSUM, FORMAT, TrajectoryState, check_fields, check_version, record_checksum
 from orchestrator.ledger.records import RoundRecord
 
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -44,7 +44,7 @@ def examine(path: Path) -> Examined:
         return Examined(state=None, problem=problem)
     try:
         if content.get("format") != FORMAT:
-            raise other_version(content.get("format"))
+            check_version(content, path.stem)
         is_sealed = _check_header(content, path.stem)
         records, wrong = _trusted(content["records"], path.stem, is_sealed=is_sealed)
     except Newer as error:
@@ -75,6 +75,8 @@ def _parse(raw: bytes) -> tuple[dict[str, Any] | None, str | None]:
         return _whole_part(text), problem or where
     except ValueError as error:
         return None, str(error)
+    except RecursionError:
+        return None, "it is nested too deeply"
     return (content, problem) if isinstance(content, dict) else (None, "it holds no ledger entry")
 
 
@@ -89,14 +91,14 @@ def _whole_part(text: str) -> dict[str, Any] | None:
         return None
     try:
         content: dict[str, Any] = json.loads(text[:start] + RECORDS + "]}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     position = start + len(RECORDS)
     while True:
         try:
             record, position = decoder.raw_decode(text, position)
-        except ValueError:
+        except (ValueError, RecursionError):
             return content
         content["records"].append(record)
         if not text.startswith(", ", position):

@@ -26,7 +26,7 @@ from models.classifier.workshop import Workshop
 from models.device import Machine, peak_memory_mib
 from models.mps import card_sharing
 from orchestrator.ledger.classifiers import ClassifierStore, StateDict
-from orchestrator.ledger.records import DATA_NOTES, RoundRecord, query_precision
+from orchestrator.ledger.records import DATA_NOTES, RECALL, RoundRecord, query_precision
 from orchestrator.problem import OpenSetProblem
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.classifier import ClassifierPlan, stream_generator, stream_seed
@@ -46,6 +46,8 @@ from strategies.plugin import blamed_on
 from strategies.purity.contract import PurityScorer
 
 Report = Callable[[RoundRecord], None]
+PURITY_DIGITS = 4
+"""Decimals of the purity scores in a record."""
 UNKNOWN = -1
 """Label of an image whose label has not been bought."""
 
@@ -287,7 +289,7 @@ class Trajectory:
             num_id=len(self._pool.labelled_id_idx),
             num_ood=len(self._pool.labelled_ood_idx),
             queried_idx=query.selection.idx.tolist() if query else [],
-            diagnostics=query.diagnostics if query else {},
+            diagnostics=(query.diagnostics if query else {}) | self._recall(),
             pool_checksum=self._pool.checksum(),
             seconds=seconds,
             peak_memory_mib=peak_memory_mib(self._device),
@@ -295,7 +297,15 @@ class Trajectory:
             time_ms=time.time_ns() // 1_000_000,
             memory={name: [float(value) for value in values] for name, values in query.memory.items()} if query else {},
             service=self._service() if query else {},
+            purity=_rounded(query.selection.purity) if query else [],
         )
+
+    def _recall(self) -> dict[str, Diagnostic]:
+        """Share of all ID images that are labelled, which the open-set annotation line reports; else empty."""
+        # Only under that line's initial set: a new figure for all would change the records of earlier versions.
+        if self._trial.split_identity().get("initial_share") is None:
+            return {}
+        return {RECALL: self._oracle.recall(self._pool.labelled_id_idx)}
 
     def _environment(self) -> dict[str, str | int | float]:
         """Description of what computed the round: hardware, code, on a GPU how steps ran and the card was shared."""
@@ -317,6 +327,11 @@ class Trajectory:
         """Time and attempts of the last purity request; empty without one."""
         figures = self._scorer.last_request if self._scorer else None
         return asdict(figures) if figures else {}
+
+
+def _rounded(purity: NDArray[np.floating] | None) -> list[float]:
+    """The scores with so many digits as a reader can use: a ledger of 500 images per query would double otherwise."""
+    return [] if purity is None else [round(float(score), PURITY_DIGITS) for score in purity]
 
 
 @contextmanager

@@ -173,7 +173,7 @@ KNOWN_OF_MC = "(did you mean 'passes'?); known: passes, rate"
         (
             "tables: {tabel9: {}}",
             "tables: unknown key 'tabel9' (did you mean 'table9'?); known: table4, table5, table6, table7, table8, "
-            "table9, figures",
+            "table9, table10, figures",
         ),
         (
             "trial: {options: {monte_carlo: {pases: 3}}}",
