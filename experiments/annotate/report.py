@@ -17,11 +17,15 @@ def folder_lines(state: State, num_other: int, weights: str) -> list[str]:
     listing = state.listing()
     lines = [
         f"{shown(str(state.folder))}: {len(listing.images):,} images, {len(listing.damaged):,} damaged, "
-        f"{len(listing.copy_of):,} near-copies set aside" + (f", {num_other:,} other files" if num_other else "")
+        f"{_counted(len(listing.copy_of), 'near-copy', 'near-copies')} set aside"
+        + (f", {_counted(num_other, 'other file', 'other files')}" if num_other else "")
     ]
     lines += [f"  left out: {shown(name)}: {listing.damaged[name]}" for name in sorted(listing.damaged)[:MOST_NAMED]]
     if len(listing.damaged) > MOST_NAMED:
         lines.append(f"  and {len(listing.damaged) - MOST_NAMED:,} more, named in {state.directory / 'images.json'}")
+    gone = len(state.labels().keys() - {*listing.images, *listing.damaged})
+    if gone:
+        lines.append(f"{_counted(gone, 'answer is', 'answers are')} about images that are gone or changed their names")
     lines.append(f"features: {len(listing.images):,} images, {weights} (once; the next call takes seconds)")
     return lines
 
@@ -66,3 +70,8 @@ def _how(settings: Mapping[str, Any], count: int) -> str:
         f"{settings['answers']} answers, {settings['wanted answers']} of them wanted: ranked by "
         f"{settings['detector']}, then {settings['strategy']}{border}"
     )
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {one if number == 1 else many}"

@@ -78,9 +78,12 @@ def read_settings(state: State) -> Settings:
     if not path.exists():
         return Settings()
     try:
-        return Settings(**read_sealed_json(path, SETTINGS)[0])
-    except (ValueError, TypeError) as error:
+        content, was_sealed = read_sealed_json(path, SETTINGS)
+        if not was_sealed:
+            raise ValueError("it has no checksum")
+    except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}; remove it and give the settings again") from None
+    return Settings(**content)
 
 
 def write_settings(state: State, settings: Settings) -> None:
