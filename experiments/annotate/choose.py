@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "badge"
 """Strategy as soon as there are wanted answers."""
-CANDIDATES = 8
+CANDIDATES = 3
 """Without answers: so many times the batch are the candidates among which it is spread, the most wanted ones."""
 BORDER = 10
 """So many times the number of border cases are candidates for them, those nearest to even odds."""
