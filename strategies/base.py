@@ -192,10 +192,13 @@ def check_selection(selection: object, *, unlabelled_idx: IndexArray, budget: in
             f"{selection.idx[bad[0]]}); finite scores were due"
         )
     purity: object = selection.purity
-    if purity is not None:
-        is_vector = isinstance(purity, np.ndarray) and purity.shape == (due,) and purity.dtype.kind in "fiu"
-        if not is_vector or not np.isfinite(purity).all():
-            raise StrategyError(f"{who}: purity is {_kind(purity)}; an array of {due} finite numbers or None was due")
+    if purity is not None and not (
+        isinstance(purity, np.ndarray)
+        and purity.shape == (due,)
+        and purity.dtype.kind in "fiu"
+        and np.isfinite(purity).all()
+    ):
+        raise StrategyError(f"{who}: purity is {_kind(purity)}; an array of {due} finite numbers or None was due")
     if selection.judged_id_idx is not None:
         _check_indices(selection.judged_id_idx, unlabelled_idx, f"{who}: judged_id_idx")
     diagnostics: object = selection.diagnostics

@@ -34,6 +34,7 @@ from experiments.commands.flags import (
 )
 from experiments.commands.live_page import LivePage
 from experiments.commands.rates import GpuRates
+from experiments.commands.report_folder import ReportFolder, report_folder
 from experiments.commands.status import show_status
 from experiments.commands.terminal import Progress
 from experiments.presets import ARMS, PRESETS
@@ -339,19 +340,19 @@ def _page(planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCo
     """Write the page as it stands while the grid runs; where it lies."""
     from experiments.pages.files import write_running_page
 
-    path = output.path / command.name / "index.html"
-    write_running_page(path, **_report_parts(planned, command))
-    return path
+    folder = report_folder(output.path, command.name, planned)
+    write_running_page(folder.path / "index.html", **_report_parts(planned, command, folder))
+    return folder.path / "index.html"
 
 
-def _report_parts(planned: Sequence[PlannedTrial], command: GridCommand) -> dict[str, Any]:
+def _report_parts(planned: Sequence[PlannedTrial], command: GridCommand, folder: ReportFolder) -> dict[str, Any]:
     """What a report is made of, as `write_report` and `write_running_page` take it."""
     from experiments.results.details import details_of
     from experiments.results.frames import rounds_frame, trials_frame
 
     trials, rounds = trials_frame(planned), rounds_frame(planned)
     return {
-        "title": command.title,
+        "title": command.title if folder.note is None else f"{command.title}, {folder.note}",
         "tables": command.tables(trials, rounds),
         "trials": trials,
         "rounds": rounds,
@@ -371,16 +372,17 @@ def _report(
     from experiments.results.queries import queries_of
     from experiments.tables.table4 import report_text
 
-    parts, folder = _report_parts(planned, command), output.path / command.name
+    folder = report_folder(output.path, command.name, planned)
+    parts = _report_parts(planned, command, folder)
     tables, trials = parts["tables"], parts["trials"]
-    files = write_report(folder, name=command.name, queries=queries_of(planned), **parts)
+    files = write_report(folder.path, name=command.name, queries=queries_of(planned), **parts)
     print()
     print(report_text(tables, trials, notes=command.notes))
     for p in distinct(planned):
         if p.error is not None and not p.is_finished:
             print(f"failed: {p.label}: {p.error}\n  alone: {trial_command(p.trial)}", file=sys.stderr)
     if not args.quiet:
-        print(f"\nresults in {folder}:")
+        print(f"\nresults in {folder.path}" + (f", {folder.note}:" if folder.note else ":"))
         print("  " + "  ".join(file.name for file in files.all))
     return list(files.all)
 

@@ -136,21 +136,21 @@ def test_the_policy_lets_the_pages_own_style_and_script_run_and_nothing_else(out
         for element in ("style", "script")
     }
     assert policy == (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes['style']}'; "
+        f"default-src 'none'; img-src data: 'self'; style-src 'sha256-{hashes['style']}'; "
         f"script-src 'sha256-{hashes['script']}'; base-uri 'none'; form-action 'none'"
     )
 
 
 def data_of(outline: Outline) -> list[dict[str, Any]]:
     """What the page's script reads."""
-    cells: list[dict[str, Any]] = json.loads(outline.texts["script"][0])
+    cells: list[dict[str, Any]] = json.loads(outline.texts["script"][0])["cells"]
     return cells
 
 
 def test_a_cells_trials_are_all_there(outline: Outline) -> None:
     cells = data_of(outline)
     assert len(cells) == 2 * len(STRATEGIES)
-    assert cells[0]["title"] == "cifar10, mismatch 20 %, OOD 20 %: random"
+    assert cells[0]["title"] == "cifar10, mismatch 20 %, OOD 20 %: RANDOM"
     first = cells[0]["trials"][0]
     assert first["command"] == f"python {EVIL}"
     assert (first["seed"], first["status"], first["rounds"], first["precision"][0]) == (
@@ -219,7 +219,7 @@ class TestInABrowser:
         opened.click("button[data-cell='3']")
         assert opened.run("return document.querySelector('dialog').open")
         assert opened.run("return document.querySelector('#trials-title').textContent") == (
-            "cifar10, mismatch 20 %, OOD 20 %: vlpure"
+            "cifar10, mismatch 20 %, OOD 20 %: VLPure-AL"
         )
         rows = opened.run(
             "return [...document.querySelectorAll('dialog tbody tr')].map((row) => row.cells[0].textContent)"
