@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,14 +191,11 @@ def check_selection(selection: object, *, unlabelled_idx: IndexArray, budget: in
             f"{who}: {len(bad)} of {due} scores are not finite (the first is {scores[bad[0]]}, of image "
             f"{selection.idx[bad[0]]}); finite scores were due"
         )
-    purity: object = selection.purity
-    if purity is not None and not (
-        isinstance(purity, np.ndarray)
-        and purity.shape == (due,)
-        and purity.dtype.kind in "fiu"
-        and np.isfinite(purity).all()
-    ):
-        raise StrategyError(f"{who}: purity is {_kind(purity)}; an array of {due} finite numbers or None was due")
+    purity: Any = selection.purity  # of a plug-in, that may be anything
+    if purity is not None:
+        is_vector = isinstance(purity, np.ndarray) and purity.shape == (due,) and purity.dtype.kind in "fiu"
+        if not is_vector or not np.isfinite(purity).all():
+            raise StrategyError(f"{who}: purity is {_kind(purity)}; an array of {due} finite numbers or None was due")
     if selection.judged_id_idx is not None:
         _check_indices(selection.judged_id_idx, unlabelled_idx, f"{who}: judged_id_idx")
     diagnostics: object = selection.diagnostics

@@ -22,7 +22,7 @@ from experiments.plots.canvas import condition_text, dataset_label
 from experiments.results.details import Details, TrialDetails
 from experiments.results.findings import strategy_name
 from experiments.results.statistics import CellKey, cell_key
-from experiments.tables.table import DAGGER, Table, format_ratio
+from experiments.tables.table import DAGGER, Table, ratios_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +186,9 @@ def _data(
         }
         for key, rows in rounds.groupby(["fingerprint", "arm"], sort=False)
     }
-    cells: list[dict[str, Any]] = [{"title": _cell_title(key), "ood": key.ood_ratio, "trials": []} for key in ids]
+    cells: list[dict[str, Any]] = [
+        {"title": _cell_title(key), "uniform": _number(key.condition.uniform_precision), "trials": []} for key in ids
+    ]
     for row in trials.to_dict("records"):
         key = CellKey(row["dataset"], row["mismatch_ratio"], row["ood_ratio"], row["arm"])
         more = details.get(row["fingerprint"], TrialDetails())
@@ -202,8 +204,7 @@ def _data(
 
 
 def _cell_title(key: CellKey) -> str:
-    ratios = f"mismatch {format_ratio(key.mismatch_ratio)}, OOD {format_ratio(key.ood_ratio)}"
-    return f"{key.dataset}, {ratios}: {strategy_name(key.arm)}"
+    return f"{key.dataset}, {ratios_text(key.condition)}: {strategy_name(key.arm)}"
 
 
 def _number(value: Any) -> Any:

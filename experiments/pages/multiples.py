@@ -5,6 +5,7 @@ Matplotlib's picture of 36 conditions took ten CPU seconds and 4 MB of the page,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -75,7 +76,8 @@ def draw_multiples(rounds: pd.DataFrame) -> Multiples | None:
                 high=1.0 if quantity == "precision" else ranges[condition.dataset][1],
                 last=max(1, *(number for curve in own.values() for number in (*curve.rounds, 1))),
             )
-            level = 1 - condition.ood_ratio if quantity == "precision" else None
+            uniform = condition.uniform_precision
+            level = None if quantity != "precision" or math.isnan(uniform) else uniform
             panels.append((title, _panel(frame, own, markers, level)))
         figures.append((condition_text(condition), tuple(panels)))
     return Multiples(

@@ -172,7 +172,7 @@
     });
     const trial = cell.trials[chosen];
     const charts = element("div", { class: "charts" });
-    for (const [quantity, title, level] of [["accuracy", "Test accuracy", null], ["precision", "Precision of the query", 1 - cell.ood]]) {
+    for (const [quantity, title, level] of [["accuracy", "Test accuracy", null], ["precision", "Precision of the query", cell.uniform]]) {
       const made = chart(cell, quantity, title, chosen, level);
       if (made !== null) charts.append(made);
     }

@@ -19,6 +19,7 @@ from data.imageset import DataSet
 from data.pool import Pool
 from data.registry import open_data_set
 from data.splits.draw import draw_data_split
+from experiments.results.statistics import condition_of
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.trial import TrialConfig
 
@@ -61,8 +62,7 @@ def queries_of(planned: Sequence[PlannedTrial], *, most_images: int = MOST_IMAGE
     if 5 * _num_queries(asked) > most_images:
         first: dict[tuple[object, ...], PlannedTrial] = {}
         for each in asked:
-            trial = each.trial
-            first.setdefault((trial.dataset, trial.mismatch_ratio, trial.ood_ratio, each.row), each)
+            first.setdefault((*condition_of(each.trial), each.row), each)
         shown = list(first.values())
     per_query = max(1, min(MOST_PER_QUERY, most_images // max(1, _num_queries(shown))))
     chosen = {each.fingerprint for each in shown}

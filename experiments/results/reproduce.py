@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+from data.splits.named import write_names
 from experiments.presets import PRESETS
 from models.classifier.recipe import RECIPES
 from orchestrator.settings.grid import GridConfig, Nested, load_preset, merge, parse_overrides, read_yaml
 from orchestrator.settings.trial import TrialConfig, flat
 
-AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")
+AXES = ("dataset", "mismatch_ratio", "id_classes", "ood_ratio", "strategy", "seed")
 FLAGS = {"rounds": "--rounds", "budget": "--budget", "data_root": "--data-root", "on_bad_image": "--on-bad-image"}
 """Settings for which trial.py has a flag; the others go through --set."""
 
@@ -24,7 +25,15 @@ def trial_command(trial: TrialConfig) -> str:
     It names the axes, the nearest preset, and every setting that the trial reads and that differs from the preset: the
     trial of that line has the same fingerprint. Raises ValueError for a trial that no preset leads to.
     """
-    axes = [word for name in AXES for word in (f"--{name.replace('_', '-')}", str(getattr(trial, name)))]
+    values = {name: getattr(trial, name) for name in AXES}
+    if trial.id_classes is not None:
+        values["id_classes"] = write_names(trial.id_classes)
+    axes = [
+        word
+        for name, value in values.items()
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     words = _setting_words(trial.dataset, json.dumps(_wanted(trial), sort_keys=True))
     return shlex.join(["python", "experiments/trial.py", *axes, *words])
 

@@ -280,6 +280,8 @@ class _Features:
 
     def load(self) -> Clipn:
         """The source's towers, on the CPU. Raises ValueError for weights that are not finite, naming the tensors."""
+        from models.clipn.weights import check_finite, load_clipn
+
         if self._source.pretrained is not None:
             from models.clipn.pretrained import load_pretrained_clip
 
@@ -287,15 +289,10 @@ class _Features:
             self._progress(f"loading CLIP {self._source.model}, {self._source.pretrained}")
             clipn = load_pretrained_clip(self._source.model, self._source.pretrained, progress=self._progress)
         else:
-            from models.clipn.weights import load_clipn
-
             told = f"clipn.checkpoint: {self._checkpoint}"
             self._progress(f"loading CLIPN from {self._checkpoint}")
             clipn = load_clipn(self._checkpoint, self.config)
-        damaged = [name for name, tensor in clipn.state_dict().items() if not tensor.isfinite().all()]
-        if damaged:
-            more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-            raise ValueError(f"{told} is damaged: {damaged[0]}{more} holds values that are not finite")
+        check_finite(clipn, told)
         return clipn
 
     def release(self) -> None:

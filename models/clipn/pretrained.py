@@ -18,7 +18,7 @@ from data.cache import is_hub_file_whole
 from data.console import Progress
 from data.files import cache_root, user_path
 from models.clipn.model import Clipn
-from models.clipn.source import clip_config, published_weights
+from models.clipn.source import PRETRAINED, clip_config, published_weights
 from models.clipn.weights import check_names_and_shapes, file_name, read_tensors
 
 
@@ -43,11 +43,8 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
     own = {
         name: tensor for name, tensor in clipn.state_dict().items() if not name.startswith(("text_no.", "prompt_no"))
     }
-    try:
-        tensors = read_tensors(path)
-        check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in own.items()})
-    except ValueError as error:  # its message names the setting for CLIPN checkpoints, which is not this one
-        raise ValueError("clipn.pretrained: " + str(error).removeprefix("clipn.checkpoint: ")) from error
+    tensors = read_tensors(path, setting=PRETRAINED)
+    check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in own.items()}, setting=PRETRAINED)
     weights = {name: tensors[file_name(name)] for name in own}
     text_no = {
         name.replace("text.", "text_no.", 1): tensor.clone()

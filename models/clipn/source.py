@@ -20,6 +20,8 @@ from models.clipn.prompts import DEFAULT_TEMPLATES_HASH, read_templates, templat
 from models.clipn.recipe import SmallClipnRecipe, small_clip_config, training_identity
 
 DEFAULT_MODEL = "ViT-B-16"
+PRETRAINED = "clipn.pretrained"
+"""Setting of a plain CLIP's weights, as errors name it."""
 STAND_IN_RECIPE = SmallClipnRecipe()
 """Recipe of the stand-in, which is trained if no checkpoint is given."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -13,6 +13,9 @@ from typing import Any
 DATA_NOTES = "data_notes"
 """Key of a record's environment with warnings about the images, if there are any (`data.deceptive`)."""
 
+RECALL = "recall"
+"""Key of a record's diagnostics with the share of all ID images that are labelled, of a trial with `initial_share`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
