@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.cache import NotKept, only_kept
 from data.console import DONE, SOME_FAILED, CommandParser, run_command, to_stderr
 from data.files import path_argument
 from data.stopping import INTERRUPTED, stoppable
@@ -31,6 +32,7 @@ from experiments.commands.flags import (
     seed_list,
     shared_card,
     slow_arithmetic,
+    strategy_names,
     trial_overrides,
 )
 from experiments.commands.live_page import LivePage
@@ -114,7 +116,10 @@ def make_parser(command: GridCommand) -> CommandParser:
         help="shares of OOD images in the pool; all: every OOD image there is",
     )  # fmt: skip
     grid.add_argument(
-        "--strategies", type=comma_list(str), metavar="A,B", help=f"query strategies, or {', '.join(ARMS)}"
+        "--strategies",
+        type=comma_list(str),
+        metavar="A,B",
+        help=f"query strategies: {strategy_names()}; or rows with settings of their own: {', '.join(ARMS)}",
     )
     seeds = grid.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", type=seed_list, metavar="N-N", help="seeds, for example 0-4 or 0,2")
@@ -204,7 +209,14 @@ def run_and_report(
         uri = args.tracking_uri if args.tracking_uri is not None else default_tracking_uri(output.path)
         check_tracking_uri(uri, option=URI_VARIABLE if args.tracking_uri is None else "--tracking-uri")
     # A run sets damaged files aside and computes their trials again; a dry run, which changes nothing, names the first.
-    planned = plan_trials(trials, output.ledger if args.dry_run else mending(output.ledger, to_stderr))
+    try:
+        # A dry run decodes no images: it would take minutes to say what the run costs.
+        with only_kept() if args.dry_run else nullcontext():
+            planned = plan_trials(trials, output.ledger if args.dry_run else mending(output.ledger, to_stderr))
+    except NotKept as error:
+        print(f"{command.title}: {len(trials)} trials. {error}; the run reads and checks the images first, once.")
+        print("A dry run does not read them, and without them it cannot tell what is finished and what the rest costs.")
+        return DONE
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     if args.rates and not args.dry_run:
         raise ValueError("--rates is for --dry-run, which prints what they come to")

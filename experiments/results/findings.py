@@ -127,7 +127,8 @@ def _purity(condition: Condition, outcome: _Outcome) -> tuple[list[str], str]:
     purest = _highest(outcome.precision)
     share = outcome.precision[purest[0]]
     if UNIFORM not in outcome.precision:
-        against = f"; uniform draws give {_percent(1 - condition.ood_ratio)} on average"
+        uniform = condition.uniform_precision
+        against = "" if math.isnan(uniform) else f"; uniform draws give {_percent(uniform)} on average"
     elif UNIFORM in purest:
         return [], f"no strategy's queries were purer than {strategy_name(UNIFORM)}'s, {_percent(share)} wanted"
     else:
@@ -192,7 +193,8 @@ def _purity_over(outcomes: Mapping[Condition, _Outcome], conditions: str) -> str
     if UNIFORM in means:
         against = f" against {_percent(means[UNIFORM])} at random"
     else:
-        against = f"; uniform draws give {_percent(_average(1 - each.ood_ratio for each in outcomes))}"
+        uniform = _average(each.uniform_precision for each in outcomes)
+        against = "" if math.isnan(uniform) else f"; uniform draws give {_percent(uniform)}"
     return f"over {conditions}, {_possessive(purest)} queries were {share} wanted{against}"
 
 

@@ -75,6 +75,13 @@ def test_without_random_the_pool_says_what_uniform_draws_give() -> None:
     )
 
 
+def test_what_uniform_draws_give_is_not_known_for_a_pool_with_every_ood_image() -> None:
+    rest = {name: AUBC[name] for name in ("conf", "vlpure")}
+    assert sentence(rows(rest, PRECISION, ood_ratio=1.0)).startswith(
+        "VLPure-AL's queries were 99 % wanted; its AUBC of 95.4 % is the highest"
+    )
+
+
 def test_without_a_purity_strategy_no_query_is_purer_than_chance() -> None:
     names = ("random", "conf")
     assert sentence(rows({name: AUBC[name] for name in names}, PRECISION)) == (
