@@ -32,7 +32,7 @@ class LearningLossOptions(Section):
     detach_after: Annotated[float, Field(gt=0, le=1)] = 0.6
     """Share of the training after which the head no longer trains the network under it."""
     subset: Annotated[int, Field(ge=1)] | None = 10_000
-    """Number of unlabelled images considered in a query, drawn at random; none: all (P14)."""
+    """Number of unlabelled images considered in a query, drawn at random; none: all."""
 
 
 class MonteCarloOptions(Section):
@@ -111,7 +111,7 @@ class EoalOptions(DetectorOptions):
     regulariser: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     """Weight of the pull of OOD features to their clusters' centres."""
     finch: Literal["0.1.9", "0.2.3"] = "0.2.3"
-    """Variant of the clustering, named by the release that gives the same result (P16)."""
+    """Variant of the clustering, named by the release that gives the same result."""
     diversity: bool = True
     """Whether the query goes round clusters of the images predicted known."""
 
