@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Only these decoders are offered a file. JPEG and PNG are what data sets are made of; the others are here because such
 # files are met under a .jpg or .png name. An animated file gives its first frame.
@@ -52,6 +52,20 @@ def decode_rgb(path: Path) -> Image.Image:
     """
     with _no_warnings():
         return _decode(path)
+
+
+def decode_upright(path: Path, longest: int) -> Image.Image:
+    """The file's picture as a person is to see it: RGB, rotated as its EXIF data ask, at most `longest` pixels long.
+
+    Raises ValueError as `decode_rgb` does.
+    """
+    # Warnings are left alone: this runs in a server's threads, and the filter belongs to the whole process.
+    with _named_errors(path), Image.open(path, formats=FORMATS) as image:
+        image.draft("RGB", (longest, longest))  # JPEG: decoded at a half, a quarter or an eighth of its size if it can
+        image.load()
+        upright = _to_rgb(ImageOps.exif_transpose(image))
+    upright.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return upright
 
 
 def picture_size(path: Path) -> tuple[int, int]:

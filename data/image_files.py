@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,13 +92,16 @@ def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
     """The entries of `folder` that are neither hidden nor litter, after checking that links lead somewhere."""
     if folder.is_symlink():
         _check_target(folder)
+    for entry in _entries(folder):
+        if entry.is_symlink():
+            _check_target(Path(entry.path))
+        yield entry
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """The entries of `folder` that are neither hidden nor litter."""
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in LITTER:
-                continue
-            if entry.is_symlink():
-                _check_target(Path(entry.path))
-            yield entry
+        yield from (e for e in entries if not e.name.startswith(".") and e.name.lower() not in LITTER)
 
 
 def _check_target(link: Path) -> None:
@@ -117,3 +120,49 @@ def _check_target(link: Path) -> None:
         raise ValueError(f"{link}: this link points to {link.readlink()}, which does not exist") from None
     if target.is_dir() and link.parent.resolve().is_relative_to(target):
         raise ValueError(f"{link}: this link leads to a folder that it lies in itself, {target}")
+
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp")
+"""Endings, in lower case, of the files that `list_tree` takes for images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """The image files of a folder and its subfolders."""
+
+    files: tuple[ImageFile, ...]
+    """Sorted by name."""
+    left_out: Mapping[str, str]
+    """Entries that cannot be followed, such as links that lead nowhere -> the reason."""
+    num_other: int
+    """Visible files that are no images by their names' endings."""
+
+
+def list_tree(root: Path) -> Tree:
+    """The image files anywhere below `root`, by the endings of their names; they are not opened.
+
+    Hidden files and litter are ignored; links are followed, except those that lead nowhere or into themselves. Names
+    need not be UTF-8. Raises OSError for a folder that may not be read.
+    """
+    files: list[ImageFile] = []
+    left_out: dict[str, str] = {}
+    num_other = 0
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        for entry in _entries(folder):
+            path = Path(entry.path)
+            name = path.relative_to(root).as_posix()
+            try:
+                if entry.is_symlink():
+                    _check_target(path)
+            except ValueError as error:
+                left_out[name] = str(error).partition(": ")[2]
+                continue
+            if entry.is_dir():
+                pending.append(path)
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
+                files.append(_image_file(name, entry.stat()))
+            else:
+                num_other += 1
+    return Tree(files=tuple(sorted(files, key=lambda file: file.name)), left_out=left_out, num_other=num_other)

@@ -1,0 +1,206 @@
+"""Composition of a batch: images that are probably wanted and worth a label, and border cases.
+
+Shapes: N images, C candidates, K classes, D embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.imageset import ArrayImages
+from experiments.annotate.head import Head
+from experiments.annotate.photos import Photos
+from experiments.annotate.wanted import Answers, Floats
+from models.classifier.inputs import FeatureRows, Normalise
+from models.classifier.networks import build_classifier
+from models.classifier.recipe import Recipe, named_recipe
+from models.classifier.workshop import Workshop
+from models.device import Machine
+from strategies.base import IndexArray, PoolView, check_selection, highest_first
+from strategies.numeric.kcenter import kcenter_greedy
+from strategies.options import StrategyOptions
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, RequestFigures
+from strategies.registry import Entry, FrozenFeatures, Services, find_strategy
+from strategies.typiclust import typical_points
+
+if TYPE_CHECKING:
+    from models.contrastive.encoder import ContrastiveFeatures
+    from models.contrastive.recipe import Method
+
+DEFAULT = "badge"
+"""Strategy as soon as there are wanted answers."""
+CANDIDATES = 3
+"""Without answers: so many times the batch are the candidates among which it is spread, the most wanted ones."""
+BORDER = 10
+"""So many times the number of border cases are candidates for them, those nearest to even odds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picks:
+    """The images of a batch, in order."""
+
+    idx: IndexArray
+    informativeness: Floats
+    border: NDArray[np.bool_]
+
+
+def check_strategy(name: str) -> Entry:
+    """The entry of a strategy that can work on frozen features. Raises ValueError for others, with those that can."""
+    name = name.removeprefix("vlpure-") if name != "vlpure" else "conf"
+    entry = find_strategy(name)
+    why = _cannot(name, entry)
+    if why:
+        raise ValueError(f"--strategy {name} {why}; on frozen features work conf, margin, entropy, badge, coreset, ...")
+    return entry
+
+
+def choose_batch(
+    photos: Photos,
+    classes: tuple[str, ...],
+    answers: Answers,
+    head: Head,
+    wanted_N: Floats,
+    free_N: NDArray[np.bool_],
+    count: int,
+    *,
+    strategy: str | None,
+    rng: np.random.Generator,
+) -> Picks:
+    """The next images to label: `count` of the free ones, or all of them if there are fewer.
+
+    Without a wanted answer the probably wanted ones are spread over looks and a fifth are border cases; with answers
+    `strategy` picks among the images judged wanted and a tenth are border cases.
+    """
+    free = np.flatnonzero(free_N)
+    count = min(count, len(free))
+    has_answers = bool(answers.is_wanted.any())
+    num_border = min(count, count // (10 if has_answers else 5))
+    border = _border(photos, wanted_N, free, num_border)
+    free_N = free_N.copy()
+    free_N[border] = False
+    free = np.flatnonzero(free_N)
+    by_wanted = free[highest_first(wanted_N[free], len(free))]
+    num_best = count - len(border)
+    num_candidates = max(num_best, int((wanted_N[by_wanted] > 0.5).sum()))
+    if strategy is None and not has_answers:
+        candidates = by_wanted[: max(num_best, min(num_candidates, CANDIDATES * count))]
+        places, scores_Q = typical_points(photos.features_ND[candidates], 0, num_best, rng)
+        best = candidates[places]
+    else:
+        candidates = np.sort(by_wanted[:num_candidates])
+        best, scores_Q = _by_strategy(strategy or DEFAULT, photos, classes, answers, head, candidates, num_best, rng)
+    return Picks(
+        idx=np.concatenate([best, border]),
+        informativeness=np.concatenate([scores_Q, 1 - 2 * np.abs(wanted_N[border] - 0.5)]),
+        border=np.arange(count) >= len(best),
+    )
+
+
+def _border(photos: Photos, wanted_N: Floats, free: IndexArray, count: int) -> IndexArray:
+    """`count` images near even odds that look unlike each other, nearest to even odds first."""
+    near = free[highest_first(-np.abs(wanted_N[free] - 0.5), BORDER * count)]
+    picks, _ = kcenter_greedy(
+        torch.empty(0, photos.features_ND.shape[1]), torch.from_numpy(photos.features_ND[near]), count
+    )
+    places: IndexArray = np.sort(picks.numpy())
+    return near[places]
+
+
+def _by_strategy(
+    strategy: str,
+    photos: Photos,
+    classes: tuple[str, ...],
+    answers: Answers,
+    head: Head,
+    candidates: IndexArray,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[IndexArray, Floats]:
+    """The strategy's picks of the candidates, with its scores."""
+    view = _view(photos, classes, answers.ordered(), head, candidates)
+    built = check_strategy(strategy).build(_services(photos))
+    selection = check_selection(
+        built.select(view, count, rng), unlabelled_idx=candidates, budget=count, who=f"strategy {strategy}"
+    )
+    return selection.idx, selection.scores
+
+
+def _view(photos: Photos, classes: tuple[str, ...], answers: Answers, head: Head, candidates: IndexArray) -> PoolView:
+    """What a strategy sees: the head in place of a trial's classifier, features in place of pixels."""
+    num_wanted = int(answers.is_wanted.sum())
+    labelled = answers.idx[:num_wanted]
+    return PoolView(
+        images=_NO_PIXELS,
+        data_fingerprint=photos.identity,
+        class_names=classes,
+        labelled_id_idx=labelled,
+        labelled_id_labels=answers.classes[:num_wanted],
+        labelled_ood_idx=answers.idx[num_wanted:],
+        unlabelled_idx=candidates,
+        compute_outputs=lambda: head.outputs(photos.features_ND[candidates]),
+        compute_labelled_outputs=lambda: head.outputs(photos.features_ND[labelled]),
+        workshop=_workshop(photos, len(classes)),
+    )
+
+
+_NO_PIXELS = ArrayImages(np.zeros((0, 1, 1, 3), dtype=np.uint8))
+
+
+def _workshop(photos: Photos, num_classes: int) -> Workshop:
+    """A workshop that trains linear heads on the features."""
+    rows, machine = FeatureRows(photos.features_ND, identity=photos.identity), Machine(device=torch.device("cpu"))
+    recipe = Recipe.model_validate(named_recipe({"name": "paper-clip-linear"}))
+    return Workshop(
+        images=rows,
+        classifier=build_classifier(recipe, num_classes, weights_seed=0, num_features=rows.num_features).eval(),
+        recipe=recipe,
+        normalise=Normalise((0.0,) * 3, (1.0,) * 3, machine.device),
+        machine=machine,
+        weights_seed=lambda name: 0,
+        batches_seed=lambda name: 0,
+    )
+
+
+def _services(photos: Photos) -> Services:
+    """The parts that a strategy may be built from: frozen features, and nothing that would be trained."""
+    return Services(
+        scorer=None,
+        purity=PurityOptions(),
+        options=StrategyOptions(),
+        contrastive=_no_contrastive,
+        pretrained=lambda: FrozenFeatures(scorer=_Rows(photos), data_fingerprint=photos.identity),
+    )
+
+
+def _no_contrastive(method: Method) -> ContrastiveFeatures:
+    raise AssertionError("check_strategy() lets no strategy with an encoder of its own pass")
+
+
+class _Rows:
+    """The photos' features, behind the interface by which strategies ask for frozen ones."""
+
+    def __init__(self, photos: Photos) -> None:
+        self._photos = photos
+        self.last_request: RequestFigures | None = None
+
+    def features(self, data_fingerprint: str, idx: IndexArray) -> NDArray[np.float32]:
+        """Unit features (n, D) of some photos."""
+        return self._photos.features_ND[idx]
+
+    def score(self, request: PurityRequest) -> PurityScores:
+        """Not used: strategies with a purity step of their own are refused."""
+        raise AssertionError(request)
+
+
+def _cannot(name: str, entry: Entry) -> str | None:
+    """Why a strategy cannot work on frozen features and probabilities; None if it can."""
+    if entry.uses_purity:
+        return "has a purity step of its own, which this command has already"
+    if entry.target is not None or entry.head_dropout or entry.extra_networks not in ("none", "not known"):
+        return "trains or needs networks of its own"
+    return None
