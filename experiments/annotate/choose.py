@@ -37,7 +37,7 @@ DEFAULT = "typiclust"
 # On CIFAR-10 (docs/annotate_results.md): with few labels uncertainty asks for what is hard and often unwanted.
 CANDIDATES = 5
 """Without answers: so many times the batch are the candidates among which it is spread, the most wanted ones."""
-# Of 40 images, in three sets of classes: 3 gave heads of 71 to 86 %, 5 of 71 to 87 %, 8 no better ones and fewer wanted.
+# Of 40 images, three sets of classes: 3 gave heads of 64 to 86 %, 5 of 71 to 87 %, 8 no better and fewer wanted ones.
 BORDER = 10
 """So many times the number of border cases are candidates for them, those nearest to even odds."""
 
