@@ -52,7 +52,7 @@ def fill(output: OutputFolder, plan: Sequence[PlannedTrial], rounds: int, budget
     records = [make_record(number, budget=budget) for number in range(rounds)]
     for p in plan:
         there = records[: rounds - (p is plan[-1])]
-        output.ledger.replace(TrajectoryState(fingerprint=p.fingerprint, trial={}, records=tuple(there)))
+        output.ledger.put(TrajectoryState(fingerprint=p.fingerprint, trial={}, records=tuple(there)))
 
 
 def measure(uri: str | None, *, trials: int, rounds: int, budget: int) -> None:

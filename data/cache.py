@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,21 @@ from data.sealed import Damaged, Newer, read_sealed_json, seal
 
 Meta = dict[str, Any]
 META = "meta.json"
+_MAY_MAKE = ContextVar("may_make", default=True)
+
+
+class NotKept(ValueError):
+    """Raised inside `only_kept` for an entry that would have to be made."""
+
+
+@contextmanager
+def only_kept() -> Iterator[None]:
+    """Inside, entries are opened but never made: a report and a dry run must not decode a data set for minutes."""
+    token = _MAY_MAKE.set(False)
+    try:
+        yield
+    finally:
+        _MAY_MAKE.reset(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,11 +201,13 @@ def open_entry(entry: Entry, make: Callable[[Path], Meta], *, progress: Progress
     `make` writes the entry's files into the folder it gets and returns the meta data to keep with them, JSON-like.
 
     Raises ValueError if the cache cannot be written or lies on a file system without locks, or if a newer version
-    wrote the entry.
+    wrote the entry; NotKept inside `only_kept`.
     """
     meta = entry.open()
     if meta is not None:
         return meta
+    if not _MAY_MAKE.get():
+        raise NotKept(f"{entry.what} is not in the cache {cache_root()}")
     with entry.locked(progress):
         meta = entry.open(progress)  # again: another process may have made it while this one waited for the lock
         if meta is None:

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from inspect import signature
@@ -78,9 +79,31 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def shown(text: str) -> str:
-    """A file name in printable form, with bytes that are not UTF-8 as escapes such as \\xe9."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of what a terminal obeys or cannot show: controls, marks of direction, surrogates, line ends."""
+JOINERS = "\u200c\u200d"
+"""Characters of category Cf that are allowed, since letters of some languages need them."""
+
+
+def is_printable(character: str) -> bool:
+    """Whether a character is none of those that a terminal obeys (`UNPRINTABLE`)."""
+    return character.isprintable() or unicodedata.category(character) not in UNPRINTABLE or character in JOINERS
+
+
+def shown(text: str, *, keep: str = "") -> str:
+    """A text in printable form: what a terminal would obey, and bytes that are not UTF-8, as escapes (\\x1b, \\xe9).
+
+    The characters in `keep` stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if is_printable(each) or each in keep else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    # A byte of a file name that is not UTF-8 is \udc80 to \udcff in Python; people know it as \x80 to \xff.
+    is_byte = "\udc80" <= character <= "\udcff"
+    return f"\\x{ord(character) - 0xDC00:02x}" if is_byte else character.encode("unicode_escape").decode()
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -159,6 +182,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class NoLocks(ValueError):
+    """A file system has no locks. The message names the folder and what to do."""
+
+
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _PATIENCE = 0.2
 """Seconds for which a lock is tried even without waiting: a reader in `lock_holder` holds it for an instant."""
@@ -169,8 +196,8 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (created if needed) among the processes of one machine.
 
     The lock ends with the process, however the process ends; the file stays, and holds the process's id while locked.
-    With `wait=False` a lock held elsewhere raises BlockingIOError. Raises ValueError on a file system that has no
-    locks, and then leaves nothing behind.
+    With `wait=False` a lock held elsewhere raises BlockingIOError. Raises NoLocks on a file system that has none, and
+    then leaves nothing behind.
     """
     from filelock import FileLock, Timeout  # 35 ms, and most commands take no lock
 
@@ -190,7 +217,7 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
             raise
         # Continuing without a lock would let two runs write the same files, which shows only in the numbers.
         _forget([path] if is_new else [], made)
-        raise ValueError(
+        raise NoLocks(
             f"{path.parent} is on a file system without locks ({error.strerror}), which keep two processes from "
             "writing the same files; choose a folder on a local disk, or have it mounted with locks (NFS: without "
             "nolock)"

@@ -101,6 +101,10 @@ class Oracle:
         """Number of labels given out so far."""
         return int(self._asked.sum())
 
+    def recall(self, labelled_id_idx: IndexArray) -> float:
+        """Share of the ID images of the training set that are among those labelled ID. Costs no label."""
+        return len(labelled_id_idx) / int((self._labels < self._num_id_classes).sum())
+
     def answer(self, idx: IndexArray) -> NDArray[np.int64]:
         """(Q,) int64 labels of the images `idx` (Q,): 0..K-1, or K for an OOD image. Each costs one label.
 

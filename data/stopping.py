@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
 
+from data.files import shown
+
 INTERRUPTED = 130
 """Exit code of a command that was stopped."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -71,14 +73,35 @@ def _steady(stream: TextIO) -> TextIO:
     return SteadyStream(stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=lines)
 
 
+LAYOUT = "\n\t"
+"""Control characters that texts may have."""
+
+
+def write_controls(stream: TextIO, text: str) -> None:
+    """Write control sequences of our own to a terminal, which `SteadyStream.write` would show and not send."""
+    if isinstance(stream, SteadyStream):
+        stream.write_as_it_is(text)
+    else:
+        stream.write(text)
+
+
 class SteadyStream(io.TextIOWrapper):
-    """A text stream that discards what is written to it once its reader is gone."""
+    """A text stream that discards what is written to it once its reader is gone, and obeys no name it prints.
+
+    Names of classes, folders, files and strategies and messages of guests come from elsewhere and may hold sequences
+    that move a terminal's cursor, rename its window or hide a line. Here, not where they are printed: every output of a
+    command passes this place.
+    """
 
     def write(self, text: str) -> int:
-        """Write a text. Returns its length."""
+        """Write a text, with what a terminal would obey as escapes. Returns its length."""
+        self.write_as_it_is(shown(text, keep=LAYOUT))
+        return len(text)
+
+    def write_as_it_is(self, text: str) -> None:
+        """Write a text with its control sequences."""
         with self._heeding_loss():
             super().write(text)
-        return len(text)
 
     def flush(self) -> None:
         """Write the buffered text to the stream's file."""

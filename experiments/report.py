@@ -27,12 +27,13 @@ from experiments.table6 import TABLE6
 from experiments.table7 import TABLE7
 from experiments.table8 import TABLE8
 from experiments.table9 import TABLE9
+from experiments.table10 import TABLE10
 
 if TYPE_CHECKING:
     from experiments.results.from_ledgers import FoundTrials
     from orchestrator.plan import PlannedTrial
 
-TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8)
+TABLES = (TABLE4, TABLE5, TABLE6, TABLE7, TABLE8, TABLE10)
 """The commands whose tables a report has, if they ran some of its trials."""
 
 
@@ -62,6 +63,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data-root", type=path_argument, metavar="DIR", help="with --data: folder with the data sets' files"
     )
+    parser.add_argument(
+        "--publish", type=path_argument, metavar="DIR",
+        help="in place of -o: a version for others to read, check and cite (docs/publishing.md)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--author", action="append", default=[], metavar="NAME", help="with --publish: who is cited; may be repeated"
+    )
     parser.add_argument("--title", help="heading (default: names what the report was made from)")
     add_output_flags(parser)
     return parser
@@ -83,11 +91,13 @@ def _run(args: argparse.Namespace) -> int:
         return _report_mlflow(args)
     if args.experiment is not None:
         raise ValueError("--experiment names an experiment in MLflow; give --from-mlflow URI too")
+    if args.author and args.publish is None:
+        raise ValueError("--author is read only with --publish; omit it")
     if not args.run_dirs:
         raise ValueError(
             "nothing to report: give a RUN_DIR (the output folder of a grid), --from-mlflow URI, or --data"
         )
-    return _report_folders(args)
+    return _report_folders(args) if args.publish is None else _publish(args)
 
 
 def _print_data(args: argparse.Namespace) -> int:
@@ -110,10 +120,31 @@ def _report_folders(args: argparse.Namespace) -> int:
     return _write(found, args, default=args.run_dirs[0] / "report", title=f"Report of {names}")
 
 
+def _publish(args: argparse.Namespace) -> int:
+    """Publish the records of run folders, and print where."""
+    from experiments.commands.publication import Card
+    from experiments.commands.publish import publish
+
+    if args.output_dir is not None:
+        raise ValueError("--publish DIR names the folder itself; omit --output-dir")
+    given = {"title": args.title, "authors": tuple(args.author)}
+    card = Card(**{name: value for name, value in given.items() if value})
+
+    def write(found: FoundTrials, folder: Path, title: str) -> None:
+        quiet = argparse.Namespace(**vars(args) | {"output_dir": folder, "title": title, "quiet": True})
+        _write(found, quiet, default=folder, title=title)
+
+    folder = publish(args.run_dirs, args.publish, card, write)
+    print(f"published: {folder / 'index.html'}")
+    return DONE
+
+
 def _report_mlflow(args: argparse.Namespace) -> int:
     """Write the report of an MLflow experiment."""
     if args.run_dirs:
         raise ValueError("give RUN_DIRs or --from-mlflow, not both")
+    if args.publish is not None:
+        raise ValueError("--publish keeps the records with the report, and MLflow has none: give RUN_DIRs")
     if args.experiment is None:
         raise ValueError("--from-mlflow needs --experiment NAME")
     from experiments.results.from_mlflow import trials_of_experiment
@@ -149,6 +180,7 @@ def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path
     from experiments.results.details import details_of
     from experiments.results.frames import rounds_frame, trials_frame
     from experiments.results.from_ledgers import cell_of, row_names, with_missing_seeds
+    from experiments.results.queries import queries_of
     from experiments.tables.own import own_tables
     from experiments.tables.table4 import report_text
 
@@ -185,6 +217,7 @@ def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path
         notes=notes,
         details=details_of(planned),
         paper=paper,
+        queries=queries_of(planned),
     )
     print(report_text(tables, trials, notes=notes))
     if not args.quiet:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
@@ -16,6 +18,8 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 from data.console import DONE, CommandParser, run_command, to_stderr, unknown_name
 from data.files import path_argument, shown
+from experiments.annotate.contact_sheet import write_contact_sheet
+from experiments.annotate.exchange import export_round, take_labels, unfinished_round
 from experiments.annotate.formats import registry as formats
 from experiments.annotate.photos import list_photos
 from experiments.annotate.report import folder_lines, outcome_lines, round_lines
@@ -102,24 +106,44 @@ def _run(args: argparse.Namespace) -> int:
     if args.number is not None and args.number < 1:
         raise ValueError(f"-n is {args.number}; expected 1 or more")
     state = State.open(args.folder, _classes(args), args.output_dir)
+    if args.port and not args.annotate:
+        print("--port is ignored without --annotate", file=sys.stderr)
     if args.finish is not None:
-        from experiments.annotate.finish import finish
-
-        print("\n".join(finish(state, args.finish)))
-        return DONE
+        return _finish(state, args)
     list_photos(args.folder)  # an empty folder leaves no state behind
-    with state.locked():
+    with ExitStack() as stack:
+        # Before anything is computed: a port that is taken is known at once.
+        listener = stack.enter_context(_listen(args.port)) if args.annotate else None
+        stack.enter_context(state.locked())
         settings = _settings(args).over(read_settings(state))
         _check(settings)
-        return _work(state, settings, args)
+        return _work(state, settings, args, listener)
 
 
-def _work(state: State, settings: Settings, args: argparse.Namespace) -> int:
+def _listen(port: int) -> socket.socket:
+    from experiments.annotate.server import listen
+
+    return listen(port)
+
+
+def _finish(state: State, args: argparse.Namespace) -> int:
+    """Write the labelled images as a data set."""
+    from experiments.annotate.finish import finish
+
+    if not state.images():
+        raise ValueError(f"{state.directory} holds no answers yet; run this command without --finish first")
+    if args.labels:
+        with state.locked():
+            take_labels(state, args.labels, report=print)
+    print("\n".join(finish(state, args.finish)))
+    return DONE
+
+
+def _work(state: State, settings: Settings, args: argparse.Namespace, listener: socket.socket | None) -> int:
     """Read answers, rank, and do what was asked for. The state is locked."""
     suggester = Suggester(state, settings, to_stderr, device="cuda" if args.gpu else "cpu")
     write_settings(state, settings)
-    for path in args.labels:
-        _take_labels(state, path)
+    take_labels(state, args.labels, report=print)
     print("\n".join(folder_lines(state, suggester.photos.num_other, settings.weights_in_words)), flush=True)
     if args.advice:
         from experiments.annotate.advice import advice_lines
@@ -127,18 +151,31 @@ def _work(state: State, settings: Settings, args: argparse.Namespace) -> int:
         print("\n".join(advice_lines(state, suggester)))
         return DONE
     print("".join(f"{line}\n" for line in outcome_lines(state)), end="")
-    number = suggester.next_round()
+    left = unfinished_round(state) if listener is not None else None
+    number = suggester.next_round() if left is None else left
     print("\n".join(round_lines(state, number)))
-    _write_files(state, number, args.export)
-    if args.annotate:
-        from experiments.annotate.server import listen, serve
-        from experiments.annotate.session import Session
-
-        return serve(Session(state, suggester.next_round), listen(args.port))
+    write_contact_sheet(state, number, progress=to_stderr)
+    for name in args.export:
+        export_round(state, name, report=print)
+    if listener is not None:
+        return _serve(state, suggester, listener)
     command = f"python experiments/suggest.py {shown(str(args.folder))}"
     print(f"look at them: {state.round_folder(number) / 'index.html'}")
     print(f"label them: {command} --annotate     (or with other tools: --export, then --labels FILE)")
     return DONE
+
+
+def _serve(state: State, suggester: Suggester, listener: socket.socket) -> int:
+    """Serve the page for the latest round, and those that its button asks for, until Ctrl-C."""
+    from experiments.annotate.server import serve
+    from experiments.annotate.session import Session
+
+    def following() -> int:
+        number = suggester.next_round()
+        write_contact_sheet(state, number, progress=to_stderr)
+        return number
+
+    return serve(Session(state, following), listener)
 
 
 def _classes(args: argparse.Namespace) -> tuple[str, ...] | None:
@@ -176,36 +213,6 @@ def _check(settings: Settings) -> None:
         from experiments.annotate.choose import check_strategy
 
         check_strategy(settings.strategy)
-
-
-def _take_labels(state: State, path: Path) -> None:
-    """Keep the answers of a file that differ from those that are known."""
-    listing = state.listing()
-    found = formats.read(path, folder=state.folder, classes=state.classes, images=listing.images)
-    known = state.labels()
-    new = [each for each in found.labels if each.image not in known or known[each.image].answer != each.answer]
-    state.record(new)
-    for line in found.warnings:
-        print(line, file=sys.stderr)
-    changed = sum(each.image in known for each in new)
-    print(f"{path}: {len(found.labels):,} answers, {len(new) - changed:,} of them new, {changed:,} changed")
-
-
-def _write_files(state: State, number: int, exports: Sequence[str]) -> None:
-    """The contact sheet of a round, and files for other tools."""
-    from experiments.annotate.contact_sheet import write_contact_sheet
-
-    write_contact_sheet(state, number, progress=to_stderr)
-    for name in exports:
-        lines = formats.write(
-            name,
-            state.round_folder(number) / name,
-            state.folder,
-            state.classes,
-            state.suggestions(number),
-            state.labels(),
-        )
-        print("\n".join(lines))
 
 
 def _check_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.console import DONE, CommandParser, run_command
+from data.console import DONE, CommandParser, run_command, to_stderr
 from data.files import path_argument
 from data.registry import split_protocol_of
 from data.stopping import INTERRUPTED, stoppable
@@ -25,14 +25,19 @@ from experiments.commands.flags import (
     add_trial_flags,
     given_run_settings,
     ignored_flags,
+    ood_ratio,
     slow_arithmetic,
     trial_overrides,
 )
 from experiments.presets import ARMS, PRESETS
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord, summarise
+from orchestrator.ledger.repair import mending
 from orchestrator.plan import PlannedTrial, plan_trials
 from orchestrator.settings.grid import ArmTrial, GridConfig, RunSettings, load_preset
+
+DEFAULT_MISMATCH = 0.2
+"""Mismatch ratio of a trial whose ID classes are neither named nor given as a ratio."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,9 +52,15 @@ def make_parser() -> argparse.ArgumentParser:
         "--dataset", default="digits", metavar="NAME", help="data set, or folder:<path> (default: digits)"
     )
     what.add_argument(
-        "--mismatch-ratio", type=float, default=0.2, metavar="R", help="share of ID classes (default: 0.2)"
+        "--mismatch-ratio",
+        type=float,
+        metavar="R",
+        help="share of ID classes (default: 0.2); or name them: --id-classes",
     )
-    what.add_argument("--ood-ratio", type=float, default=0.6, metavar="R", help="share of OOD images (default: 0.6)")
+    what.add_argument(
+        "--ood-ratio", type=ood_ratio, default=0.6, metavar="R",
+        help="share of OOD images, or all for every OOD image there is (default: 0.6)",
+    )  # fmt: skip
     what.add_argument(
         "--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure), or an arm"
     )
@@ -108,7 +119,7 @@ def _grid(args: argparse.Namespace) -> GridConfig:
     """The preset, reduced to the one trial."""
     axes = {
         "datasets": (args.dataset,),
-        "mismatch_ratios": (args.mismatch_ratio,),
+        "mismatch_ratios": (DEFAULT_MISMATCH if args.mismatch_ratio is None else args.mismatch_ratio,),
         "ood_ratios": (args.ood_ratio,),
         "strategies": (args.strategy,),
         "seeds": (args.seed,),
@@ -127,7 +138,7 @@ def _preset_of(dataset: str) -> str:
 
 def _compute(arm_trial: ArmTrial, run: RunSettings, args: argparse.Namespace, *, output: OutputFolder | None) -> int:
     """Run the trial from the end of its records."""
-    (planned,) = plan_trials([arm_trial], output.ledger if output else None)
+    (planned,) = plan_trials([arm_trial], mending(output.ledger, to_stderr) if output else None)
     trial = planned.trial
     show = _Printer(planned, quiet=args.quiet)
     from orchestrator.trial.compute import (  # torch, only now that the input is known to be good

@@ -11,13 +11,14 @@ from data.imageset import DataSet
 from data.registry import open_data_set
 from data.splits.draw import count_data_split
 from data.splits.ratios import SplitCounts, ratio_of_classes
-from models.clipn.features import FeatureBill, feature_bill
+from models.clipn.bill import FeatureBill, feature_bill
 from models.clipn.source import clipn_identity
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.problem import check_budget
 from orchestrator.settings.grid import ArmTrial
 from orchestrator.settings.trial import TrialConfig
+from orchestrator.weights import check_weights_files
 from strategies.registry import find_strategy
 
 
@@ -61,6 +62,7 @@ def plan_trials(trials: Sequence[ArmTrial | TrialConfig], ledger: Ledger | None)
     """
     data_sets: dict[tuple[str, str, str], DataSet] = {}
     clipn: dict[tuple[str, str], str] = {}
+    looked_at = set()
     planned = []
     for each in trials:
         trial, arm = (each.trial, each.arm) if isinstance(each, ArmTrial) else (each, "")
@@ -70,6 +72,9 @@ def plan_trials(trials: Sequence[ArmTrial | TrialConfig], ledger: Ledger | None)
         data = data_sets[where]
         _check(trial, data)
         which = (data.fingerprint, trial.clipn.model_dump_json())
+        if (files := (trial.uses_clipn, trial.clipn, trial.recipe.encoder)) not in looked_at:
+            looked_at.add(files)
+            check_weights_files(trial)
         if trial.uses_clipn and which not in clipn:
             clipn[which] = clipn_identity(trial.clipn, data)
         fingerprint = trial.fingerprint(data_fingerprint=data.fingerprint, clipn_identity=clipn.get(which))
@@ -110,8 +115,10 @@ def feature_state(bill: FeatureBill) -> str:
         missing = f"{bill.num_missing:,} still to be computed"
     if bill.num_bytes:
         missing += f" ({bill.num_bytes / 1e6:.3g} MB in the cache)"
-    if bill.seconds is None:
+    if bill.waits_for_stand_in:
         return f"{missing}, after the small CLIPN that stands in is trained (a minute)"
+    if bill.seconds is None:
+        return f"{missing}: time not known yet"
     basis = "as measured on other images" if bill.is_measured else "estimated, on one CPU core; a GPU is far faster"
     return f"{missing}: about {duration(bill.seconds)} ({basis})"
 
@@ -139,9 +146,11 @@ def _check_id_classes(trial: TrialConfig, data: DataSet, counts: SplitCounts) ->
     """Raise ValueError for a single ID class: the classifier has one answer, so accuracy is 1 whatever it learns."""
     if counts.num_id_classes > 1:
         return
-    if data.split_protocol == "domain":
+    if data.split_protocol == "domain" and trial.id_classes is None:
         # One ID class would give a table of ones without any warning.
         raise ValueError(f"{trial.label}: num_id_classes = 1, so accuracy is always 1; take 2 or more")
+    if trial.id_classes is not None:
+        raise ValueError(f"{trial.label}: id_classes names 1 ID class, so accuracy is always 1; name 2 or more")
     advice = f"raise the mismatch ratio to {ratio_of_classes(data.num_classes, 2)} or more"
     if data.num_classes < 3:
         advice = "take a data set of at least 3 classes: 2 that are ID and 1 that is OOD"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -64,21 +65,29 @@ def check_budget(trial: TrialConfig, data: DataSet, counts: SplitCounts) -> None
                 "label, and some must be left to judge; lower --rounds, or detection.labels"
             )
         return
-    wanted = labels_bought(data, counts, rounds=trial.rounds, budget=trial.budget)
+    wanted = labels_bought(data, counts, rounds=trial.rounds, budget=trial.budget, initial_share=trial.initial_share)
     if wanted > num_images:
         advice = _advice(trial, data, counts, num_images) or "--rounds and --budget"
         raise ValueError(
-            f"{trial.label}: {trial.rounds} rounds x budget {trial.budget} = {wanted} labels, but there are only "
+            f"{trial.label}: {_spent(trial, counts)} = {wanted} labels, but there are only "
             f"{num_images} images to label; lower {advice}"
         )
+
+
+def _spent(trial: TrialConfig, counts: SplitCounts) -> str:
+    """The labels that a trial buys, as a product."""
+    if trial.initial_share is None:
+        return f"{trial.rounds} rounds x budget {trial.budget}"
+    return f"{counts.initial_id} at the start + {trial.rounds - 1} queries x budget {trial.budget}"
 
 
 def _advice(trial: TrialConfig, data: DataSet, counts: SplitCounts, num_images: int) -> str:
     """Advice on how far to lower rounds or budget, each with the other unchanged; only values that are accepted."""
     rounds, budget = trial.rounds, trial.budget
-    first = labels_bought(data, counts, rounds=1, budget=budget)
+    bought = partial(labels_bought, data, counts, initial_share=trial.initial_share)
+    first = bought(rounds=1, budget=budget)
     told = [f"--rounds to at most {1 + (num_images - first) // budget}"] if first <= num_images else []
-    while budget and labels_bought(data, counts, rounds=rounds, budget=budget) > num_images:
+    while budget and bought(rounds=rounds, budget=budget) > num_images:
         budget -= 1
     # Advice must be accepted when followed: the budget is tried before it is printed.
     if budget and _is_accepted(trial, data, budget):

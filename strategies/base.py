@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +112,8 @@ class Selection:
     """(Q,) values the strategy ranked by, in the order of `idx`, in a unit that the strategy chooses."""
     judged_id_idx: IndexArray | None = None
     """The unlabelled images judged ID; None if the strategy does not judge."""
+    purity: NDArray[np.floating] | None = None
+    """(Q,) ID minus OOD score of each queried image, in the order of `idx`; None without a purity step."""
     diagnostics: Mapping[str, Diagnostic] = field(default_factory=dict)
     """Numbers for the record, such as the logit scale."""
 
@@ -189,6 +191,11 @@ def check_selection(selection: object, *, unlabelled_idx: IndexArray, budget: in
             f"{who}: {len(bad)} of {due} scores are not finite (the first is {scores[bad[0]]}, of image "
             f"{selection.idx[bad[0]]}); finite scores were due"
         )
+    purity: Any = selection.purity  # of a plug-in, that may be anything
+    if purity is not None:
+        is_vector = isinstance(purity, np.ndarray) and purity.shape == (due,) and purity.dtype.kind in "fiu"
+        if not is_vector or not np.isfinite(purity).all():
+            raise StrategyError(f"{who}: purity is {_kind(purity)}; an array of {due} finite numbers or None was due")
     if selection.judged_id_idx is not None:
         _check_indices(selection.judged_id_idx, unlabelled_idx, f"{who}: judged_id_idx")
     diagnostics: object = selection.diagnostics

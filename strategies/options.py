@@ -116,6 +116,20 @@ class EoalOptions(DetectorOptions):
     """Whether the query goes round clusters of the images predicted known."""
 
 
+class E2oalOptions(DetectorOptions):
+    """E2OAL (Zong et al. 2026); `e2oal-own` trains by the trial's recipe and reads the last three only."""
+
+    epochs: Annotated[int, Field(ge=1)] = 200
+    milestones: tuple[Fraction, ...] = Field(default=(0.3, 0.6, 0.9), strict=False)
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Temperature of the cross entropy on the ID images."""
+    precision: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Precision that the queries are to have; the width of the next one follows that of the last."""
+    divergence: Literal["official", "jensen-shannon"] = "official"
+    """Divergence that informativeness is made of: that of the official code, or the one that it is named after."""
+
+
 class MqnetOptions(Section):
     """MQNet (Park et al. 2022)."""
 
@@ -138,6 +152,13 @@ class CcalOptions(Section):
     """Threshold t of the squashed semantic score."""
 
 
+class NeatOptions(Section):
+    """NEAT (Mao, Xu and Guo 2024)."""
+
+    neighbours: Annotated[int, Field(ge=1)] = 10
+    """Number k of nearest labelled images that vote."""
+
+
 class StrategyOptions(Section):
     """The options of all strategies, by section."""
 
@@ -147,8 +168,10 @@ class StrategyOptions(Section):
     probcover: ProbCoverOptions = ProbCoverOptions()
     lfosa: LfosaOptions = LfosaOptions()
     eoal: EoalOptions = EoalOptions()
+    e2oal: E2oalOptions = E2oalOptions()
     mqnet: MqnetOptions = MqnetOptions()
     ccal: CcalOptions = CcalOptions()
+    neat: NeatOptions = NeatOptions()
     contrastive: ContrastiveRecipe = ContrastiveRecipe()
 
     def read_by(self, sections: tuple[str, ...]) -> dict[str, object]:

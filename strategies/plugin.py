@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -64,11 +65,11 @@ def make_plugin(found: type[Strategy], where: str) -> Strategy:
 
 @contextmanager
 def blamed_on(strategy: type[Strategy], who: str) -> Iterator[None]:
-    """Turn an error that a plug-in raises into a StrategyError that begins with `who` and names its file and line.
+    """Turn an error that a strategy raises into a StrategyError that begins with `who` and names its file and line.
 
-    SystemExit is included. Errors of this project's own strategies pass unchanged, and so do those that are not the
-    plug-in's fault: Ctrl-C, a contract already found broken, outputs that are not finite, a run that has to stop, and
-    the models' advice on too little memory.
+    SystemExit is included. Errors that are not the strategy's fault pass unchanged: Ctrl-C, a contract already found
+    broken, outputs that are not finite, a run that has to stop, and the models' advice on too little memory. Of this
+    project's own strategies only mistakes in the code are turned (`_is_mistake`).
     """
     try:
         yield
@@ -76,7 +77,8 @@ def blamed_on(strategy: type[Strategy], who: str) -> Iterator[None]:
         raise
     # Not Exception alone: a plug-in's sys.exit() would end the worker, and the run would blame a lost machine.
     except BaseException as error:
-        if is_ours(strategy) or (isinstance(error, MemoryError) and _raised_in(error).startswith("models.")):
+        is_advice = isinstance(error, MemoryError) and _raised_in(error).startswith("models.")
+        if is_advice or (is_ours(strategy) and not _is_mistake(error)):
             raise
         raise StrategyError(f"{who} failed: {_described(error)} ({_place(error, strategy)})") from error
 
@@ -84,6 +86,33 @@ def blamed_on(strategy: type[Strategy], who: str) -> Iterator[None]:
 def is_ours(strategy: type[Strategy]) -> bool:
     """Whether a strategy belongs to this project."""
     return strategy.__module__.partition(".")[0] == "strategies"
+
+
+MISTAKES = (TypeError, LookupError, AttributeError, NameError, AssertionError, NotImplementedError, ValueError)
+"""Errors of code that is wrong; it would fail again."""
+PASSING = re.compile(r"cuda|cudnn|cublas|\bhip\b|\bmps\b|alloc|out of memory", re.IGNORECASE)
+"""Words of errors of torch that need not come again: of a device, or of too little memory."""
+
+
+def _is_mistake(error: BaseException) -> bool:
+    """Whether an error inside this project's own strategies is a mistake in the code, which a retry would repeat.
+
+    Not a scorer that does not answer, a disk, a device, or too little memory; nor a ValueError that was raised on
+    purpose, whose words are for the user already.
+    """
+    if type(error) is RuntimeError:  # torch's: of shapes, dtypes and devices, and of some others that may pass
+        return PASSING.search(str(error)) is None
+    return isinstance(error, MISTAKES) and not (isinstance(error, ValueError) and _is_on_purpose(error))
+
+
+def _is_on_purpose(error: BaseException) -> bool:
+    """Whether a `raise` of this project made the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and _in_project(frames[-1]) and (frames[-1].line or "").startswith("raise ")
+
+
+def _in_project(frame: traceback.FrameSummary) -> bool:
+    return Path(__file__).parents[1] in Path(frame.filename).parents
 
 
 def _imported(module_name: str, where: str) -> object:
@@ -121,10 +150,10 @@ def _raised_in(error: BaseException) -> str:
 
 
 def _place(error: BaseException, strategy: type[Strategy]) -> str:
-    """File and line of an error: the innermost in the file of the class, else the innermost of all."""
+    """File and line of an error: the innermost in the file of the class (of ours: in the project), else of all."""
     file = inspect.getfile(strategy)
     frames = traceback.extract_tb(error.__traceback__)
-    inside = [frame for frame in frames if frame.filename == file]
+    inside = [frame for frame in frames if frame.filename == file or (is_ours(strategy) and _in_project(frame))]
     frame = (inside or frames)[-1]
     return f"{frame.filename}, line {frame.lineno}"
 

@@ -58,6 +58,7 @@ class VLPure(Strategy):
             idx=idx,
             scores=scores,
             judged_id_idx=view.unlabelled_idx[purity.is_id],
+            purity=margin[np.searchsorted(view.unlabelled_idx, idx)],
             diagnostics={
                 "logit_scale": purity.logit_scale,
                 "scale_is_tuned": purity.is_tuned,

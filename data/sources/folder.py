@@ -1,4 +1,7 @@
-"""`folder:<path>`: an image folder with `train/` and `test/`, each with one folder of JPEG or PNG files per class."""
+"""`folder:<path>`: an image folder with `train/` and `test/`, each with one folder of JPEG or PNG files per class.
+
+A class that only `train/` has, such as `train/_ood_/`, can only be OOD: nothing is tested on it.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ def read_folder(path: Path, *, name: str, skip_bad_images: bool = False, progres
 
     `skip_bad_images`: files that are not whole images are skipped, each named to `progress`.
 
-    Raises ValueError, naming the path, for a missing folder, fewer than two classes, classes that differ between
-    `train/` and `test/`, an empty class folder, a file that is not a whole image, and a link that leads nowhere.
+    Raises ValueError, naming the path, for a missing folder, fewer than two classes, a class of `test/` that `train/`
+    lacks, an empty class folder, a file that is not a whole image, and a link that leads nowhere.
     """
     root = path
     if not root.is_dir():
@@ -40,7 +43,7 @@ def read_folder(path: Path, *, name: str, skip_bad_images: bool = False, progres
     files: dict[str, list[ImageFile]] = {part: [] for part in classes}
     labels: dict[str, list[int]] = {part: [] for part in classes}
     for part, folders in classes.items():
-        for label, folder in enumerate(folders):
+        for label, folder in folders.items():
             of_class = list_images(folder, root=root)
             if not of_class:
                 raise ValueError(f"{folder}: this class folder is empty; add images or remove it")
@@ -55,7 +58,7 @@ def read_folder(path: Path, *, name: str, skip_bad_images: bool = False, progres
         _tell_once(f"{name}: {note}", progress or to_stderr)
     return make_data_set(
         name=name,
-        class_names=tuple(folder.name for folder in classes["train"]),
+        class_names=tuple(folder.name for folder in classes["train"].values()),
         train=train,
         test=test,
         mean=stored.mean,
@@ -84,23 +87,27 @@ def _test_folder(root: Path) -> str:
     return test
 
 
-def _matched_classes(root: Path, test: str) -> dict[str, list[Path]]:
-    """The class folders of "train" and "test", in the order of the training classes' names.
+def _matched_classes(root: Path, test: str) -> dict[str, dict[int, Path]]:
+    """Label -> class folder of "train" and of "test", labelled in the order of the training classes' names.
 
-    Names are compared in Unicode's composed form. Raises ValueError for fewer than two classes, for classes that only
-    one part has, and for two folders of one name.
+    Names are compared in Unicode's composed form. Raises ValueError for fewer than two classes, for a class that only
+    the test images have, for test images of no class, and for two folders of one name.
     """
     # Composed, because macOS writes an accent as a separate letter and other systems do not.
     names = {part: _by_name(root / part) for part in ("train", test)}
-    for here, there in (("train", test), (test, "train")):
-        missing = sorted(set(names[here]) - set(names[there]))
-        if missing:
-            raise ValueError(
-                f"{root}: {here}/ has the class '{missing[0]}' but {there}/ does not; both need every class"
-            )
-    if len(names["train"]) < 2:
-        raise ValueError(f"{root / 'train'}: {len(names['train'])} class folders; at least 2 are needed")
-    return {"train": list(names["train"].values()), "test": [names[test][name] for name in names["train"]]}
+    missing = sorted(set(names[test]) - set(names["train"]))
+    if missing:
+        raise ValueError(
+            f"{root}: {test}/ has the class '{missing[0]}' but train/ does not; every class needs training images"
+        )
+    for part in ("train", test):
+        if len(names[part]) < 2:
+            raise ValueError(f"{root / part}: {len(names[part])} class folders; at least 2 are needed")
+    folders = list(names["train"].items())
+    return {
+        "train": {label: folder for label, (_, folder) in enumerate(folders)},
+        "test": {label: names[test][name] for label, (name, _) in enumerate(folders) if name in names[test]},
+    }
 
 
 def _by_name(part: Path) -> dict[str, Path]:

@@ -10,11 +10,15 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.imageset import IndexArray
+
+OodRatio = float | Literal["all"]
+"""Share of OOD images among all images used, in [0, 1); "all": every OOD image is used, whatever the share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,10 +59,12 @@ def draw_split(
     labels: NDArray[np.int64],
     *,
     num_classes: int,
-    mismatch_ratio: float,
-    ood_ratio: float,
+    mismatch_ratio: float | None,
+    ood_ratio: OodRatio,
     budget: int,
     seed: int,
+    id_classes: Sequence[int] | None = None,
+    initial_share: float | None = None,
 ) -> OpenSetSplit:
     """The open-set split of the training images with these labels.
 
@@ -66,10 +72,14 @@ def draw_split(
         labels: (N,) original class of each training image, 0..num_classes-1.
         num_classes: C, the number of classes of the data set.
         mismatch_ratio: share of the classes that are ID, in (0, 1]; K = floor(C * mismatch_ratio).
-        ood_ratio: share of OOD images among all images used, in [0, 1).
+        ood_ratio: share of OOD images among all images used, in [0, 1), or "all" for every OOD image.
         budget: size of the initial labelled set: int(budget * (1 - ood_ratio)) ID images, in proportion to the classes,
             and int(budget * ood_ratio) OOD images.
         seed: 0..2**32-1; decides the whole draw.
+        id_classes: the ID classes, distinct, in order, in place of those that the seed draws; `mismatch_ratio` is not
+            read then.
+        initial_share: the initial labelled set is this share of the ID images, drawn uniformly, without OOD images, in
+            place of `budget` images.
 
     If the budget's ID part covers all ID images, all of them are labelled and there is no OOD image and no pool
     ("full-shot", Table 6). Raises ValueError as `count_split` does.
@@ -77,27 +87,37 @@ def draw_split(
     class_sizes = np.bincount(labels, minlength=num_classes).tolist()
     if len(class_sizes) != num_classes:
         raise ValueError(f"labels go up to {len(class_sizes) - 1}, but there are {num_classes} classes")
-    counts = count_split(class_sizes, mismatch_ratio=mismatch_ratio, ood_ratio=ood_ratio, budget=budget, seed=seed)
-    id_classes = _draw_id_classes(num_classes, counts.num_id_classes, seed)
-    is_id = np.isin(labels, id_classes)
+    counts = count_split(
+        class_sizes,
+        mismatch_ratio=mismatch_ratio,
+        ood_ratio=ood_ratio,
+        budget=budget,
+        seed=seed,
+        id_classes=id_classes,
+        initial_share=initial_share,
+    )
+    chosen = _choose_id_classes(num_classes, counts.num_id_classes, seed, id_classes)
+    is_id = np.isin(labels, chosen)
     id_idx, all_ood_idx = np.flatnonzero(is_id), np.flatnonzero(~is_id)
     nothing = np.empty(0, dtype=np.int64)
     if counts.unlabelled_id == 0:
-        return OpenSetSplit(
-            id_classes=id_classes, initial_id_idx=id_idx, initial_ood_idx=nothing, unlabelled_idx=nothing
-        )
+        return OpenSetSplit(id_classes=chosen, initial_id_idx=id_idx, initial_ood_idx=nothing, unlabelled_idx=nothing)
     # The official code seeds both generators again here; the two samples below continue one stream, in this order.
     generator = random.Random(seed)
     kept_ood = generator.sample(all_ood_idx.tolist(), counts.initial_ood + counts.unlabelled_ood)
-    # Stratified by the new labels: their order is the draw order, and the draw depends on it.
-    new_labels = _relabel(labels[id_idx], id_classes)
-    pool_id_idx, initial_id_idx = (
-        id_idx[part] for part in _draw_by_classes(new_labels, counts.unlabelled_id, counts.initial_id, seed)
-    )
+    if initial_share is None:
+        # Stratified by the new labels: their order is the draw order, and the draw depends on it.
+        new_labels = _relabel(labels[id_idx], chosen)
+        pool_id_idx, initial_id_idx = (
+            id_idx[part] for part in _draw_by_classes(new_labels, counts.unlabelled_id, counts.initial_id, seed)
+        )
+    else:
+        initial_id_idx = np.array(generator.sample(id_idx.tolist(), counts.initial_id), dtype=np.int64)
+        pool_id_idx = np.setdiff1d(id_idx, initial_id_idx)
     initial_ood = generator.sample(kept_ood, counts.initial_ood)
     pool_ood_idx = np.setdiff1d(np.array(kept_ood, dtype=np.int64), np.array(initial_ood, dtype=np.int64))
     return OpenSetSplit(
-        id_classes=id_classes,
+        id_classes=chosen,
         initial_id_idx=np.sort(initial_id_idx),
         initial_ood_idx=np.sort(np.array(initial_ood, dtype=np.int64)),
         unlabelled_idx=np.sort(np.concatenate([pool_id_idx, pool_ood_idx])),
@@ -105,36 +125,52 @@ def draw_split(
 
 
 def count_split(
-    class_sizes: Sequence[int], *, mismatch_ratio: float, ood_ratio: float, budget: int, seed: int
+    class_sizes: Sequence[int],
+    *,
+    mismatch_ratio: float | None,
+    ood_ratio: OodRatio,
+    budget: int,
+    seed: int,
+    id_classes: Sequence[int] | None = None,
+    initial_share: float | None = None,
 ) -> SplitCounts:
     """The counts of `draw_split` from the number of training images of each class alone.
 
     Arguments as for `draw_split`. Raises ValueError, with the numbers, for ratios outside their range, ratios that give
-    no ID class or no OOD class, more OOD images needed than present, and a budget that is too large or too small for
-    the draw by classes.
+    no ID class or no OOD class, more OOD images needed than present, and a budget or an initial share that is too large
+    or too small for the draw of the initial set.
     """
-    num_id_classes = _checked_num_id_classes(len(class_sizes), mismatch_ratio, ood_ratio)
+    num_id_classes = _checked_num_id_classes(len(class_sizes), mismatch_ratio, ood_ratio, id_classes)
     if budget < 1:
         raise ValueError(f"budget is {budget}; it must be at least 1")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; it must be in 0..4294967295")
-    id_sizes = [class_sizes[c] for c in _draw_id_classes(len(class_sizes), num_id_classes, seed)]
+    id_sizes = [class_sizes[c] for c in _choose_id_classes(len(class_sizes), num_id_classes, seed, id_classes)]
     num_id = sum(id_sizes)
+    num_ood_present = sum(class_sizes) - num_id
+    if ood_ratio == "all":
+        num_ood, ratio = num_ood_present, num_ood_present / sum(class_sizes)
+    else:
+        num_ood, ratio = round(num_id * ood_ratio / (1 - ood_ratio)), ood_ratio
     # The float arithmetic is the official code's: int(10 * (1 - 0.9)) is 0, and stays so.
-    initial_id, initial_ood = int(budget * (1 - ood_ratio)), int(budget * ood_ratio)
+    initial_id, initial_ood = int(budget * (1 - ratio)), int(budget * ratio)
+    if initial_share is not None:
+        initial_id, initial_ood = _checked_initial_share(initial_share, num_id, num_id_classes), 0
     if num_id <= initial_id:
         return SplitCounts(
             num_id_classes=num_id_classes, initial_id=num_id, initial_ood=0, unlabelled_id=0, unlabelled_ood=0
         )
-    num_ood_present = sum(class_sizes) - num_id
-    num_ood = round(num_id * ood_ratio / (1 - ood_ratio))
     if num_ood > num_ood_present:
+        chosen, other = f"mismatch ratio {mismatch_ratio}", "lower the mismatch ratio"
+        if id_classes is not None:
+            chosen, other = "these ID classes", "take --ood-ratio all"
         raise ValueError(
-            f"OOD ratio {ood_ratio} with mismatch ratio {mismatch_ratio} needs {num_ood} OOD images for {num_id} ID "
+            f"OOD ratio {ood_ratio} with {chosen} needs {num_ood} OOD images for {num_id} ID "
             f"images, but only {num_ood_present} are present; lower the OOD ratio to at most "
-            f"{math.floor(100 * num_ood_present / (num_id + num_ood_present)) / 100} or lower the mismatch ratio"
+            f"{math.floor(100 * num_ood_present / (num_id + num_ood_present)) / 100} or {other}"
         )
-    _check_draw_by_classes(id_sizes, initial_id=initial_id, budget=budget, ood_ratio=ood_ratio)
+    if initial_share is None:
+        _check_draw_by_classes(id_sizes, initial_id=initial_id, budget=budget, ood_ratio=ratio)
     assert initial_ood <= num_ood, (initial_ood, num_ood)
     return SplitCounts(
         num_id_classes=num_id_classes,
@@ -143,6 +179,18 @@ def count_split(
         unlabelled_id=num_id - initial_id,
         unlabelled_ood=num_ood - initial_ood,
     )
+
+
+def _checked_initial_share(share: float, num_id: int, num_id_classes: int) -> int:
+    """Size of an initial set that is a share of the ID images; at least one image per ID class on average."""
+    # Rounded first: the float 0.29 x 100 is 28.999..., and 29 images are meant.
+    initial_id = math.floor(round(share * num_id, 6))
+    if not num_id_classes <= initial_id < num_id:
+        raise ValueError(
+            f"initial_share {share:g} of {num_id} ID images is {initial_id}; take a share that gives at least one "
+            f"image for each of the {num_id_classes} ID classes and leaves some unlabelled"
+        )
+    return initial_id
 
 
 def _relabel(labels: NDArray[np.int64], id_classes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -196,19 +244,37 @@ def _draw_id_classes(num_classes: int, num_id_classes: int, seed: int) -> NDArra
     return np.random.RandomState(seed).choice(num_classes, num_id_classes, replace=False).astype(np.int64)
 
 
-def _checked_num_id_classes(num_classes: int, mismatch_ratio: float, ood_ratio: float) -> int:
-    """K = floor(C * mismatch_ratio), after checking both ratios."""
-    if not 0 < mismatch_ratio <= 1:
+def _choose_id_classes(
+    num_classes: int, num_id_classes: int, seed: int, id_classes: Sequence[int] | None
+) -> NDArray[np.int64]:
+    """(K,) the ID classes in order: the given ones, else the seed's."""
+    if id_classes is not None:
+        return np.array(id_classes, dtype=np.int64)
+    return _draw_id_classes(num_classes, num_id_classes, seed)
+
+
+def _checked_num_id_classes(
+    num_classes: int, mismatch_ratio: float | None, ood_ratio: OodRatio, id_classes: Sequence[int] | None
+) -> int:
+    """K, the number of the given ID classes, or floor(C * mismatch_ratio), after checking the ratios."""
+    if ood_ratio != "all" and not 0 <= ood_ratio < 1:
+        raise ValueError(f"OOD ratio is {ood_ratio}; it must be at least 0 and below 1, or all")
+    if id_classes is not None:
+        if len(id_classes) == num_classes and ood_ratio != 0:
+            raise ValueError(
+                f"all {num_classes} classes are named as ID, so there is no OOD image; name fewer classes or set the "
+                "OOD ratio to 0"
+            )
+        return len(id_classes)
+    if mismatch_ratio is None or not 0 < mismatch_ratio <= 1:
         raise ValueError(f"mismatch ratio is {mismatch_ratio}; it must be above 0 and at most 1")
-    if not 0 <= ood_ratio < 1:
-        raise ValueError(f"OOD ratio is {ood_ratio}; it must be at least 0 and below 1")
     num_id_classes = math.floor(num_classes * mismatch_ratio)
     if num_id_classes == 0:
         raise ValueError(
             f"mismatch ratio {mismatch_ratio} of {num_classes} classes gives no ID class; use "
             f"{ratio_of_classes(num_classes, min(2, num_classes))} or more"  # with one ID class accuracy is always 1
         )
-    if num_id_classes == num_classes and ood_ratio > 0:
+    if num_id_classes == num_classes and ood_ratio != 0:
         raise ValueError(
             f"mismatch ratio {mismatch_ratio} makes all {num_classes} classes ID, so OOD ratio {ood_ratio} cannot be "
             "met; lower the mismatch ratio or set the OOD ratio to 0"

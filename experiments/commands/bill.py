@@ -109,8 +109,7 @@ def _cell_lines(planned: Sequence[PlannedTrial], costs: RoundCosts) -> Iterator[
     """The lines of a table: each condition and strategy with its seeds and its seconds per round."""
     cells: dict[tuple[str, ...], list[PlannedTrial]] = {}
     for p in planned:
-        trial = p.trial
-        key = (trial.dataset, f"{trial.mismatch_ratio:g}", f"{trial.ood_ratio:g}", p.row)
+        key = (p.trial.dataset, p.trial.classes_text, p.trial.ood_text, p.row)
         cells.setdefault(key, []).append(p)
     rows: list[tuple[str, ...]] = [
         ("dataset", "mismatch", "ood", "strategy", "seeds done", "seeds left", "s per round")

@@ -11,8 +11,11 @@ from urllib.parse import urlsplit
 
 from data.console import CommandParser
 from data.files import CACHE_VARIABLE, path_argument
+from data.splits.named import parse_names
+from data.splits.ratios import OodRatio
 from models.mps import mps_runs
-from orchestrator.settings.grid import Nested, RunSettings, check_name, merge, parse_overrides, seed_range
+from orchestrator.settings.grid import Nested, RunSettings, merge, parse_overrides, seed_range
+from orchestrator.settings.keys import check_name
 from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
 from strategies.purity.detectors import DETECTORS
@@ -24,6 +27,13 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
         "what every trial computes",
         f"Weights, CLIPN's features and decoded images are kept in the folder ${CACHE_VARIABLE} (default "
         "~/.cache/vlpure).",
+    )
+    group.add_argument(
+        "--id-classes",
+        type=class_list,
+        metavar="A,B",
+        help="names of the ID classes, in place of a mismatch ratio; all other classes are OOD (a name with a comma in "
+        "double quotes)",
     )
     group.add_argument("--rounds", type=int, metavar="N", help="trainings per trial; there is one query fewer")
     group.add_argument("--budget", type=int, metavar="N", help="labels bought per round, the initial set included")
@@ -47,7 +57,9 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
         help="CLIPN's weights (default: the data set's small stand-in, if any)",
     )
     group.add_argument(
-        "--clip-pretrained", metavar="TAG", help="with --purity mcm: a plain CLIP, by open_clip tag or path of a file"
+        "--clip-pretrained",
+        metavar="TAG",
+        help='for detectors without "no" texts: any model of open_clip, by its tag or the path of a weights file',
     )
     group.add_argument(
         "--clip-model", metavar="NAME", help="open_clip architecture of either, or its .json file (default: ViT-B-16)"
@@ -109,14 +121,23 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 def trial_overrides(args: argparse.Namespace) -> Nested:
     """The settings that `add_trial_flags` changed, nested; a flag wins over a --set of the same key."""
-    flags = {name: getattr(args, name) for name in ("rounds", "budget", "data_root", "on_bad_image")}
+    # trial.py and the tables have the flag of the mismatch ratio under two names.
+    ratios = next((flag for flag in ("--mismatch-ratio", "--mismatch-ratios") if _is_given(args, flag)), None)
+    flags = {name: getattr(args, name) for name in ("id_classes", "rounds", "budget", "data_root", "on_bad_image")}
     clipn = {
         "checkpoint": args.clipn_checkpoint,
         "pretrained": args.clip_pretrained,
         "model": args.clip_model,
     }
+    if args.id_classes is not None and ratios:
+        raise ValueError(f"{ratios} and --id-classes: both choose the ID classes; give one")
     nested = {"purity": given({"detector": args.purity}), "clipn": given(clipn)}
     return merge(parse_overrides(args.assignments), given(flags), nested)
+
+
+def _is_given(args: argparse.Namespace, flag: str) -> bool:
+    """Whether the command has the flag and it was given."""
+    return getattr(args, flag.removeprefix("--").replace("-", "_"), None) is not None
 
 
 def ignored_flags(args: argparse.Namespace, trials: Iterable[TrialConfig]) -> list[str]:
@@ -146,6 +167,19 @@ def comma_list(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
             raise argparse.ArgumentTypeError(f"expected comma-separated values, not '{text}'") from None
 
     return parse
+
+
+def class_list(text: str) -> tuple[str, ...]:
+    """An argparse type for names of classes: `cat,dog`."""
+    try:
+        return parse_names(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def ood_ratio(text: str) -> OodRatio:
+    """An argparse type for an OOD ratio: a number, or `all`."""
+    return "all" if text == "all" else float(text)
 
 
 def seed_list(text: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.console import DONE, SOME_FAILED, CommandParser, run_command
+from data.console import DONE, SOME_FAILED, CommandParser, run_command, to_stderr
 from data.files import path_argument
 from data.stopping import INTERRUPTED, stoppable
 from experiments.commands.bill import bill_lines, this_machine
@@ -26,6 +26,7 @@ from experiments.commands.flags import (
     given,
     given_run_settings,
     ignored_flags,
+    ood_ratio,
     ray_address,
     seed_list,
     shared_card,
@@ -44,6 +45,7 @@ from orchestrator.cluster.placement import parse_place
 from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.launch import note_launch
 from orchestrator.ledger.output import OutputFolder, open_output
+from orchestrator.ledger.repair import mending
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
 from orchestrator.settings.grid import (
     AXES,
@@ -58,6 +60,7 @@ from orchestrator.settings.grid import (
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.uri import URI_VARIABLE, default_tracking_uri, masked, without_secrets
+from orchestrator.weights import check_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +79,8 @@ class GridCommand:
     description: str
     tables: Callable[[pd.DataFrame, pd.DataFrame], list[Table]] = lambda trials, rounds: []
     """Makes the tables of the frames `trials` and `rounds` (`experiments.results.frames`); empty for figures."""
+    preset: str = "paper"
+    """Preset that it takes if the command line names none."""
     rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
     """Makes the names of its strategies and arms from the preset's, if the command line gives none."""
     paper: Callable[[], PaperValues] = dict
@@ -98,15 +103,23 @@ def make_parser(command: GridCommand) -> CommandParser:
     grid = parser.add_argument_group("the grid (default: the preset's)")
     presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
     grid.add_argument(
-        "--preset", default="paper", metavar="NAME", help=f"settings to start from: {presets} (default: paper)"
-    )
+        "--preset", default=command.preset, metavar="NAME",
+        help=f"settings to start from: {presets} (default: {command.preset})",
+    )  # fmt: skip
     grid.add_argument("--datasets", type=comma_list(str), metavar="A,B", help="data sets, or folder:<path>")
     grid.add_argument("--mismatch-ratios", type=comma_list(float), metavar="R,R", help="shares of ID classes")
-    grid.add_argument("--ood-ratios", type=comma_list(float), metavar="R,R", help="shares of OOD images in the pool")
+    grid.add_argument(
+        "--ood-ratios", type=comma_list(ood_ratio), metavar="R,R",
+        help="shares of OOD images in the pool; all: every OOD image there is",
+    )  # fmt: skip
     grid.add_argument(
         "--strategies", type=comma_list(str), metavar="A,B", help=f"query strategies, or {', '.join(ARMS)}"
     )
-    grid.add_argument("--seeds", type=seed_list, metavar="N-N", help="seeds, for example 0-4 or 0,2")
+    seeds = grid.add_mutually_exclusive_group()
+    seeds.add_argument("--seeds", type=seed_list, metavar="N-N", help="seeds, for example 0-4 or 0,2")
+    seeds.add_argument(
+        "--lite", action="store_true", help="the preset's first seed alone: every cell once; more seeds can be added"
+    )
     add_trial_flags(parser)
     _add_run_flags(parser, command)
     add_output_flags(parser)
@@ -189,7 +202,8 @@ def run_and_report(
     if not args.no_tracking:
         uri = args.tracking_uri if args.tracking_uri is not None else default_tracking_uri(output.path)
         check_tracking_uri(uri, option=URI_VARIABLE if args.tracking_uri is None else "--tracking-uri")
-    planned = plan_trials(trials, output.ledger)
+    # A run sets damaged files aside and computes their trials again; a dry run, which changes nothing, names the first.
+    planned = plan_trials(trials, output.ledger if args.dry_run else mending(output.ledger, to_stderr))
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     if args.rates and not args.dry_run:
         raise ValueError("--rates is for --dry-run, which prints what they come to")
@@ -206,12 +220,13 @@ def run_and_report(
             print(line)
         return DONE
     with stoppable(), output.locked() as locked:
+        check_weights(p.trial for p in planned if not p.is_finished)
         # Another launch may have finished trials between the plan and the lock.
-        planned = refreshed(planned, locked)
+        planned = refreshed(planned, locked, progress.warn)
         tracker = None if args.no_tracking else _tracker(planned, locked, command, args, progress)
         live = None if page is None else _live_page(planned, locked, page, progress)
         code = _compute(planned, grid, locked, command, args, progress, tracker, live)
-        planned = refreshed(planned, locked)
+        planned = refreshed(planned, locked, progress.warn)
         files = report(planned, locked)
         if tracker is not None:
             tracker.publish(files)
@@ -222,7 +237,7 @@ def run_and_report(
 
 def _check_status_alone(args: argparse.Namespace) -> None:
     """Raises ValueError for flags that choose trials: the status is of the trials that the last launch chose."""
-    chosen = [name for name in (*AXES, "rounds", "budget", "assignments") if getattr(args, name)]
+    chosen = [name for name in (*AXES, "lite", "id_classes", "rounds", "budget", "assignments") if getattr(args, name)]
     if chosen:
         flag = "--set" if chosen[0] == "assignments" else f"--{chosen[0].replace('_', '-')}"
         raise ValueError(
@@ -230,9 +245,10 @@ def _check_status_alone(args: argparse.Namespace) -> None:
         )
 
 
-def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder) -> list[PlannedTrial]:
-    """The plan with what the ledger holds now."""
-    return [look_up(output.ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm) for p in planned]
+def refreshed(planned: Sequence[PlannedTrial], output: OutputFolder, tell: Callable[[str], None]) -> list[PlannedTrial]:
+    """The plan with what the ledger holds now; `tell` gets a line about each damaged file, which is set aside."""
+    ledger = mending(output.ledger, tell)
+    return [look_up(ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm) for p in planned]
 
 
 def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
@@ -240,6 +256,8 @@ def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     changed = given_run_settings(args)
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)
+    if args.lite:
+        grid = grid.model_copy(update={"seeds": grid.seeds[:1]})
     if command.settings and not grid.trial.get("detection"):
         grid = grid.model_copy(update={"trial": merge(grid.trial, command.settings)})
     return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
@@ -286,10 +304,10 @@ def _compute(
     def begin() -> None:
         """Only now is everything known to be good, the cluster too: from here on there is something to keep."""
         nonlocal begun
-        begun = True
         note_launch(output, command.name, planned)
         if tracker is not None:
             tracker.start()
+        begun = True  # only now: a disk that is full at the note left a tracker to finish that had never started
         if live is not None and todo:
             live.start()
 
@@ -326,7 +344,7 @@ def _live_page(
 
     def write() -> None:
         nonlocal is_told
-        path = page(refreshed(planned, output), output)
+        path = page(refreshed(planned, output, progress.warn), output)
         if not is_told:
             progress.tell(f"report: {path.resolve().as_uri()} (fills while the grid runs)")
         is_told = True
@@ -368,11 +386,12 @@ def _report(
     if command.report is not None:
         return command.report(planned, output, args)
     from experiments.pages.files import write_report
+    from experiments.results.queries import queries_of
     from experiments.tables.table4 import report_text
 
     parts, folder = _report_parts(planned, command), output.path / command.name
     tables, trials = parts["tables"], parts["trials"]
-    files = write_report(folder, name=command.name, **parts)
+    files = write_report(folder, name=command.name, queries=queries_of(planned), **parts)
     print()
     print(report_text(tables, trials, notes=command.notes))
     for p in distinct(planned):

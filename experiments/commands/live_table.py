@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from experiments.results.statistics import Condition
+from experiments.results.statistics import ALL_OOD, NAMED_CLASSES, Condition, condition_of
 from orchestrator.ledger.records import TrialSummary
 from orchestrator.plan import PlannedTrial
 
@@ -19,8 +19,7 @@ def live_table(planned: Sequence[PlannedTrial], finished: Mapping[str, TrialSumm
     """
     cells: dict[str, dict[Condition, list[TrialSummary | None]]] = {}
     for each in planned:
-        trial = each.trial
-        condition = Condition(trial.dataset, trial.mismatch_ratio, trial.ood_ratio)
+        condition = condition_of(each.trial)
         row = cells.setdefault(each.row, {})
         row.setdefault(condition, []).append(finished.get(each.fingerprint))
     conditions = list(dict.fromkeys(condition for row in cells.values() for condition in row))
@@ -46,7 +45,8 @@ def live_table(planned: Sequence[PlannedTrial], finished: Mapping[str, TrialSumm
 
 def _named(condition: Condition, conditions: Sequence[Condition]) -> str:
     """Mismatch and OOD ratio in percent, with the data set if there are several."""
-    ratios = f"{100 * condition.mismatch_ratio:.0f}/{100 * condition.ood_ratio:.0f}"
+    mismatch = "named" if condition.mismatch_ratio == NAMED_CLASSES else f"{100 * condition.mismatch_ratio:.0f}"
+    ratios = f"{mismatch}/" + ("all" if condition.ood_ratio == ALL_OOD else f"{100 * condition.ood_ratio:.0f}")
     return ratios if len({each.dataset for each in conditions}) == 1 else f"{condition.dataset} {ratios}"
 
 

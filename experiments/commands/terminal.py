@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import TextIO
 
 from data.console import duration
+from data.files import shown
+from data.stopping import write_controls
 from experiments.commands.live_table import live_table
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import summarise
+from orchestrator.ledger.repair import mending
 from orchestrator.plan import PlannedTrial, distinct
 
 REDRAW_EVERY = 1.0
@@ -30,7 +33,7 @@ class Progress:
 
     def __init__(self, planned: Sequence[PlannedTrial], *, ledger: Ledger, quiet: bool, verbose: bool) -> None:
         self._planned = planned
-        self._ledger = ledger
+        self._ledger = mending(ledger, self.warn)
         self._quiet = quiet
         self._verbose = verbose
         self._block = LiveBlock(sys.stdout) if is_terminal(sys.stdout) and not quiet else None
@@ -138,6 +141,11 @@ class Progress:
             self.warn(f"{count} {planned.label}: FAILED: {error}")
             return
         records = self._ledger.history(planned.fingerprint)[: planned.trial.rounds]
+        if len(records) < planned.trial.rounds:  # its file was damaged and set aside just now
+            self.warn(
+                f"{count} {planned.label}: finished, and then lost from the disk; the same command computes it again"
+            )
+            return
         summary = summarise(records)
         with self._lock:
             self._finished[planned.fingerprint] = summary
@@ -214,7 +222,8 @@ class LiveBlock:
     def draw(self, lines: Sequence[str]) -> None:
         """Replace the block with these lines; an empty sequence removes it."""
         columns, rows = shutil.get_terminal_size()
-        fitting = [line[: columns - 1] for line in lines[: rows - 1]]  # a line that wraps could not be removed
+        # A line that wraps could not be removed; escapes are longer than what they stand for, so they come first.
+        fitting = [shown(line)[: columns - 1] for line in lines[: rows - 1]]
         with self._lock:
             if fitting != self._drawn:
                 self._clear()
@@ -223,7 +232,7 @@ class LiveBlock:
     def _clear(self) -> None:
         if self._drawn:
             up = UP.format(len(self._drawn) - 1) if len(self._drawn) > 1 else ""
-            self._screen.write(up + CLEAR_BELOW)
+            write_controls(self._screen, up + CLEAR_BELOW)
             self._screen.flush()
         self._drawn = []
 

@@ -11,6 +11,7 @@ from experiments.plots.canvas import PAGE_DPI, file_bytes
 from experiments.plots.ranks import draw_penalties, draw_ranks
 from experiments.results.comparison import MOST_EXACT_PAIRS, NUM_DRAWS, collect_scores
 from experiments.results.details import Details
+from experiments.results.findings import Finding, find
 from experiments.results.paper import PaperValues
 from experiments.results.statistics import CellKey
 from experiments.tables.beside_paper import paper_section
@@ -30,11 +31,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+TERMS = (
+    "ID images show one of the classes that are wanted; OOD images show anything else, and every label bought for one "
+    "is wasted. Mismatch ratio: the share of the classes that are ID; OOD ratio: the share of OOD images in the pool.",
+    "AUBC is the area under test accuracy over the labels bought, in percent: high if few labels already give high "
+    "accuracy. Precision is the share of ID images in a query.",
+)
+"""Explanations of the words that the findings and the tables use, for a stranger."""
+FEW_CONDITIONS = 6
+"""Most conditions whose curves stand above the tables: a picture of more of them fills several screens."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A report's title, sections and honesty box."""
+    """A report's title, findings, sections and honesty box."""
 
     title: str
+    findings: tuple[Finding, ...] = ()
     sections: tuple[Section, ...]
     facts: tuple[Fact, ...]
     drawn: tuple[tuple[Path, bytes], ...]
@@ -58,7 +71,15 @@ def make_report(
     strategies = [name for name in compared_strategies(trials) if compared is None or name in compared]
     overall = compare_overall(trials, rounds, strategies)
     drawn = [] if overall is None else _draw(folder, overall)
-    sections = [Section(title="Results", tables=tuple(tables), pictures=tuple(pictures))]
+    num_conditions = trials[list(CellKey._fields[:-1])].drop_duplicates().shape[0]
+    sections = [
+        Section(
+            title="Results",
+            tables=tuple(tables),
+            pictures=tuple(pictures),
+            pictures_first=num_conditions <= FEW_CONDITIONS,
+        )
+    ]
     sections += _difference_sections(trials, strategies)
     if overall is not None:
         sections.append(_overall_section(overall, drawn))
@@ -67,7 +88,7 @@ def make_report(
         sections.append(beside)
     costs = tuple(cost_tables(trials, rounds, details))
     if costs:
-        sections.append(Section(title="What it costs", lines=tuple(cost_lines(trials)), tables=costs))
+        sections.append(Section(title="What it costs", lines=tuple(cost_lines(trials)), tables=costs, is_folded=True))
     facts = [
         *result_facts(trials, marks="best in bold, second underlined"),
         *seed_facts(trials),
@@ -77,6 +98,7 @@ def make_report(
     ]
     return Report(
         title=title,
+        findings=tuple(find(trials)),
         sections=tuple(sections),
         facts=tuple(facts),
         drawn=tuple((picture.path, content) for picture, content in drawn),
@@ -99,7 +121,7 @@ def _difference_sections(trials: pd.DataFrame, strategies: Sequence[str]) -> lis
             f" With more than {MOST_EXACT_PAIRS} pairs the sign-flip test is not exact: it draws {NUM_DRAWS:,} signs, "
             "always the same ones, and its p is never below 0.00001."
         )
-    return [Section(title="Differences paired by seed", lines=(line,), tables=tuple(tables))]
+    return [Section(title="Differences paired by seed", lines=(line,), tables=tuple(tables), is_folded=True)]
 
 
 def _overall_section(overall: Overall, drawn: Sequence[tuple[Picture, bytes]]) -> Section:
@@ -126,6 +148,7 @@ def _overall_section(overall: Overall, drawn: Sequence[tuple[Picture, bytes]]) -
         lines=tuple(lines),
         tables=(overall_table(overall), penalty_table(overall)),
         pictures=tuple(picture for picture, _ in drawn),
+        is_folded=True,
     )
 
 

@@ -12,11 +12,14 @@ from experiments.pages.content import Report, make_report
 from experiments.pages.html import report_page
 from experiments.pages.latex import report_latex
 from experiments.pages.markdown import report_markdown
+from experiments.pages.sprites import NO_SPRITES, Sprites, make_sprites, write_sprites
 from experiments.plots.curves import curves_png
 from experiments.results.comparison import collect_scores
 from experiments.results.details import Details
 from experiments.results.frames import csv_text
 from experiments.results.paper import PaperValues
+from experiments.results.queries import Queries
+from experiments.results.statistics import Condition
 from experiments.tables.comparisons import compared_strategies, comparisons_frame
 from experiments.tables.facts import box_columns
 from experiments.tables.table import Picture as Picture
@@ -26,6 +29,8 @@ from experiments.tables.table4 import cells_frame
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_DRAWN = 12
+"""Most conditions whose curves are drawn as a PNG for Markdown: 36 took ten CPU seconds and came out a metre high."""
 SHARES = dict.fromkeys(("mean", "sd", "interval_low", "interval_high", "paper"), 6)
 """Decimals of the CSV files of cells and comparisons."""
 P_VALUES = dict.fromkeys(("p_t", "p_t_holm", "p_sign_flip", "p_sign_flip_holm"), 6)
@@ -54,6 +59,7 @@ def write_report(
     paper: PaperValues | None = None,
     pictures: Sequence[Picture] = (),
     compared: Sequence[str] | None = None,
+    queries: Queries | None = None,
 ) -> ReportFiles:
     """Write the report of a grid into `folder`, which is created if needed.
 
@@ -62,14 +68,17 @@ def write_report(
     for the honesty box. `details` are of the single trials, by fingerprint. `paper` holds the paper's values, shares
     in [0, 1], one mapping per metric (`aubc_paper`, `last_accuracy`); None: the paper has no values to compare with.
     `pictures` (existing PNG or SVG files) are shown after the tables. `compared` are the strategies that the
-    statistics compare; None: all that have a rival in their condition.
+    statistics compare; None: all that have a rival in their condition. `queries` are the queried images that are at
+    hand (`experiments.results.queries`); None: the page shows none.
 
     Written are index.html, <name>.md, <name>.tex, <name>.csv (a row per cell and metric), <name>-comparisons.csv (a row
     per paired comparison), trials.csv, rounds.csv, and the pictures curves.png, ranks.png and penalties.png if there
-    is something to draw. trials.csv and rounds.csv keep every digit, the other CSV files six decimals. Raises OSError
+    is something to draw; if the queried images are too many for the page, the folder `queries` too, which is not among
+    the files returned. trials.csv and rounds.csv keep every digit, the other CSV files six decimals. Raises OSError
     if the folder cannot be written.
     """
     details = details or {}
+    sprites = NO_SPRITES if queries is None else make_sprites(queries)
     page, report, own = _page(
         folder,
         title=title,
@@ -81,6 +90,7 @@ def write_report(
         paper=paper,
         pictures=pictures,
         compared=compared,
+        sprites=sprites,
     )
     frames = {
         folder / f"{name}.csv": cells_frame(trials, paper).round(SHARES).assign(**box_columns(trials, details)),
@@ -95,6 +105,7 @@ def write_report(
     } | {path: csv_text(frame) for path, frame in frames.items()}
     for path, text in texts.items():
         write_text_atomically(path, text)
+    write_sprites(folder, sprites)
     for path, picture in own.items():
         write_bytes_atomically(path, picture)
     return ReportFiles(page=folder / "index.html", all=(*texts, *own))
@@ -141,17 +152,20 @@ def _page(
     paper: PaperValues | None,
     pictures: Sequence[Picture] = (),
     compared: Sequence[str] | None = None,
+    sprites: Sprites = NO_SPRITES,
     is_running: bool = False,
 ) -> tuple[str, Report, dict[Path, bytes]]:
     """The page, the report that it shows, and the pictures that were drawn for it, by path."""
     drawn: dict[Path, bytes] = {picture.path: picture.path.read_bytes() for picture in pictures}
     shown = list(pictures)
     own: dict[Path, bytes] = {}
-    if not rounds.empty:
+    num_conditions = len(rounds[list(Condition._fields)].drop_duplicates())
+    if 0 < num_conditions <= MOST_DRAWN:
         curves = Picture(
             path=folder / "curves.png",
             title="Curves",
             caption="Precision of the queries and test accuracy over rounds.",
+            is_on_page=False,
         )
         own[curves.path] = curves_png(rounds)
         shown.insert(0, curves)
@@ -169,7 +183,13 @@ def _page(
     )
     own |= dict(report.drawn)
     page = report_page(
-        report, trials=trials, rounds=rounds, details=details, pictures=drawn | own, is_running=is_running
+        report,
+        trials=trials,
+        rounds=rounds,
+        details=details,
+        pictures=drawn | own,
+        sprites=sprites,
+        is_running=is_running,
     )
     return page, report, own
 

@@ -15,10 +15,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.pages.content import Report
+from experiments.pages.content import TERMS, Report
+from experiments.pages.multiples import draw_multiples
+from experiments.pages.sprites import NO_SPRITES, Sprites
+from experiments.plots.canvas import condition_text, dataset_label
 from experiments.results.details import Details, TrialDetails
+from experiments.results.findings import strategy_name
 from experiments.results.statistics import CellKey, cell_key
-from experiments.tables.table import DAGGER, format_ratio
+from experiments.tables.table import DAGGER, Table, ratios_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +50,7 @@ def report_page(
     rounds: pd.DataFrame,
     details: Details,
     pictures: Mapping[Path, bytes],
+    sprites: Sprites = NO_SPRITES,
     is_running: bool = False,
 ) -> str:
     """The text of the page. `pictures` are the contents of the pictures in the report's sections, by path.
@@ -61,30 +66,64 @@ def report_page(
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
+    environment.filters |= {
+        "strategy": strategy_name,
+        "condition": condition_text,
+        "dataset": dataset_label,
+        "firm": lambda text: text.replace(" %", "\u00a0%"),  # a line must not begin with the unit
+    }
     style, script = STYLE.read_text(encoding="utf-8"), SCRIPT.read_text(encoding="utf-8")
     return environment.get_template(TEMPLATE.name).render(
         report=report,
         sections=[section for section in report.sections if section.tables or section.lines or section.pictures],
         facts_title=FACTS,
+        terms=TERMS if report.findings else (),
+        is_empty=is_empty,
+        empty_line=empty_line,
         summary=_summary(trials, details),
         ids=ids,
         dagger=DAGGER,
         reload=RELOAD if is_running else None,
         images={path: _image(path, content) for path, content in pictures.items()},
+        multiples=draw_multiples(rounds),
         policy=_policy(style, script),
-        # Marked as safe: our own files, and JSON that cannot end its element.
+        # Marked as safe: our own files, numbers and colours in SVG, and JSON that cannot end its element.
+        as_svg=Markup,
         style=Markup(style),
         script=Markup(script),
-        data=Markup(_json(_data(trials, rounds, details, ids))),
+        data=Markup(_json(_data(trials, rounds, details, ids, sprites))),
     )
 
 
+EMPTY = {"missing": "missing, no seed is finished", "not planned": "not planned", "none": "no such value", "-": "none"}
+"""Beginning of a cell without a value -> what the line below the table says of it."""
+
+
+def is_empty(text: str) -> bool:
+    """Whether a cell has no value, so that the page shows a dot."""
+    return _reason(text) is not None
+
+
+def empty_line(table: Table) -> str:
+    """The line below a table that explains its dots; empty without any."""
+    reasons = [_reason(cell.text) for row in table.rows for cell in row.cells]
+    counts = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons) if reason is not None}
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
+
+
+def _reason(text: str) -> str | None:
+    """The reason why a cell is empty; None for a value."""
+    return next((reason for start, reason in EMPTY.items() if text == start or text.startswith(f"{start} (")), None)
+
+
 def _policy(style: str, script: str) -> str:
-    """A Content-Security-Policy: our style and script by hash, pictures inside the page, and no address at all."""
+    """A Content-Security-Policy: our style and script by hash, pictures inside the page or beside it, nothing else."""
     style_hash, script_hash = (base64.b64encode(sha256(text.encode()).digest()).decode() for text in (style, script))
     return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; script-src 'sha256-{script_hash}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data: 'self'; style-src 'sha256-{style_hash}'; "
+        f"script-src 'sha256-{script_hash}'; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -131,8 +170,14 @@ def _image(path: Path, content: bytes) -> Image:
     return Image(address=address, width=round(int.from_bytes(content[16:20]) * 0.72) if is_png else None)
 
 
-def _data(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: CellIds) -> list[dict[str, Any]]:
-    """The data for the script: the title and the trials of each cell, each trial with its curves and command."""
+def _data(
+    trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: CellIds, sprites: Sprites
+) -> dict[str, Any]:
+    """The data for the script: the title and the trials of each cell, each trial with its curves, images and command.
+
+    `reasons` are texts that say why a trial has no images; a trial has the number of its own.
+    """
+    reasons = {reason: number for number, reason in enumerate(dict.fromkeys(sprites.reasons.values()))}
     curves = {
         key: {
             "rounds": rows["round"].tolist(),
@@ -141,20 +186,25 @@ def _data(trials: pd.DataFrame, rounds: pd.DataFrame, details: Details, ids: Cel
         }
         for key, rows in rounds.groupby(["fingerprint", "arm"], sort=False)
     }
-    cells: list[dict[str, Any]] = [{"title": _cell_title(key), "ood": key.ood_ratio, "trials": []} for key in ids]
+    cells: list[dict[str, Any]] = [
+        {"title": _cell_title(key), "uniform": _number(key.condition.uniform_precision), "trials": []} for key in ids
+    ]
     for row in trials.to_dict("records"):
         key = CellKey(row["dataset"], row["mismatch_ratio"], row["ood_ratio"], row["arm"])
         more = details.get(row["fingerprint"], TrialDetails())
+        images = sprites.by_fingerprint.get(row["fingerprint"])
+        why = sprites.reasons.get(row["fingerprint"])
         cells[ids[key]]["trials"].append(
             {name: _number(row[name]) for name in TRIAL_COLUMNS}
             | {"command": more.command, "error": more.error}
             | curves.get((row["fingerprint"], row["arm"]), {"rounds": [], "accuracy": [], "precision": []})
+            | ({"images": images} if images else {} if why is None else {"why": reasons[why]})
         )
-    return cells
+    return {"cells": cells, "reasons": list(reasons)}
 
 
 def _cell_title(key: CellKey) -> str:
-    return f"{key.dataset}, mismatch {format_ratio(key.mismatch_ratio)}, OOD {format_ratio(key.ood_ratio)}: {key.arm}"
+    return f"{key.dataset}, {ratios_text(key.condition)}: {strategy_name(key.arm)}"
 
 
 def _number(value: Any) -> Any:

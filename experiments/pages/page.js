@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const cells = JSON.parse(document.getElementById("data").textContent);
+  const { cells, reasons } = JSON.parse(document.getElementById("data").textContent);
   const dialog = document.getElementById("trials");
   const content = dialog.querySelector(".content");
   const heading = document.getElementById("trials-title");
@@ -117,6 +117,37 @@
     return element("div", { class: "command" }, code, copy);
   };
 
+  // The queried images: a row of tiles a query, cut out of the trial's one picture.
+  const queriesOf = (trial) => {
+    if (trial.why !== undefined) return [element("p", {}, `The queried images are not shown: ${reasons[trial.why]}.`)];
+    if (trial.images === undefined) return [];
+    const { src, size, width, rounds } = trial.images;
+    const isJudged = rounds.some((round) => round[3].length > 0);
+    const words = "Framed: OOD, a wasted label." + (isJudged ? " Number: purity, ID minus OOD score." : "");
+    const box = element("div", { class: size < 16 ? "queries tiny" : "queries" });
+    box.style.setProperty("--picture", `url("${src}")`);
+    box.style.setProperty("--columns", width);
+    rounds.forEach(([round, asked, ood, purity], row) => {
+      const tiles = [...ood].map((digit, column) => {
+        const kind = digit === "1" ? "OOD" : "ID";
+        const judged = purity.length ? purity[column].toFixed(2) : null;
+        const label = `${kind}${judged === null ? "" : `, purity ${judged}`}`;
+        const image = element("span", { class: "tile", role: "img", "aria-label": label, title: label });
+        image.style.setProperty("--column", column);
+        image.style.setProperty("--row", row);
+        return element("span", { class: kind === "OOD" ? "query ood" : "query" }, image, ...(judged === null ? [] : [judged]));
+      });
+      const precision = trial.precision[trial.rounds.indexOf(round)];
+      const wanted = precision == null ? "" : `${Math.round(precision * asked)} of ${asked} wanted`;
+      const more = asked > ood.length ? `, first ${ood.length}` : "";
+      box.append(element("p", {}, element("b", {}, `Query ${round}`), ` ${wanted}${more}`), element("div", { class: "tiles" }, ...tiles));
+    });
+    const probe = new Image();
+    probe.addEventListener("error", () => box.replaceChildren(element("p", {}, "The images lie in the folder queries beside this page, and could not be loaded.")));
+    probe.src = src;
+    return [element("h3", {}, `What seed ${trial.seed} asked for, most wanted first`), element("p", {}, words), box];
+  };
+
   const COLUMNS = [
     ["AUBC", (trial) => percent(trial.aubc)],
     ["AUBC / n", (trial) => percent(trial.aubc_paper)],
@@ -141,7 +172,7 @@
     });
     const trial = cell.trials[chosen];
     const charts = element("div", { class: "charts" });
-    for (const [quantity, title, level] of [["accuracy", "Test accuracy", null], ["precision", "Precision of the query", 1 - cell.ood]]) {
+    for (const [quantity, title, level] of [["accuracy", "Test accuracy", null], ["precision", "Precision of the query", cell.uniform]]) {
       const made = chart(cell, quantity, title, chosen, level);
       if (made !== null) charts.append(made);
     }
@@ -152,6 +183,7 @@
       content.append(element("p", {}, `In colour: seed ${trial.seed}. Grey: the other seeds. Dotted: the mean of the seeds that got furthest. Dashed: 1 - OOD ratio.`));
     }
     if (trial.error !== null) content.append(element("h3", {}, `Why seed ${trial.seed} failed`), element("p", { class: "error" }, trial.error));
+    content.append(...queriesOf(trial));
     content.append(element("h3", {}, `Run seed ${trial.seed} again`), commandOf(trial));
   };
 
@@ -165,6 +197,14 @@
     const button = event.target.closest("button[data-cell]");
     if (button !== null) open(Number(button.dataset.cell));
   });
+  // What is folded opens for a link to it, and on paper.
+  const unfold = (id) => document.querySelector(`#${CSS.escape(id)} > details`)?.setAttribute("open", "");
+  document.querySelector("nav").addEventListener("click", (event) => {
+    const link = event.target.closest("a");
+    if (link !== null) unfold(link.hash.slice(1));
+  });
+  if (location.hash) unfold(location.hash.slice(1));
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => each.setAttribute("open", "")));
   // A running grid's page is written again and again; whoever reads a trial is not disturbed.
   const reload = Number(document.body.dataset.reload);
   if (reload) setInterval(() => { if (!dialog.open) location.reload(); }, 1000 * reload);

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from data.registry import FOLDER_PREFIX, split_protocol_of
 from experiments.results.statistics import Condition, Estimate
-from experiments.tables.table import format_ratio
+from experiments.tables.table import ratios_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,7 +153,8 @@ def seeds_line(num_seeds: Iterable[int]) -> str:
 
 def has_no_ratios(dataset: str) -> bool:
     """Whether the data set is split by domains, so that the ratios of a condition do not apply to it."""
-    return split_protocol_of(dataset) == "domain"
+    # With named ID classes, the label of a condition goes on after the data set's name.
+    return split_protocol_of(dataset.partition(" (")[0]) == "domain"
 
 
 def dataset_label(dataset: str) -> str:
@@ -166,8 +167,7 @@ def condition_text(condition: Condition) -> str:
     dataset = dataset_label(condition.dataset)
     if has_no_ratios(condition.dataset):
         return f"{dataset} (one domain against all others)"
-    ratios = f"mismatch {format_ratio(condition.mismatch_ratio)}, OOD {format_ratio(condition.ood_ratio)}"
-    return f"{dataset} {ratios}"
+    return f"{dataset} {ratios_text(condition)}"
 
 
 Dashes = tuple[float, tuple[float, ...]] | Literal["-"]

@@ -28,15 +28,19 @@ from experiments.results.statistics import (
     sorted_conditions,
     unique,
 )
-from experiments.tables.table import format_ratio
+from experiments.tables.table import ratios_text
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-Quantity = Literal["precision", "accuracy"]
+Quantity = Literal["precision", "accuracy", "recall"]
 QUANTITIES: tuple[Quantity, ...] = ("precision", "accuracy")
+
+LABELS: dict[Quantity, str] = {
+    "precision": "precision of the query", "accuracy": "test accuracy", "recall": "ID images labelled",
+}  # fmt: skip
 
 MOST_COLUMNS = 5
 """Most conditions side by side; more of them are divided into bands, one per data set and mismatch ratio."""
@@ -72,28 +76,32 @@ def cell_curves(rounds: pd.DataFrame, quantity: Quantity) -> dict[CellKey, Curve
         # Every point of a curve must be over the same seeds: else a step of the mean may be a change of seeds.
         kept = whole if len(whole) else seeds_reach
         chosen = rows[rows["seed"].isin(kept.index) & (rows["round"] <= kept.min())].dropna(subset=[quantity])
-        by_round = [(int(str(number)), estimate(values[quantity])) for number, values in chosen.groupby("round")]
+        by_round: dict[int, list[float]] = {}
+        for number, value in zip(chosen["round"].tolist(), chosen[quantity].tolist(), strict=True):
+            by_round.setdefault(int(number), []).append(float(value))
         curves[key] = Curve(
-            rounds=tuple(number for number, _ in by_round),
-            estimates=tuple(value for _, value in by_round),
+            rounds=tuple(sorted(by_round)),
+            estimates=tuple(estimate(by_round[number]) for number in sorted(by_round)),
             num_seeds=len(kept),
         )
     return curves
 
 
 def draw_curves(rounds: pd.DataFrame) -> Figure:
-    """Precision of the queries and test accuracy over rounds, for every cell of the frame `rounds`.
+    """Precision of the queries and test accuracy (and recall, if recorded) over rounds, for every cell of `rounds`.
 
     Bands are 95 % t-intervals over seeds (from three seeds up), cut at 0 and 1; the dashed line is 1 - OOD ratio, what
     uniform draws give on average. Raises ValueError for a frame without rows.
     """
     if rounds.empty:
         raise ValueError("there is no round to draw yet")
-    curves = {quantity: cell_curves(rounds, quantity) for quantity in QUANTITIES}
+    # Recall is there for trials that record it (the open-set annotation protocol).
+    shown: tuple[Quantity, ...] = (*QUANTITIES, "recall") if "recall" in rounds else QUANTITIES
+    curves = {quantity: cell_curves(rounds, quantity) for quantity in shown}
     cells = curves["accuracy"]
     bands = _bands(sorted_conditions(cells))
     num_columns = max(map(len, bands))
-    figure = new_figure(PANEL_WIDTH * num_columns + 0.6, 2 * PANEL_HEIGHT * len(bands) + 1.1)
+    figure = new_figure(PANEL_WIDTH * num_columns + 0.6, len(shown) * PANEL_HEIGHT * len(bands) + 1.1)
     subfigures = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
     for band, subfigure in zip(bands, subfigures, strict=True):
         _draw_band(subfigure, band, num_columns, curves)
@@ -124,20 +132,20 @@ def _draw_band(
     num_columns: int,
     curves: Mapping[Quantity, Mapping[CellKey, Curve]],
 ) -> None:
-    """Draw two rows of panels, precision above accuracy, with a column per condition."""
-    panels = subfigure.subplots(2, num_columns, sharex=True, sharey="row", squeeze=False)
-    for row, quantity in zip(panels, QUANTITIES, strict=True):
+    """Draw a row of panels per quantity, with a column per condition."""
+    panels = subfigure.subplots(len(curves), num_columns, sharex=True, sharey="row", squeeze=False)
+    for row, quantity in zip(panels, curves, strict=True):
         for panel, condition in zip(row, band, strict=False):
             _draw_panel(panel, {key: curve for key, curve in curves[quantity].items() if key.condition == condition})
         for panel in row[len(band) :]:
             panel.set_visible(False)
     for panel, condition in zip(panels[0], band, strict=False):
-        draw_reference(panel, 1 - condition.ood_ratio)
+        draw_reference(panel, condition.uniform_precision)
         panel.set_ylim(-0.02, 1.04)
         panel.set_title(_condition_title(condition), fontsize=9)
-    panels[0, 0].set_ylabel("precision of the query", fontsize=9)
-    panels[1, 0].set_ylabel("test accuracy", fontsize=9)
-    for panel in panels[1, : len(band)]:
+    for row, quantity in zip(panels, curves, strict=True):
+        row[0].set_ylabel(LABELS[quantity], fontsize=9)
+    for panel in panels[-1, : len(band)]:
         panel.set_xlabel("round", fontsize=9)
 
 
@@ -160,8 +168,7 @@ def _draw_panel(panel: Axes, curves: Mapping[CellKey, Curve]) -> None:
 
 
 def _condition_title(condition: Condition) -> str:
-    ratios = f"mismatch {format_ratio(condition.mismatch_ratio)}, OOD {format_ratio(condition.ood_ratio)}"
-    return f"{condition.dataset}\n{ratios}"
+    return f"{condition.dataset}\n{ratios_text(condition)}"
 
 
 def _add_legend(figure: Figure, strategies: Sequence[str], cells: Mapping[CellKey, Curve]) -> None:

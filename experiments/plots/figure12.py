@@ -23,7 +23,7 @@ from experiments.plots.canvas import (
     condition_text,
     new_figure,
 )
-from experiments.results.statistics import Condition
+from experiments.results.statistics import Condition, condition_of
 from orchestrator.plan import PlannedTrial
 from orchestrator.problem import pose_problem
 from orchestrator.trial.compute import cached_data_set
@@ -182,7 +182,7 @@ def query_map(
     drawn = {strategy: evenly_spaced(idx, MOST_QUERIED) for strategy, idx in asked.items()}
     point_idx = np.unique(np.concatenate([pool_idx, *drawn.values()]))
     return QueryMap(
-        condition=Condition(first.dataset, first.mismatch_ratio, first.ood_ratio),
+        condition=condition_of(first),
         seed=first.seed,
         points_P2=plane(features_of(point_idx), seed=first.seed),
         is_id_P=is_id_A[point_idx],

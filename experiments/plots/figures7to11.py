@@ -21,14 +21,13 @@ from experiments.plots.canvas import (
     seeds_line,
     style_of,
 )
-from experiments.plots.curves import QUANTITIES, Quantity
+from experiments.plots.curves import LABELS, QUANTITIES
 from experiments.plots.rounds import FULL_DATA, Page, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-QUANTITY_LABELS: dict[Quantity, str] = {"precision": "precision of the query", "accuracy": "test accuracy"}
 LINE_WIDTH, MARKER_SIZE = 1.2, 4.0
 LEGEND_ENTRY_WIDTH = 1.25
 """Inches for a strategy's name at `PRINT_FONT`."""
@@ -47,7 +46,7 @@ def draw_page(page: Page) -> Figure:
             else:
                 _draw_panel(panel_axes, panel)
         first = next(panel for panel in row if panel is not None)
-        label = QUANTITY_LABELS[first.quantity]
+        label = LABELS[first.quantity]
         axes[0].set_ylabel(f"{dataset_label(first.condition.dataset)}\n{label}", fontsize=PRINT_FONT)
     for axes, title in zip(panels[0], page.column_titles, strict=True):
         axes.set_title(title, fontsize=PRINT_FONT)

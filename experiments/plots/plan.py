@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from data.console import unknown_name
 from experiments.plots.canvas import has_no_ratios
@@ -52,10 +52,13 @@ def plan_figure(number: int, grid: GridConfig, overrides: Nested, *, embedding: 
     ATD, which they explain.
     """
     strategies = tuple(name for name in grid.strategies if name not in (FULL_DATA, ID_ONLY))
-    one_condition = {"mismatch_ratios": (max(grid.mismatch_ratios),), "ood_ratios": (max(grid.ood_ratios),)}
-    first_seed = {"seeds": grid.seeds[:1]}
+    one_condition: dict[str, Sequence[Any]] = {
+        "mismatch_ratios": (max(grid.mismatch_ratios),),
+        "ood_ratios": (max(grid.ood_ratios, key=lambda ratio: 1.0 if ratio == "all" else ratio),),
+    }
+    first_seed: dict[str, Sequence[Any]] = {"seeds": grid.seeds[:1]}
 
-    def trials(arms: Sequence[str], **axes: Sequence[float]) -> tuple[ArmTrial, ...]:
+    def trials(arms: Sequence[str], **axes: Sequence[Any]) -> tuple[ArmTrial, ...]:
         chosen = grid.model_copy(update={**axes, "strategies": tuple(arms)}).arm_trials(overrides)
         # A pool without OOD images is not defined if all other domains are OOD.
         return tuple(each for each in chosen if each.arm != ID_ONLY or not has_no_ratios(each.trial.dataset))

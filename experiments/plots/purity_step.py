@@ -16,7 +16,7 @@ from torch import Tensor
 
 from experiments.plots.figure5 import ClassTerm, ExampleSheet, PurityExample
 from experiments.plots.figure6 import ScaleSweep
-from experiments.results.statistics import Condition
+from experiments.results.statistics import Condition, condition_of
 from orchestrator.problem import OpenSetProblem, pose_problem
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.compute import cached_data_set
@@ -50,7 +50,7 @@ class PurityStep:
     @property
     def condition(self) -> Condition:
         """The trial's condition."""
-        return Condition(self.trial.dataset, self.trial.mismatch_ratio, self.trial.ood_ratio)
+        return condition_of(self.trial)
 
 
 def first_purity_step(trial: TrialConfig, scorer: LocalPurityScorer) -> PurityStep:

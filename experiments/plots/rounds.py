@@ -5,14 +5,14 @@ A page is one picture, with a row per data set (and quantity) and a column per r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from experiments.plots.canvas import NothingToDraw, condition_text, dataset_label, has_no_ratios, seeds_line
 from experiments.plots.curves import Curve, Quantity, cell_curves
 from experiments.results.statistics import CellKey, Condition, cell_key, sorted_conditions, unique
-from experiments.tables.table import format_ratio
+from experiments.tables.table import mismatch_text, ood_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ FULL_DATA, ID_ONLY = "full-data", "id-only"
 NO_RATIO = -1.0
 """Value in place of the ratio of a data set that has no ratios."""
 RATIO_NAMES: dict[Ratio, str] = {"ood_ratio": "OOD", "mismatch_ratio": "mismatch"}
+RATIO_TEXTS: dict[Ratio, Callable[[float], str]] = {"ood_ratio": ood_text, "mismatch_ratio": mismatch_text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,11 @@ def round_pages(number: int, trials: pd.DataFrame, rounds: pd.DataFrame) -> list
         rows = _rows(figure, on_page, columns, curves, levels)
         if any(panel is not None and panel.curves for row in rows for panel in row):
             ratio = RATIO_NAMES[figure.pages]
-            where = "one domain against all others" if value == NO_RATIO else f"{ratio} ratio {format_ratio(value)}"
+            where = (
+                "one domain against all others"
+                if value == NO_RATIO
+                else f"{ratio} ratio {RATIO_TEXTS[figure.pages](value)}"
+            )
             pages.append(
                 Page(
                     name=f"figure{number}-" + ("domains" if value == NO_RATIO else f"{ratio.lower()}-{100 * value:g}"),
@@ -185,7 +190,7 @@ def _column_ratio(figure: RoundFigure, condition: Condition) -> float:
 
 
 def _column_title(figure: RoundFigure, ratio: float) -> str:
-    return "" if ratio == NO_RATIO else f"{RATIO_NAMES[figure.columns]} {format_ratio(ratio)}"
+    return "" if ratio == NO_RATIO else f"{RATIO_NAMES[figure.columns]} {RATIO_TEXTS[figure.columns](ratio)}"
 
 
 def _rows(
@@ -223,7 +228,7 @@ def _panel(
         shown |= {arm: curve for arm, curve in zip([ID_ONLY], of_place, strict=False) if curve.rounds}
     dashed = levels.get(condition[:2])
     if quantity == "precision":
-        dashed = None if has_no_ratios(condition.dataset) else 1 - condition.ood_ratio
+        dashed = None if has_no_ratios(condition.dataset) else condition.uniform_precision
     return Panel(condition=condition, quantity=quantity, curves=shown, dashed=dashed)
 
 
@@ -261,7 +266,7 @@ def _missing_references(arm: str, consequence: str, places: Sequence[tuple[str, 
     if not places:
         return []
     named = "; ".join(
-        dataset_label(dataset) + ("" if has_no_ratios(dataset) else f" mismatch {format_ratio(mismatch)}")
+        dataset_label(dataset) + ("" if has_no_ratios(dataset) else f" mismatch {mismatch_text(mismatch)}")
         for dataset, mismatch in places
     )
     return [f"Missing: {arm}, so {consequence} for {named}"]

@@ -13,7 +13,7 @@ from experiments.results.statistics import unique
 from orchestrator.settings.grid import load_preset
 from orchestrator.settings.trial import TrialConfig, flat
 
-AXES = ("dataset", "seed", "mismatch_ratio", "ood_ratio", "strategy")
+AXES = ("dataset", "seed", "mismatch_ratio", "id_classes", "ood_ratio", "strategy")
 """Settings that are not departures: a table has a cell or a row for each."""
 OF_WEIGHTS = ("clipn.checkpoint", "clipn.pretrained", "clipn.model", "clipn.templates")
 """Settings that choose the CLIPN, which are described in words."""

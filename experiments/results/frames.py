@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.ledger.records import RoundRecord, cumulative_precision, summarise
+from experiments.results.statistics import ALL_OOD, NAMED_CLASSES, condition_of
+from orchestrator.ledger.records import RECALL, RoundRecord, cumulative_precision, summarise
 from orchestrator.plan import PlannedTrial
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ def trials_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
 
 
 def rounds_frame(planned: Sequence[PlannedTrial]) -> pd.DataFrame:
-    """One row per finished round of any trial, with `ROUND_COLUMNS`."""
+    """One row per finished round of any trial, with `ROUND_COLUMNS`, and `recall` if a trial records it."""
     import pandas as pd
 
     rows = [_round_row(p, record) for p in planned for record in p.records]
-    return pd.DataFrame(rows, columns=list(ROUND_COLUMNS))
+    # A column of its own only if there is such a value: readers of earlier files find what they know.
+    more = [RECALL] if any(row[RECALL] is not None for row in rows) else []
+    return pd.DataFrame(rows, columns=[*ROUND_COLUMNS, *more])
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -53,6 +56,9 @@ def csv_text(frame: pd.DataFrame) -> str:
     """
     texts = frame.select_dtypes(exclude="number")
     quoted = frame.assign(**{str(name): texts[name].map(_quoted) for name in texts})
+    for name, value, text in (("mismatch_ratio", NAMED_CLASSES, "named"), ("ood_ratio", ALL_OOD, "all")):
+        if name in quoted and (quoted[name] == value).any():
+            quoted[name] = quoted[name].astype(object).where(quoted[name] != value, text)
     # The name that readers of these files have always had; the code calls it arm, since it is not always a strategy.
     return quoted.rename(columns={"arm": "strategy"}).to_csv(index=False)
 
@@ -102,8 +108,7 @@ def status(planned: PlannedTrial) -> str:
 def _axes(planned: PlannedTrial) -> dict[str, Any]:
     """The position of a trial in tables: its condition, its arm and its seed."""
     trial = planned.trial
-    condition = {name: getattr(trial, name) for name in ("dataset", "mismatch_ratio", "ood_ratio")}
-    return condition | {"arm": planned.row, "seed": trial.seed}
+    return condition_of(trial)._asdict() | {"arm": planned.row, "seed": trial.seed}
 
 
 def _trial_row(planned: PlannedTrial) -> dict[str, Any]:
@@ -126,5 +131,6 @@ def _round_row(planned: PlannedTrial, record: RoundRecord) -> dict[str, Any]:
         name: getattr(record, name) for name in ("round", "accuracy", "precision", "num_id", "num_ood", "logit_scale")
     }
     seconds = {f"seconds_{phase}": record.seconds[phase] for phase in PHASES}
+    figures[RECALL] = record.diagnostics.get(RECALL)
     figures["cumulative_precision"] = cumulative_precision(planned.records[0], record)
     return _axes(planned) | figures | seconds | {"fingerprint": planned.fingerprint}

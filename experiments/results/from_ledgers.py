@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.results.statistics import CellKey, Condition
+from experiments.results.statistics import CellKey, Condition, condition_of
 from models.classifier.recipe import named_recipe
 from orchestrator.launch import last_launch, launched_commands
 from orchestrator.ledger.ledger import Ledger, TrajectoryState
@@ -97,8 +97,7 @@ def in_order(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
     def key(each: PlannedTrial) -> tuple[str, float, float, int, str, str, int, str]:
         trial = each.trial
         place = places.get(trial.strategy, len(places))
-        condition = (trial.dataset, float(trial.mismatch_ratio), float(trial.ood_ratio))
-        return (*condition, place, trial.strategy, each.row, trial.seed, each.fingerprint)
+        return (*condition_of(trial), place, trial.strategy, each.row, trial.seed, each.fingerprint)
 
     # Sorted, so that equal trials give equal reports in whatever order the folders are named.
     return sorted(planned, key=key)
@@ -124,8 +123,7 @@ def with_missing_seeds(planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
 
 def cell_of(planned: PlannedTrial) -> CellKey:
     """The cell of a trial in tables."""
-    trial = planned.trial
-    return CellKey(trial.dataset, float(trial.mismatch_ratio), float(trial.ood_ratio), planned.row)
+    return CellKey(*condition_of(planned.trial), planned.row)
 
 
 def _missing(some: PlannedTrial, seed: int) -> PlannedTrial:
@@ -170,7 +168,7 @@ def _first_difference(first: Sequence[RoundRecord], second: Sequence[RoundRecord
 
 
 Nested = Mapping[str, Any]
-AXES = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")
+AXES = ("dataset", "mismatch_ratio", "id_classes", "ood_ratio", "strategy", "seed")
 MOST_DIFFERENCES = 3
 """Most settings that a name lists."""
 
@@ -189,10 +187,10 @@ def row_names(planned: Sequence[PlannedTrial], arms: Mapping[str, Nested]) -> li
     ]
     counts: dict[tuple[str, str], Counter[str]] = {}
     for trial, name, variant in zip(trials, names, variants, strict=True):
-        counts.setdefault((trial.dataset, name), Counter())[variant] += 1
+        counts.setdefault((condition_of(trial).dataset, name), Counter())[variant] += 1
     full_names = []
     for trial, name, variant in zip(trials, names, variants, strict=True):
-        usual = counts[trial.dataset, name].most_common(1)[0][0]
+        usual = counts[condition_of(trial).dataset, name].most_common(1)[0][0]
         differing = "" if variant == usual else f" ({_difference(json.loads(usual), json.loads(variant))})"
         full_names.append(name + differing)
     return full_names

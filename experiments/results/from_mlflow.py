@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.results.from_ledgers import FoundTrials, in_order
-from orchestrator.ledger.records import RoundRecord
+from orchestrator.ledger.records import RECALL, RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.trial import TrialConfig, read_trial
 from orchestrator.tracking.mirror import SETTINGS
@@ -25,7 +25,9 @@ PAGE = 1000
 NUM_REQUESTS = 8
 """Number of runs whose metric histories are requested at a time."""
 PHASES = ("query", "train", "evaluate")
-METRICS = ("accuracy", "precision", "num_id", "num_ood", "logit_scale", *(f"seconds/{phase}" for phase in PHASES))
+DIAGNOSTICS = ("logit_scale", RECALL)
+"""Diagnostics that reports show."""
+METRICS = ("accuracy", "precision", "num_id", "num_ood", *DIAGNOSTICS, *(f"seconds/{phase}" for phase in PHASES))
 
 
 def trials_of_experiment(uri: str, experiment: str) -> FoundTrials:
@@ -146,7 +148,6 @@ def _records(client: MlflowClient, run: Run) -> Iterator[RoundRecord]:
         return None if metric is None else float(metric.value)
 
     for step, metric in sorted(histories.get("accuracy", {}).items()):
-        scale = value("logit_scale", step)
         yield RoundRecord(
             round=step,
             accuracy=float(metric.value),
@@ -154,7 +155,7 @@ def _records(client: MlflowClient, run: Run) -> Iterator[RoundRecord]:
             num_id=int(value("num_id", step) or 0),
             num_ood=int(value("num_ood", step) or 0),
             queried_idx=[],
-            diagnostics={} if scale is None else {"logit_scale": scale},
+            diagnostics={name: found for name in DIAGNOSTICS if (found := value(name, step)) is not None},
             pool_checksum="",
             seconds={phase: value(f"seconds/{phase}", step) or 0.0 for phase in PHASES},
             peak_memory_mib=0,

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.settings.trial import TrialConfig
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,12 +21,36 @@ METRICS = ("aubc", "aubc_paper", "last_accuracy", "mean_precision")
 """Columns of `trials` that are reported per cell, shares in [0, 1]."""
 
 
+NAMED_CLASSES = 0.0
+"""Mismatch ratio, in a condition, of trials whose ID classes are named; the names stand with the data set."""
+ALL_OOD = 1.0
+"""OOD ratio, in a condition, of a pool with every OOD image there is; no share has this value."""
+# Numbers outside the range of either ratio, and not texts or NaN: frames are sorted, grouped and compared by them.
+
+
 class Condition(NamedTuple):
     """A trial's data set and ratios, without strategy and seed."""
 
     dataset: str
+    """Name of the data set; with named ID classes followed by their names, as in `cifar10 (cat, dog)`."""
     mismatch_ratio: float
+    """In (0, 1), or `NAMED_CLASSES`."""
     ood_ratio: float
+    """In [0, 1), or `ALL_OOD`."""
+
+    @property
+    def uniform_precision(self) -> float:
+        """Precision that uniform draws have on average; NaN if the OOD ratio is not known from the settings."""
+        return math.nan if self.ood_ratio == ALL_OOD else 1 - self.ood_ratio
+
+
+def condition_of(trial: TrialConfig) -> Condition:
+    """The condition of a trial."""
+    ood_ratio = ALL_OOD if trial.ood_ratio == "all" else float(trial.ood_ratio)
+    if trial.id_classes is not None:
+        return Condition(f"{trial.dataset} ({trial.classes_text})", NAMED_CLASSES, ood_ratio)
+    assert trial.mismatch_ratio is not None
+    return Condition(trial.dataset, float(trial.mismatch_ratio), ood_ratio)
 
 
 class CellKey(NamedTuple):

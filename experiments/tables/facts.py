@@ -10,7 +10,7 @@ from experiments.results.comparison import what_seeds_can_show
 from experiments.results.departures import departures
 from experiments.results.details import Details
 from experiments.results.statistics import CellKey, cell_key, check_seeds, estimate_cells
-from experiments.tables.table import DAGGER, Fact, format_ratio, join
+from experiments.tables.table import DAGGER, Fact, condition_name, join
 from orchestrator.ledger.records import DATA_NOTES
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def describe_progress(trials: pd.DataFrame) -> str:
         return f"{finished}."
     counts = open_trials["status"].value_counts().sort_index()
     cells = [
-        f"{key.dataset} {format_ratio(key.mismatch_ratio)} / {format_ratio(key.ood_ratio)} {key.arm} "
+        f"{condition_name(key.condition)} {key.arm} "
         f"({join(f'seed {seed} {status}' for seed, status in zip(rows['seed'], rows['status'], strict=True))})"
         for key, rows in ((cell_key(key), rows) for key, rows in open_trials.groupby(list(CellKey._fields), sort=False))
     ]

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from experiments.results.statistics import CellKey, Condition, Estimate, rank_marks, sorted_conditions
+from experiments.results.statistics import (
+    ALL_OOD,
+    NAMED_CLASSES,
+    CellKey,
+    Condition,
+    Estimate,
+    rank_marks,
+    sorted_conditions,
+)
 
 R = TypeVar("R")
 C = TypeVar("C")
@@ -58,6 +66,8 @@ class Picture:
     path: Path
     title: str
     caption: str = ""
+    is_on_page: bool = True
+    """False for what the page draws by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +79,10 @@ class Section:
     """Paragraphs of plain text."""
     tables: tuple[Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    is_folded: bool = False
+    """Whether the page shows only its heading until the reader opens it."""
+    pictures_first: bool = False
+    """Whether pictures stand before the tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +169,8 @@ DIGITS = 2
 
 
 def percent(share: float) -> str:
-    """0.8412 as `84.12`."""
-    return f"{100 * share:.{DIGITS}f}"
+    """0.8412 as `84.12`, an unknown share (NaN) as `?`."""
+    return "?" if math.isnan(share) else f"{100 * share:.{DIGITS}f}"
 
 
 def format_ratio(ratio: float) -> str:
@@ -164,9 +178,29 @@ def format_ratio(ratio: float) -> str:
     return f"{100 * ratio:g} %"
 
 
+def ood_text(ratio: float) -> str:
+    """The OOD ratio of a condition: `60 %`, or `all` for a pool with every OOD image there is."""
+    return "all" if ratio == ALL_OOD else format_ratio(ratio)
+
+
+def mismatch_text(ratio: float) -> str:
+    """The mismatch ratio of a condition: `20 %`, or `named` if its ID classes are named."""
+    return "named" if ratio == NAMED_CLASSES else format_ratio(ratio)
+
+
+def ratios_text(condition: Condition) -> str:
+    """The ratios of a condition in words: `mismatch 20 %, OOD 60 %`."""
+    mismatch = (
+        "named ID classes"
+        if condition.mismatch_ratio == NAMED_CLASSES
+        else f"mismatch {mismatch_text(condition.mismatch_ratio)}"
+    )
+    return f"{mismatch}, OOD {ood_text(condition.ood_ratio)}"
+
+
 def format_condition(condition: Condition) -> str:
     """A condition without its data set: `20 % / 60 %`, mismatch ratio and OOD ratio."""
-    return f"{format_ratio(condition.mismatch_ratio)} / {format_ratio(condition.ood_ratio)}"
+    return f"{mismatch_text(condition.mismatch_ratio)} / {ood_text(condition.ood_ratio)}"
 
 
 def format_estimate(value: Estimate | None, *, scale: float = 100.0, digits: int = DIGITS) -> str:

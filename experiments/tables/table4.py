@@ -35,7 +35,9 @@ def table4_tables(trials: pd.DataFrame) -> list[Table]:
     for dataset in unique(key.dataset for key in aubc):
         conditions = [each for each in sorted_conditions(aubc) if each.dataset == dataset]
         arms = unique(key.arm for key in aubc if key.dataset == dataset)
-        share = Row(label="1 - OOD ratio", cells=tuple(Cell(text=percent(1 - each.ood_ratio)) for each in conditions))
+        share = Row(
+            label="1 - OOD ratio", cells=tuple(Cell(text=percent(each.uniform_precision)) for each in conditions)
+        )
         found = arms_table(f"{dataset}: {PRECISION_TITLE}", arms, conditions, marked_cells(precision))
         tables += [
             arms_table(f"{dataset}: {AUBC_TITLE}", arms, conditions, marked_cells(aubc, daggers=daggers)),

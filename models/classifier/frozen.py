@@ -23,8 +23,9 @@ from models.classifier.inputs import FeatureRows
 from models.classifier.recipe import EncoderName
 from models.clipn.encode import network_input, resize_batch
 from models.clipn.features import VisionLanguageTowers
-from models.clipn.pretrained import quiet_hub
-from models.clipn.source import CLIP_MEAN, CLIP_STD, ClipnSource
+from models.clipn.hub import quiet_hub
+from models.clipn.preprocessing import Preprocessing
+from models.clipn.source import ClipnSource
 from models.feature_store import FeatureKey, open_features
 
 BATCH_SIZE = 128
@@ -109,21 +110,25 @@ class _Rows:
 def _clipn_encoder(data: DataSet, source: ClipnSource, progress: Progress) -> Encoder:
     """The image tower of a CLIPN as an encoder."""
     towers = VisionLanguageTowers(data, source, progress)
+    prepared = towers.preprocessing
 
     def load() -> Tower:
         clipn = towers.load()
-        size = clipn.image_size
         return Tower(
-            network=clipn.visual, prepare=partial(_clip_input, size), image_size=size, mean=CLIP_MEAN, std=CLIP_STD
+            network=clipn.visual,
+            prepare=partial(_clip_input, clipn.image_size, prepared),
+            image_size=clipn.image_size,
+            mean=prepared.mean,
+            std=prepared.std,
         )
 
-    return Encoder(
-        identity=towers.weights, preprocessing="CLIP: bicubic, centre crop; features as they come", load=load
-    )
+    return Encoder(identity=towers.weights, preprocessing=f"{prepared.words}; features as they come", load=load)
 
 
-def _clip_input(size: int, pixels_BHW3: NDArray[np.uint8], device: torch.device) -> Tensor:
-    return network_input(resize_batch(pixels_BHW3, size), device)
+def _clip_input(
+    size: int, preprocessing: Preprocessing, pixels_BHW3: NDArray[np.uint8], device: torch.device
+) -> Tensor:
+    return network_input(resize_batch(pixels_BHW3, size, preprocessing), device, preprocessing)
 
 
 def _timm_encoder(name: EncoderName) -> Encoder:
@@ -131,8 +136,7 @@ def _timm_encoder(name: EncoderName) -> Encoder:
     import timm
     from timm.data.config import resolve_model_data_config
 
-    if not timm.is_model(name.model):
-        raise ValueError(f"recipe.encoder: timm has no model {name.model!r}; timm.list_models() lists all")
+    _check_model(name)
     published = timm.get_pretrained_cfg(name.model)
     config = resolve_model_data_config({}, pretrained_cfg=published.to_dict() if published else None)  # type: ignore[no-untyped-call]
 
@@ -147,6 +151,14 @@ def _timm_encoder(name: EncoderName) -> Encoder:
 
     prepared = {field: config[field] for field in ("input_size", "mean", "std", "interpolation")}
     return Encoder(identity=name.identity(clipn=None), preprocessing=f"timm: centre crop, {prepared}", load=load)
+
+
+def _check_model(name: EncoderName) -> None:
+    """Raise ValueError for a model that timm does not have."""
+    import timm
+
+    if not timm.is_model(name.model):
+        raise ValueError(f"recipe.encoder: timm has no model {name.model!r}; timm.list_models() lists all")
 
 
 def _timm_network(name: EncoderName) -> nn.Module:
@@ -174,13 +186,18 @@ def _timm_network(name: EncoderName) -> nn.Module:
 
 
 def _load_file(network: nn.Module, path: Path) -> None:
-    """Put a file's tensors into the network; those of a head that the network does not have are ignored.
+    """Put a file's tensors into the network. Raises the errors of `_fitting`."""
+    network.load_state_dict(_fitting(network, path))
+
+
+def _fitting(network: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The network's tensors out of a file; those of a head that the network does not have are ignored.
 
     Raises ValueError for missing tensors and tensors of another shape.
     """
     from models.clipn.weights import read_tensors
 
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, setting="recipe.encoder")
     wanted = network.state_dict()
     missing = sorted(set(wanted) - set(tensors))
     wrong = sorted(name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape)
@@ -188,7 +205,25 @@ def _load_file(network: nn.Module, path: Path) -> None:
         raise ValueError(
             f"recipe.encoder: {path} does not fit the architecture: missing {missing[:3]}, of another shape {wrong[:3]}"
         )
-    network.load_state_dict({name: tensors[name] for name in wanted})
+    return {name: tensors[name] for name in wanted}
+
+
+def check_encoder(text: str) -> None:
+    """Raise ValueError for an encoder that timm does not have, or whose weights file does not fit it.
+
+    Published weights are not looked at, nor are a CLIPN's.
+    """
+    name = EncoderName.parse(text)
+    if name.kind == "clipn":
+        return
+    import timm
+
+    _check_model(name)
+    if name.file is None:
+        return
+    with torch.device("meta"):  # without memory or arithmetic for its weights
+        network = timm.create_model(name.model, num_classes=0)
+    _fitting(network, name.file)
 
 
 def _timm_input(config: dict[str, Any], pixels_BHW3: NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -129,6 +129,16 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paper-cifar": {},
     # The same number of steps, by the paper's text; the official code trains for 30,000.
     "paper-tiny": {},
+    # The protocol of the open-set annotation line (LfOSA, EOAL, EAOA, E2OAL): stages of 16, 32, 64 and 128 channels,
+    # the rate halved after 60, 120 and 180 of 200 passes.
+    "resnet18-narrow": {
+        "width": 16,
+        "epochs": 200,
+        "batch_size": 128,
+        "learning_rate": 0.01,
+        "milestones": (0.3, 0.6, 0.9),
+        "decay": 0.5,
+    },
     # A linear head on a frozen ViT-B/16 (protocol P17).
     "paper-domainnet": {
         "network": "linear",

@@ -9,21 +9,20 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from data.files import user_path, write_atomically
 from models.clipn.model import Clipn
+from models.clipn.weights_file import CHECKPOINT, weights_format
 
 _TEXT_NAME = re.compile(r"(transformer|token_embedding|positional_embedding|ln_final|text_projection)(_no)?(\..+)?")
-_LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa8")
-"""Bytes of torch.save's first file format that follow two bytes for the version of pickle."""
 _MOST_NAMED = 8
 """Largest number of tensors that an error message names; it only counts the others."""
 
@@ -44,6 +43,14 @@ def load_clipn(path: Path, config: Mapping[str, Any]) -> Clipn:
     return clipn.eval()
 
 
+def check_finite(towers: nn.Module, told: str) -> None:
+    """Raise a ValueError that begins with `told`, the weights, and names the tensors if any value is not finite."""
+    damaged = [name for name, tensor in towers.state_dict().items() if not tensor.isfinite().all()]
+    if damaged:
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        raise ValueError(f"{told} is damaged: {damaged[0]}{more} holds values that are not finite")
+
+
 def save_clipn(clipn: Clipn, path: Path, *, epoch: int, name: str) -> None:
     """Write a checkpoint as the reference's trainer does, without the optimiser's state; atomically."""
     tensors = {"module." + file_name(key): value.detach().cpu() for key, value in clipn.state_dict().items()}
@@ -60,63 +67,43 @@ def file_name(name: str) -> str:
     return name
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a weights file by name, without `module.`. Raises the errors of `load_clipn` about the file."""
+def read_tensors(path: Path, *, setting: str = CHECKPOINT) -> dict[str, torch.Tensor]:
+    """The tensors of a weights file by name, without `module.`; `setting` named the file, for messages.
+
+    Raises the errors of `load_clipn` about the file.
+    """
     path = user_path(path)
-    if not path.is_file():
-        raise ValueError(f"clipn.checkpoint: there is no file {path}")
-    content = _read_file(path)
+    content = _read_file(path, setting)
     state = content
     if isinstance(content, Mapping):
         wrapped = content.get("model") if isinstance(content.get("model"), Mapping) else content
         state = content.get("state_dict", wrapped)
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ValueError(f"clipn.checkpoint: {path} holds no state_dict of tensors, so it is not a CLIPN checkpoint")
+        of_clipn = ", so it is not a CLIPN checkpoint" if setting == CHECKPOINT else ""
+        raise ValueError(f"{setting}: {path} holds no state_dict of tensors{of_clipn}")
     for name, tensor in state.items():
         if tensor.is_meta or tensor.layout != torch.strided:
             kind = "has no values (a meta tensor)" if tensor.is_meta else f"is sparse ({tensor.layout})"
-            raise ValueError(f"clipn.checkpoint: {path}: tensor {name} {kind}; save the weights as dense tensors")
+            raise ValueError(f"{setting}: {path}: tensor {name} {kind}; save the weights as dense tensors")
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def _read_file(path: Path) -> object:
+def _read_file(path: Path, setting: str) -> object:
     """The content of a weights file. Raises ValueError if it cannot be read as tensors and plain values."""
-    with _readable(path) as file:
-        start = file.read(16)
-        try:
-            is_torch_file = start[:2] == b"PK" and zipfile.is_zipfile(file)
-            names = zipfile.ZipFile(file).namelist() if is_torch_file else []
-        except Exception as error:  # a damaged directory makes zipfile raise almost anything
-            raise ValueError(f"clipn.checkpoint: {path} cannot be read: it is damaged") from error
-        if any("/code/" in name for name in names):
-            raise ValueError(
-                f"clipn.checkpoint: {path} is a TorchScript archive, a program with its weights; save its state_dict() "
-                "with torch.save instead"
-            )
-    is_legacy = start[2:12] == _LEGACY_MAGIC  # torch.save before 1.6
-    if path.suffix != ".safetensors" and not (is_torch_file or is_legacy):
-        raise ValueError(f"clipn.checkpoint: {path} is truncated or not a weights file")
+    kind = weights_format(path, setting=setting)
     try:
-        if path.suffix == ".safetensors":
+        if kind == "safetensors":
             return load_file(path)
         with torch.serialization.safe_globals(_numpy_scalar_globals()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about sparse tensors, which the caller refuses by name
             # Memory-mapped: a page is read when it is used, and shared by all processes that use the file.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=not is_legacy)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "torch")
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it holds {found[1]}, and only tensors are loaded" if found else "it is damaged"
-        raise ValueError(f"clipn.checkpoint: {path} cannot be read: {reason}") from error
+        raise ValueError(f"{setting}: {path} cannot be read: {reason}") from error
     except Exception as error:  # damaged bytes make these parsers raise almost anything
-        raise ValueError(f"clipn.checkpoint: {path} cannot be read: it is damaged or not a weights file") from error
-
-
-def _readable(path: Path) -> BinaryIO:
-    """The open file. Raises ValueError if this user may not read it."""
-    try:
-        return path.open("rb")
-    except PermissionError as error:
-        raise ValueError(f"clipn.checkpoint: {path} may not be read by this user; change its permissions") from error
+        raise ValueError(f"{setting}: {path} cannot be read: it is damaged or not a weights file") from error
 
 
 def _numpy_scalar_globals() -> list[Any]:
@@ -135,12 +122,12 @@ def _numpy_scalar_globals() -> list[Any]:
 
 
 def check_names_and_shapes(
-    path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+    path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], *, setting: str = CHECKPOINT
 ) -> None:
     """Raise ValueError unless `tensors` has exactly the names and shapes of `expected`."""
     if any("_no" in name for name in tensors) and "prompt_no" not in tensors:
         raise ValueError(
-            f"clipn.checkpoint: {path} has a 'no' tower without learnt prompts ('prompt_no'): the hand-crafted CLIPN, "
+            f"{setting}: {path} has a 'no' tower without learnt prompts ('prompt_no'): the hand-crafted CLIPN, "
             "whose 'no' tower reads other sentences than its text tower. Only the learnable-prompt CLIPN is supported"
         )
     missing = [name for name in expected if name not in tensors]
@@ -153,7 +140,7 @@ def check_names_and_shapes(
     faults = [("missing", missing), ("extra", extra), ("of another shape", misshaped)]
     told = "; ".join(f"{len(names)} {fault}: {_shorten(names)}" for fault, names in faults if names)
     if told:
-        raise ValueError(f"clipn.checkpoint: {path} does not fit the architecture given as model ({told})")
+        raise ValueError(f"{setting}: {path} does not fit the architecture given as model ({told})")
 
 
 def _shorten(names: list[str]) -> str:

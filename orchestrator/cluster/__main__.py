@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from data.console import BAD_INPUT, DONE, CommandParser, nearest, run_command
+from data.files import path_argument, user_path
 from orchestrator.cluster.placement import SCORER_RESOURCE, TRIAL_RESOURCE
+from orchestrator.cluster.session import TOKEN
 from orchestrator.settings.grid import Nested, read_yaml
 
 MARKER = "CHANGE-ME"
 """Placeholder that a user must replace by a value."""
 PROJECT = "~/vlpure"
 """The project's folder on every node."""
-TOKEN = "~/.ray/auth_token"
 RESOURCE_OF_ROLE = {"trainer": TRIAL_RESOURCE, "scorer": SCORER_RESOURCE}
 """Resource of the nodes of each role, by which the runner finds them."""
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
@@ -110,8 +111,11 @@ def _nodes(config: Nested) -> Iterator[str]:
         resource = RESOURCE_OF_ROLE.get(roles[name] or "")
         if resource is not None and node["resources"].get(resource, 0) < 1:
             yield f"{name}.resources: {resource} must be 1 or more, or nothing is placed there"
-        if roles[name] == "scorer" and "InstanceMarketOptions" in node["node_config"]:
-            yield f"{name}.node_config: a scorer on spot leaves every trial waiting; take InstanceMarketOptions out"
+        if "InstanceMarketOptions" in node["node_config"]:
+            if name == config["head_node_type"]:
+                yield f"{name}.node_config: a head on spot takes the records with it; take InstanceMarketOptions out"
+            if roles[name] == "scorer":
+                yield f"{name}.node_config: a scorer on spot leaves every trial waiting; take InstanceMarketOptions out"
 
 
 def _node_config(name: str, node: Nested) -> Iterator[str]:
@@ -122,6 +126,21 @@ def _node_config(name: str, node: Nested) -> Iterator[str]:
     for key, kind, what in NEEDED_EC2_KEYS:
         if not isinstance(node.get(key), kind) or not node[key]:
             yield f"{name}.node_config.{key}: must be given, as {what}; Ray's default is not safe, or there is none"
+    if _at(node, "MetadataOptions", "HttpTokens") != "required":
+        yield (
+            f"{name}.node_config.MetadataOptions: HttpTokens must be required (IMDSv2); without it a process that can "
+            "be made to fetch an address hands out the machine's credentials"
+        )
+    for number, disk in enumerate(node.get("BlockDeviceMappings") or [{}]):
+        if _at(disk, "Ebs", "Encrypted") is not True:
+            yield f"{name}.node_config.BlockDeviceMappings[{number}]: Ebs must have Encrypted: true"
+
+
+def _at(value: Any, *keys: str) -> Any:
+    """What stands under these keys; None if something else does."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _commands(config: Nested) -> Iterator[str]:
@@ -156,7 +175,7 @@ def _mounts(config: Nested, folder: Path) -> Iterator[str]:
     """Files: the project, by name, and the token."""
     mounts: dict[str, str] = config.get("file_mounts", {})
     for target, local in mounts.items():
-        path = folder / Path(local).expanduser()
+        path = folder / user_path(local)
         if target == TOKEN:
             continue
         if MARKER not in local and not path.exists():
@@ -174,7 +193,7 @@ def _mounts(config: Nested, folder: Path) -> Iterator[str]:
 
 
 def _local_token() -> Iterator[str]:
-    token = Path(TOKEN).expanduser()
+    token = user_path(TOKEN)
     if not token.is_file() or not token.read_text().strip():
         yield f"file_mounts.{TOKEN}: there is no token on this machine; make one: ray get-auth-token --generate"
     elif token.stat().st_mode & 0o077:
@@ -188,6 +207,15 @@ def _versions(config: Nested, folder: Path) -> Iterator[str]:
     ours = pinned[1]
     if not any("--require-hashes" in c and "constraints.txt" in c for c in config.get("setup_commands", [])):
         yield "setup_commands: none installs constraints.txt with --require-hashes"
+    for key in (name for name in config if name.endswith("setup_commands")):
+        for where, text in _texts(config[key], key):
+            # constraints.txt has its rule above; the project itself is a folder, which has no hash
+            ours_alone = "constraints.txt" in text or re.search(r"\s(-e|--editable)\s", text)
+            if re.search(r"\bpip\b.*\binstall\b", text) and "--require-hashes" not in text and not ours_alone:
+                yield (
+                    f"{where}: installs packages without hashes; name them in pyproject.toml's extra `cluster`, run "
+                    "`make constraints`, and install constraints-cluster.txt with --require-hashes"
+                )
     for where, text in _texts(config):
         for found in re.findall(r"\bray(?:\[[^\]]*\])?==([0-9][\w.]*)", text):
             if found != ours:
@@ -225,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m orchestrator.cluster",
         description="Check a cluster.yaml without a cloud: Ray's schema, and what this project needs.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="the cluster.yaml, in the project's folder")
+    parser.add_argument("file", type=path_argument, metavar="FILE", help="the cluster.yaml, in the project's folder")
     parser.add_argument(
         "--template", action="store_true", help=f"values that are still {MARKER} are no error, nor is a missing token"
     )

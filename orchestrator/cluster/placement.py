@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.files import user_path
 from orchestrator.settings.grid import RunSettings, read_yaml
 
 SCORER_RESOURCE = "clip_scorer"
@@ -90,8 +91,11 @@ def nodes_to_come() -> list[Node] | None:
 
     An empty list means that an autoscaler runs and does not report what it starts.
     """
-    path = AUTOSCALER_CONFIG.expanduser()
-    if not path.exists():
+    try:
+        path = user_path(AUTOSCALER_CONFIG)
+    except ValueError:  # a user without a home folder, who may well have a cluster
+        path = None
+    if path is None or not path.exists():
         return [] if os.environ.get("RAY_AUTOSCALER_CONFIG") else None
     types = read_yaml(path.read_text(encoding="utf-8"), origin=str(path)).get("available_node_types", {})
     return [_node_of_type(kind) for kind in types.values() if kind.get("max_workers", 1) > 0]

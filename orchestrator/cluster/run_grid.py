@@ -34,6 +34,7 @@ from orchestrator.cluster.channel import (
 from orchestrator.cluster.leftovers import end_session, private_folder
 from orchestrator.cluster.session import running_cluster
 from orchestrator.ledger.output import OutputFolder
+from orchestrator.ledger.repair import mending
 from orchestrator.plan import PlannedTrial, look_up
 from orchestrator.settings.grid import RunSettings
 
@@ -140,8 +141,9 @@ class _Supervisor:
 
     def catch_up(self) -> None:
         """Report to the listener what the ledger has and a process that died did not report."""
+        ledger = mending(self._output.ledger, self._listener.warn)
         for p in self.left:
-            now = look_up(self._output.ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm)
+            now = look_up(ledger, p.trial, p.fingerprint, p.data_fingerprint, arm=p.arm)
             for record in now.records[self._rounds[p.fingerprint] :]:
                 self._advance(p, record.round, record.accuracy)
             if now.is_finished:

@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Literal
 
 from data.console import to_stderr
+from data.files import user_path
 
 AUTH_MODE, AUTH_TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+TOKEN = "~/.ray/auth_token"
+"""File in which Ray looks for a token by default."""
 ONLY_THIS_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's switch for machines whose firewall asks at every open port: with 0 its processes listen on 127.0.0.1 only."""
 
@@ -122,9 +125,11 @@ def _has_token() -> bool:
     if os.environ.get(AUTH_TOKEN):
         return True
     path = os.environ.get(TOKEN_PATH)
+    if path:
+        os.environ[TOKEN_PATH] = path = str(user_path(path))  # Ray itself knows no ~
     try:
-        return bool((Path(path) if path else Path.home() / ".ray" / "auth_token").read_text().strip())
-    except (OSError, RuntimeError):
+        return bool(user_path(path or TOKEN).read_text().strip())
+    except (OSError, ValueError):  # no such file, no home folder, or a file that is not text
         return False
 
 

@@ -22,6 +22,7 @@ from data.files import cache_root
 from orchestrator.cluster.channel import Compute, Listener, memory_use, shorten
 from orchestrator.cluster.node import enter_folder, fetch_missing
 from orchestrator.cluster.scorer_client import RemotePurityScorer, ScorerUnavailable
+from orchestrator.cluster.writer import LedgerMended
 from orchestrator.cluster.writer_client import RemoteWriter
 from orchestrator.ledger.ledger import LedgerUnwritable
 from orchestrator.ledger.output import is_this_output
@@ -171,7 +172,10 @@ class Follower(tune.Callback):
         """Report that a trial was lost and that Tune starts it again; after a pause if memory was short."""
         planned, error = self._planned(trial), last_error(trial)
         if memory_use(error) is None:
-            self._listener.stumble(planned, reason(error))
+            if isinstance(error.cause if isinstance(error, RayTaskError) else error, LedgerMended):
+                self._listener.warn(f"{planned.label}: {reason(error)}")
+            else:
+                self._listener.stumble(planned, reason(error))
             return
         times = trial.num_failures - self._failures_before.get(trial.trial_id, 0)
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (times - 1))
@@ -238,6 +242,8 @@ def reason(error: BaseException | str | None) -> str:
         return "its worker process died (killed, out of memory, or its machine went away)"
     if isinstance(error, RayTaskError) and error.cause is not None:
         error = error.cause
+    if isinstance(error, LedgerMended):
+        return str(error)  # whole: it names two files
     if isinstance(error, str):  # an error that could not be pickled: its traceback, which ends with the error
         return shorten(error.strip().rpartition("\n")[2])
     return shorten(f"{type(error).__name__}: {error}")

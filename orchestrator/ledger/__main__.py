@@ -21,13 +21,12 @@ from data.cache_check import check_cache, check_weights, mend_cache
 from data.console import DONE, SOME_FAILED, CommandParser, duration, run_command
 from data.files import TEMPORARY, cache_root, leftovers, path_argument
 from data.sealed import Damaged, Newer, read_sealed_json
-from orchestrator.ledger.damaged import HASH, Examined, examine
+from orchestrator.ledger.damaged import Examined, examine
 from orchestrator.ledger.ledger import Ledger, TrajectoryState
 from orchestrator.ledger.output import MARKER, OutputFolder, find_output, output_to_repair
+from orchestrator.ledger.plausible import HASH
+from orchestrator.ledger.repair import DAMAGED, set_aside
 from orchestrator.ledger.words import clock, describe_trial
-
-DAMAGED = "damaged"
-"""Folder, in the ledger, for damaged files."""
 
 Repair = Literal["none", "remove", "set aside"]
 
@@ -40,8 +39,8 @@ class Problem:
     what: str
     repair: Repair
     """Its repair: remove the file, set it aside (keeping its whole rounds), or none."""
-    kept: TrajectoryState | None = None
-    """Part of a file set aside that is still used."""
+    examined: Examined | None = None
+    """What was found in a file to set aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +93,7 @@ def _damage(path: Path, examined: Examined) -> Problem:
         return Problem(path=path, what=f"{examined.problem}", repair="none")
     kept = examined.state if examined.state and examined.state.records else None
     rounds = f"rounds 0 to {len(kept.records) - 1} of it are whole" if kept else "no round of it is whole"
-    return Problem(path=path, what=f"{examined.problem}; {rounds}", repair="set aside", kept=kept)
+    return Problem(path=path, what=f"{examined.problem}; {rounds}", repair="set aside", examined=examined)
 
 
 def _left_behind(output: OutputFolder) -> Iterator[Problem]:
@@ -121,22 +120,12 @@ def _repair(ledger: Ledger, problem: Problem) -> str:
         else:
             path.unlink()
         return f"removed {path}"
-    aside = _free_name(ledger.folder / DAMAGED / path.name)
-    aside.parent.mkdir(exist_ok=True)
-    if problem.kept is None:
-        path.rename(aside)
+    assert problem.examined is not None
+    with ledger.locked():
+        kept, aside = set_aside(ledger, path, problem.examined)
+    if kept is None:
         return f"moved {path.name} to {aside}: its trial is run again"
-    shutil.copy2(path, aside)
-    ledger.replace(problem.kept)
-    return f"kept {len(problem.kept.records)} round(s) of {path.name}; the original is in {aside}"
-
-
-def _free_name(path: Path) -> Path:
-    """Free name: `path`, or with a number after it if that is taken, so that nothing set aside earlier is lost."""
-    candidate, number = path, 1
-    while candidate.exists():
-        candidate, number = path.with_name(f"{path.name}.{number}"), number + 1
-    return candidate
+    return f"kept {len(kept.records)} round(s) of {path.name}; the original is in {aside}"
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from data.console import RunStopped
-from data.files import content_hash, file_lock, write_text_atomically
-from data.sealed import Damaged, Newer, seal, unseal
+from data.files import NoLocks, content_hash, file_lock, write_text_atomically
+from data.sealed import VERSION, Damaged, Newer, seal, unseal
 from orchestrator.ledger.records import RoundRecord
 
 FORMAT = 1
@@ -50,18 +50,43 @@ class TrajectoryState:
         return isinstance(rounds, int) and len(self.records) >= rounds
 
 
+class DamagedFile(ValueError):
+    """A file of the ledger is not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """Reads and writes the state files of one folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
+    mend: Callable[[Ledger, Path], None] | None = field(default=None, kw_only=True)
+    """What a run does with a damaged file (`orchestrator.ledger.repair.mending`); readers do nothing."""
 
     def state(self, fingerprint: str) -> TrajectoryState | None:
         """The state of one trial, or None if it has none.
 
-        Every checksum is compared. Raises ValueError, with the path, for a file that is damaged, is no state file, is
-        another trial's, or was written by another version.
+        Every checksum is compared. Raises DamagedFile, with the path, for a file that is damaged, is no state file, or
+        is another trial's, unless it is mended; ValueError if another version wrote it.
         """
+        try:
+            return self._state(fingerprint)
+        except DamagedFile:
+            if self.mend is None:
+                raise
+        with self.locked():
+            return self._mended(fingerprint)
+
+    def _mended(self, fingerprint: str) -> TrajectoryState | None:
+        """The state, after the file is mended if it is damaged and this ledger mends; the caller holds the lock."""
+        try:
+            return self._state(fingerprint)  # another process may have been faster
+        except DamagedFile:
+            if self.mend is None:
+                raise
+        self.mend(self, self._path(fingerprint))
+        return self._state(fingerprint)
+
+    def _state(self, fingerprint: str) -> TrajectoryState | None:
         path = self._path(fingerprint)
         try:
             return _read(path.read_bytes(), fingerprint)
@@ -71,8 +96,8 @@ class Ledger:
             raise ValueError(
                 f"{path} cannot be read as a ledger file ({error}); use that version, or choose another --output-dir"
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedFile(
                 f"{path} cannot be read as a ledger file ({error}); keep its whole rounds with "
                 f"python -m orchestrator.ledger {shlex.quote(str(self.folder.parent))} --repair"
             ) from None
@@ -101,8 +126,8 @@ class Ledger:
 
         Raises ValueError for a gap in the rounds, or for a round that is kept with other numbers, and LedgerUnwritable.
         """
-        with self._changing():
-            state = self.state(fingerprint) or TrajectoryState(fingerprint=fingerprint, trial=trial)
+        with self.locked():
+            state = self._mended(fingerprint) or TrajectoryState(fingerprint=fingerprint, trial=trial)
             known = len(state.records)
             if record.round < known:
                 # A resent record is normal after a lost answer; other numbers mean that two runs do not agree.
@@ -113,23 +138,26 @@ class Ledger:
                 raise ValueError(f"round {record.round} of {fingerprint} came after only {known} rounds")
             self._write(fingerprint, state.trial, (*state.records, record), None)
 
-    def replace(self, state: TrajectoryState) -> None:
-        """Replace the state of a trial, for repairs. Raises LedgerUnwritable."""
-        with self._changing():
-            self._write(state.fingerprint, state.trial, state.records, state.error)
+    def put(self, state: TrajectoryState) -> None:
+        """Replace the state of a trial, for repairs; the caller keeps other writers away."""
+        self._write(state.fingerprint, state.trial, state.records, state.error)
 
     def fail(self, fingerprint: str, trial: dict[str, Any], error: str) -> None:
         """Note why a trial failed for good; its records stay. Raises LedgerUnwritable."""
-        with self._changing():
-            self._write(fingerprint, trial, self.history(fingerprint), error)
+        with self.locked():
+            state = self._mended(fingerprint)
+            self._write(fingerprint, trial, state.records if state else (), error)
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Lock the files against other writers. Raises LedgerUnwritable if the disk is full, read-only or gone."""
+    def locked(self) -> Iterator[None]:
+        """Lock the files against other writers. Raises LedgerUnwritable for a disk that is full, gone or lockless."""
         try:
             # A writer that outlives its run for a moment must not take back a record of the next one.
             with file_lock(self.folder.with_name(f".{self.folder.name}.lock")):
                 yield
+        except NoLocks as error:
+            # Not the trial's error, as it once passed for: each of them was tried four times, for minutes.
+            raise LedgerUnwritable(f"{error}; every round recorded so far is kept") from error
         except OSError as error:
             raise LedgerUnwritable(
                 f"{self.folder} cannot be written ({error.strerror or error}): free space or mend the disk; every "
@@ -159,36 +187,56 @@ def record_checksum(values: Mapping[str, Any], fingerprint: str) -> str:
     return content_hash({"trial": fingerprint, "record": values})
 
 
-def other_version(version: Any) -> Newer:
-    """Error to raise for a file with that format."""
-    return Newer(f"it was written by another version of this software (format {version!r}, ours is {FORMAT})")
+def check_version(content: Mapping[str, Any], fingerprint: str) -> NoReturn:
+    """Raise the error for a file of another format: Newer, or Damaged if one digit of ours was changed to that."""
+    found = content.get("seal")
+    if isinstance(found, dict) and found.get("version") == VERSION:
+        unseal({name: content[name] for name in content if name != "records"}, fingerprint)
+    raise Newer(
+        f"it was written by another version of this software (format {content.get('format')!r}, ours is {FORMAT})"
+    )
 
 
 def _read(raw: bytes, fingerprint: str) -> TrajectoryState:
     """Read the state in a file. Raises ValueError, KeyError, TypeError or AttributeError for any other content."""
     content = json.loads(raw)
     if content["format"] != FORMAT:
-        raise other_version(content["format"])
+        check_version(content, fingerprint)
     if content["fingerprint"] != fingerprint:
         raise ValueError("it belongs to another trial than the one in its name")
     records = content.pop("records")
     header, is_sealed = unseal(content, fingerprint)
     check_fields(header.keys() - {"format", *TrajectoryState.__slots__}, is_sealed=is_sealed)
-    return TrajectoryState(
-        fingerprint=fingerprint,
-        trial=header["trial"],
-        error=header["error"],
-        records=tuple(_read_record(values, fingerprint, is_sealed=is_sealed) for values in records),
-    )
+    trial = header["trial"]
+    read: list[RoundRecord] = []
+    for values in records:
+        read.append(_read_record(values, fingerprint, trial, read, is_sealed=is_sealed))
+    return TrajectoryState(fingerprint=fingerprint, trial=trial, error=header["error"], records=tuple(read))
 
 
-def _read_record(values: dict[str, Any], fingerprint: str, *, is_sealed: bool) -> RoundRecord:
-    """Read a record of a file; in a file with a seal each has a checksum."""
+def _read_record(
+    values: dict[str, Any],
+    fingerprint: str,
+    trial: Mapping[str, Any],
+    before: Sequence[RoundRecord],
+    *,
+    is_sealed: bool,
+) -> RoundRecord:
+    """Read a record of a file, after those `before`; in a file with a seal each has a checksum."""
     checksum = values.pop(CHECKSUM, None)
     if (is_sealed or checksum is not None) and checksum != record_checksum(values, fingerprint):
         raise Damaged(f"the checksum of round {values.get('round')} is not that of its content")
     check_fields(values.keys() - RoundRecord.__slots__, is_sealed=checksum is not None)
-    return RoundRecord(**values)
+    if checksum is not None:
+        return RoundRecord(**values)
+    from orchestrator.ledger.plausible import Implausible, check_plausible, typed  # pydantic, which the writer lacks
+
+    try:
+        record = typed(values)
+        check_plausible(record, before, trial, has_checksum=False)
+    except Implausible as error:
+        raise Damaged(f"record {len(before)} {error}") from None
+    return record
 
 
 def check_fields(unknown: Set[str], *, is_sealed: bool) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 DATA_NOTES = "data_notes"
 """Key of a record's environment with warnings about the images, if there are any (`data.deceptive`)."""
 
+RECALL = "recall"
+"""Key of a record's diagnostics with the share of all ID images that are labelled, of a trial with `initial_share`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
@@ -47,11 +50,15 @@ class RoundRecord:
 
     service: Mapping[str, float] = field(default_factory=dict)
     """Figures of the purity request of that query (`RequestFigures`); empty without one."""
+    purity: list[float] = field(default_factory=list)
+    """ID minus OOD score of each image of `queried_idx`, rounded, for people who look at the images; empty without a
+    purity step, and in records of earlier versions."""
 
     def numbers(self) -> dict[str, Any]:
-        """Values that must be equal when a round is repeated: all but time, machine and service."""
+        """Values that must be equal when a round is repeated: all but time, machine, service and purity."""
         everything = asdict(self)
-        for name in ("seconds", "peak_memory_mib", "environment", "time_ms", "service"):
+        # Not purity: records of earlier versions lack it, and are equal all the same.
+        for name in ("seconds", "peak_memory_mib", "environment", "time_ms", "service", "purity"):
             del everything[name]
         return everything
 

@@ -12,7 +12,7 @@ from orchestrator.settings.trial import TrialConfig
 def describe_trial(settings: Mapping[str, Any]) -> str:
     """Short line for a trial as the ledger keeps it, even if this version does not know its settings."""
     names = ("dataset", "mismatch_ratio", "ood_ratio", "strategy", "seed")
-    known = {name: settings[name] for name in (*names, "num_id_classes") if name in settings}
+    known = {name: settings[name] for name in (*names, "id_classes", "num_id_classes") if name in settings}
     try:
         return TrialConfig.model_construct(**known).label
     except (AttributeError, TypeError, ValueError):

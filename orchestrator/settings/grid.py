@@ -6,19 +6,19 @@ An arm is a strategy with settings on top, under its own name.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator
 
 from data.console import unknown_name
 from data.files import user_path
 from data.registry import DATA_SETS, FOLDER_PREFIX
-from orchestrator.settings.keys import check_keys, one_line
+from data.splits.ratios import OodRatio
+from orchestrator.settings.keys import check_keys, check_name, check_texts, one_line
 from orchestrator.settings.trial import Settings, TrialConfig, make_trial
 from strategies.registry import STRATEGIES, find_strategy
 
@@ -28,7 +28,7 @@ AXES = {
     "seeds": "seed",
 }  # fmt: skip
 """The axes of a grid, and the field of a trial that each gives."""
-TABLES = ("table4", "table5", "table6", "table7", "table8", "table9", "figures")
+TABLES = ("table4", "table5", "table6", "table7", "table8", "table9", "table10", "figures")
 """The commands that a preset may have other settings for, under `tables`."""
 LEAST_GPU = 0.01
 """Smallest part of a card that can be asked for."""
@@ -95,12 +95,21 @@ class RunSettings(Settings):
         return gpus
 
 
+def _number_or_all(ratio: Any) -> Any:
+    """Check that an OOD ratio is one by its type. One message: a union of types would give one for each of them."""
+    if ratio == "all" or (isinstance(ratio, int | float) and not isinstance(ratio, bool)):
+        return ratio
+    raise ValueError("must be a number, or all (every OOD image)")
+
+
 class GridConfig(Settings):
     """The axes of a grid and the settings that all its trials share."""
 
     datasets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     mismatch_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
-    ood_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
+    ood_ratios: Annotated[
+        tuple[Annotated[OodRatio, BeforeValidator(_number_or_all)], ...], Field(min_length=1, strict=False)
+    ]
     strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     """Names of strategies, or of `arms`."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]
@@ -115,7 +124,11 @@ class GridConfig(Settings):
     @classmethod
     def _one_ratio(cls, ratios: Any) -> Any:
         """Accept a single ratio as a list of one."""
-        return (ratios,) if isinstance(ratios, int | float) and not isinstance(ratios, bool) else ratios
+        return (
+            (ratios,)
+            if (isinstance(ratios, int | float) or ratios == "all") and not isinstance(ratios, bool)
+            else ratios
+        )
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -168,14 +181,19 @@ class GridConfig(Settings):
         return list(dict.fromkeys(each.trial for each in self.arm_trials(overrides)))
 
     def _arm_trial(
-        self, seed: int, dataset: str, mismatch_ratio: float, ood_ratio: float, arm: str, overrides: Nested
+        self, seed: int, dataset: str, mismatch_ratio: float, ood_ratio: OodRatio, arm: str, overrides: Nested
     ) -> ArmTrial:
         shared = merge(self.trial, self.per_dataset.get(dataset, {}), overrides)
         for axis, field in AXES.items():
             if field in shared:
                 raise ValueError(f"{field} = {shared[field]}: it is an axis of the grid; set {axis} instead")
-        point = {"dataset": dataset, "mismatch_ratio": mismatch_ratio, "ood_ratio": ood_ratio, "seed": seed}
-        return ArmTrial(arm=arm, trial=make_trial(**merge(shared, point, settings_of(arm, self.arms))))
+        point: Nested = {"dataset": dataset, "ood_ratio": ood_ratio, "seed": seed}
+        # Named classes take the place of the mismatch ratios, however many the preset has.
+        point |= {"mismatch_ratio": mismatch_ratio} if shared.get("id_classes") is None else {}
+        trial = make_trial(**merge(shared, point, settings_of(arm, self.arms)))
+        for name in trial.id_classes or ():
+            check_name("id_classes", name)
+        return ArmTrial(arm=arm, trial=trial)
 
 
 def load_preset(
@@ -211,6 +229,7 @@ def load_preset(
             raise ValueError(f"preset {name}: tables: {unknown_name('key', str(each), TABLES)}")
         check_keys(GridConfig, settings, f"preset {name}", ("tables", each))
     content = merge(content, of_tables.get(table, {}))
+    check_texts(content, f"preset {name}")
     content["run"] = merge(content.get("run", {}), dict(run))
     content["arms"] = merge(arms or {}, content.get("arms", {}))
     check_keys(GridConfig, content, f"preset {name}")
@@ -345,7 +364,7 @@ def merge(*layers: Mapping[str, Any]) -> Nested:
     return merged
 
 
-FIXED = ("dataset", "mismatch_ratio", "seed")
+FIXED = ("dataset", "mismatch_ratio", "id_classes", "seed")
 """Settings that an arm cannot have: these join it to the other arms of a table."""
 
 
@@ -369,19 +388,6 @@ def check_arm(name: str, settings: Mapping[str, Any]) -> None:
     check_name("arms", name)
     if "," in name:
         raise ValueError(f"arms.{name}: a comma separates names on the command line; omit it")
-
-
-UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode categories that a name may not have: controls, marks of direction, bytes that are not UTF-8, line ends."""
-JOINERS = "\u200c\u200d"
-"""Characters of category Cf that are allowed, since letters of some languages need them."""
-
-
-def check_name(field: str, name: str) -> None:
-    """Raise ValueError for a name that would break the lines of a table, or reach a terminal as a command."""
-    for character in name:
-        if unicodedata.category(character) in UNPRINTABLE and character not in JOINERS:
-            raise ValueError(f"{field}: {name!a} has a character that cannot be printed ({character!a})")
 
 
 def settings_of(name: str, arms: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

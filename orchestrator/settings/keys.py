@@ -1,14 +1,16 @@
-"""Keys that no setting has: told with the place, the allowed keys there and the nearest of them."""
+"""Checks of what a user wrote before its types are: unknown keys, texts that nothing can hold, names."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from data.console import unknown_name
+from data.files import is_printable, is_unicode
 from models.classifier.recipe import Recipe
 
 BESIDE_FIELDS: dict[type[BaseModel], tuple[str, ...]] = {Recipe: ("name",)}
@@ -46,6 +48,28 @@ def _model_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
     annotation = model.model_fields[key].annotation
     candidates = (annotation, *get_args(annotation))
     return next((each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)), None)
+
+
+def check_texts(value: Any, origin: str = "", place: tuple[str, ...] = ()) -> None:
+    """Raise ValueError for a text, at whatever depth, that no file or record can hold: with NUL, or not Unicode."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_texts(key, origin, (*place, "a key"))
+            check_texts(inner, origin, (*place, str(key)))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_texts(inner, origin, place)
+    # Past this point they fail anywhere: in open() as an embedded null byte, in a hash, in a record, in MLflow.
+    elif isinstance(value, str | Path) and ("\0" in str(value) or not is_unicode(str(value))):
+        where = ": ".join(part for part in (origin, ".".join(place)) if part)
+        raise ValueError(f"{where} = {_short.repr(str(value))}: has a NUL, or half of a character; remove it")
+
+
+def check_name(field: str, name: str) -> None:
+    """Raise ValueError for a name that would break the lines of a table, or reach a terminal as a command."""
+    for character in name:
+        if not is_printable(character):
+            raise ValueError(f"{field}: {name!a} has a character that cannot be printed ({character!a})")
 
 
 def one_line(error: ValidationError) -> str:

@@ -9,16 +9,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from data.files import content_hash
 from data.registry import split_protocol_of
 from data.splits.domain import NUM_ID_CLASSES
-from data.splits.draw import SplitSettings, Supervision
+from data.splits.draw import ClassDraw, SplitSettings, Supervision
+from data.splits.named import checked_names, short_text
+from data.splits.ratios import OodRatio
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
 from models.clipn.source import ClipnSource
 from models.words.lists import word_list
-from orchestrator.settings.keys import check_keys, one_line
+from orchestrator.settings.keys import check_keys, check_name, check_texts, one_line
 from strategies.options import StrategyOptions
 from strategies.purity.contract import PurityOptions
 from strategies.purity.detectors import DETECTORS
@@ -64,15 +66,26 @@ class DetectionSettings(Settings):
         return labels
 
 
+def _checked_ood_ratio(ratio: Any) -> Any:
+    """Check an OOD ratio. One message: a union of types would give one for each of them."""
+    if ratio == "all":
+        return ratio
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+        raise ValueError("must be a number greater than or equal to 0 and less than 1, or all (every OOD image)")
+    return float(ratio)
+
+
 class TrialConfig(Settings):
     """One trial: a condition, a strategy, a seed, and how to compute it."""
 
     dataset: str
     """Name in the data registry, or `folder:<path>`."""
-    mismatch_ratio: Fraction
-    """Share of the classes that are ID, in (0, 1)."""
-    ood_ratio: Annotated[float, Field(ge=0, lt=1)]
-    """Share of OOD images in the unlabelled data, in [0, 1); 0: a pool of ID images only."""
+    mismatch_ratio: Fraction | None = None
+    """Share of the classes that are ID, in (0, 1); not set if `id_classes` names them."""
+    id_classes: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
+    """Names of the ID classes in place of a mismatch ratio; all other classes are OOD."""
+    ood_ratio: Annotated[OodRatio, BeforeValidator(_checked_ood_ratio)]
+    """Share of OOD images in the unlabelled data, in [0, 1); 0: a pool of ID images only; all: every OOD image."""
     strategy: str
     """Name in the strategy registry."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -81,6 +94,12 @@ class TrialConfig(Settings):
     """Number of trainings; there is one query fewer."""
     budget: Annotated[int, Field(ge=1)] = 500
     """Labels bought per round, the initial set included as the first."""
+    initial_share: Fraction | None = None
+    """Share of the ID images that are labelled at the start, drawn uniformly and without OOD images; not set: `budget`
+    images, ID and OOD. Data sets split by domains do not read it."""
+    class_draw: ClassDraw = "seed"
+    """Draw of the ID classes for a mismatch ratio: by the seed, or the one order of classes that the official codes of
+    the open-set annotation line have for every seed (`data.splits.pinned`)."""
     num_id_classes: Annotated[int, Field(ge=1)] = NUM_ID_CLASSES
     """ID classes of a data set whose OOD images are other domains' (DomainNet): it uses neither ratio and starts with
     one label per class. Other data sets do not read it."""
@@ -102,6 +121,12 @@ class TrialConfig(Settings):
     def _by_name(cls, recipe: Any) -> Any:
         """Replace `name` by the settings of the recipe of that name."""
         return named_recipe(recipe) if isinstance(recipe, Mapping) else recipe
+
+    @field_validator("id_classes")
+    @classmethod
+    def _checked_classes(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Bring the names into the form in which they are compared, and in one order."""
+        return None if names is None else checked_names(names)
 
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What happens if an image file cannot be decoded: stop and name it, or name it and skip it."""
@@ -140,6 +165,9 @@ class TrialConfig(Settings):
             seed=self.seed,
             num_id_classes=self.num_id_classes,
             supervision=self.supervision,
+            id_classes=self.id_classes,
+            initial_share=self.initial_share,
+            class_draw=self.class_draw,
         )
 
     @property
@@ -154,10 +182,21 @@ class TrialConfig(Settings):
 
     def label_as(self, arm: str) -> str:
         """Short line that names the trial, with the name of an arm in place of the strategy's."""
-        condition = f"mismatch {self.mismatch_ratio:g} ood {self.ood_ratio:g}"
+        classes = f"mismatch {self.classes_text}" if self.id_classes is None else f"ID classes {self.classes_text}"
+        condition = f"{classes} ood {self.ood_text}"
         if self.has_domain_split:
-            condition = f"{self.num_id_classes} ID classes"
+            condition = f"{self.num_id_classes} ID classes" if self.id_classes is None else classes
         return f"{self.dataset} {condition} {arm} seed {self.seed}"
+
+    @property
+    def classes_text(self) -> str:
+        """What decides its ID classes, in a label: the mismatch ratio, or their names."""
+        return f"{self.mismatch_ratio:g}" if self.id_classes is None else short_text(self.id_classes)
+
+    @property
+    def ood_text(self) -> str:
+        """Its OOD ratio in a label."""
+        return "all" if self.ood_ratio == "all" else f"{self.ood_ratio:g}"
 
     def settings_read(self) -> dict[str, Any]:
         """Plain values, by dotted name, of all settings that its numbers depend on, axes included.
@@ -170,7 +209,8 @@ class TrialConfig(Settings):
         unread = {"rounds", "data_root", "on_bad_image", "options"}
         unread |= set() if self.uses_purity else {"purity"}
         unread |= set() if self.uses_clipn else {"clipn"}
-        unread |= set() if self.has_domain_split else {"num_id_classes"}
+        unread |= set() if self.has_domain_split and self.id_classes is None else {"num_id_classes"}
+        unread |= self._absent_axes()
         if self.detection is None:
             unread |= {"detection"}  # newer than the first ledgers
         else:
@@ -181,6 +221,17 @@ class TrialConfig(Settings):
         if self.uses_purity:
             settings["purity"] = self.purity.settings_read()
         return flat(settings | {"options": self.options.read_by(settings_entry(self.strategy).sections)})
+
+    def _absent_axes(self) -> set[str]:
+        """The fields of the problem that are newer than the first records, as far as they are not set."""
+        absent = {"mismatch_ratio"} if self.id_classes is not None else {"id_classes"}
+        absent |= {"initial_share"} if self.initial_share is None or self.has_domain_split else set()
+        return absent | ({"class_draw"} if not self._has_pinned_classes else set())
+
+    @property
+    def _has_pinned_classes(self) -> bool:
+        """Whether its ID classes are the first of a fixed order."""
+        return self.class_draw != "seed" and self.id_classes is None and not self.has_domain_split
 
     def fingerprint(self, *, data_fingerprint: str, clipn_identity: str | None) -> str:
         """Hash (64 hex digits) of everything that changes the records, and of nothing else.
@@ -224,14 +275,22 @@ class TrialConfig(Settings):
         Only those that the data set's split protocol reads.
         """
         is_domain = self.has_domain_split
-        classes: dict[str, Any] = (
-            {"num_id_classes": self.num_id_classes} if is_domain else {"mismatch_ratio": float(self.mismatch_ratio)}
-        )
+        classes: dict[str, Any]
+        if self.id_classes is not None:
+            classes = {"id_classes": list(self.id_classes)}
+        elif is_domain:
+            classes = {"num_id_classes": self.num_id_classes}
+        else:
+            assert self.mismatch_ratio is not None, "read_trial checks that one of both is set"
+            classes = {"mismatch_ratio": float(self.mismatch_ratio)}
+        # Here and below: absent unless set, since a new key for all would change the fingerprints of earlier records.
+        classes |= {"class_draw": self.class_draw} if self._has_pinned_classes else {}
         if self.supervision != "budget":
             return classes | {"supervision": self.supervision}
+        initial = {"initial_share": self.initial_share} if "initial_share" not in self._absent_axes() else {}
         # abs: -0.0 is the same ratio as 0, but another text in the hash.
-        ratio = {} if is_domain else {"ood_ratio": abs(float(self.ood_ratio))}
-        return classes | ratio | {"budget": self.budget}
+        ratio = "all" if self.ood_ratio == "all" else abs(float(self.ood_ratio))
+        return classes | ({} if is_domain else {"ood_ratio": ratio}) | initial | {"budget": self.budget}
 
     def _recipe_identity(self, clipn_identity: str | None) -> dict[str, Any]:
         """The recipe as plain values, its encoder by what identifies the weights; without training, little counts."""
@@ -257,6 +316,7 @@ def make_trial(**settings: Any) -> TrialConfig:
     Raises ValueError with one line that names each wrong field and what it may be.
     """
     trial = read_trial(**settings)
+    check_name("dataset", trial.dataset)  # records of earlier versions may hold such a name, and are read
     find_strategy(trial.strategy)
     return trial
 
@@ -266,11 +326,13 @@ def read_trial(**settings: Any) -> TrialConfig:
 
     Nothing is imported for it: records may come from somebody else. Raises ValueError as `make_trial`.
     """
+    check_texts(settings)
     check_keys(TrialConfig, settings)
     try:
         trial = TrialConfig(**settings)
     except ValidationError as error:
         raise ValueError(one_line(error)) from None
+    _check_classes(trial)
     if trial.recipe.encoder is not None:
         EncoderName.parse(trial.recipe.encoder)
     if trial.supervision != "budget" and trial.rounds != 1:
@@ -290,6 +352,15 @@ def read_trial(**settings: Any) -> TrialConfig:
             "CLIPN checkpoint instead (--clipn-checkpoint)"
         )
     return trial
+
+
+def _check_classes(trial: TrialConfig) -> None:
+    """Raise ValueError unless exactly one setting decides the ID classes."""
+    if (trial.mismatch_ratio is None) == (trial.id_classes is None):
+        both = "both are given" if trial.id_classes is not None else "neither is given"
+        raise ValueError(f"mismatch_ratio and id_classes: {both}; take one to choose the ID classes")
+    if trial.class_draw != "seed" and trial.id_classes is not None:
+        raise ValueError(f"class_draw = {trial.class_draw!r} draws the ID classes, but id_classes names them; omit one")
 
 
 def _check_detection(trial: TrialConfig, detection: DetectionSettings) -> None:

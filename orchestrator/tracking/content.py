@@ -79,8 +79,9 @@ def trial_axes(planned: PlannedTrial) -> dict[str, str]:
     trial = planned.trial
     return {
         "dataset": trial.dataset,
-        "mismatch_ratio": f"{trial.mismatch_ratio:g}",
-        "ood_ratio": f"{trial.ood_ratio:g}",
+        # The tags that group trials keep their names: of named ID classes this one holds the names.
+        "mismatch_ratio": trial.classes_text,
+        "ood_ratio": trial.ood_text,
         "strategy": trial.strategy,
         "arm": planned.row,
         "seed": str(trial.seed),

@@ -31,7 +31,8 @@ MetricValue = tuple[str, float, int, int]
 def cell_of(planned: PlannedTrial) -> str:
     """Condition and arm of a trial in one line, which is also the name of their run."""
     axes = trial_axes(planned)
-    return f"{axes['arm']} · {axes['dataset']} mismatch {axes['mismatch_ratio']} ood {axes['ood_ratio']}"
+    classes = "mismatch" if planned.trial.id_classes is None else "ID classes"
+    return f"{axes['arm']} · {axes['dataset']} {classes} {axes['mismatch_ratio']} ood {axes['ood_ratio']}"
 
 
 def summary_metrics(seeds: Sequence[Sequence[RoundRecord]]) -> Iterator[MetricValue]:

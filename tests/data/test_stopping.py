@@ -85,4 +85,25 @@ def test_letters_that_the_terminal_lacks_are_replaced() -> None:
         timeout=60,
         check=True,
     )
-    assert done.stdout == "\\u03c0 \\udcff\nend\n"
+    assert done.stdout == "\\u03c0 \\xff\nend\n"
+
+
+def test_a_terminal_obeys_no_name_that_is_printed() -> None:
+    source = """
+from data.stopping import steady_output, write_controls
+import sys
+steady_output()
+print("\\x1b[2J\\x9b1m caf\\xe9\\t\\u732b\\u202e\\r\\u2028\\x07 \\u0645\\u200c\\u062e")
+sys.stderr.write("\\x1b]0;title\\x07")
+write_controls(sys.stdout, "\\x1b[J")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    shown = "\\x1b[2J\\x9b1m caf\xe9\t\u732b\\u202e\\r\\u2028\\x07 \u0645\u200c\u062e\n"
+    assert (done.stdout.decode(), done.stderr.decode()) == (shown + "\x1b[J", "\\x1b]0;title\\x07")

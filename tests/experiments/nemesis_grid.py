@@ -138,6 +138,17 @@ class Grid:
         """Ray's worker processes of that name."""
         return actors_below(self.pid, name)
 
+    def ray_log(self, word: str) -> str:
+        """The last lines of the raylet's log with that word, to understand a failure by."""
+        lines = [
+            line
+            for path in (self.world / "tmp").glob("vlpure-ray-*/session_*/logs/raylet.*")
+            if not path.parents[1].is_symlink()
+            for line in path.read_text(errors="replace").splitlines()
+            if word in line.lower()
+        ]
+        return "\n".join(lines[-20:])
+
     def num_rounds(self) -> int:
         """Rounds in the ledger."""
         num = 0

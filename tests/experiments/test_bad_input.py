@@ -38,6 +38,9 @@ PRESETS = {
     "bomb": "a: &a [x, x, x, x, x, x, x, x, x]\n"
     + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
     "in-itself": "a: &a [*a]\n",
+    "nul": GOOD_PRESET.replace("[digits]", '["x\\0y"]'),
+    "nul-in-a-key": GOOD_PRESET + 'run: {"sc\\0rers": 1}\n',
+    "half-a-character": GOOD_PRESET + 'run: {trials_on: "\\ud800"}\n',
     "no-list": GOOD_PRESET.replace("seeds: [0]", "seeds: {a: 0}"),
     "no-seeds": GOOD_PRESET.replace("seeds: [0]", "seeds: []"),
     "run-is-a-number": GOOD_PRESET + "run: 3\n",
@@ -76,7 +79,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "an alias bomb": ([*DEMO[:2], "{there}/bomb.yaml"], "its aliases stand for more than 100,000 values"),
     "an alias that holds itself": ([*DEMO[:2], "{there}/in-itself.yaml"], "an alias holds itself"),
     # Numbers
-    "OOD ratio of 1": ([*DEMO, "--ood-ratios", "1.0"], "ood_ratio = 1.0: input should be less than 1"),
+    "OOD ratio of 1": ([*DEMO, "--ood-ratios", "1.0"], "ood_ratio = 1.0: must be a number greater than or equal to 0"),
     "mismatch ratio of 0": ([*DEMO, "--mismatch-ratios", "0"], "mismatch_ratio = 0.0: input should be greater than 0"),
     "ratio below 0": ([*DEMO, "--mismatch-ratios", "-0.2"], "mismatch_ratio = -0.2: input should be greater than 0"),
     "ratio in percent": ([*DEMO, "--ood-ratios", "60%"], "expected comma-separated values, not '60%'"),
@@ -124,6 +127,9 @@ CASES: dict[str, tuple[list[str], str]] = {
             "an-axis-inside": "seed = 3: it is an axis of the grid; set seeds instead",
             "for-nobody": "unknown data set 'digts' (did you mean 'digits'?)",
             "infinite": "rounds = inf",
+            "nul": "datasets = 'x\\x00y': has a NUL",
+            "nul-in-a-key": "run.a key = 'sc\\x00rers': has a NUL",
+            "half-a-character": "run.trials_on = '\\ud800': has a NUL, or half of a character",
             "code": "code.yaml: no valid YAML",
             "a-list": "a-list.yaml: expected 'key: value' pairs",
             "torn": "torn.yaml: no valid YAML",
@@ -144,6 +150,17 @@ CASES: dict[str, tuple[list[str], str]] = {
     "data root that is empty": ([*DEMO, "--data-root", ""], "--data-root: expected a path"),
     "checkpoint that is not there": ([*DEMO, "--clipn-checkpoint", "nowhere.pt"], "there is no file"),
     "checkpoint that is a folder": ([*DEMO, "--clipn-checkpoint", "{there}"], "there is no file"),
+    "checkpoint that is none": (
+        [*DEMO, "--clipn-checkpoint", "{there}/file"], "file is truncated or not a weights file",
+    ),
+    "encoder that is none": (
+        [
+            *DEMO, "--set", "recipe.name=paper-clip-linear", "--set", "recipe.encoder=timm:resnet18@{there}/file",
+        ],
+        "recipe.encoder: ",
+    ),
+    "NUL in a name": ([*DEMO, "--set", 'clipn.model="a\\0b"'], "clipn.model = 'a\\x00b': has a NUL"),
+    "half a character": ([*DEMO, "--set", 'clipn.model="a\\ud800b"'], "clipn.model = 'a\\ud800b': has a NUL, or half"),
     "plain CLIP for CLIPN's detector": ([*DEMO, "--clip-pretrained", "openai"], "take --purity mcm"),
     # Output folders
     "output in a file": ([*DEMO, "-o", "{there}/file/deep/out"], "file is a file, not a folder"),

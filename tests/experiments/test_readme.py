@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import table4, train_clipn, trial
+from experiments import suggest, table4, train_clipn, trial
 from orchestrator.settings.grid import load_preset
 from strategies.registry import BEHIND_PURITY, STRATEGIES
 
@@ -52,6 +52,13 @@ def test_a_trial_is_understood(command: str) -> None:
     assert (ROOT / words[0]).exists()
     args = trial.make_parser().parse_args(words[1:])
     assert args.strategy in STRATEGIES
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "suggest.py" in command])
+def test_a_suggestion_is_understood(command: str) -> None:
+    words = shlex.split(command)[1:]
+    assert (ROOT / words[0]).exists()
+    suggest.make_parser().parse_args(words[1:])
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "train_clipn.py" in command])

@@ -18,7 +18,7 @@ from orchestrator.settings.grid import TABLES, load_preset, read_yaml
 from orchestrator.settings.trial import TrialConfig
 
 ROOT = Path(__file__).parents[2]
-NAMES = tuple(f"table{number}" for number in range(4, 9))
+NAMES = (*(f"table{number}" for number in range(4, 9)), "table10")
 TINY = ["--set", "recipe.steps=5", "--set", "recipe.width=2", "--set", "recipe.batch_size=8"]
 Plan = Callable[..., str]
 
@@ -47,7 +47,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize("name", NAMES)
 def test_a_command_is_called_as_its_file(name: str) -> None:
     command = command_of(name)
-    assert (command.name, command.title) == (name, f"Table {name[-1]}")
+    assert (command.name, command.title) == (name, f"Table {name.removeprefix('table')}")
 
 
 def test_presets_speak_of_tables_and_arms_that_exist() -> None:
@@ -120,6 +120,13 @@ def test_rows(plan: Plan) -> None:
     assert "Table 8: 11 trials, 0 finished" in plan("table8", *words)  # eight baselines and three of VLPure
     only = plan("table7", *words, "--strategies", "conf,vlpure-bare")
     assert "Table 7: 2 trials, 0 finished" in only
+
+
+def test_lite_is_the_first_seed_of_every_cell(plan: Plan) -> None:
+    whole = plan("table4", "--preset", "demo-full", "--seeds", "0")
+    assert "Table 4: 36 trials, 0 finished" in whole  # nine strategies in four conditions
+    assert plan("table4", "--preset", "demo-full", "--lite") == whole
+    assert plan("table4", "--preset", "demo-full", "--seeds", "1") != whole
 
 
 def run(name: str, output: Path, cache: Path, *words: str) -> str:

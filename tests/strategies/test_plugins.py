@@ -5,17 +5,22 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from data.console import RunStopped
+from orchestrator.cluster.scorer_client import ScorerUnavailable
 from orchestrator.settings.trial import make_trial
 from strategies import registry as plugins
+from strategies.base import StrategyError
 from strategies.check import toy_view
-from strategies.plugin import load_strategy
+from strategies.plugin import blamed_on, load_strategy
 from strategies.registry import find_strategy
+from strategies.uncertainty import LeastConfidence
 from tests.strategies.views import select
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_strategy.md"
@@ -113,3 +118,41 @@ def test_what_is_no_strategy_is_refused_in_one_line(folder: Path, where: str, me
     with pytest.raises(ValueError, match=message) as caught:
         load_strategy(where)
     assert "\n" not in str(caught.value)
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [
+        (lambda: LeastConfidence().select(None, 1, None), "AttributeError: .*uncertainty.py, line"),  # type: ignore[arg-type]
+        (lambda: np.zeros(3) + np.zeros(4), "ValueError: operands could not be broadcast"),
+        (lambda: torch.zeros(3) @ torch.zeros(4), "RuntimeError: .*test_plugins.py, line"),
+        (lambda: {}["memory"], "KeyError: 'memory'"),
+    ],
+    ids=["attribute", "shape", "torch", "key"],
+)
+def test_a_mistake_in_a_strategy_of_ours_names_its_line(fails: Callable[[], object], told: str) -> None:
+    with (
+        pytest.raises(StrategyError, match=f"^strategy conf, at the query failed: {told}"),
+        blamed_on(LeastConfidence, "strategy conf, at the query"),
+    ):
+        fails()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("raise the budget"), MemoryError("lower eval_batch_size"), ZeroDivisionError("diverged"),
+        OSError(5, "Input/output error"), torch.OutOfMemoryError("CUDA out of memory"), ScorerUnavailable("none"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"), RunStopped("the disk is full"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:75] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_may_pass_or_is_said_already_reaches_the_trial_as_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, blamed_on(LeastConfidence, "strategy conf"):
+        fail(error)
+    assert caught.value is error

@@ -24,6 +24,7 @@ def write(export: Export) -> list[str]:
         {
             "id": image["id"], "image_id": image["id"], "category_id": numbers[label.answer],
             "bbox": [0, 0, image["width"], image["height"]], "area": image["width"] * image["height"], "iscrowd": 0,
+            "segmentation": [],
             "attributes": {"source": label.source, "time": label.time, "seconds": label.seconds},
         }
         for image, label in zip(images, export.labels, strict=True)

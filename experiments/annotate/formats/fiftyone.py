@@ -33,6 +33,7 @@ def export():
         dataset_type=fo.types.CSVDataset,
         fields={{"filepath": "filepath", "ground_truth.label": "ground_truth"}},
         export_media=False,
+        abs_paths=True,
     )
 '''
 

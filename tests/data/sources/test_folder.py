@@ -45,6 +45,17 @@ def test_classes_and_images_are_sorted_by_name(write_folder: WriteFolder) -> Non
     assert data_set.test.images.load(np.array([1]))[0].tolist() == _pixels_of(root / "test" / "ant" / "0.png")
 
 
+def test_a_class_without_test_images_keeps_the_numbers_of_the_others(write_folder: WriteFolder) -> None:
+    root = write_folder(classes=("ant", "bee", "_ood_", "zebra"), num_train=2, num_test=1)
+    shutil.rmtree(root / "test" / "_ood_")
+    shutil.rmtree(root / "test" / "bee")
+    data_set = _open(root)
+    assert data_set.class_names == ("_ood_", "ant", "bee", "zebra")
+    assert data_set.train.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert data_set.test.labels.tolist() == [1, 3]
+    assert data_set.test.images.load(np.array([1]))[0].tolist() == _pixels_of(root / "test" / "zebra" / "0.png")
+
+
 def test_mean_and_deviation_are_those_of_the_training_images(write_folder: WriteFolder) -> None:
     data_set = _open(write_folder())
     pixels = data_set.train.images.load(np.arange(6)) / 255
@@ -186,6 +197,10 @@ def _other_test_class(root: Path) -> None:
     (root / "test" / "square").rename(root / "test" / "triangle")
 
 
+def _one_test_class(root: Path) -> None:
+    shutil.rmtree(root / "test" / "square")
+
+
 def _extra_test_class(root: Path) -> None:
     shutil.copytree(root / "test" / "square", root / "test" / "triangle")
 
@@ -258,7 +273,8 @@ def _huge(root: Path) -> None:
         (_remove_train, r"shapes/train: no such folder; \S+shapes must hold train/ and test/"),
         (_remove_test, r"shapes/test: no such folder"),
         (_one_class, r"shapes/train: 1 class folders; at least 2 are needed"),
-        (_other_test_class, r"train/ has the class 'square' but test/ does not"),
+        (_other_test_class, r"test/ has the class 'triangle' but train/ does not"),
+        (_one_test_class, r"shapes/test: 1 class folders; at least 2 are needed"),
         (_extra_test_class, r"test/ has the class 'triangle' but train/ does not"),
         (_empty_class, r"shapes/train/square: this class folder is empty"),
         (_no_image, r"shapes/test/square/notes\.txt: this file is not a JPEG or PNG image"),

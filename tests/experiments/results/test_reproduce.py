@@ -46,6 +46,19 @@ SETTINGS = {
     "passes in place of steps": {"dataset": "cifar10", "strategy": "conf", "recipe": {"epochs": 3}},
     "passes and steps": {"dataset": "cifar10", "strategy": "conf", "recipe": {"epochs": 3, "steps": 77}},
     "another recipe": {"dataset": "cifar10", "strategy": "conf", "recipe": {"name": "paper-clip-linear"}},
+    "named ID classes": {
+        "dataset": "folder:pets",
+        "strategy": "vlpure",
+        "mismatch_ratio": None,
+        "ood_ratio": "all",
+        "id_classes": ["egret, white", "dog"],
+    },
+    "a share at the start": {
+        "dataset": "cifar10",
+        "strategy": "conf",
+        "initial_share": 0.01,
+        "class_draw": "open-set-annotation",
+    },
     "a domain": {"dataset": "domainnet-real", "strategy": "vlpure-domain", "recipe": {"name": "paper-domainnet"}},
     "milestones": {"dataset": "cifar10", "strategy": "conf", "recipe": {"milestones": [0.1, 0.2, 0.9]}},
     "paths that a shell and YAML would take apart": {
@@ -75,7 +88,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
 def test_the_command_gives_the_trial_back(settings: dict[str, Any]) -> None:
-    trial = make_trial(**AXES, **settings)
+    trial = make_trial(**(AXES | settings))
     again = parsed(trial_command(trial))
     assert fingerprint(again) == fingerprint(trial)
     assert (again.label, again.rounds, again.data_root) == (trial.label, trial.rounds, trial.data_root)

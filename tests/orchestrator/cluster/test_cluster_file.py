@@ -138,6 +138,36 @@ BROKEN: list[tuple[str, Change, str]] = [
         "a scorer on spot leaves",
     ),
     (
+        "spot head",
+        lambda c: node(c, "head").update(InstanceMarketOptions={}),
+        "head.node_config: a head on spot takes the records with it",
+    ),
+    (
+        "old metadata service",
+        lambda c: node(c, "trainer").update(MetadataOptions={"HttpTokens": "optional"}),
+        "trainer.node_config.MetadataOptions: HttpTokens must be required (IMDSv2)",
+    ),
+    (
+        "metadata service as it comes",
+        lambda c: node(c, "head").pop("MetadataOptions"),
+        "head.node_config.MetadataOptions: HttpTokens must be required (IMDSv2)",
+    ),
+    (
+        "disk in the clear",
+        lambda c: node(c, "scorer").update(BlockDeviceMappings=[{"Ebs": {"Encrypted": False}}]),
+        "scorer.node_config.BlockDeviceMappings[0]: Ebs must have Encrypted: true",
+    ),
+    (
+        "disk as it comes",
+        lambda c: node(c, "head").pop("BlockDeviceMappings"),
+        "head.node_config.BlockDeviceMappings[0]: Ebs must have Encrypted: true",
+    ),
+    (
+        "head packages as they come",
+        lambda c: replace(c, "head_setup_commands", 0, "--require-hashes", ""),
+        "head_setup_commands[0]: installs packages without hashes",
+    ),
+    (
         "own group of Ray",
         lambda c: c["provider"].update(security_group={"GroupName": "g"}),
         "provider.security_group: Ray's group opens port 22 to the whole world",
@@ -169,17 +199,17 @@ BROKEN: list[tuple[str, Change, str]] = [
     ),
     (
         "open dashboard",
-        lambda c: replace(c, "head_start_ray_commands", 1, "=127.0.0.1", "=10.0.0.1"),
+        lambda c: replace(c, "head_start_ray_commands", 2, "=127.0.0.1", "=10.0.0.1"),
         "head_start_ray_commands: the dashboard runs code for whoever reaches it",
     ),
     (
         "default dashboard",
-        lambda c: replace(c, "head_start_ray_commands", 1, " --dashboard-host=127.0.0.1", ""),
+        lambda c: replace(c, "head_start_ray_commands", 2, " --dashboard-host=127.0.0.1", ""),
         "head_start_ray_commands: the dashboard runs code for whoever reaches it",
     ),
     (
         "no token at the head",
-        lambda c: replace(c, "head_start_ray_commands", 1, "RAY_AUTH_MODE=token ", ""),
+        lambda c: replace(c, "head_start_ray_commands", 2, "RAY_AUTH_MODE=token ", ""),
         "head_start_ray_commands: `ray start` without RAY_AUTH_MODE=token",
     ),
     (
@@ -196,8 +226,8 @@ BROKEN: list[tuple[str, Change, str]] = [
     ),
     (
         "open MLflow",
-        lambda c: replace(c, "head_start_ray_commands", 2, "--host 127.0.0.1", "--host 10.0.0.1"),
-        "head_start_ray_commands[2]: MLflow's server asks for no password",
+        lambda c: replace(c, "head_start_ray_commands", 0, "--host 127.0.0.1", "--host 10.0.0.1"),
+        "head_start_ray_commands[0]: MLflow's server asks for no password",
     ),
     (
         "a mount that is not there",
@@ -213,8 +243,8 @@ BROKEN: list[tuple[str, Change, str]] = [
     ),
     (
         "another Ray",
-        lambda c: replace(c, "head_setup_commands", 0, "ray[default]==2.", "ray[default]==1."),
-        "head_setup_commands[0]: installs Ray 1.60.0, but constraints.txt has 2.60.0",
+        lambda c: c["initialization_commands"].append("pip install 'ray[default]==1.60.0'"),
+        "initialization_commands[0]: installs Ray 1.60.0, but constraints.txt has 2.60.0",
     ),
     (
         "another image",
@@ -327,7 +357,7 @@ def test_the_setup_commands_install_the_project_in_an_empty_home(tmp_path: Path)
     trial = "python -m experiments.trial --dataset digits --mismatch-ratio 0.2 --ood-ratio 0.6 --strategy random"
     short = "--rounds 2 --budget 20 --set recipe.name=demo --set recipe.steps=2"
     run(f"set -e; . ~/.bashrc; {trial} --seed 0 {short}; ray --version", tmp_path)
-    _check_mlflow_starts(config["head_start_ray_commands"][2], tmp_path)
+    _check_mlflow_starts(config["head_start_ray_commands"][0], tmp_path)
 
 
 def _check_mlflow_starts(command: str, home: Path) -> None:

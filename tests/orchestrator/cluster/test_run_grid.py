@@ -181,6 +181,32 @@ def test_rounds_in_between_count_anew_and_are_told_from_the_ledger(
     assert [re.findall(r"try (\d) of 1", line) for line in notes.lines if line.startswith("!")] == [["1"]] * 3
 
 
+def test_a_file_that_the_crash_damaged_is_set_aside_and_its_trial_computed_again(
+    attempt: Try, tmp_path: Path, make_record: Callable[..., RoundRecord]
+) -> None:
+    with open_output(tmp_path / "out").locked() as output:
+        path = output.ledger.folder / f"{'0' * 64}.json"
+
+        class Keeping(Notes):
+            def tell(self, line: str) -> None:
+                for number in (0, 1):
+                    output.ledger.append("0" * 64, {"rounds": 2}, make_record(number))
+                path.write_bytes(path.read_bytes()[:-100])
+
+        notes = Keeping()
+        attempt(
+            "turn or listener.tell(''); turn or os._exit(1); [listener.end(p, None) for p in job.todo]; ended()",
+            output, notes,
+        )  # fmt: skip
+        assert len(output.ledger.history("0" * 64)) == 1
+    aside = path.parent / "damaged" / path.name
+    assert [line for line in notes.lines if "damaged" in line] == [
+        f"! {path} was damaged (it is torn or damaged at character {len(aside.read_text())}): it is now {aside}; its 1 "
+        "whole round(s) are kept, and the others are computed again"
+    ]
+    assert notes.lines[-2:] == ["end 0 None", "end 1 None"]
+
+
 @pytest.mark.parametrize(
     ("raised", "kind"),
     [

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster import session as ray_session
+from orchestrator.cluster.placement import nodes_to_come
 from orchestrator.cluster.session import choose_cluster
 
 ROOT = Path(__file__).parents[3]
@@ -68,6 +69,25 @@ def test_a_cluster_of_our_own_has_a_token_of_its_own(address: str, fresh_machine
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
     assert list(fresh_machine.iterdir()) == []
+
+
+def test_the_file_of_a_token_may_be_written_with_a_tilde(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fresh_machine / "mine").write_text("f00d\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "~/mine")
+    choose_cluster("local")
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(fresh_machine / "mine")
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "~nobody-at-all/mine")
+    with pytest.raises(ValueError, match="there is no home folder for '~nobody-at-all'"):
+        choose_cluster("local")
+
+
+def test_a_user_without_home_folder_has_a_cluster(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)  # one whom the system does not know
+    assert choose_cluster("local") == "local"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert nodes_to_come() is None
 
 
 def test_a_users_token_and_mode_are_kept(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from ray.cloudpickle import dumps
 from ray.exceptions import RayActorError, RayTaskError
 
 from orchestrator.cluster.trial_worker import Follower, last_error, reason
+from orchestrator.cluster.writer import LedgerMended
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.trial import make_trial
 
@@ -46,6 +47,7 @@ def lost(folder: Path, error: Exception) -> Any:
     [
         (KILLED, BY_MEMORY),
         (RayActorError(error_msg="gone"), "its worker process died (killed, out of memory, or its machine went away)"),
+        (RayTaskError("run", "a long trace", LedgerMended("a.json was damaged")), "a.json was damaged"),  # type: ignore[no-untyped-call]
         (RayTaskError("run", "a long trace", OSError("disk on fire")), "OSError: disk on fire"),  # type: ignore[no-untyped-call]
     ],
 )
@@ -106,3 +108,13 @@ def test_kills_for_memory_are_told_and_waited_out_longer_each_time_without_a_rou
         f"{planned.label}: {BY_MEMORY}; it goes on in 5 s",
     ]
     assert tune_trial.max_failures == 2 + 3
+
+
+def test_a_damaged_ledger_file_is_told_even_without_verbose(tmp_path: Path) -> None:
+    trial = make_trial(dataset="digits", mismatch_ratio=0.2, ood_ratio=0.6, strategy="random", seed=0)
+    planned = PlannedTrial(trial=trial, fingerprint="f", data_fingerprint="d")
+    listener = Listener()
+    follower = Follower([planned], Writer(), listener, max_failures=3)  # type: ignore[arg-type]
+    mended = LedgerMended("f.json was damaged")
+    follower.on_trial_recover(0, [], lost(tmp_path, RayTaskError("run", "a long trace", mended)))  # type: ignore[no-untyped-call]
+    assert listener.lines == [f"{planned.label}: f.json was damaged"]

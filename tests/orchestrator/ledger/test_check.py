@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.files import file_lock
+from data.sealed import seal
 from models.feature_store import FeatureKey, open_features
 from orchestrator.launch import note_launch
 from orchestrator.ledger.__main__ import main
@@ -273,7 +274,9 @@ def test_what_was_set_aside_before_stays(output: OutputFolder, capsys: pytest.Ca
 
 
 def test_a_file_of_another_version_is_left_to_it(output: OutputFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    content = json.loads(file_of(output).read_text()) | {"format": 2}
+    content = json.loads(file_of(output).read_text())
+    records, _ = content.pop("records"), content.pop("seal")
+    content = seal(content | {"format": 2}, FINGERPRINT) | {"records": records}
     file_of(output).write_text(json.dumps(content))
     code, out, err = check(output, capsys, "--repair")
     assert (code, out) == (1, "nothing to mend\n")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.clipn.source import ClipnSource
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.trial import TrialConfig, make_trial, read_trial
 
 GOOD: dict[str, Any] = {
     "dataset": "digits", "mismatch_ratio": 0.2, "ood_ratio": 0.6, "strategy": "vlpure", "seed": 0,
@@ -26,6 +27,20 @@ def fingerprint(**changes: Any) -> str:
         ({"mismatch_ratio": 1.0}, r"mismatch_ratio = 1\.0: .*less than 1"),
         ({"ood_ratio": -0.1}, r"ood_ratio = -0\.1: .*greater than or equal to 0"),
         ({"ood_ratio": float("nan")}, r"ood_ratio = nan"),
+        ({"ood_ratio": "al"}, r"^ood_ratio = 'al': must be a number .*, or all \(every OOD image\)$"),
+        ({"ood_ratio": True}, r"^ood_ratio = True: must be a number"),
+        ({"id_classes": ["a", "b"]}, r"^mismatch_ratio and id_classes: both are given; take one"),
+        ({"mismatch_ratio": None}, r"^mismatch_ratio and id_classes: neither is given"),
+        ({"mismatch_ratio": None, "id_classes": []}, r"id_classes = \[\]"),
+        ({"mismatch_ratio": None, "id_classes": ["a", " a"]}, r"the class 'a' is given twice; name each class once"),
+        (
+            {"mismatch_ratio": None, "id_classes": ["\u00e9", "e\u0301"]},
+            r"the class '\u00e9' is given twice, in two spellings of Unicode",
+        ),
+        (
+            {"mismatch_ratio": None, "id_classes": ["a", "b"], "class_draw": "open-set-annotation"},
+            r"class_draw = 'open-set-annotation' draws the ID classes, but id_classes names them",
+        ),
         ({"seed": -1}, r"seed = -1: .*greater than or equal to 0"),
         ({"seed": 1.5}, r"seed = 1\.5: .*integer"),
         ({"seed": True}, r"seed = True: .*integer"),
@@ -50,9 +65,37 @@ def test_a_bad_setting_is_named_with_its_value(changes: dict[str, Any], message:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["x\0y", "x\ud800y"], ids=ascii)
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        (lambda text: {"dataset": text}, "dataset"),
+        (lambda text: {"data_root": Path(text)}, "data_root"),
+        (lambda text: {"recipe": {"name": text}}, "recipe.name"),
+        (lambda text: {"clipn": {"templates": [text]}}, "clipn.templates"),
+        (lambda text: {"options": {text: {}}}, "options.a key"),
+    ],
+)
+def test_a_text_that_no_record_can_hold_is_refused(
+    changes: Callable[[str], dict[str, Any]], place: str, text: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{place} = 'x.*y': has a NUL, or half of a character; remove it$") as caught:
+        make_trial(**(GOOD | changes(text)))
+    assert str(caught.value).isascii()
+
+
+def test_a_data_set_cannot_write_to_the_terminal_but_its_record_is_read() -> None:
+    name = "folder:/data/\x1b[2J"
+    with pytest.raises(ValueError, match=r"^dataset: 'folder:/data/\\x1b\[2J' has a character that cannot be printed"):
+        make_trial(**(GOOD | {"dataset": name}))
+    assert read_trial(**(GOOD | {"dataset": name})).dataset == name
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"mismatch_ratio": None, "id_classes": ["a", "b"]}, {"ood_ratio": "all"}, {"initial_share": 0.01},
+        {"class_draw": "open-set-annotation"},
         {"mismatch_ratio": 0.3}, {"ood_ratio": 0.2}, {"strategy": "conf"}, {"seed": 1}, {"budget": 499},
         {"recipe": {"steps": 19_999}}, {"recipe": {"precision": "bf16"}}, {"purity": {"visual_similarity": False}},
         {"purity": {"detector": "ctw"}}, {"purity": {"detector": "mcm"}},
@@ -203,3 +246,40 @@ def test_all_that_is_said_of_clipn_reaches_the_models() -> None:
         clean_names=True,
         domain="real",
     )
+
+
+NAMED: dict[str, Any] = {"mismatch_ratio": None, "id_classes": ["dog", "cat"]}
+
+
+def test_named_classes_are_one_problem_in_any_order_and_spelling() -> None:
+    first = fingerprint(**NAMED)
+    assert fingerprint(mismatch_ratio=None, id_classes=["cat ", "dog"]) == first
+    assert fingerprint(mismatch_ratio=None, id_classes=["cat", "dogs"]) != first
+    assert fingerprint(**NAMED, class_draw="seed") == first
+    accented = [fingerprint(mismatch_ratio=None, id_classes=["a", name]) for name in ("\u00e9", "e\u0301")]
+    assert accented[0] == accented[1]
+
+
+def test_the_settings_of_the_problem_are_read_only_if_they_are_set() -> None:
+    usual, named = make_trial(**GOOD), make_trial(**(GOOD | NAMED))
+    new = {"id_classes", "initial_share", "class_draw"}
+    assert not new & usual.settings_read().keys()
+    assert named.settings_read()["id_classes"] == ["cat", "dog"]
+    assert not (new - {"id_classes"} | {"mismatch_ratio"}) & named.settings_read().keys()
+    shares = make_trial(**GOOD, initial_share=0.01, class_draw="open-set-annotation").settings_read()
+    assert (shares["initial_share"], shares["class_draw"]) == (0.01, "open-set-annotation")
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        (NAMED | {"ood_ratio": "all"}, "digits ID classes cat, dog ood all vlpure seed 0"),
+        (
+            {"mismatch_ratio": None, "id_classes": list("edcba")},
+            "digits ID classes a, b, c and 2 more [af3a] ood 0.6 vlpure seed 0",
+        ),
+        (NAMED | {"dataset": "domainnet-real"}, "domainnet-real ID classes cat, dog vlpure seed 0"),
+    ],
+)
+def test_label_of_named_classes(changes: dict[str, Any], label: str) -> None:
+    assert make_trial(**(GOOD | changes)).label == label
