@@ -63,6 +63,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data-root", type=path_argument, metavar="DIR", help="with --data: folder with the data sets' files"
     )
+    parser.add_argument(
+        "--publish", type=path_argument, metavar="DIR",
+        help="in place of -o: a version for others to read, check and cite (docs/publishing.md)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--author", action="append", default=[], metavar="NAME", help="with --publish: who is cited; may be repeated"
+    )
     parser.add_argument("--title", help="heading (default: names what the report was made from)")
     add_output_flags(parser)
     return parser
@@ -84,11 +91,13 @@ def _run(args: argparse.Namespace) -> int:
         return _report_mlflow(args)
     if args.experiment is not None:
         raise ValueError("--experiment names an experiment in MLflow; give --from-mlflow URI too")
+    if args.author and args.publish is None:
+        raise ValueError("--author is read only with --publish; omit it")
     if not args.run_dirs:
         raise ValueError(
             "nothing to report: give a RUN_DIR (the output folder of a grid), --from-mlflow URI, or --data"
         )
-    return _report_folders(args)
+    return _report_folders(args) if args.publish is None else _publish(args)
 
 
 def _print_data(args: argparse.Namespace) -> int:
@@ -111,10 +120,31 @@ def _report_folders(args: argparse.Namespace) -> int:
     return _write(found, args, default=args.run_dirs[0] / "report", title=f"Report of {names}")
 
 
+def _publish(args: argparse.Namespace) -> int:
+    """Publish the records of run folders, and print where."""
+    from experiments.commands.publication import Card
+    from experiments.commands.publish import publish
+
+    if args.output_dir is not None:
+        raise ValueError("--publish DIR names the folder itself; omit --output-dir")
+    given = {"title": args.title, "authors": tuple(args.author)}
+    card = Card(**{name: value for name, value in given.items() if value})
+
+    def write(found: FoundTrials, folder: Path, title: str) -> None:
+        quiet = argparse.Namespace(**vars(args) | {"output_dir": folder, "title": title, "quiet": True})
+        _write(found, quiet, default=folder, title=title)
+
+    folder = publish(args.run_dirs, args.publish, card, write)
+    print(f"published: {folder / 'index.html'}")
+    return DONE
+
+
 def _report_mlflow(args: argparse.Namespace) -> int:
     """Write the report of an MLflow experiment."""
     if args.run_dirs:
         raise ValueError("give RUN_DIRs or --from-mlflow, not both")
+    if args.publish is not None:
+        raise ValueError("--publish keeps the records with the report, and MLflow has none: give RUN_DIRs")
     if args.experiment is None:
         raise ValueError("--from-mlflow needs --experiment NAME")
     from experiments.results.from_mlflow import trials_of_experiment

@@ -116,6 +116,20 @@ class EoalOptions(DetectorOptions):
     """Whether the query goes round clusters of the images predicted known."""
 
 
+class E2oalOptions(DetectorOptions):
+    """E2OAL (Zong et al. 2026); `e2oal-own` trains by the trial's recipe and reads the last three only."""
+
+    epochs: Annotated[int, Field(ge=1)] = 200
+    milestones: tuple[Fraction, ...] = Field(default=(0.3, 0.6, 0.9), strict=False)
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Temperature of the cross entropy on the ID images."""
+    precision: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Precision that the queries are to have; the width of the next one follows that of the last."""
+    divergence: Literal["official", "jensen-shannon"] = "official"
+    """Divergence that informativeness is made of: that of the official code, or the one that it is named after."""
+
+
 class MqnetOptions(Section):
     """MQNet (Park et al. 2022)."""
 
@@ -154,6 +168,7 @@ class StrategyOptions(Section):
     probcover: ProbCoverOptions = ProbCoverOptions()
     lfosa: LfosaOptions = LfosaOptions()
     eoal: EoalOptions = EoalOptions()
+    e2oal: E2oalOptions = E2oalOptions()
     mqnet: MqnetOptions = MqnetOptions()
     ccal: CcalOptions = CcalOptions()
     neat: NeatOptions = NeatOptions()

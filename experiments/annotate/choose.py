@@ -220,6 +220,6 @@ def _cannot(name: str, entry: Entry) -> str | None:
     """Why a strategy cannot work on frozen features and probabilities; None if it can."""
     if entry.uses_purity:
         return "has a purity step of its own, which this command has already"
-    if entry.loss_prediction or entry.head_dropout or entry.extra_networks not in ("none", "not known"):
+    if entry.target is not None or entry.head_dropout or entry.extra_networks not in ("none", "not known"):
         return "trains or needs networks of its own"
     return None

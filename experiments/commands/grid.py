@@ -115,7 +115,11 @@ def make_parser(command: GridCommand) -> CommandParser:
     grid.add_argument(
         "--strategies", type=comma_list(str), metavar="A,B", help=f"query strategies, or {', '.join(ARMS)}"
     )
-    grid.add_argument("--seeds", type=seed_list, metavar="N-N", help="seeds, for example 0-4 or 0,2")
+    seeds = grid.add_mutually_exclusive_group()
+    seeds.add_argument("--seeds", type=seed_list, metavar="N-N", help="seeds, for example 0-4 or 0,2")
+    seeds.add_argument(
+        "--lite", action="store_true", help="the preset's first seed alone: every cell once; more seeds can be added"
+    )
     add_trial_flags(parser)
     _add_run_flags(parser, command)
     add_output_flags(parser)
@@ -233,7 +237,7 @@ def run_and_report(
 
 def _check_status_alone(args: argparse.Namespace) -> None:
     """Raises ValueError for flags that choose trials: the status is of the trials that the last launch chose."""
-    chosen = [name for name in (*AXES, "id_classes", "rounds", "budget", "assignments") if getattr(args, name)]
+    chosen = [name for name in (*AXES, "lite", "id_classes", "rounds", "budget", "assignments") if getattr(args, name)]
     if chosen:
         flag = "--set" if chosen[0] == "assignments" else f"--{chosen[0].replace('_', '-')}"
         raise ValueError(
@@ -252,6 +256,8 @@ def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
     axes = {name: getattr(args, name) for name in ("datasets", "mismatch_ratios", "ood_ratios", "strategies", "seeds")}
     changed = given_run_settings(args)
     grid = load_preset(PRESETS, args.preset, given(axes), changed, table=command.name, arms=ARMS)
+    if args.lite:
+        grid = grid.model_copy(update={"seeds": grid.seeds[:1]})
     if command.settings and not grid.trial.get("detection"):
         grid = grid.model_copy(update={"trial": merge(grid.trial, command.settings)})
     return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})

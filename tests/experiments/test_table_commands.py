@@ -122,6 +122,13 @@ def test_rows(plan: Plan) -> None:
     assert "Table 7: 2 trials, 0 finished" in only
 
 
+def test_lite_is_the_first_seed_of_every_cell(plan: Plan) -> None:
+    whole = plan("table4", "--preset", "demo-full", "--seeds", "0")
+    assert "Table 4: 36 trials, 0 finished" in whole  # nine strategies in four conditions
+    assert plan("table4", "--preset", "demo-full", "--lite") == whole
+    assert plan("table4", "--preset", "demo-full", "--seeds", "1") != whole
+
+
 def run(name: str, output: Path, cache: Path, *words: str) -> str:
     """What a command prints that ends well."""
     result = subprocess.run(

@@ -57,7 +57,9 @@ class User:
     def ray(self, command: str, *arguments: str) -> str:
         """What a command of Ray printed. Fails with that if the command does."""
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "RAY_ADDRESS")}
-        environment |= {"HOME": str(self.home), "RAY_TMPDIR": str(self.home / "tmp")}
+        temporary = self.home / "tmp"
+        temporary.mkdir(exist_ok=True)
+        environment |= {"HOME": str(self.home), "RAY_TMPDIR": str(temporary), "TMPDIR": str(temporary)}
         started = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "ray.scripts.scripts", command, *arguments],
@@ -128,7 +130,7 @@ def test_up_submit_up_down(user: User, node: SshNode) -> None:
     assert "succeeded" in said
 
     said = user.ray("exec", file, f"cd ~/vlpure && .venv/bin/python {table} --preset demo -o ~/table4 --status")
-    assert "4 of 4" in said
+    assert "4 trial(s): 4 finished, 0 started, 0 waiting, 0 failed; 8 of 8 rounds" in said
     user.ray("rsync-down", file, "~/table4/", str(user.home / "table4"))
     with (user.home / "table4" / "table4" / "trials.csv").open() as lines:
         assert sorted((row["strategy"], row["seed"]) for row in csv.DictReader(lines)) == [
