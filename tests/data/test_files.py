@@ -197,6 +197,6 @@ def test_a_lock_that_cannot_be_released_hides_no_error(tmp_path: Path, monkeypat
     def fail(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    with pytest.raises(RuntimeError, match="^what happened inside$"), file_lock(tmp_path / "lock"):
+    with pytest.raises(RuntimeError, match=r"^what happened inside$"), file_lock(tmp_path / "lock"):  # noqa: PT012
         monkeypatch.setattr("fcntl.flock", fail)
         raise RuntimeError("what happened inside")
