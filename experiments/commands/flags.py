@@ -64,7 +64,9 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
         help="CLIPN's weights (default: the data set's small stand-in, if any)",
     )
     group.add_argument(
-        "--clip-pretrained", metavar="TAG", help="with --purity mcm: a plain CLIP, by open_clip tag or path of a file"
+        "--clip-pretrained",
+        metavar="TAG",
+        help='for detectors without "no" texts: any model of open_clip, by its tag or the path of a weights file',
     )
     group.add_argument(
         "--clip-model", metavar="NAME", help="open_clip architecture of either, or its .json file (default: ViT-B-16)"
