@@ -1,14 +1,18 @@
-"""A part of a grid does not replace the report of the whole."""
+"""What a grid command writes and reads: a part of a grid does not replace the report of the whole."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from experiments.commands.grid import main_of
 from experiments.commands.report_folder import report_folder
 from experiments.results.frames import csv_text, trials_frame
+from experiments.table4 import TABLE4
 from orchestrator.plan import PlannedTrial
 from tests.factories import make_planned
 
@@ -56,3 +60,25 @@ def test_without_a_report_there_is_nothing_to_keep(output: Path, content: bytes 
     path = output / "table4" / "trials.csv"
     path.unlink() if content is None else path.write_bytes(content)
     assert report_folder(output, "table4", WHOLE[:1]).path == output / "table4"
+
+
+def test_a_dry_run_decodes_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VLPURE_CACHE", str(tmp_path / "cache"))
+    for part in ("train", "test"):
+        for name in "abc":
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            Image.new("RGB", (16, 16)).save(tmp_path / "images" / part / name / "0.png")
+    words = ["table4.py", "--preset", "cpu", "--datasets", f"folder:{tmp_path / 'images'}", "--seeds", "0", "--dry-run"]
+    monkeypatch.setattr(sys, "argv", [*words, "-o", str(tmp_path / "out")])
+    assert main_of(TABLE4) == 0
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[0]
+        .endswith(
+            f" trials. folder:{tmp_path / 'images'} is not in the cache {tmp_path / 'cache'}; "
+            "the run reads and checks the images first, once."
+        )
+    )
+    assert not (tmp_path / "cache").exists()
