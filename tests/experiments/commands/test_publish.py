@@ -118,7 +118,7 @@ def test_the_order_of_a_disk_does_not_matter(tmp_path: Path, monkeypatch: pytest
     run = run_folder(tmp_path / "run", range(2))
     first = publish([run], tmp_path / "site", Card(), write_nothing)
     rglob = Path.rglob
-    monkeypatch.setattr(Path, "rglob", lambda self, pattern: reversed(sorted(rglob(self, pattern))))
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: sorted(rglob(self, pattern), reverse=True))
     assert contents(publish([run], tmp_path / "again", Card(), write_nothing)) == contents(first)
 
 
