@@ -60,6 +60,4 @@ def _table_hours(command: GridCommand, rates: GpuRates, at_once: int) -> dict[st
 def _first(trial: TrialConfig) -> str:
     """What decides the classifier of round 0."""
     entry = find_strategy(trial.strategy)
-    return str(
-        (trial.dataset, trial.split_identity(), trial.seed, trial.recipe, entry.loss_prediction, entry.head_dropout)
-    )
+    return str((trial.dataset, trial.split_identity(), trial.seed, trial.recipe, entry.target, entry.head_dropout))

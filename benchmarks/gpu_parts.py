@@ -287,9 +287,9 @@ def _once(prepare: Callable[[nn.Module, float], None]) -> Callable[[nn.Module, f
 def clipn_figures(device: torch.device) -> Figures:
     """Steps per second of both stages of CLIPN's training at 32 pixels, as `train_clipn.py` does them."""
     from models.clipn.captions import ClassCaptions
-    from models.clipn.encode import tokenize_classes
     from models.clipn.prompts import default_templates
     from models.clipn.recipe import ClipRecipe, NoTowerRecipe, small_resnet_config
+    from models.clipn.tokens import tokenize_classes
     from models.clipn.training import CaptionedImages, new_clipn, train_clip, train_no_tower
 
     names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -182,6 +182,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class NoLocks(ValueError):
+    """A file system has no locks. The message names the folder and what to do."""
+
+
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _PATIENCE = 0.2
 """Seconds for which a lock is tried even without waiting: a reader in `lock_holder` holds it for an instant."""
@@ -192,8 +196,8 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (created if needed) among the processes of one machine.
 
     The lock ends with the process, however the process ends; the file stays, and holds the process's id while locked.
-    With `wait=False` a lock held elsewhere raises BlockingIOError. Raises ValueError on a file system that has no
-    locks, and then leaves nothing behind.
+    With `wait=False` a lock held elsewhere raises BlockingIOError. Raises NoLocks on a file system that has none, and
+    then leaves nothing behind.
     """
     from filelock import FileLock, Timeout  # 35 ms, and most commands take no lock
 
@@ -213,7 +217,7 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
             raise
         # Continuing without a lock would let two runs write the same files, which shows only in the numbers.
         _forget([path] if is_new else [], made)
-        raise ValueError(
+        raise NoLocks(
             f"{path.parent} is on a file system without locks ({error.strerror}), which keep two processes from "
             "writing the same files; choose a folder on a local disk, or have it mounted with locks (NFS: without "
             "nolock)"

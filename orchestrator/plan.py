@@ -11,7 +11,7 @@ from data.imageset import DataSet
 from data.registry import open_data_set
 from data.splits.draw import count_data_split
 from data.splits.ratios import SplitCounts, ratio_of_classes
-from models.clipn.features import FeatureBill, feature_bill
+from models.clipn.bill import FeatureBill, feature_bill
 from models.clipn.source import clipn_identity
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
@@ -115,8 +115,10 @@ def feature_state(bill: FeatureBill) -> str:
         missing = f"{bill.num_missing:,} still to be computed"
     if bill.num_bytes:
         missing += f" ({bill.num_bytes / 1e6:.3g} MB in the cache)"
-    if bill.seconds is None:
+    if bill.waits_for_stand_in:
         return f"{missing}, after the small CLIPN that stands in is trained (a minute)"
+    if bill.seconds is None:
+        return f"{missing}: time not known yet"
     basis = "as measured on other images" if bill.is_measured else "estimated, on one CPU core; a GPU is far faster"
     return f"{missing}: about {duration(bill.seconds)} ({basis})"
 

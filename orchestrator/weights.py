@@ -76,20 +76,22 @@ def _job(trials: Iterable[TrialConfig]) -> dict[str, list[Any]]:
 
 def _open(job: dict[str, list[Any]]) -> None:
     """Open what the job names. Raises ValueError for the first that does not fit."""
+    from torch import nn
+
     from models.classifier.frozen import check_encoder
-    from models.clipn.pretrained import load_pretrained_clip
+    from models.clipn.pretrained import load_pretrained
     from models.clipn.weights import check_finite, load_clipn
 
     for each in job["clipn"]:
         source = ClipnSource(**each)
         if source.checkpoint is not None:
             told = f"clipn.checkpoint: {source.checkpoint}"
-            clipn = load_clipn(source.checkpoint, clip_config(source.model))
+            towers: nn.Module = load_clipn(source.checkpoint, clip_config(source.model))
         else:
             assert source.pretrained is not None
             told = f"{PRETRAINED}: {source.pretrained}"
-            clipn = load_pretrained_clip(source.model, source.pretrained, progress=to_stderr)
-        check_finite(clipn, told)
+            towers = load_pretrained(source.model, source.pretrained, progress=to_stderr)
+        check_finite(towers, told)
     for encoder in job["encoders"]:
         check_encoder(encoder)
 

@@ -27,6 +27,7 @@ from strategies.uncertainty import Entropy, LeastConfidence, Margin
 from strategies.vlpure import VLPure
 
 if TYPE_CHECKING:
+    from models.classifier.target import Target
     from models.contrastive.encoder import ContrastiveFeatures  # torch, which planning does without
 
 
@@ -81,8 +82,8 @@ class Entry:
     """Whether its prompts contain the data set's domain, so that it needs a data set that has one."""
     sections: tuple[str, ...] = ()
     """The sections of `StrategyOptions` that change its numbers."""
-    loss_prediction: bool = False
-    """Whether the round's classifier is trained with a head that predicts its losses."""
+    target: Callable[[Services], Target] | None = None
+    """Makes the lessons of the round's classifier: network, training images, objective. None: the common classifier."""
     head_dropout: bool = False
     """Whether the round's classifier is trained with dropout before its last layer."""
     source: str | None = None
@@ -105,6 +106,19 @@ def _vlpure(inner: str, *, with_domain: bool = False) -> Callable[[Services], St
 
 def _learning_loss(services: Services) -> Strategy:
     return LearningLoss(services.options.learning_loss)
+
+
+def _loss_prediction(services: Services) -> Target:
+    from models.classifier.loss_prediction import LossPredictionTarget
+
+    options = services.options.learning_loss
+    return LossPredictionTarget(
+        hidden=options.hidden,
+        weight=options.weight,
+        margin=options.margin,
+        detach_after=options.detach_after,
+        identity=options.model_dump(mode="json"),
+    )
 
 
 def _coreset(services: Services) -> Strategy:
@@ -148,6 +162,15 @@ def _typiclust(services: Services) -> Strategy:
     return TypiClust(services.pretrained().rows)
 
 
+def _herding(*, weighted: bool) -> Callable[[Services], Strategy]:
+    def build(services: Services) -> Strategy:
+        from strategies.uherding import UHerding
+
+        return UHerding(services.pretrained().rows, services.options.uherding, weighted=weighted)
+
+    return build
+
+
 def _neat(*, passive: bool) -> Callable[[Services], Strategy]:
     def build(services: Services) -> Strategy:
         from strategies.neat import Neat
@@ -163,10 +186,43 @@ def _lfosa(services: Services) -> Strategy:
     return Lfosa(services.options.lfosa)
 
 
+def _eaoa(services: Services) -> Strategy:
+    from strategies.eaoa import Eaoa
+
+    return Eaoa(services.options.eaoa)
+
+
+def _bual(services: Services) -> Strategy:
+    from strategies.bual import Bual
+
+    return Bual(services.options.bual)
+
+
+def _poal(_: Services) -> Strategy:
+    from strategies.poal import Poal
+
+    return Poal()
+
+
 def _eoal(services: Services) -> Strategy:
     from strategies.eoal import Eoal
 
     return Eoal(services.options.eoal)
+
+
+def _e2oal(*, is_own: bool) -> Callable[[Services], Strategy]:
+    def build(services: Services) -> Strategy:
+        from strategies.e2oal import E2oal
+
+        return E2oal(services.pretrained().rows, services.options.e2oal, is_own=is_own)
+
+    return build
+
+
+def _e2oal_target(services: Services) -> Target:
+    from strategies.e2oal import E2oalTarget
+
+    return E2oalTarget(services.pretrained().rows, temperature=services.options.e2oal.temperature)
 
 
 def _mqnet(informativeness: Literal["ll", "conf"]) -> Callable[[Services], Strategy]:
@@ -223,7 +279,7 @@ STRATEGIES: dict[str, Entry] = {
         reference="Yoo and Kweon 2019",
         build=_learning_loss,
         sections=("learning_loss",),
-        loss_prediction=True,
+        target=_loss_prediction,
         extra_networks="a loss-prediction head, trained with the classifier",
         cost=_ONE_PASS,
     ),
@@ -278,6 +334,22 @@ STRATEGIES: dict[str, Entry] = {
         uses_pretrained=True,
         cost="a k-means of all image features, and distances within its clusters",
     ),
+    "uherding": Entry(
+        paper_name="UHerding",
+        reference="Bae et al. 2025, on the features of the purity step's image tower",
+        build=_herding(weighted=True),
+        uses_pretrained=True,
+        sections=("uherding",),
+        cost=f"{_ONE_PASS}; products of all stored features of the pool with each other, in blocks",
+    ),
+    "maxherding": Entry(
+        paper_name="MaxHerding",
+        reference="Bae, Noh and Sutherland 2024, on the features of the purity step's image tower",
+        build=_herding(weighted=False),
+        uses_pretrained=True,
+        sections=("uherding",),
+        cost="products of all stored features of the pool with each other, in blocks",
+    ),
     "lfosa": Entry(
         paper_name="LfOSA",
         reference="Ning et al. 2022",
@@ -294,12 +366,53 @@ STRATEGIES: dict[str, Entry] = {
         extra_networks="a detector of K + 1 classes with K binary heads, each round",
         cost="one pass of the detector over the pool; a clustering of the images predicted known",
     ),
+    "eaoa": Entry(
+        paper_name="EAOA",
+        reference="Zong and Huang 2025",
+        build=_eaoa,
+        sections=("eaoa",),
+        extra_networks="a detector of K + 1 classes with an energy penalty, each round",
+        cost=f"{_ONE_PASS}, one of the detector over it and the labelled images; a product of their features",
+    ),
+    "bual": Entry(
+        paper_name="BUAL",
+        reference="Zong et al. 2024",
+        build=_bual,
+        sections=("bual",),
+        extra_networks="a detector of K + 1 classes, a classifier, and its negative training, each round",
+        cost="a pass over the pool for every 5 epochs of the negative training",
+    ),
+    "poal": Entry(
+        paper_name="POAL",
+        reference="Zhan et al. 2022",
+        build=_poal,
+        cost=f"{_ONE_PASS} and the labelled images; a factorisation of D x D",
+    ),
+    "e2oal": Entry(
+        paper_name="E2OAL",
+        reference="Zong et al. 2026",
+        build=_e2oal(is_own=False),
+        uses_pretrained=True,
+        sections=("e2oal",),
+        extra_networks="a network with a classification and an evidential head, each round",
+        cost="some 25 k-means of the labelled images' features; one pass of that network over the pool",
+    ),
+    "e2oal-own": Entry(
+        paper_name="E2OAL (own network judged)",
+        reference="Zong et al. 2026; accuracy of its own network, as in its paper",
+        build=_e2oal(is_own=True),
+        uses_pretrained=True,
+        sections=("e2oal",),
+        target=_e2oal_target,
+        extra_networks="none: the classifier itself has both heads and is trained on the labelled OOD images too",
+        cost="some 25 k-means of the labelled images' features; one pass of the classifier over the pool",
+    ),
     "mqnet": Entry(
         paper_name="MQNet",
         reference="Park et al. 2022",
         build=_mqnet("ll"),
         sections=("mqnet", "learning_loss", "contrastive"),
-        loss_prediction=True,
+        target=_loss_prediction,
         extra_networks="a CSI encoder, once per data set; a loss-prediction head; a small meta-network, each round",
         cost=f"{_ONE_PASS}; cosines with the labelled images; the meta-network's training",
     ),
@@ -355,6 +468,7 @@ STRATEGIES: dict[str, Entry] = {
 
 BEHIND_PURITY = (
     "margin", "entropy", "ll", "coreset", "coreset-balanced", "bald", "meanstd", "varratio", "badge", "alphamix",
+    "uherding",
 )  # fmt: skip
 """The standard strategies that can stand behind the purity step, as `vlpure-<name>`; CONF does so in `vlpure`."""
 

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("data", "models", "strategies", "orchestrator", "experiments")
-SLOW_TO_IMPORT = ("torch", "ray", "mlflow", "jinja2")
+SLOW_TO_IMPORT = ("torch", "ray", "mlflow", "jinja2", "fastapi")
 
 PRINT_LOADED_AFTER_HELP = """
 import json, runpy, sys
@@ -92,7 +92,7 @@ def test_imports_of_packages_to_the_left_and_of_the_own_package_are_allowed(tmp_
     assert find_violations(tmp_path) == []
 
 
-COMMANDS = ("trial", "report", "figures", *(f"table{number}" for number in range(4, 10)))
+COMMANDS = ("trial", "suggest", "report", "figures", *(f"table{number}" for number in range(4, 10)))
 
 
 @pytest.mark.parametrize("command", [f"experiments.{name}" for name in COMMANDS])

@@ -59,7 +59,7 @@ def finish(state: State, target: Path) -> list[str]:
         f"{target}: {len(placed):,} images, {len(by_folder.get(OOD_FOLDER, ())):,} of them of none of the classes",
         *notes,
         f"next: python experiments/trial.py --dataset {shlex.quote(f'folder:{target}')} --id-classes "
-        f"{shlex.quote(classes)}",
+        f"{shlex.quote(classes)} --ood-ratio all",
     ]
 
 

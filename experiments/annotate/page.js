@@ -132,6 +132,7 @@ function drawSingle() {
 }
 
 function drawAnswers(guess, sure, figure, given) {
+  $("answers").classList.toggle("many", view.data.answers.length > 10);
   $("answers").replaceChildren(...view.data.answers.map(({ name, key }) => {
     const button = document.createElement("button"), label = document.createElement("span");
     button.type = "button";
@@ -284,11 +285,23 @@ function toGrid() {
 }
 
 function nextBatch() {
-  if (view.busy) return;
+  once(async () => {
+    showRanking();
+    await ask("next", { after: view.data.round });
+    await ranked();
+  }).finally(() => { if (view.mode === "done") drawDone(); });
+}
+
+async function ranked() {
+  let progress;
+  while ((progress = await ask("progress")).ranking) await new Promise((resolve) => setTimeout(resolve, 300));
+  if (progress.failure) throw new Error(progress.failure);
+  take(await ask("state"));
+}
+
+function showRanking() {
   $("next").disabled = true;
   $("next").firstChild.textContent = "Ranking the rest\u2026 ";
-  once(async () => take(await ask("next", { after: view.data.round })))
-    .finally(() => { if (view.mode === "done") drawDone(); });
 }
 
 function take(data) {
@@ -397,4 +410,7 @@ $("next").addEventListener("click", nextBatch);
 $("find-text").addEventListener("input", listFound);
 $("find").querySelector("form").addEventListener("submit", () => { const [first] = matches(); if (first) give(first); });
 
-ask("state").then(take, trouble);
+once(async () => {
+  take(await ask("state"));
+  if (view.data.ranking) { showRanking(); await ranked(); }
+});

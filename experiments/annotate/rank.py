@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.annotate.choose import Picks, choose_batch
+from experiments.annotate.choose import DEFAULT, Picks, choose_batch
 from experiments.annotate.head import Head, fit_head
 from experiments.annotate.photos import Photos
 from experiments.annotate.wanted import Answers, Estimate, Floats, Given, Judge, estimate_wanted, fit_curve
@@ -29,20 +29,27 @@ class Ranking:
     head: Head
     folder: Estimate
     """Wanted images in the folder."""
+    num_known: int
+    """Wanted images that have an answer, near-copies included."""
     batch: float
     """Expected number of wanted images in the batch."""
     at_random: float
     """The same for a random batch of unanswered images."""
     detector: str
+    strategy: str
+    """How the wanted ones of the batch were chosen."""
     answers: Answers
 
 
 class Ranker:
     """Ranks the photos of a folder for given classes; kept between rounds, since it holds products with texts."""
 
-    def __init__(self, photos: Photos, classes: Sequence[str], texts: frozenset[Given]) -> None:
-        """`texts` are the texts that the photos' weights can encode."""
+    def __init__(self, photos: Photos, classes: Sequence[str], *, has_no_texts: bool) -> None:
+        """`has_no_texts`: the photos' text towers, if they have any, are a CLIPN's."""
         self._photos, self._classes = photos, tuple(classes)
+        texts: frozenset[Given] = frozenset()
+        if photos.towers is not None:
+            texts = frozenset({"text", "no text"}) if has_no_texts else frozenset({"text"})
         self._judge = Judge(photos, classes, texts)
         self._start_KD = np.zeros((len(self._classes), photos.features_ND.shape[1]), dtype=np.float32)
         if photos.towers is not None:
@@ -62,17 +69,22 @@ class Ranker:
         detector: str | None = None,
         strategy: str | None = None,
         rng: np.random.Generator,
+        stands_for_N: NDArray[np.int64] | None = None,
     ) -> Ranking:
-        """The next `count` of the free images. Raises ValueError for a detector or strategy that cannot be used."""
+        """The next `count` of the free images; `stands_for_N` names the image that answers for each near-copy.
+
+        Raises ValueError for a detector or strategy that cannot be used.
+        """
+        asked_N = np.arange(len(free_N)) if stands_for_N is None else stands_for_N
         scores = self._judge.scores(detector, answers)
         ordered = answers.ordered()
         curve = fit_curve(scores, ordered.is_wanted)
         wanted_N = curve.probabilities(scores.all_N)
-        unanswered_N = np.ones(len(wanted_N), dtype=bool)
-        unanswered_N[answers.idx] = False
-        folder = estimate_wanted(curve, scores.all_N[unanswered_N], int(answers.is_wanted.sum()))
+        answered_N = np.isin(asked_N, answers.idx)
+        known_N = np.isin(asked_N, answers.idx[answers.is_wanted])
+        folder = estimate_wanted(curve, scores.all_N[~answered_N], int(known_N.sum()))
         at_random = float(wanted_N[free_N].mean()) if free_N.any() else 0.0
-        wanted_N[answers.idx] = answers.is_wanted
+        wanted_N[answered_N] = known_N[answered_N]
         head = self.fit(answers)
         picks = choose_batch(
             self._photos, self._classes, answers, head, wanted_N, free_N, count, strategy=strategy, rng=rng
@@ -83,8 +95,10 @@ class Ranker:
             picks=picks,
             head=head,
             folder=folder,
+            num_known=int(known_N.sum()),
             batch=float(wanted_N[picks.idx].sum()),
             at_random=at_random * len(picks.idx),
             detector=scores.detector,
+            strategy=strategy or (DEFAULT if answers.is_wanted.any() else "typiclust"),
             answers=answers,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import secrets
 import socket
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import uvicorn
 from fastapi import Body, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
@@ -74,7 +76,11 @@ def make_app(session: Session, token: str) -> FastAPI:
     @app.post(f"/{token}/next")
     def following(after: Annotated[int, Body(embed=True)]) -> dict[str, Any]:
         session.advance(after)
-        return session.view()
+        return session.progress()
+
+    @app.get(f"/{token}/progress")
+    def progress() -> dict[str, Any]:
+        return session.progress()
 
     @app.get(f"/{token}/{{name:path}}")
     def file(name: str) -> Response:
@@ -133,10 +139,17 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
+def make_server(session: Session, token: str) -> uvicorn.Server:
+    """The server of the page, to be run on a socket."""
+    config = uvicorn.Config(
+        make_app(session, token), http="h11", loop="asyncio", ws="none", lifespan="off", log_level="critical",
+        access_log=False, server_header=False, timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
 def serve(session: Session, listener: socket.socket) -> int:
     """Serve the page until Ctrl-C, and print its address. Returns the exit code."""
-    import uvicorn
-
     token = secrets.token_urlsafe(16)
     port = listener.getsockname()[1]
     print(f"label in a browser: http://{HOST}:{port}/{token}/", flush=True)
@@ -145,13 +158,13 @@ def serve(session: Session, listener: socket.socket) -> int:
         file=sys.stderr,
         flush=True,
     )
-    config = uvicorn.Config(
-        make_app(session, token), http="h11", loop="asyncio", ws="none", lifespan="off", log_level="error",
-        access_log=False, server_header=False, timeout_graceful_shutdown=2,
-    )  # fmt: skip
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        make_server(session, token).run(sockets=[listener])
     except KeyboardInterrupt:
+        if session.progress()["ranking"]:
+            print("\nevery answer is saved; the next batch was being ranked, and will be again", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)  # a ranking cannot be stopped in its middle, and all files are whole at any time
         print(f"\n{session.summary()}; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     return 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.console import RunStopped
 from data.files import shown
 from experiments.annotate.state import NONE, UNSURE, Label, State, Suggestion, now
 
@@ -40,15 +41,20 @@ class Session:
         self._images: list[str] = []
         self._numbers: dict[str, int] = {}
         self._lock, self._ranking = threading.Lock(), threading.Lock()
+        self._failure: str | None = None
+        self._last_view: dict[str, Any] = {}
         self._source = f"page, {_user()}"
 
     def view(self) -> dict[str, Any]:
-        """Everything that the page shows, as JSON."""
+        """Everything that the page shows, as JSON; while the next round is ranked, what it showed before."""
+        if self._ranking.locked():
+            return self._last_view | {"ranking": True}
         with self._lock:
             state, number = self._state, self._state.rounds()[-1]
             labels, expected = state.labels(), state.expected(number)
             suggestions = state.suggestions(number)
-            return {
+            self._last_view = {
+                "ranking": False,
                 "folder": shown(state.folder.absolute().name),
                 "answers": _keys(state.classes),
                 "round": number,
@@ -58,6 +64,7 @@ class Session:
                 "labelled": len(labels),
                 "images": len(state.images()),
             }
+            return self._last_view
 
     def _item(self, s: Suggestion, labels: dict[str, Label]) -> dict[str, Any]:
         label, nearest = labels.get(s.image), labels.get(s.nearest_labelled or "")
@@ -88,8 +95,11 @@ class Session:
     def record(self, answers: Sequence[Answer]) -> None:
         """Keep answers, which are on disk when it returns.
 
-        Raises ValueError for an unknown class or number, and OSError for a full disk; then none of them is kept.
+        Raises ValueError for an unknown class or number, and while the next round is ranked; OSError for a full disk.
+        Then none of them is kept.
         """
+        if self._ranking.locked():
+            raise ValueError("nothing was saved: the next batch is being ranked; wait for it")
         given = [
             Label(
                 image=self._image(each.image),
@@ -109,19 +119,31 @@ class Session:
                     self._state.undo(image, self._source)
 
     def advance(self, after: int) -> None:
-        """Suggest the next round, unless there is one after round `after` already.
-
-        Raises ValueError if nothing is left to suggest, and while another call is ranking.
-        """
+        """Begin to rank the next round, unless there is one after round `after` already; `progress` tells the end."""
+        # Two tabs, or a second press of the button: one round, not two.
         if not self._ranking.acquire(blocking=False):
-            raise ValueError("the next batch is being ranked; wait for it")
+            return
+        if self._state.rounds()[-1] != after:
+            self._ranking.release()
+            return
+        # A thread of its own, and no request that waits: Ctrl-C would have to wait for the ranking to end.
+        threading.Thread(target=self._rank, daemon=True).start()
+
+    def _rank(self) -> None:
+        self._failure = "the ranking ended with an error, which is in the terminal"
         try:
-            # Two tabs, or a second press of the button: one round, not two.
-            if self._state.rounds()[-1] == after:
-                with self._lock:
-                    self._next_round()
+            with self._lock:
+                self._next_round()
+            self._failure = None
+        except (ValueError, OSError, ArithmeticError, MemoryError, RunStopped) as error:
+            self._failure = str(error)
         finally:
             self._ranking.release()
+
+    def progress(self) -> dict[str, Any]:
+        """Whether the next round is being ranked, and why the last ranking failed, if it did."""
+        is_ranking = self._ranking.locked()
+        return {"ranking": is_ranking, "failure": None if is_ranking else self._failure}
 
     def summary(self) -> str:
         """What was labelled in the round, in one line."""

@@ -70,6 +70,8 @@ class Listing:
     """Damaged image -> what is wrong with it."""
     copy_of: Mapping[str, str]
     """Near-copy -> the image that stands for it."""
+    identity: str = ""
+    """Identity of images and features that the near-copies were found with."""
 
 
 def now() -> str:
@@ -173,7 +175,7 @@ class State:
         stat = path.stat()
         if self._listing is None or self._listing[0] != (stat.st_mtime_ns, stat.st_ino):
             content = _read(path, IMAGES)
-            listing = Listing(images=tuple(content["images"]), damaged=content["damaged"], copy_of=content["copy_of"])
+            listing = Listing(**{**content, "images": tuple(content["images"])})
             self._listing = (stat.st_mtime_ns, stat.st_ino), listing
         return self._listing[1]
 
@@ -182,7 +184,12 @@ class State:
         self._write(
             self.directory / IMAGES,
             IMAGES,
-            {"images": list(listing.images), "damaged": dict(listing.damaged), "copy_of": dict(listing.copy_of)},
+            {
+                "images": list(listing.images),
+                "damaged": dict(listing.damaged),
+                "copy_of": dict(listing.copy_of),
+                "identity": listing.identity,
+            },
         )
 
     def images(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from data.console import unknown_name
 from data.files import content_hash, file_hash, file_lock, write_text_atomically
 from data.imageset import DataSet, Images
+from data.splits.draw import OOD_ONLY
 from data.splits.ratios import draw_split
 from models.clipn.prompts import DEFAULT_TEMPLATES_HASH
 from models.clipn.quality import DetectionQuality
@@ -167,7 +168,8 @@ class OutputFiles:
 def trained_classes(data: DataSet, held_out: Sequence[str]) -> list[int]:
     """The classes to train on, in order. Raises ValueError for unknown names and fewer than two classes."""
     left_out = _classes(data, held_out, "--hold-out")
-    classes = [c for c in range(data.num_classes) if c not in left_out]
+    # No caption fits the images of many classes that lie together in `_ood_`.
+    classes = [c for c in range(data.num_classes) if c not in left_out and data.class_names[c] != OOD_ONLY]
     if len(classes) < 2:
         raise ValueError(f"--hold-out leaves {len(classes)} classes to train on; at least 2 are needed")
     return classes

@@ -24,12 +24,13 @@ from data.imageset import DataSet, Images, IndexArray
 from data.stopping import SIGNALS
 from experiments.commands.clipn_job import ClassLabels, ClipnJob, OutputFiles, TrainingReport
 from models.clipn.captions import Captions, ClassCaptions, PairCaptions
-from models.clipn.encode import ImageRows, encode_classes, tokenize_classes
+from models.clipn.encode import ImageRows, encode_classes
 from models.clipn.model import Clipn
 from models.clipn.pretrained import load_pretrained_clip
 from models.clipn.prompts import class_phrases, default_templates
 from models.clipn.quality import measure_detection, zero_shot_accuracy
 from models.clipn.snapshots import FileSnapshots
+from models.clipn.tokens import tokenize_classes
 from models.clipn.training import CaptionedImages, new_clipn, train_clip, train_no_tower
 from models.clipn.weights import save_clipn
 from models.device import use_threads

@@ -19,6 +19,13 @@ from orchestrator.settings.keys import check_name
 from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
 from strategies.purity.detectors import DETECTORS
+from strategies.registry import STRATEGIES
+
+
+def strategy_names() -> str:
+    """The registered strategies in words; those with a purity step in front as one, since every other has its own."""
+    standard = [name for name in STRATEGIES if not name.startswith("vlpure-") or name == "vlpure-domain"]
+    return f"{', '.join(standard)}, vlpure-<name of another>"
 
 
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +64,9 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
         help="CLIPN's weights (default: the data set's small stand-in, if any)",
     )
     group.add_argument(
-        "--clip-pretrained", metavar="TAG", help="with --purity mcm: a plain CLIP, by open_clip tag or path of a file"
+        "--clip-pretrained",
+        metavar="TAG",
+        help='for detectors without "no" texts: any model of open_clip, by its tag or the path of a weights file',
     )
     group.add_argument(
         "--clip-model", metavar="NAME", help="open_clip architecture of either, or its .json file (default: ViT-B-16)"

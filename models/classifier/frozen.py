@@ -23,8 +23,9 @@ from models.classifier.inputs import FeatureRows
 from models.classifier.recipe import EncoderName
 from models.clipn.encode import network_input, resize_batch
 from models.clipn.features import VisionLanguageTowers
-from models.clipn.pretrained import quiet_hub
-from models.clipn.source import CLIP_MEAN, CLIP_STD, ClipnSource
+from models.clipn.hub import quiet_hub
+from models.clipn.preprocessing import Preprocessing
+from models.clipn.source import ClipnSource
 from models.feature_store import FeatureKey, open_features
 
 BATCH_SIZE = 128
@@ -109,21 +110,25 @@ class _Rows:
 def _clipn_encoder(data: DataSet, source: ClipnSource, progress: Progress) -> Encoder:
     """The image tower of a CLIPN as an encoder."""
     towers = VisionLanguageTowers(data, source, progress)
+    prepared = towers.preprocessing
 
     def load() -> Tower:
         clipn = towers.load()
-        size = clipn.image_size
         return Tower(
-            network=clipn.visual, prepare=partial(_clip_input, size), image_size=size, mean=CLIP_MEAN, std=CLIP_STD
+            network=clipn.visual,
+            prepare=partial(_clip_input, clipn.image_size, prepared),
+            image_size=clipn.image_size,
+            mean=prepared.mean,
+            std=prepared.std,
         )
 
-    return Encoder(
-        identity=towers.weights, preprocessing="CLIP: bicubic, centre crop; features as they come", load=load
-    )
+    return Encoder(identity=towers.weights, preprocessing=f"{prepared.words}; features as they come", load=load)
 
 
-def _clip_input(size: int, pixels_BHW3: NDArray[np.uint8], device: torch.device) -> Tensor:
-    return network_input(resize_batch(pixels_BHW3, size), device)
+def _clip_input(
+    size: int, preprocessing: Preprocessing, pixels_BHW3: NDArray[np.uint8], device: torch.device
+) -> Tensor:
+    return network_input(resize_batch(pixels_BHW3, size, preprocessing), device, preprocessing)
 
 
 def _timm_encoder(name: EncoderName) -> Encoder:

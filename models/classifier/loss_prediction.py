@@ -8,12 +8,14 @@ Shapes: B batch, N values, H hidden units per stage, C channels of a stage.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.classifier.networks import Classifier
+from models.classifier.target import Lesson, RoundLabels, Target
 
 
 class LossPredictionHead(nn.Module):
@@ -103,3 +105,24 @@ class LossPrediction:
     def other_parameters(self, network: nn.Module) -> Iterable[nn.Parameter]:
         """The objective has no parameters of its own: the head learns at the network's rate."""
         return ()
+
+
+class LossPredictionTarget(Target):
+    """The common classifier with a loss-prediction head, in every round."""
+
+    def __init__(
+        self, *, hidden: int, weight: float, margin: float, detach_after: float, identity: dict[str, Any]
+    ) -> None:
+        """Sizes and weights of head and objective; `identity` holds them as plain values."""
+        self._hidden, self._identity = hidden, identity
+        self._objective = {"weight": weight, "margin": margin, "detach_after": detach_after}
+
+    def lesson(self, labels: RoundLabels) -> Lesson:
+        """The labelled ID images, as for the common classifier."""
+        return Lesson(
+            idx=labels.id_idx,
+            labels_N=labels.id_labels,
+            wrap=lambda network, seed: add_loss_prediction(network, hidden=self._hidden, weights_seed=seed),
+            objective=lambda recipe, device: LossPrediction(**self._objective),
+            identity=self._identity,
+        )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.clipn.encode import tokenize
+from models.clipn.tokens import tokenize
 
 
 class Captions(Protocol):

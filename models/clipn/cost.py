@@ -26,8 +26,13 @@ def operations_an_image(config: Mapping[str, Any]) -> float:
     return 2 * _resnet_products(vision)
 
 
-def seconds_on_a_core(config: Mapping[str, Any], num_images: int) -> float:
-    """Estimated seconds of encoding on one core of this machine in float32, from a matrix product timed now."""
+def seconds_on_a_core(config: Mapping[str, Any], num_images: int) -> float | None:
+    """Estimated seconds of encoding on one core of this machine in float32, from a matrix product timed now.
+
+    None for a tower of timm, whose config does not say how large it is.
+    """
+    if "timm_model_name" in config["vision_cfg"]:
+        return None
     return num_images * operations_an_image(config) / (SHARE_OF_PEAK * _operations_a_second())
 
 

@@ -6,22 +6,22 @@ Shapes: B batch, C classes, D embedding, H height, L tokens, N images, S the tow
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from torch.nn import functional
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize  # open_clip has loaded it
 
 from data.imageset import Images
 from models.clipn.model import Clipn
-from models.clipn.prompts import fill
-from models.clipn.source import CLIP_MEAN, CLIP_STD
+from models.clipn.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from models.clipn.tokens import filled, tokenize, tokenize_classes
+from models.clipn.towers import OpenTowers
 from models.device import free_cores, process_memory
 from models.graphs import compiled_forward
 
@@ -43,7 +43,9 @@ READ_PART = 32
 class TowerPass:
     """The image tower in the form that features are computed with: (B, 3, S, S) float32 -> (B, D), not normalised."""
 
-    def __init__(self, clipn: Clipn, *, precision: Literal["fp32", "bf16"], compiled: bool = False) -> None:
+    def __init__(
+        self, clipn: Clipn | OpenTowers, *, precision: Literal["fp32", "bf16"], compiled: bool = False
+    ) -> None:
         """Compute on the device of the weights; `bf16` means bfloat16 products, with sums and weights in float32."""
         self._device = clipn.device
         self._in_bf16 = precision == "bf16"
@@ -74,13 +76,21 @@ class TowerPass:
 class ImageRows:
     """Source of image features (N, D): row i is the image tower's feature of image i, normalised."""
 
-    def __init__(self, clipn: Clipn, images: Images, *, precision: Literal["fp32", "bf16"] = "fp32") -> None:
+    def __init__(
+        self,
+        clipn: Clipn | OpenTowers,
+        images: Images,
+        *,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        preprocessing: Preprocessing = CLIP_PREPROCESSING,
+    ) -> None:
         """Compute with `clipn`, on the device of its weights, in the `precision` of `TowerPass`.
 
         On a GPU, threads on the free cores read and resize the images ahead of the tower.
         """
         self._clipn = clipn
         self._images = images
+        self._preprocessing = preprocessing
         on_gpu = clipn.device.type == "cuda"
         compiled = on_gpu and len(images) >= COMPILE_TOWER_FROM and not torch.are_deterministic_algorithms_enabled()
         self._tower = TowerPass(clipn, precision=precision, compiled=compiled)
@@ -104,7 +114,8 @@ class ImageRows:
     @torch.inference_mode()
     def _encode(self, start: int, stop: int) -> NDArray[np.float32]:
         """Unit features (B, D) of the images `start` to `stop` (excluded)."""
-        features_BD = self._tower(network_input(self._pixels(start, stop), self._clipn.device))
+        pixels_BSS3 = self._pixels(start, stop)
+        features_BD = self._tower(network_input(pixels_BSS3, self._clipn.device, self._preprocessing))
         return np.asarray(functional.normalize(features_BD.float(), dim=1).cpu().numpy())
 
     def _pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
@@ -123,7 +134,7 @@ class ImageRows:
         self._read[start] = [self._workers.submit(self._load, *bound) for bound in bounds]
 
     def _load(self, start: int, stop: int) -> NDArray[np.uint8]:
-        return resize_batch(self._images.load(np.arange(start, stop)), self._clipn.image_size)
+        return resize_batch(self._images.load(np.arange(start, stop)), self._clipn.image_size, self._preprocessing)
 
 
 class ClassRows:
@@ -147,10 +158,32 @@ class ClassRows:
         return np.asarray(torch.cat([yes_CD, no_CD], dim=1).cpu().numpy())
 
 
+class YesRows:
+    """Source of class features (C, D) of towers without a "no" tower: row c is class c's "yes" feature, unit length."""
+
+    def __init__(self, towers: OpenTowers, phrases: Sequence[str], templates: Sequence[str]) -> None:
+        """Compute for class phrases (`models.clipn.prompts.class_phrases`) in every template."""
+        self._towers = towers
+        self._phrases = phrases
+        self._templates = templates
+
+    @property
+    def facts(self) -> Mapping[str, float]:
+        """Empty: these rows have no further numbers."""
+        return {}
+
+    @torch.inference_mode()
+    def compute(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Features of the classes `start` to `stop` (excluded). Raises ValueError for texts that are too long."""
+        tokens_BL = self._towers.tokenize(filled(self._phrases[start:stop], self._templates))
+        mean_CD = _class_means(self._towers.encode_yes, tokens_BL, stop - start, self._towers.device)
+        return np.asarray(mean_CD.cpu().numpy())
+
+
 class SentenceRows:
     """Source of sentence features (n, D): row i is the "yes" tower's feature of sentence i, normalised."""
 
-    def __init__(self, clipn: Clipn, texts: Sequence[str]) -> None:
+    def __init__(self, clipn: Clipn | OpenTowers, texts: Sequence[str]) -> None:
         self._clipn = clipn
         self._texts = texts
 
@@ -167,82 +200,72 @@ class SentenceRows:
         rows_BD = np.empty((stop - start, self._clipn.embed_dim), dtype=np.float32)
         for at in range(0, len(order), TEXT_BATCH):
             places = order[at : at + TEXT_BATCH]
-            tokens_BL = tokenize([self._texts[place] for place in places], self._clipn.context_length)
+            tokens_BL = self._tokens([self._texts[place] for place in places])
             features_BD = self._clipn.encode_yes(tokens_BL.to(self._clipn.device)).float()
             rows_BD[np.array(places) - start] = functional.normalize(features_BD, dim=1).cpu().numpy()
         return rows_BD
 
+    def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
+        if isinstance(self._clipn, Clipn):
+            return tokenize(texts, self._clipn.context_length)
+        return self._clipn.tokenize(texts)
 
-def resize_and_crop(image_HW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The image (size, size, 3) uint8: shorter side resized to `size` pixels (bicubic), then the centre cropped.
+
+_INTERPOLATION = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
+
+
+def resize_and_crop(
+    image_HW3: NDArray[np.uint8], size: int, preprocessing: Preprocessing = CLIP_PREPROCESSING
+) -> NDArray[np.uint8]:
+    """The image (size, size, 3) uint8: shorter side resized to `size` pixels, then the centre cropped; or squashed.
 
     An image whose shorter side is `size` already is only cropped.
     """
+    is_squashed = preprocessing.resize_mode == "squash"
     # On PIL images, as in the reference: on tensors torchvision rounds differently.
-    picture = resize(Image.fromarray(image_HW3), [size], InterpolationMode.BICUBIC)
+    picture = resize(
+        Image.fromarray(image_HW3),
+        [size, size] if is_squashed else [size],
+        _INTERPOLATION[preprocessing.interpolation],
+    )
     return np.array(center_crop(picture, [size, size]))  # a copy: torch warns about read-only arrays
 
 
-def resize_batch(images_BHW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize_batch(
+    images_BHW3: NDArray[np.uint8], size: int, preprocessing: Preprocessing = CLIP_PREPROCESSING
+) -> NDArray[np.uint8]:
     """The images resized by `resize_and_crop`: (B, size, size, 3) uint8."""
     if images_BHW3.shape[1:3] == (size, size):
         return images_BHW3
-    return np.stack([resize_and_crop(image_HW3, size) for image_HW3 in images_BHW3])
+    return np.stack([resize_and_crop(image_HW3, size, preprocessing) for image_HW3 in images_BHW3])
 
 
-def network_input(images_BSS3: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    """The images (B, 3, S, S) float32 on `device`: scaled to [0, 1], then normalised by CLIP's mean and deviation."""
-    return normalised(torch.from_numpy(np.ascontiguousarray(images_BSS3)).to(device))
+def network_input(
+    images_BSS3: NDArray[np.uint8], device: torch.device, preprocessing: Preprocessing = CLIP_PREPROCESSING
+) -> torch.Tensor:
+    """The images (B, 3, S, S) float32 on `device`: scaled to [0, 1], then normalised by mean and deviation."""
+    return normalised(torch.from_numpy(np.ascontiguousarray(images_BSS3)).to(device), preprocessing)
 
 
-def normalised(images_BSS3: torch.Tensor) -> torch.Tensor:
+def normalised(images_BSS3: torch.Tensor, preprocessing: Preprocessing = CLIP_PREPROCESSING) -> torch.Tensor:
     """The image tower's input (B, 3, S, S) float32 from pixels (B, S, S, 3) uint8, on the device of the pixels."""
-    mean_311, std_311 = _mean_and_std(images_BSS3.device)
+    mean_311, std_311 = _mean_and_std(images_BSS3.device, preprocessing)
     return images_BSS3.permute(0, 3, 1, 2).float().div(255).sub(mean_311).div(std_311).contiguous()
 
 
 @functools.cache
-def _mean_and_std(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """CLIP's mean and deviation (3, 1, 1) on a device."""
+def _mean_and_std(device: torch.device, preprocessing: Preprocessing) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation (3, 1, 1) of a preprocessing on a device."""
     # Made once: recorded work cannot copy from the host.
     with torch.inference_mode(mode=False):
-        mean_311, std_311 = (torch.tensor(v, device=device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+        mean_311, std_311 = (
+            torch.tensor(three, device=device).view(3, 1, 1) for three in (preprocessing.mean, preprocessing.std)
+        )
     return mean_311, std_311
 
 
 TEXT_BATCH = 256
 """Texts per forward pass."""
-
-
-@functools.cache
-def _tokenizer() -> SimpleTokenizer:
-    """CLIP's byte-pair tokeniser; its vocabulary ships with open_clip."""
-    return SimpleTokenizer()
-
-
-def tokenize(texts: Sequence[str], context_length: int) -> torch.Tensor:
-    """Token ids (B, L) int64 with start and end token, padded with 0 to the longest of these texts.
-
-    Raises ValueError for a text that needs more than `context_length` tokens (open_clip would cut it silently).
-    """
-    tokenizer = _tokenizer()
-    rows = [[tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id] for text in texts]
-    for text, row in zip(texts, rows, strict=True):
-        if len(row) > context_length:
-            raise ValueError(
-                f"text too long: {_shorten(text)!r} needs {len(row)} tokens and the model reads at most "
-                f"{context_length}; shorten the class name or the template"
-            )
-    tokens_BL = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
-    for index, row in enumerate(rows):
-        tokens_BL[index, : len(row)] = torch.tensor(row)
-    return tokens_BL
-
-
-def tokenize_classes(phrases: Sequence[str], templates: Sequence[str], context_length: int) -> torch.Tensor:
-    """Token ids (C, T, L) of each template filled with each class phrase. Raises the errors of `tokenize`."""
-    texts = [fill(template, phrase) for phrase in phrases for template in templates]
-    return tokenize(texts, context_length).view(len(phrases), len(templates), -1)
 
 
 @torch.inference_mode()
@@ -251,15 +274,17 @@ def encode_classes(clipn: Clipn, tokens_CTL: torch.Tensor) -> tuple[torch.Tensor
 
     Each text's feature is normalised, those of a class's templates are summed, and the sum is normalised.
     """
-    tokens_BL = tokens_CTL.flatten(0, 1)
-    sums_CD = []
-    for encode in (clipn.encode_yes, clipn.encode_no):
-        parts = [encode(part_BL.to(clipn.device)).float() for part_BL in torch.split(tokens_BL, TEXT_BATCH)]
-        features_CTD = functional.normalize(torch.cat(parts), dim=1).reshape(*tokens_CTL.shape[:2], -1)
-        sums_CD.append(functional.normalize(features_CTD.sum(dim=1), dim=1))
-    return sums_CD[0], sums_CD[1]
+    yes_CD, no_CD = (
+        _class_means(encode, tokens_CTL.flatten(0, 1), len(tokens_CTL), clipn.device)
+        for encode in (clipn.encode_yes, clipn.encode_no)
+    )
+    return yes_CD, no_CD
 
 
-def _shorten(text: str) -> str:
-    """The text, or its beginning if it is long."""
-    return text if len(text) <= 60 else text[:57] + "..."
+def _class_means(
+    encode: Callable[[torch.Tensor], torch.Tensor], tokens_BL: torch.Tensor, num_classes: int, device: torch.device
+) -> torch.Tensor:
+    """Unit means (C, D) of the unit features of each class's texts, which follow each other in `tokens_BL`."""
+    parts = [encode(part_BL.to(device)).float() for part_BL in torch.split(tokens_BL, TEXT_BATCH)]
+    features_CTD = functional.normalize(torch.cat(parts), dim=1).reshape(num_classes, -1, parts[0].shape[1])
+    return functional.normalize(features_CTD.sum(dim=1), dim=1)

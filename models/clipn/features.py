@@ -9,7 +9,6 @@ Shapes: N training images, C classes, D embedding.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +20,24 @@ from data.cache import file_hash_once
 from data.console import Progress
 from data.files import content_hash
 from data.imageset import DataSet
-from models.clipn.cost import seconds_on_a_core
+from models.clipn.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from models.clipn.prompts import class_phrases, default_templates, read_templates
 from models.clipn.recipe import small_clip_config
-from models.clipn.source import ClipnSource, clip_config, used_templates_hash, weights_identity
-from models.clipn.stand_in import is_trained, train_stand_in
-from models.feature_store import FeatureKey, RowSource, StoredFeatures, open_features, rows_present, seconds_a_row
+from models.clipn.source import (
+    ClipnSource,
+    any_config,
+    clip_config,
+    is_plain_clip,
+    pretrained_preprocessing,
+    used_templates_hash,
+    weights_identity,
+)
+from models.clipn.stand_in import train_stand_in
+from models.feature_store import FeatureKey, RowSource, StoredFeatures, open_features
 
 if TYPE_CHECKING:
     from models.clipn.model import Clipn
+    from models.clipn.towers import OpenTowers
 
 TextFeatures = tuple[NDArray[np.float32], NDArray[np.float32]]
 """("yes" (C, D), "no" (C, D)), unit rows."""
@@ -88,7 +96,7 @@ def open_vision_language(
     Raises ValueError for a source that cannot be used, a bad checkpoint, weights that cannot be downloaded, and a cache
     that cannot be written.
     """
-    features = _Features(data_set, source, device, progress or (lambda line: None))
+    features = FeatureEntries(data_set, source, device, progress or (lambda line: None))
     image = features.of_images()
     features.of_classes(data_set.class_names)
     features.release()
@@ -100,57 +108,12 @@ def open_vision_language(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureBill:
-    """The features that have to be computed before a data set's images can be scored, and their cost."""
-
-    num_images: int
-    num_missing: int
-    seconds: float | None
-    """Estimated seconds for the missing features; None if the weights are not known yet."""
-    is_measured: bool
-    """Whether the estimate comes from an earlier computation here; else it is for one CPU core, from the number of the
-    network's operations."""
-    num_bytes: int = 0
-    """Size of the missing features in the cache."""
-
-
-def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
-    """The missing features and their cost; nothing is loaded or computed. Raises the errors of `clipn_identity`."""
-    num_images = len(data_set.train.images)
-    uses_stand_in = source.checkpoint is None and source.pretrained is None
-    if uses_stand_in and not is_trained(source, data_set):
-        return FeatureBill(
-            num_images=num_images,
-            num_missing=num_images,
-            seconds=None,
-            is_measured=False,
-            num_bytes=_row_bytes(small_clip_config(data_set.image_size)) * num_images,
-        )
-    features = _Features(data_set, source, "cpu", lambda line: None)
-    missing = num_images - rows_present(features.image_key, num_images)
-    measured = seconds_a_row(features.image_key) if missing else 0.0
-    seconds = missing * measured if measured is not None else seconds_on_a_core(features.config, missing)
-    return FeatureBill(
-        num_images=num_images,
-        num_missing=missing,
-        seconds=seconds,
-        is_measured=measured is not None,
-        num_bytes=_row_bytes(features.config) * missing,
-    )
-
-
-def _row_bytes(config: dict[str, Any]) -> int:
-    """Size of one image's features in bytes, float32."""
-    return 4 * int(config["embed_dim"])
-
-
 class VisionLanguageTowers:
     """The networks of a CLIPN, for callers that need other features than `open_vision_language` keeps."""
 
     def __init__(self, data_set: DataSet, source: ClipnSource, progress: Progress, *, device: str = "cpu") -> None:
         """Load nothing yet; `device` is where `yes_features` are computed. Raises its errors as `clipn_identity`."""
-        self._features = _Features(data_set, source, device, progress)
+        self._features = FeatureEntries(data_set, source, device, progress)
 
     @property
     def weights(self) -> str:
@@ -161,12 +124,17 @@ class VisionLanguageTowers:
         """Features (C, D) of the "yes" texts of distinct class names, unit rows, from the store or computed now."""
         return self._features.of_classes(class_names)[0]
 
-    def load(self) -> Clipn:
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Preprocessing of images that the image tower expects."""
+        return self._features.preprocessing
+
+    def load(self) -> Clipn | OpenTowers:
         """The towers, on the CPU."""
         return self._features.load()
 
 
-class _Features:
+class FeatureEntries:
     """The store's entries for one data set and source."""
 
     def __init__(self, data_set: DataSet, source: ClipnSource, device: str, progress: Progress) -> None:
@@ -175,7 +143,7 @@ class _Features:
         self._source = source
         self._device = device
         self._progress = progress
-        self._loaded: Clipn | None = None
+        self._loaded: Clipn | OpenTowers | None = None
         self._class_phrases(data_set.class_names)
 
     def of_images(self) -> StoredFeatures:
@@ -185,7 +153,7 @@ class _Features:
         def open_source() -> RowSource:
             from models.clipn.encode import ImageRows
 
-            return ImageRows(self._clipn(), images, precision=self._source.precision)
+            return ImageRows(self._clipn(), images, precision=self._source.precision, preprocessing=self.preprocessing)
 
         return open_features(self.image_key, len(images), open_source, progress=self._progress)
 
@@ -196,17 +164,24 @@ class _Features:
         made = own if set(wanted) <= set(own) else wanted
 
         def open_source() -> RowSource:
-            from models.clipn.encode import ClassRows
+            from models.clipn.encode import ClassRows, YesRows
+            from models.clipn.model import Clipn
 
             templates = (
                 default_templates() if self._source.templates is None else read_templates(self._source.templates)
             )
-            return ClassRows(self._clipn(), made, templates)
+            towers = self._clipn()
+            if isinstance(towers, Clipn):
+                return ClassRows(towers, made, templates)
+            return YesRows(towers, made, templates)
 
         rows_CE = open_features(
             self._class_key(made), len(made), open_source, shard_rows=8, progress=self._progress
         ).rows_ND
         rows_CE = rows_CE[[made.index(phrase) for phrase in wanted]]
+        if not self._is_plain:
+            yes_CD = np.ascontiguousarray(rows_CE)
+            return yes_CD, yes_CD
         num_dims = rows_CE.shape[1] // 2
         return np.ascontiguousarray(rows_CE[:, :num_dims]), np.ascontiguousarray(rows_CE[:, num_dims:])
 
@@ -222,7 +197,7 @@ class _Features:
             kind=what,
             content=content_hash(list(texts)),
             weights=self.weights,
-            preprocessing="unit rows",
+            preprocessing="unit rows" + self._tokeniser,
             precision="float32",
         )
         rows_ND = open_features(key, len(texts), open_source, shard_rows=4096, progress=self._progress).rows_ND
@@ -236,17 +211,18 @@ class _Features:
             kind="image features",
             content=self._data_set.train.images.fingerprint,
             weights=self.weights,
-            preprocessing="CLIP: bicubic, centre crop; unit rows",
+            preprocessing=f"{self.preprocessing.words}; unit rows",
             precision="float32" if self._source.precision == "fp32" else "bfloat16",
         )
 
     def _class_key(self, phrases: tuple[str, ...]) -> FeatureKey:
         """Key of the features of these class phrases in the store."""
+        columns = '"yes" then "no"' if self._is_plain else '"yes"' + self._tokeniser
         return FeatureKey(
             kind="class features",
             content=content_hash({"phrases": list(phrases), "templates": used_templates_hash(self._source)}),
             weights=self.weights,
-            preprocessing='unit sum of unit template features; "yes" then "no"',
+            preprocessing="unit sum of unit template features; " + columns,
             precision="float32",
         )
 
@@ -262,8 +238,31 @@ class _Features:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The open_clip config of the checkpoint's architecture."""
+        if self._source.pretrained is not None:
+            return any_config(self._source.model)
         own = self._source.checkpoint is None
         return small_clip_config(self._data_set.image_size) if own else clip_config(self._source.model)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """Preprocessing of images: CLIP's for a CLIPN, for pretrained weights theirs."""
+        if self._source.pretrained is None:
+            return CLIP_PREPROCESSING
+        return pretrained_preprocessing(self._source.model, self._source.pretrained)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the towers are a CLIPN's, or a plain CLIP's in its form."""
+        return self._source.pretrained is None or is_plain_clip(self.config)
+
+    @property
+    def _tokeniser(self) -> str:
+        """The tokeniser for keys of text features; empty for CLIP's, which was the only one for long."""
+        text = self.config["text_cfg"]
+        if self._is_plain:
+            return ""
+        name = text.get("hf_tokenizer_name") or "CLIP's byte pairs"
+        return f"; tokens: {name}, {text.get('tokenizer_kwargs') or {}}, {text.get('context_length', 77)} at most"
 
     @cached_property
     def weights(self) -> str:
@@ -272,22 +271,24 @@ class _Features:
             return weights_identity(self._source, self._data_set)
         return content_hash({"checkpoint": file_hash_once(self._checkpoint), "config": self.config})
 
-    def _clipn(self) -> Clipn:
+    def _clipn(self) -> Clipn | OpenTowers:
         """The towers on their device, loaded when they are first needed."""
         if self._loaded is None:
             self._loaded = self.load().to(self._device)
         return self._loaded
 
-    def load(self) -> Clipn:
+    def load(self) -> Clipn | OpenTowers:
         """The source's towers, on the CPU. Raises ValueError for weights that are not finite, naming the tensors."""
         from models.clipn.weights import check_finite, load_clipn
 
         if self._source.pretrained is not None:
-            from models.clipn.pretrained import load_pretrained_clip
+            from models.clipn.pretrained import load_pretrained
 
             told = f"clipn.pretrained: {self._source.pretrained}"
             self._progress(f"loading CLIP {self._source.model}, {self._source.pretrained}")
-            clipn = load_pretrained_clip(self._source.model, self._source.pretrained, progress=self._progress)
+            clipn: Clipn | OpenTowers = load_pretrained(
+                self._source.model, self._source.pretrained, progress=self._progress
+            )
         else:
             told = f"clipn.checkpoint: {self._checkpoint}"
             self._progress(f"loading CLIPN from {self._checkpoint}")

@@ -83,7 +83,7 @@ class Clipn(nn.Module):
 
     def encode_yes(self, tokens_BL: torch.Tensor) -> torch.Tensor:
         """Text features (B, D), not normalised. Token ids may be cut to any length that keeps each end token."""
-        return _encode_text(self.text, tokens_BL, None)
+        return text_features(self.text, tokens_BL)
 
     def encode_no(self, tokens_BL: torch.Tensor, field_BLW: torch.Tensor | None = None) -> torch.Tensor:
         """ "No" text features (B, D), not normalised, of the same token ids that the text tower gets.
@@ -92,7 +92,7 @@ class Clipn(nn.Module):
         prompts, which inference uses.
         """
         field = self.prompt_no.mean(dim=0) if field_BLW is None else field_BLW
-        return _encode_text(self.text_no, tokens_BL, field)
+        return text_features(self.text_no, tokens_BL, field)
 
     def copy_text_to_no(self) -> None:
         """Reset the "no" tower to the text tower and its prompts to zero, in place."""
@@ -101,8 +101,8 @@ class Clipn(nn.Module):
             self.prompt_no.zero_()
 
 
-def _encode_text(tower: Any, tokens_BL: torch.Tensor, field: torch.Tensor | None) -> torch.Tensor:
-    """The projected feature (B, D) at each text's end token."""
+def text_features(tower: Any, tokens_BL: torch.Tensor, field: torch.Tensor | None = None) -> torch.Tensor:
+    """The projected feature (B, D) at each text's end token, by a tower that `reads_like_clip`."""
     # Our own forward, because open_clip's has no place for the field and accepts no text shorter than its context.
     # Cutting the padding changes nothing: the tower is causal and reads the feature from the end token.
     length = tokens_BL.shape[1]
@@ -116,9 +116,9 @@ def _encode_text(tower: Any, tokens_BL: torch.Tensor, field: torch.Tensor | None
     return features_BD
 
 
-def _check_text_tower(tower: Any) -> None:
-    """Refuse a text tower that `_encode_text` would compute wrongly."""
-    is_clip = (
+def reads_like_clip(tower: Any) -> bool:
+    """Whether `text_features` computes this text tower's features: causal, read at the end token, and projected."""
+    return (
         isinstance(tower, TextTransformer)
         and tower.attn_mask is not None
         and tower.cls_emb is None
@@ -126,7 +126,11 @@ def _check_text_tower(tower: Any) -> None:
         and tower.pool_type == "argmax"
         and isinstance(tower.text_projection, nn.Parameter)
     )
-    if not is_clip:
+
+
+def _check_text_tower(tower: Any) -> None:
+    """Refuse a text tower that `text_features` would compute wrongly."""
+    if not reads_like_clip(tower):
         raise ValueError(
             "model: CLIPN needs a text tower like CLIP's (causal, feature of the end token, matrix projection); "
             "this architecture has another one. Use for example ViT-B-16"

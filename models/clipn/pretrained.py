@@ -1,13 +1,10 @@
-"""Weights of a plain CLIP, by open_clip's architecture and tag or from a file.
+"""Weights of a plain CLIP or another model of open_clip, by architecture and tag or from a file.
 
-A "no" tower can be trained on these towers, and they are sufficient for maximum concept matching, which needs none.
+A "no" tower can be trained on a plain CLIP only; the others are sufficient for detectors that need none.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,27 @@ from open_clip.pretrained import download_pretrained
 from data.cache import is_hub_file_whole
 from data.console import Progress
 from data.files import cache_root, user_path
+from models.clipn.hub import quiet_hub
 from models.clipn.model import Clipn
-from models.clipn.source import PRETRAINED, clip_config, published_weights
+from models.clipn.preprocessing import CLIP_PREPROCESSING, read_preprocessing
+from models.clipn.source import PRETRAINED, any_config, clip_config, is_plain_clip, published_weights
+from models.clipn.towers import OpenTowers
 from models.clipn.weights import check_names_and_shapes, file_name, read_tensors
+
+
+def load_pretrained(model: str, pretrained: str, *, progress: Progress) -> Clipn | OpenTowers:
+    """The towers of a model of open_clip, on the CPU, in evaluation mode: a plain CLIP's as a CLIPN.
+
+    Arguments and errors as of `load_pretrained_clip`, but for the preprocessing, which may be any
+    (`models.clipn.source.pretrained_preprocessing`).
+    """
+    config, path = any_config(model), user_path(pretrained)
+    if is_plain_clip(config):
+        return _plain_clip(model, config, pretrained, progress)
+    config, path = _with_weights(model, config, pretrained, progress)
+    towers = OpenTowers(config)
+    towers.load(path)
+    return towers.eval()
 
 
 def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> Clipn:
@@ -34,11 +49,32 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
     Raises ValueError for unknown names, weights that do not fit, tags with another preprocessing than CLIP's, and
     missing weights that cannot be downloaded: the message then names the file and where to put it.
     """
-    config, path = clip_config(model), user_path(pretrained)
-    if not path.is_file():
+    config = clip_config(model)
+    if not user_path(pretrained).is_file():
         known = published_weights(model, pretrained)
-        config |= {"quick_gelu": True} if known.get("quick_gelu") else {}
-        path = _find_or_download(model, pretrained, known, progress)
+        if read_preprocessing(known, f"clipn.pretrained: {pretrained} of {model}") != CLIP_PREPROCESSING:
+            raise ValueError(
+                f"clipn.pretrained: {pretrained} of {model} was trained with another preprocessing than CLIP's, with "
+                "which a CLIPN reads images; a 'no' tower cannot be trained on it"
+            )
+    return _plain_clip(model, config, pretrained, progress)
+
+
+def _with_weights(
+    model: str, config: dict[str, Any], pretrained: str, progress: Progress
+) -> tuple[dict[str, Any], Path]:
+    """The config with what the weights add to it, and the path of their file, downloaded if it is missing."""
+    path = user_path(pretrained)
+    if path.is_file():
+        return config, path
+    known = published_weights(model, pretrained)
+    activation = {"quick_gelu": True} if known.get("quick_gelu") else {}
+    return config | activation, _find_or_download(model, pretrained, known, progress)
+
+
+def _plain_clip(model: str, config: dict[str, Any], pretrained: str, progress: Progress) -> Clipn:
+    """`load_pretrained_clip` for a config that is a plain CLIP's."""
+    config, path = _with_weights(model, config, pretrained, progress)
     clipn = Clipn.without_weights(config)
     own = {
         name: tensor for name, tensor in clipn.state_dict().items() if not name.startswith(("text_no.", "prompt_no"))
@@ -79,16 +115,3 @@ def _find_or_download(model: str, pretrained: str, known: dict[str, Any], progre
             "downloaded again"
         )
     return downloaded
-
-
-@contextmanager
-def quiet_hub() -> Iterator[None]:
-    """Suppress the hub library's warnings about its retries."""
-    # It warns at each retry, for up to a minute; the one error that follows holds all that a user needs.
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

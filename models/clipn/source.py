@@ -16,6 +16,7 @@ from data.cache import file_hash_once
 from data.console import unknown_name
 from data.files import content_hash, user_path
 from data.imageset import DataSet, ImageSet
+from models.clipn.preprocessing import CLIP_PREPROCESSING, Preprocessing, read_preprocessing
 from models.clipn.prompts import DEFAULT_TEMPLATES_HASH, read_templates, templates_hash
 from models.clipn.recipe import SmallClipnRecipe, small_clip_config, training_identity
 
@@ -24,11 +25,11 @@ PRETRAINED = "clipn.pretrained"
 """Setting of a plain CLIP's weights, as errors name it."""
 STAND_IN_RECIPE = SmallClipnRecipe()
 """Recipe of the stand-in, which is trained if no checkpoint is given."""
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Mean of each channel in CLIP's preprocessing, for pixels in [0, 1]; `CLIP_STD` is the standard deviation."""
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_PREPROCESSING = {"mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
-_CONFIG_FIELDS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+_NEEDED = {"embed_dim", "vision_cfg", "text_cfg"}
+_CONFIG_FIELDS = _NEEDED | {"quick_gelu"}
+_OTHER_FIELDS = {"custom_text", "multimodal_cfg", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"}
+_OTHER_TEXT = {"hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls", "proj_bias", "output_tokens"}
+"""Settings of a text tower that does not read as CLIP's."""
 
 _LARGEST = {
     "embed_dim": 100_000, "image_size": 10_000, "patch_size": 10_000, "width": 100_000, "head_width": 100_000,
@@ -48,7 +49,7 @@ class ClipnSource(BaseModel):
     checkpoint: Annotated[Path | None, Field(strict=False)] = None
     """File in the format of CLIPN's authors."""
     pretrained: Annotated[str, Field(min_length=1)] | None = None
-    """In place of a checkpoint: a plain CLIP, by open_clip tag or path of a weights file; only for detector `mcm`."""
+    """In place of a checkpoint, for detectors without "no": a model of open_clip, by tag or path of a weights file."""
     model: str = DEFAULT_MODEL
     """open_clip architecture of the weights: a name, or the path of an open_clip JSON configuration."""
     templates: Annotated[Path | None, Field(strict=False)] = None
@@ -103,13 +104,16 @@ def weights_identity(source: ClipnSource, data_set: DataSet) -> str:
 def pretrained_identity(model: str, pretrained: str) -> str:
     """Identity (64 hex digits) of a plain CLIP: by a weights file's bytes, or by the tag, whose weights are published.
 
-    Nothing is downloaded. Raises ValueError for unknown names, and tags with another preprocessing than CLIP's.
+    Nothing is downloaded. Raises ValueError for unknown names, and for a model that needs a package that is missing.
     """
-    config, path = clip_config(model), user_path(pretrained)
+    config, path = any_config(model), user_path(pretrained)
+    _check_packages(config, model)
+    preprocessing = pretrained_preprocessing(model, pretrained)
+    # Absent for CLIP's: a new entry for all would have changed the keys of features that are stored.
+    other = {} if preprocessing == CLIP_PREPROCESSING else {"preprocessing": preprocessing.words}
     if path.is_file():
-        return content_hash({"clip": file_hash_once(path), "config": config})
-    published_weights(model, pretrained)
-    return content_hash({"clip": pretrained, "config": config, "model": model})
+        return content_hash({"clip": file_hash_once(path), "config": config, **other})
+    return content_hash({"clip": pretrained, "config": config, "model": model, **other})
 
 
 def stand_in_images(source: ClipnSource, data_set: DataSet) -> ImageSet:
@@ -117,7 +121,7 @@ def stand_in_images(source: ClipnSource, data_set: DataSet) -> ImageSet:
     if data_set.pretrain is None:
         raise ValueError(
             f"clipn.checkpoint: {data_set.name} has no images set apart for training a stand-in CLIPN, so give a CLIPN "
-            "checkpoint file (the authors publish some; the README says where)"
+            "checkpoint file with --clipn-checkpoint (the authors publish some; the README says where)"
         )
     if source.model != DEFAULT_MODEL:
         raise ValueError(
@@ -133,11 +137,16 @@ def used_templates_hash(source: ClipnSource) -> str:
 
 
 def clip_config(model: str) -> dict[str, Any]:
-    """The open_clip config of an architecture, by its name or from the `.json` file at that path.
+    """The open_clip config of a plain CLIP, by its name or from the `.json` file at that path.
 
     Raises ValueError for an unknown name (the nearest is suggested), a missing or bad file, and for an architecture
     that is not a plain CLIP.
     """
+    return _checked_config(_read_config(model), model)
+
+
+def _read_config(model: str) -> object:
+    """The content of an architecture's file. Raises ValueError if there is none that can be read."""
     path = user_path(model)
     if path.suffix != ".json":
         known = {path.stem: path for path in _config_folder().glob("*.json")}
@@ -145,27 +154,92 @@ def clip_config(model: str) -> dict[str, Any]:
             raise unknown_name("clipn.model", model, sorted(known))
         path = known[model]
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"clipn.model: there is no file {path}") from error
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, no JSON, or a number of thousands of digits
         raise ValueError(f"clipn.model: {path} is not an open_clip config: {error}") from error
     except RecursionError:
         raise ValueError(f"clipn.model: {path} is not an open_clip config: nested too deeply") from None
-    return _checked_config(config, model)
 
 
-def _checked_config(config: object, model: str) -> dict[str, Any]:
-    """The config unchanged. Raises ValueError unless it describes a plain CLIP with square images."""
-    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys() <= _CONFIG_FIELDS:
+def any_config(model: str) -> dict[str, Any]:
+    """The open_clip config of any contrastive model, by its name or from the `.json` file at that path.
+
+    Such a file is a config, or what the hub has as open_clip_config.json: {"model_cfg": ..., "preprocess_cfg": ...}.
+    Raises the errors of `clip_config`, but accepts other texts and towers than CLIP's.
+    """
+    return _checked_config(_model_part(_read_config(model)), model, others=True)
+
+
+def is_plain_clip(config: Mapping[str, Any]) -> bool:
+    """Whether the texts of this open_clip config are read as CLIP's, so that a CLIPN has the same towers."""
+    text = config["text_cfg"]
+    return (
+        config.keys() <= _CONFIG_FIELDS
+        and not any(text.get(name) for name in _OTHER_TEXT)
+        and text.get("pool_type", "argmax") == "argmax"
+        and text.get("proj_type", "linear") == "linear"
+    )
+
+
+def pretrained_preprocessing(model: str, pretrained: str) -> Preprocessing:
+    """Preprocessing of images that pretrained weights expect.
+
+    By the tag; for a weights file, by the `preprocess_cfg` of the model's JSON file, or by the tags of the named model
+    if these agree; otherwise CLIP's. Raises the errors of `pretrained_identity`.
+    """
+    if not user_path(pretrained).is_file():
+        return read_preprocessing(published_weights(model, pretrained), f"clipn.pretrained: {pretrained} of {model}")
+    if user_path(model).suffix == ".json":
+        content = _read_config(model)
+        given = content.get("preprocess_cfg", {}) if isinstance(content, dict) and "model_cfg" in content else {}
+        return read_preprocessing(_settings(given, f"{model}: preprocess_cfg"), f"clipn.model: {model}: preprocess_cfg")
+    # Here, because it imports torch, which only those who name pretrained weights need.
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    known = {
+        read_preprocessing(get_pretrained_cfg(model, tag), f"clipn.pretrained: {tag} of {model}")
+        for tag in list_pretrained_tags_by_model(model)
+    }
+    return known.pop() if len(known) == 1 else CLIP_PREPROCESSING
+
+
+def _model_part(content: object) -> object:
+    """The model's part of a file of the hub, or the content itself."""
+    return content["model_cfg"] if isinstance(content, dict) and "model_cfg" in content else content
+
+
+def _settings(part: object, place: str) -> dict[str, Any]:
+    """The part unchanged. Raises ValueError unless it is settings in braces."""
+    if not isinstance(part, dict):
+        raise ValueError(f"clipn.model: {place} needs settings of its own, in braces")
+    return part
+
+
+def _check_packages(config: Mapping[str, Any], model: str) -> None:
+    """Raise ValueError for a text side that needs a package that is not installed."""
+    text = config["text_cfg"]
+    name = text.get("hf_model_name") or text.get("hf_tokenizer_name")
+    if name and importlib.util.find_spec("transformers") is None:
+        part = "text tower" if text.get("hf_model_name") else "tokeniser"
         raise ValueError(
-            f"clipn.model: {model} is not a plain CLIP; its config needs embed_dim, vision_cfg and text_cfg, may have "
-            "quick_gelu, and nothing else. Use for example ViT-B-16"
+            f"clipn.model: {model} reads texts with the {part} {name}, which needs the packages transformers and "
+            "sentencepiece; install them (pip install transformers sentencepiece)"
+        )
+
+
+def _checked_config(config: object, model: str, *, others: bool = False) -> dict[str, Any]:
+    """The config unchanged. Raises ValueError unless it describes a CLIP with square images; `others`: of any kind."""
+    allowed = _CONFIG_FIELDS | (_OTHER_FIELDS if others else set())
+    if not isinstance(config, dict) or not _NEEDED <= config.keys() <= allowed:
+        raise ValueError(
+            f"clipn.model: {model} is not {'a model of open_clip' if others else 'a plain CLIP'}; its config needs "
+            f"embed_dim, vision_cfg and text_cfg, may have {' and '.join(sorted(allowed - _NEEDED))}, and nothing "
+            "else. Use for example ViT-B-16"
         )
     for tower in ("vision_cfg", "text_cfg"):
-        if not isinstance(config[tower], dict):
-            raise ValueError(f"clipn.model: {model}: {tower} needs settings of its own, in braces")
-        _check_sizes(config[tower], f"{model}: {tower}.")
+        _check_sizes(_settings(config[tower], f"{model}: {tower}"), f"{model}: {tower}.")
     _check_sizes(config, f"{model}: ")
     if not isinstance(config["vision_cfg"].get("image_size"), int):
         raise ValueError(
@@ -205,7 +279,7 @@ def _identity(image_set: ImageSet) -> str:
 def published_weights(model: str, pretrained: str) -> dict[str, Any]:
     """open_clip's entry for a tag: where the weights are, and their preprocessing of images. Downloads nothing.
 
-    Raises ValueError for a tag that open_clip does not have, or whose weights need another preprocessing than CLIP's.
+    Raises ValueError for a tag that open_clip does not have.
     """
     # Here, because it imports torch, which only those who name a tag need.
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -214,8 +288,4 @@ def published_weights(model: str, pretrained: str) -> dict[str, Any]:
     if not known:
         tags = list_pretrained_tags_by_model(model)
         raise unknown_name(f"clipn.pretrained (neither a file nor a tag of {model})", pretrained, tags)
-    if any(known.get(name) != value for name, value in _PREPROCESSING.items()):
-        raise ValueError(
-            f"clipn.pretrained: {pretrained} of {model} was trained with another preprocessing than CLIP's"
-        )
     return known

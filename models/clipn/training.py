@@ -24,12 +24,13 @@ from torch.nn import functional
 from data.console import Progress, StepReporter
 from data.imageset import ArrayImages, Images
 from models.clipn.captions import Captions, ClassCaptions
-from models.clipn.encode import network_input, normalised, resize_batch, tokenize_classes
+from models.clipn.encode import network_input, normalised, resize_batch
 from models.clipn.losses import binary_opposite_loss, contrastive_loss, semantic_opposite_loss
 from models.clipn.model import Clipn
 from models.clipn.prompts import class_phrases, default_templates
 from models.clipn.recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe
 from models.clipn.snapshots import NoSnapshots, Snapshots, Stage
+from models.clipn.tokens import tokenize_classes
 from models.device import process_memory
 from models.graphs import Replays, recorder
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from data.files import user_path, write_atomically
 from models.clipn.model import Clipn
@@ -42,9 +43,9 @@ def load_clipn(path: Path, config: Mapping[str, Any]) -> Clipn:
     return clipn.eval()
 
 
-def check_finite(clipn: Clipn, told: str) -> None:
+def check_finite(towers: nn.Module, told: str) -> None:
     """Raise a ValueError that begins with `told`, the weights, and names the tensors if any value is not finite."""
-    damaged = [name for name, tensor in clipn.state_dict().items() if not tensor.isfinite().all()]
+    damaged = [name for name, tensor in towers.state_dict().items() if not tensor.isfinite().all()]
     if damaged:
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
         raise ValueError(f"{told} is damaged: {damaged[0]}{more} holds values that are not finite")

@@ -21,9 +21,10 @@ from data.cache_check import check_cache, check_weights, mend_cache
 from data.console import DONE, SOME_FAILED, CommandParser, duration, run_command
 from data.files import TEMPORARY, cache_root, leftovers, path_argument
 from data.sealed import Damaged, Newer, read_sealed_json
-from orchestrator.ledger.damaged import HASH, Examined, examine
+from orchestrator.ledger.damaged import Examined, examine
 from orchestrator.ledger.ledger import Ledger, TrajectoryState
 from orchestrator.ledger.output import MARKER, OutputFolder, find_output, output_to_repair
+from orchestrator.ledger.plausible import HASH
 from orchestrator.ledger.repair import DAMAGED, set_aside
 from orchestrator.ledger.words import clock, describe_trial
 

@@ -7,20 +7,16 @@ off, an editor.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import TypeAdapter, ValidationError
-
 from data.sealed import Damaged, Newer, unseal
 from orchestrator.ledger.ledger import CHECKSUM, FORMAT, TrajectoryState, check_fields, check_version, record_checksum
+from orchestrator.ledger.plausible import Implausible, check_plausible, typed
 from orchestrator.ledger.records import RoundRecord
 
-HASH = re.compile(r"[0-9a-f]{64}")
 RECORDS = '"records": ['
 """Text that the ledger writes before the first record; the settings of the trial come earlier."""
 
@@ -46,7 +42,7 @@ def examine(path: Path) -> Examined:
         if content.get("format") != FORMAT:
             check_version(content, path.stem)
         is_sealed = _check_header(content, path.stem)
-        records, wrong = _trusted(content["records"], path.stem, is_sealed=is_sealed)
+        records, wrong = _trusted(content["records"], path.stem, content["trial"], is_sealed=is_sealed)
     except Newer as error:
         return Examined(state=None, problem=str(error), is_ours=False)
     except Damaged as error:
@@ -125,26 +121,23 @@ def _check_header(content: dict[str, Any], fingerprint: str) -> bool:
     return is_sealed
 
 
-def _trusted(raw: Sequence[Any], fingerprint: str, *, is_sealed: bool) -> tuple[tuple[RoundRecord, ...], str | None]:
+def _trusted(
+    raw: Sequence[Any], fingerprint: str, trial: Mapping[str, Any], *, is_sealed: bool
+) -> tuple[tuple[RoundRecord, ...], str | None]:
     """The records before the first that is wrong, and what is wrong with that one. Raises Newer for a newer one."""
     records: list[RoundRecord] = []
-    queried: set[int] = set()
     for number, values in enumerate(raw):
         try:
+            has_checksum = is_sealed or (isinstance(values, dict) and CHECKSUM in values)
             values, is_whole = _without_checksum(values, fingerprint, is_sealed=is_sealed)
-            record = _checked(values)
-        except (TypeError, ValidationError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            return tuple(records), f"record {number} is damaged ({reason})"
-        wrong = _wrong_alone(record) or _wrong_after(record, records[-1] if records else None, queried)
-        if record.round != number:
-            wrong = f"it is of round {record.round}"
-        if wrong:
-            return tuple(records), f"record {number} does not fit: {wrong}"
+            record = typed(values)
+            check_plausible(record, records, trial, has_checksum=has_checksum)
+        except (TypeError, Implausible) as error:
+            wrong = str(error) if isinstance(error, Implausible) else f"is damaged ({error})"
+            return tuple(records), f"record {number} {wrong}"
         if not is_whole:
             return tuple(records), f"record {number} is damaged (its checksum is not that of its content)"
         records.append(record)
-        queried.update(record.queried_idx)
     return tuple(records), None
 
 
@@ -158,42 +151,3 @@ def _without_checksum(values: Any, fingerprint: str, *, is_sealed: bool) -> tupl
     if is_whole and has_checksum:
         check_fields(rest.keys() - RoundRecord.__slots__, is_sealed=True)
     return rest, is_whole
-
-
-def _checked(values: dict[str, Any]) -> RoundRecord:
-    """Check a record's fields. Raises TypeError for missing or unknown ones, ValidationError for other types."""
-    record = RoundRecord(**values)
-    _adapter().validate_json(json.dumps(values), strict=True)
-    return record
-
-
-@cache
-def _adapter() -> TypeAdapter[RoundRecord]:
-    return TypeAdapter(RoundRecord)
-
-
-def _wrong_alone(record: RoundRecord) -> str | None:
-    if not 0 <= record.accuracy <= 1:
-        return f"accuracy {record.accuracy} is not between 0 and 1"
-    if record.precision is not None and not 0 <= record.precision <= 1:
-        return f"precision {record.precision} is not between 0 and 1"
-    if not HASH.fullmatch(record.pool_checksum):
-        return "its pool checksum is not a SHA-256"
-    return None
-
-
-def _wrong_after(record: RoundRecord, before: RoundRecord | None, queried: set[int]) -> str | None:
-    """Contradiction to the record before, if any: bought labels must be queried images, none bought twice."""
-    num_new = len(record.queried_idx)
-    if len(set(record.queried_idx)) < num_new or not queried.isdisjoint(record.queried_idx):
-        return "an image is queried twice"
-    if before is None:
-        return "the first round has a query" if num_new else None
-    bought = record.num_id + record.num_ood - before.num_id - before.num_ood
-    if bought != num_new or record.num_id < before.num_id or record.num_ood < before.num_ood:
-        return f"{bought} labels came with {num_new} queried images"
-    if record.precision is not None and round(record.precision * num_new) != record.num_id - before.num_id:
-        return f"precision {record.precision} is not that of its {num_new} queried images"
-    if (record.pool_checksum == before.pool_checksum) != (num_new == 0):
-        return "its pool checksum contradicts its query"
-    return None

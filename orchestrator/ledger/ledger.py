@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data.console import RunStopped
-from data.files import content_hash, file_lock, write_text_atomically
+from data.files import NoLocks, content_hash, file_lock, write_text_atomically
 from data.sealed import VERSION, Damaged, Newer, seal, unseal
 from orchestrator.ledger.records import RoundRecord
 
@@ -150,11 +150,14 @@ class Ledger:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the files against other writers. Raises LedgerUnwritable if the disk is full, read-only or gone."""
+        """Lock the files against other writers. Raises LedgerUnwritable for a disk that is full, gone or lockless."""
         try:
             # A writer that outlives its run for a moment must not take back a record of the next one.
             with file_lock(self.folder.with_name(f".{self.folder.name}.lock")):
                 yield
+        except NoLocks as error:
+            # Not the trial's error, as it once passed for: each of them was tried four times, for minutes.
+            raise LedgerUnwritable(f"{error}; every round recorded so far is kept") from error
         except OSError as error:
             raise LedgerUnwritable(
                 f"{self.folder} cannot be written ({error.strerror or error}): free space or mend the disk; every "
@@ -204,21 +207,36 @@ def _read(raw: bytes, fingerprint: str) -> TrajectoryState:
     records = content.pop("records")
     header, is_sealed = unseal(content, fingerprint)
     check_fields(header.keys() - {"format", *TrajectoryState.__slots__}, is_sealed=is_sealed)
-    return TrajectoryState(
-        fingerprint=fingerprint,
-        trial=header["trial"],
-        error=header["error"],
-        records=tuple(_read_record(values, fingerprint, is_sealed=is_sealed) for values in records),
-    )
+    trial = header["trial"]
+    read: list[RoundRecord] = []
+    for values in records:
+        read.append(_read_record(values, fingerprint, trial, read, is_sealed=is_sealed))
+    return TrajectoryState(fingerprint=fingerprint, trial=trial, error=header["error"], records=tuple(read))
 
 
-def _read_record(values: dict[str, Any], fingerprint: str, *, is_sealed: bool) -> RoundRecord:
-    """Read a record of a file; in a file with a seal each has a checksum."""
+def _read_record(
+    values: dict[str, Any],
+    fingerprint: str,
+    trial: Mapping[str, Any],
+    before: Sequence[RoundRecord],
+    *,
+    is_sealed: bool,
+) -> RoundRecord:
+    """Read a record of a file, after those `before`; in a file with a seal each has a checksum."""
     checksum = values.pop(CHECKSUM, None)
     if (is_sealed or checksum is not None) and checksum != record_checksum(values, fingerprint):
         raise Damaged(f"the checksum of round {values.get('round')} is not that of its content")
     check_fields(values.keys() - RoundRecord.__slots__, is_sealed=checksum is not None)
-    return RoundRecord(**values)
+    if checksum is not None:
+        return RoundRecord(**values)
+    from orchestrator.ledger.plausible import Implausible, check_plausible, typed  # pydantic, which the writer lacks
+
+    try:
+        record = typed(values)
+        check_plausible(record, before, trial, has_checksum=False)
+    except Implausible as error:
+        raise Damaged(f"record {len(before)} {error}") from None
+    return record
 
 
 def check_fields(unknown: Set[str], *, is_sealed: bool) -> None:

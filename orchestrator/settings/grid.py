@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator
 
 from data.console import unknown_name
 from data.files import user_path
@@ -95,12 +95,21 @@ class RunSettings(Settings):
         return gpus
 
 
+def _number_or_all(ratio: Any) -> Any:
+    """Check that an OOD ratio is one by its type. One message: a union of types would give one for each of them."""
+    if ratio == "all" or (isinstance(ratio, int | float) and not isinstance(ratio, bool)):
+        return ratio
+    raise ValueError("must be a number, or all (every OOD image)")
+
+
 class GridConfig(Settings):
     """The axes of a grid and the settings that all its trials share."""
 
     datasets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     mismatch_ratios: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
-    ood_ratios: Annotated[tuple[OodRatio, ...], Field(min_length=1, strict=False)]
+    ood_ratios: Annotated[
+        tuple[Annotated[OodRatio, BeforeValidator(_number_or_all)], ...], Field(min_length=1, strict=False)
+    ]
     strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     """Names of strategies, or of `arms`."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]

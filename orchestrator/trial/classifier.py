@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data.files import content_hash
-from models.classifier.loss_prediction import LossPrediction, add_loss_prediction
 from models.classifier.networks import build_classifier, zero_shot_classifier
 from models.classifier.recipe import Recipe
-from models.classifier.steps import Objective
+from models.classifier.target import Lesson
 from orchestrator.settings.trial import NUMBERS_VERSION, TrialConfig
 from strategies.registry import find_strategy
 
 
 class ClassifierPlan:
-    """The classifier of one trial, the same in every round (P10); strategies may ask for a head or for dropout."""
+    """The classifier of one trial, the same in every round, but for a strategy's own lesson or dropout."""
 
     def __init__(
         self,
@@ -52,25 +51,18 @@ class ClassifierPlan:
         """Whether the network is trained; zero-shot is not."""
         return self._class_features_KD is None
 
-    def new_network(self) -> nn.Module:
-        """Make the network; its initial weights depend on the seed only, so that strategies of a seed start equal."""
+    def new_network(self, lesson: Lesson | None) -> nn.Module:
+        """Make the network; its initial weights depend on the seed only, so that strategies of a seed start equal.
+
+        `lesson` is the strategy's own for this round; None: the common classifier.
+        """
         if self._class_features_KD is not None:
             return zero_shot_classifier(torch.from_numpy(self._class_features_KD))
         seed = stream_seed(self._trial.seed, "weights")
         network = build_classifier(self.recipe, self._num_classes, weights_seed=seed, num_features=self._num_features)
-        if not self._entry.loss_prediction:
-            return network
-        options = self._trial.options.learning_loss
-        return add_loss_prediction(network, hidden=options.hidden, weights_seed=seed)
+        return network if lesson is None else lesson.wrap(network, seed)
 
-    def objective(self) -> Objective | None:
-        """Objective of its training; None: the cross entropy."""
-        if not self._entry.loss_prediction:
-            return None
-        options = self._trial.options.learning_loss
-        return LossPrediction(weight=options.weight, margin=options.margin, detach_after=options.detach_after)
-
-    def identity(self, *, data_fingerprint: str, inputs: str | None, device: str) -> str:
+    def identity(self, lesson: Lesson | None, *, data_fingerprint: str, inputs: str | None, device: str) -> str:
         """Hash (64 hex digits) of all that decides the classifier of round 0; trials that agree in it may share it.
 
         `inputs` identifies the features that a linear head reads: the encoder's name does not identify its weights.
@@ -84,7 +76,7 @@ class ClassifierPlan:
                 **trial.split_identity(),
                 "seed": trial.seed,
                 "recipe": self.recipe.identity(),
-                "head": trial.options.learning_loss.model_dump(mode="json") if self._entry.loss_prediction else None,
+                "head": None if lesson is None else lesson.identity,
                 # Equal seeds give equal weights on one kind of device only.
                 "device": device,
             }

@@ -98,19 +98,19 @@ def _trajectory(
     """Make the loop of a trial, with the data and the encoders that it needs."""
     trial, data = planned.trial, _data_of(planned)
     problem, device = pose_problem(trial, data), machine.device
-    strategy = find_strategy(trial.strategy).build(
-        Services(
-            scorer=scorer,
-            purity=trial.purity,
-            options=trial.options,
-            contrastive=lambda method: _encoder(trial, problem, method, device),
-            pretrained=lambda: FrozenFeatures(scorer=_given(scorer), data_fingerprint=data.fingerprint),
-        )
+    entry = find_strategy(trial.strategy)
+    services = Services(
+        scorer=scorer,
+        purity=trial.purity,
+        options=trial.options,
+        contrastive=lambda method: _encoder(trial, problem, method, device),
+        pretrained=lambda: FrozenFeatures(scorer=_given(scorer), data_fingerprint=data.fingerprint),
     )
     return Trajectory(
         trial,
         problem,
-        strategy,
+        entry.build(services),
+        target=None if entry.target is None else entry.target(services),
         machine=machine,
         classifiers=ClassifierStore(classifiers, planned.fingerprint),
         features=_features(trial, data, device),

@@ -22,6 +22,7 @@ from models.classifier.fit import StepProgress, fit
 from models.classifier.inputs import FeatureRows, Normalise, training_inputs
 from models.classifier.outputs import ClassifierOutputs
 from models.classifier.predict import predict
+from models.classifier.target import Lesson, RoundLabels, Target
 from models.classifier.workshop import Workshop
 from models.device import Machine, peak_memory_mib
 from models.mps import card_sharing
@@ -76,12 +77,14 @@ class Trajectory:
         features: tuple[FeatureRows, FeatureRows] | None = None,
         class_features_KD: NDArray[np.float32] | None = None,
         scorer: PurityScorer | None = None,
+        target: Target | None = None,
         progress: StepProgress | None = None,
     ) -> None:
         """Take the parts to compute with.
 
         `features` of the training and test images are what the classifier reads instead of pixels (a linear head);
         `class_features_KD` what it compares them with if nothing is trained (zero-shot);
+        `target` is what the strategy makes of the round's classifier, if anything;
         `scorer` is the one that the strategy asks, if it does, for what its requests took. `gpus` is the share of a GPU
         that it was given, for the records.
         """
@@ -92,6 +95,7 @@ class Trajectory:
         self._device = machine.device
         self._classifiers = classifiers
         self._scorer = scorer
+        self._target = target
         self._progress = progress
         data = problem.data
         self._train_inputs: Images | FeatureRows = features[0] if features else data.train.images
@@ -150,7 +154,7 @@ class Trajectory:
         """Classifier of the last finished round: loaded, or trained again."""
         last = records[-1].round
         weights = self._classifiers.load(last)
-        return self._train(last) if weights is None else self._with_weights(weights)
+        return self._train(last) if weights is None else self._with_weights(weights, self._lesson(last))
 
     def _buy(self, idx: IndexArray) -> int:
         """Ask the oracle about unlabelled images and move them; return the number of ID images among them."""
@@ -243,28 +247,48 @@ class Trajectory:
     def _train(self, round_number: int) -> nn.Module:
         """Train the classifier from scratch on the labelled ID images; that of round 0 may be shared."""
         if not self._plan.is_trained:
-            return self._plan.new_network().to(self._device).eval()
+            return self._plan.new_network(None).to(self._device).eval()
+        lesson = self._lesson(round_number)
         if round_number:
-            return self._fit(round_number)
+            return self._fit(round_number, lesson)
         identity = self._plan.identity(
-            data_fingerprint=self._problem.data.fingerprint, inputs=self._inputs_identity, device=self._device.type
+            lesson,
+            data_fingerprint=self._problem.data.fingerprint,
+            inputs=self._inputs_identity,
+            device=self._device.type,
         )
-        return self._with_weights(self._classifiers.first(identity, lambda: self._fit(0).state_dict()))
+        weights = self._classifiers.first(identity, lambda: self._fit(0, lesson).state_dict())
+        return self._with_weights(weights, lesson)
 
-    def _with_weights(self, weights: StateDict) -> nn.Module:
+    def _lesson(self, round_number: int) -> Lesson | None:
+        """The strategy's own lesson for the labels bought so far; None: the common classifier."""
+        if self._target is None:
+            return None
+        pool = self._pool
+        return self._target.lesson(
+            RoundLabels(
+                id_idx=pool.labelled_id_idx,
+                id_labels=self._labels[pool.labelled_id_idx],
+                ood_idx=pool.labelled_ood_idx,
+                num_known=self._problem.num_id_classes,
+                seed=stream_seed(self._trial.seed, "lesson", round_number),
+            )
+        )
+
+    def _with_weights(self, weights: StateDict, lesson: Lesson | None) -> nn.Module:
         """Classifier with weights that were trained before."""
-        network = self._plan.new_network()
+        network = self._plan.new_network(lesson)
         network.load_state_dict(weights)
         return network.to(self._device).eval()
 
-    def _fit(self, round_number: int) -> nn.Module:
-        idx = self._pool.labelled_id_idx
+    def _fit(self, round_number: int, lesson: Lesson | None) -> nn.Module:
+        idx = self._pool.labelled_id_idx if lesson is None else lesson.idx
         return fit(
-            self._plan.new_network(),
+            self._plan.new_network(lesson),
             training_inputs(self._train_inputs, idx),
-            self._labels[idx],
+            self._labels[idx] if lesson is None else lesson.labels_N,
             recipe=self._plan.recipe,
-            objective=self._plan.objective(),
+            objective=None if lesson is None else lesson.objective(self._plan.recipe, self._device),
             normalise=self._normalise,
             batches_seed=stream_seed(self._trial.seed, "batches", round_number),
             machine=self._machine,

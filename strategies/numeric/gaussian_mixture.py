@@ -1,7 +1,7 @@
 """Two-component Gaussian mixtures of numbers, one for each group, all fitted at once: the core of LfOSA.
 
 The start is the best split of each group's values into two runs (exact 2-means in one dimension), so that the fit
-does not depend on chance (decision D17). Float64 throughout.
+does not depend on chance. Float64 throughout.
 
 Shapes: N values, G groups.
 """
@@ -129,3 +129,48 @@ def _finish(
     return Mixtures(
         log_odds_N=log_odds_N, means_G2=means, variances_G2=variances, weights_G2=weights, num_steps_G=num_steps_G
     )
+
+
+def top_posteriors(values_N: Floats, num_components: int) -> Floats:
+    """Posterior (N,) of the component of largest mean, of a mixture of `num_components` Gaussians fitted to the values.
+
+    Expectation-maximisation as in `fit_mixtures`; the start splits the values into runs, again and again that run whose
+    best split saves the most squares. All values equal: 1 / `num_components` for each.
+    """
+    values = values_N.astype(np.float64)
+    if np.ptp(values) == 0:
+        return np.full(len(values), 1.0 / num_components)
+    groups = np.zeros(len(values), dtype=np.int64)
+    counts = np.array([len(values)])
+    parameters = _maximise(values, groups, _runs(values, num_components), counts)
+    likelihood = -np.inf
+    for _ in range(MAX_STEPS):
+        joint_CN = _log_joint(values, groups, parameters)
+        total_N = np.logaddexp.reduce(joint_CN)
+        parameters = _maximise(values, groups, np.exp(joint_CN - total_N), counts)
+        if abs(total_N.mean() - likelihood) < TOLERANCE:
+            break
+        likelihood = total_N.mean()
+    joint_CN = _log_joint(values, groups, parameters)
+    posterior_N: Floats = np.exp(joint_CN[parameters[0][0].argmax()] - np.logaddexp.reduce(joint_CN))
+    return posterior_N
+
+
+def _runs(values_N: Floats, num_runs: int) -> Floats:
+    """Shares (C, N), 0 or 1, of up to `num_runs` runs of the values."""
+    run_N = np.zeros(len(values_N), dtype=np.int64)
+    for number in range(1, num_runs):
+        upper_N = split_in_two(values_N, run_N, number)
+        saved = [_saved(values_N[run_N == run], upper_N[run_N == run]) for run in range(number)]
+        run_N[upper_N & (run_N == int(np.argmax(saved)))] = number
+    shares_CN: Floats = (run_N == np.arange(num_runs)[:, None]).astype(np.float64)
+    return shares_CN
+
+
+def _saved(values: Floats, is_upper: NDArray[np.bool_]) -> float:
+    """Squares that a split of the values saves; 0 for no split."""
+    if not 0 < is_upper.sum() < len(values):
+        return 0.0
+    lower, upper = values[~is_upper], values[is_upper]
+    gap = float(upper.mean() - lower.mean())
+    return len(lower) * len(upper) / len(values) * gap**2

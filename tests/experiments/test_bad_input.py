@@ -79,7 +79,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "an alias bomb": ([*DEMO[:2], "{there}/bomb.yaml"], "its aliases stand for more than 100,000 values"),
     "an alias that holds itself": ([*DEMO[:2], "{there}/in-itself.yaml"], "an alias holds itself"),
     # Numbers
-    "OOD ratio of 1": ([*DEMO, "--ood-ratios", "1.0"], "ood_ratio = 1.0: input should be less than 1"),
+    "OOD ratio of 1": ([*DEMO, "--ood-ratios", "1.0"], "ood_ratio = 1.0: must be a number greater than or equal to 0"),
     "mismatch ratio of 0": ([*DEMO, "--mismatch-ratios", "0"], "mismatch_ratio = 0.0: input should be greater than 0"),
     "ratio below 0": ([*DEMO, "--mismatch-ratios", "-0.2"], "mismatch_ratio = -0.2: input should be greater than 0"),
     "ratio in percent": ([*DEMO, "--ood-ratios", "60%"], "expected comma-separated values, not '60%'"),

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.registry import open_data_set
+from experiments.commands.clipn_job import trained_classes
 from experiments.pages.html import _data
 from experiments.plots.canvas import condition_text, has_no_ratios
 from experiments.results.frames import csv_text, rounds_frame, trials_frame
@@ -102,6 +104,12 @@ def test_bad_input_is_one_line(
     printed = capsys.readouterr().err
     assert (code, printed.count("\n")) == (2, 1)
     assert message in printed
+
+
+def test_a_clipn_is_not_trained_on_images_of_many_classes(trial: Trial) -> None:
+    data = open_data_set("folder:pets")
+    assert data.class_names == ("_ood_", "ant", "bee", "cat")
+    assert trained_classes(data, ["bee"]) == [1, 3]
 
 
 def _planned(seed: int = 0) -> PlannedTrial:

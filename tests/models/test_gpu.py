@@ -25,9 +25,9 @@ from models.classifier.predict import predict
 from models.classifier.recipe import Recipe
 from models.classifier.steps import Objective
 from models.clipn.captions import ClassCaptions
-from models.clipn.encode import tokenize_classes
 from models.clipn.prompts import default_templates
 from models.clipn.recipe import ClipRecipe, NoTowerRecipe, small_resnet_config
+from models.clipn.tokens import tokenize_classes
 from models.clipn.training import CaptionedImages, new_clipn, train_clip, train_no_tower
 from models.contrastive.encoder import ContrastiveFeatures
 from models.contrastive.recipe import ContrastiveRecipe

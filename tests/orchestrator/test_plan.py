@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.clipn.features import FeatureBill
+from models.clipn.bill import FeatureBill
 from orchestrator.plan import distinct, feature_state, plan_trials
 from orchestrator.settings.grid import ArmTrial
 from orchestrator.settings.trial import TrialConfig, make_trial
@@ -25,13 +25,20 @@ from tests.data.published_files import write_domainnet
             False,
             "to be computed first, once: about 2 h 1 min (estimated, on one CPU core; a GPU is far faster)",
         ),
+        (900, None, False, "to be computed first, once: time not known yet"),
         (400, 61.0, True, "400 still to be computed: about 1 min 1 s (as measured on other images)"),
     ],
 )
 def test_features_present_or_not_and_how_long(
     missing: int, seconds: float | None, is_measured: bool, expected: str
 ) -> None:
-    bill = FeatureBill(num_images=900, num_missing=missing, seconds=seconds, is_measured=is_measured)
+    bill = FeatureBill(
+        num_images=900,
+        num_missing=missing,
+        seconds=seconds,
+        is_measured=is_measured,
+        waits_for_stand_in="stand" in expected,
+    )
     assert feature_state(bill) == expected
 
 

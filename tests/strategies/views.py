@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import torch
 
+from models.classifier.networks import build_classifier
+from models.classifier.target import RoundLabels, Target
 from models.contrastive.encoder import ContrastiveFeatures
 from strategies.base import PoolView, Selection
 from strategies.check import DIM, NUM_CLASSES, NUM_IMAGES
@@ -61,6 +64,9 @@ QUICK = StrategyOptions.model_validate(
     {
         "lfosa": {"epochs": 2, "batch_size": 8},
         "eoal": {"epochs": 2, "batch_size": 8},
+        "eaoa": {"epochs": 2, "batch_size": 8},
+        "bual": {"epochs": 2, "batch_size": 8, "check_every": 1},
+        "e2oal": {"epochs": 2, "batch_size": 8},
         "mqnet": {"epochs": 2, "target_passes": 2},
         "monte_carlo": {"passes": 3},
     }
@@ -83,13 +89,28 @@ def select(
 ) -> Selection:
     """What a registered strategy picks; `constant`: its frozen encoder finds all images equal."""
     scorer = ArrayScorer(verdict, constant=constant)
-    strategy = find_strategy(name).build(
-        Services(
-            scorer=scorer,
-            purity=PurityOptions(),
-            options=QUICK,
-            contrastive=lambda method: cast(ContrastiveFeatures, RandomEncoder(method, constant=constant)),
-            pretrained=lambda: FrozenFeatures(scorer=scorer, data_fingerprint="0" * 64),
-        )
+    services = Services(
+        scorer=scorer,
+        purity=PurityOptions(),
+        options=QUICK,
+        contrastive=lambda method: cast(ContrastiveFeatures, RandomEncoder(method, constant=constant)),
+        pretrained=lambda: FrozenFeatures(scorer=scorer, data_fingerprint="0" * 64),
     )
-    return strategy.select(view, budget, np.random.default_rng(seed))
+    entry = find_strategy(name)
+    if entry.target is not None:
+        view = _taught(view, entry.target(services))
+    return entry.build(services).select(view, budget, np.random.default_rng(seed))
+
+
+def _taught(view: PoolView, target: Target) -> PoolView:
+    """The view with the round's classifier that the strategy brings, untrained."""
+    labels = RoundLabels(
+        id_idx=view.labelled_id_idx,
+        id_labels=view.labelled_id_labels,
+        ood_idx=view.labelled_ood_idx,
+        num_known=NUM_CLASSES,
+        seed=5,
+    )
+    plain = build_classifier(view.workshop.recipe, NUM_CLASSES, weights_seed=5)
+    network = target.lesson(labels).wrap(plain, 5).eval()
+    return replace(view, workshop=replace(view.workshop, classifier=network))

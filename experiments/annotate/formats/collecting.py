@@ -26,8 +26,9 @@ class Collector:
         self.file, self.folder, self.classes = file, folder, tuple(classes)
         self.tool = "file"
         self.warnings: list[str] = []
-        self._images = set(images)
+        self._prefixes = _prefixes(folder)
         self._composed = {unicodedata.normalize("NFC", image): image for image in images}
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
         self._found: dict[str, tuple[str, Label]] = {}
         self._missing: list[str] = []
         self._file_time = datetime.fromtimestamp(file.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -83,10 +84,9 @@ class Collector:
 
         Exact, relative to the folder, or with the folder's path, or the end of it, before the image's.
         """
-        prefixes = self._prefixes()
         for spelling in (name, name.replace("\\", "/")):  # a file name may hold a backslash, and Windows writes them
             text = unicodedata.normalize("NFC", str(PurePosixPath(spelling)))
-            for prefix in prefixes:
+            for prefix in self._prefixes:
                 rest = text.removeprefix(prefix)
                 if text.startswith(prefix) and rest in self._composed:
                     return self._composed[rest]
@@ -100,8 +100,10 @@ class Collector:
         exact = self.find(name)
         if exact is not None:
             return exact
-        stem = unicodedata.normalize("NFC", name)
-        found = [image for composed, image in self._composed.items() if composed.rpartition(".")[0] == stem]
+        if not self._by_stem:
+            for composed, image in self._composed.items():
+                self._by_stem[composed.rpartition(".")[0]].append(image)
+        found = self._by_stem.get(unicodedata.normalize("NFC", name), [])
         if len(found) > 1:
             raise self.error(f"{where}: '{name}' may be '{found[0]}' or '{found[1]}'; rename one of them")
         return found[0] if found else None
@@ -123,13 +125,14 @@ class Collector:
         """The error to raise for something wrong in the file."""
         return ValueError(f"{self.file}: {reason}")
 
-    def _prefixes(self) -> list[str]:
-        """Texts that may stand before an image's path: nothing, the folder's path, and the ends of that path."""
-        # Only these: "other/1.jpg" must not pass for "1.jpg" of this folder.
-        resolved = [self.folder.absolute(), self.folder.resolve()]
-        parts = self.folder.resolve().parts[1:]
-        tails = ["/".join(parts[start:]) + "/" for start in range(len(parts))]
-        return ["", *(unicodedata.normalize("NFC", text) for text in (*(f"{path}/" for path in resolved), *tails))]
+
+def _prefixes(folder: Path) -> list[str]:
+    """Texts that may stand before an image's path: nothing, the folder's path, and the ends of that path."""
+    # Only these: "other/1.jpg" must not pass for "1.jpg" of this folder.
+    parts = folder.resolve().parts[1:]
+    tails = ["/".join(parts[start:]) + "/" for start in range(len(parts))]
+    paths = (f"{folder.absolute()}/", f"{folder.resolve()}/", *tails)
+    return ["", *(unicodedata.normalize("NFC", path) for path in paths)]
 
 
 class Votes:

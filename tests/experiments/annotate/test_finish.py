@@ -43,7 +43,7 @@ def test_a_finished_set_is_an_image_folder_with_a_card(tmp_path: Path, monkeypat
         "left out: 1 near-copies of other images",
         "left out: 1 answers 'cannot tell'",
         "left out: class 'horse' with 1 image(s); two are needed, to train and to test",
-        f"next: python experiments/trial.py --dataset folder:{target} --id-classes cat,dog",
+        f"next: python experiments/trial.py --dataset folder:{target} --id-classes cat,dog --ood-ratio all",
     ]
     card = json.loads((target / "card.json").read_text())
     assert card["counts"] == {

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,23 +135,31 @@ def test_images_by_number_only_upright_and_no_larger_than_needed(client: TestCli
     assert client.get(f"/{TOKEN}/images/0").status_code == 404
 
 
+def following(client: TestClient, after: int) -> Any:
+    """The view once the round after `after` is ranked."""
+    post(client, "next", {"after": after})
+    while client.get(f"/{TOKEN}/progress").json()["ranking"]:
+        time.sleep(0.01)
+    return client.get(f"/{TOKEN}/state").json()
+
+
 def test_the_next_round_is_suggested_once(client: TestClient, session: Session, state: State) -> None:
     client.get(f"/{TOKEN}/state")
     post(client, "answers", [{"image": number, "answer": "cat", "seconds": 1} for number in range(3)])
-    view = post(client, "next", {"after": 1})
+    view = following(client, 1)
     assert (view["round"], [item["name"] for item in view["items"]]) == (2, ["d.jpg", "e.jpg"])
-    assert post(client, "next", {"after": 1})["round"] == 2  # the same press of the button, from another tab
+    assert following(client, 1)["round"] == 2  # the same press of the button, from another tab
     # Numbers of the first round still mean its images.
     post(client, "answers", [{"image": 0, "answer": "dog", "seconds": 1}])
     assert state.labels()["sub/c.png"].answer == "dog"
     assert session.summary() == "round 2: 0 of 2 answered, 0 wanted"
     post(client, "answers", [{"image": 3, "answer": "dog", "seconds": 2}, {"image": 4, "answer": NONE, "seconds": 3}])
     assert session.summary() == "round 2: 2 of 2 answered, 1 wanted, 2.5 s per label"
-    answer = client.post(f"/{TOKEN}/next", json={"after": 2})
-    assert (answer.status_code, answer.json()) == (409, {"detail": "every image has an answer"})
+    assert following(client, 2)["round"] == 2
+    assert client.get(f"/{TOKEN}/progress").json() == {"ranking": False, "failure": "every image has an answer"}
 
 
-def test_two_rankings_at_once(state: State) -> None:
+def test_nothing_waits_for_a_ranking(state: State) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def slow() -> int:
@@ -159,15 +168,32 @@ def test_two_rankings_at_once(state: State) -> None:
         return next_rounds(state, 1)()
 
     session = Session(state, slow)
-    session.view()
-    first = threading.Thread(target=session.advance, args=(1,))
-    first.start()
+    before = session.view()
+    session.advance(1)
     assert begun.wait(timeout=30)
-    with pytest.raises(ValueError, match="the next batch is being ranked; wait for it"):
-        session.advance(1)
+    session.advance(1)
+    assert session.progress() == {"ranking": True, "failure": None}
+    assert session.view() == before | {"ranking": True}
+    with pytest.raises(ValueError, match="nothing was saved: the next batch is being ranked; wait for it"):
+        session.record([Answer(image=0, answer="cat", seconds=1)])
     go_on.set()
-    first.join()
+    while session.progress()["ranking"]:
+        time.sleep(0.01)
+    assert session.progress() == {"ranking": False, "failure": None}
     assert state.rounds() == [1, 2]
+    assert session.view()["round"] == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_the_ranking_is_reported(state: State) -> None:
+    def broken() -> int:
+        raise KeyError("a bug")
+
+    session = Session(state, broken)
+    session.advance(1)
+    while session.progress()["ranking"]:
+        time.sleep(0.01)
+    assert session.progress()["failure"] == "the ranking ended with an error, which is in the terminal"
 
 
 def test_the_nearest_labelled_image_is_shown(state: State) -> None:
@@ -242,7 +268,7 @@ def test_ports() -> None:
 
 
 SERVE = """
-import sys
+import sys, time
 from pathlib import Path
 from data.console import CommandParser, run_command
 from experiments.annotate import server
@@ -256,11 +282,14 @@ def body(args):
         following = next_rounds(state, int(args.size))
         if not state.rounds():
             following()
+        if args.slow:
+            following = lambda: time.sleep(100)
         return server.serve(Session(state, following), server.listen(0))
 
 parser = CommandParser(prog="page", description="page")
 parser.add_argument("folder")
 parser.add_argument("size")
+parser.add_argument("--slow", action="store_true")
 parser.add_argument("--debug", action="store_true")
 sys.exit(run_command(parser, body))
 """
@@ -269,13 +298,19 @@ sys.exit(run_command(parser, body))
 class Running:
     """The page's server in a process of its own."""
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, size: int, *flags: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(folder), str(size)],
+            [sys.executable, "-c", SERVE, str(folder), str(size), *flags],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().rpartition(" ")[2].strip()
+
+    def post(self, path: str, body: bytes) -> None:
+        """Send JSON, as the page does."""
+        request = urllib.request.Request(f"{self.url}{path}", data=body, headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30):
+            pass
 
     def end(self, number: int) -> tuple[int, str]:
         """Send a signal. Returns the exit code and what was printed on the error stream."""
@@ -290,15 +325,18 @@ def test_a_signal_ends_the_page_with_everything_saved(number: int, tmp_path: Pat
     running = Running(state.folder, 2)
     with urllib.request.urlopen(f"{running.url}state", timeout=30) as answer:
         assert b'"round":1' in answer.read()
-    request = urllib.request.Request(
-        f"{running.url}answers", data=b'[{"image": 0, "answer": "cat", "seconds": 1.5}]',
-        headers={"Content-Type": "application/json"},
-    )  # fmt: skip
-    with urllib.request.urlopen(request, timeout=30):
-        pass
+    running.post("answers", b'[{"image": 0, "answer": "cat", "seconds": 1.5}]')
     code, errors = running.end(number)
     assert code == 130
     assert errors.splitlines()[-1] == (
         "round 1: 1 of 2 answered, 1 wanted, 1.5 s per label; the same command goes on from here"
     )
     assert [each.answer for each in state.labels().values()] == ["cat"]
+
+
+def test_a_signal_does_not_wait_for_the_next_batch(tmp_path: Path) -> None:
+    running = Running(make_state(tmp_path, NAMES).folder, 2, "--slow")
+    running.post("next", b'{"after": 1}')
+    code, errors = running.end(signal.SIGINT)  # within 30 s: the ranking takes 100
+    assert code == 130
+    assert errors.splitlines()[1:] == ["", "every answer is saved; the next batch was being ranked, and will be again"]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.clipn.encode import tokenize_classes
 from models.clipn.prompts import default_templates
+from models.clipn.tokens import tokenize_classes
 from models.clipn.weights import read_tensors
 
 _TOKEN_TABLES = ("token_embedding.weight", "token_embedding_no.weight")

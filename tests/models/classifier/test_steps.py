@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.classifier.evidential import EvidentialObjective, add_evidence
 from models.classifier.fit import CrossEntropy, fit
 from models.classifier.inputs import Normalise
 from models.classifier.loss_prediction import LossPrediction, add_loss_prediction
@@ -66,6 +67,8 @@ def trained(
     recipe: Recipe, objective: Objective | None, *, plain_steps: bool, ways: set[str] | None = None
 ) -> dict[str, torch.Tensor]:
     network: nn.Module = build_classifier(recipe, 3, weights_seed=0)
+    if isinstance(objective, EvidentialObjective):
+        network = add_evidence(build_classifier(recipe, 2, weights_seed=0), num_known=2, num_hidden=1, weights_seed=0)
     if isinstance(objective, LossPrediction):
         network = add_loss_prediction(network, hidden=4, weights_seed=0)  # type: ignore[arg-type]
     fit(
@@ -83,6 +86,8 @@ def trained(
         # Two batches of 4 and one of 2 in each of 6 passes.
         ({"epochs": 6}, None, [12 - WARM_UP, 6 - WARM_UP]),
         ({"steps": 12, "head_dropout": 0.5, "rotation": 20.0}, None, [12 - WARM_UP]),
+        # The weight of the divergence grows from pass to pass: a recorded step must read it.
+        ({"epochs": 6}, EvidentialObjective(passes=6, temperature=1.0, device=CPU), [12 - WARM_UP, 6 - WARM_UP]),
         # The head is detached after step 10 of 20: another phase.
         ({"steps": 20}, LossPrediction(weight=1.0, margin=1.0, detach_after=0.5), [11 - WARM_UP, 9 - WARM_UP]),
     ],

@@ -19,13 +19,15 @@ from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
 from data.registry import open_data_set
 from models.clipn import source as clipn_source
 from models.clipn import stand_in
-from models.clipn.encode import encode_classes, network_input, resize_batch, tokenize_classes
-from models.clipn.features import feature_bill, open_vision_language
+from models.clipn.bill import feature_bill
+from models.clipn.encode import encode_classes, network_input, resize_batch
+from models.clipn.features import open_vision_language
 from models.clipn.model import Clipn
 from models.clipn.prompts import default_templates
 from models.clipn.recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe, small_clip_config
 from models.clipn.source import ClipnSource
 from models.clipn.stand_in import stand_in_path
+from models.clipn.tokens import tokenize_classes
 from models.clipn.weights import file_name, load_clipn, save_clipn
 
 NAMES = ("cat", "dog", "sea_lion")
@@ -157,8 +159,8 @@ def test_a_plain_clip_by_file_and_by_tag(tmp_path: Path, cache: Path, monkeypatc
         "vision_cfg": {"image_size": 12, "patch_size": 6, "layers": 1, "width": 16, "head_width": 8},
         "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
     }
-    monkeypatch.setattr(clipn_source, "clip_config", lambda model: dict(config))
-    monkeypatch.setattr("models.clipn.pretrained.clip_config", lambda model: dict(config))
+    for module in ("source", "pretrained", "features"):
+        monkeypatch.setattr(f"models.clipn.{module}.any_config", lambda model: dict(config))
     torch.manual_seed(0)
     clipn = Clipn(config)
     weights = {n: v for n, v in clipn.state_dict().items() if not n.startswith(("text_no.", "prompt_no"))}

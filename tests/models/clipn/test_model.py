@@ -22,11 +22,10 @@ from models.clipn.encode import (
     network_input,
     resize_and_crop,
     resize_batch,
-    tokenize,
-    tokenize_classes,
 )
 from models.clipn.model import Clipn
 from models.clipn.source import clip_config
+from models.clipn.tokens import tokenize, tokenize_classes
 from models.clipn.weights import load_clipn
 from strategies.purity.scores import Evidence, atd, judged_id
 

@@ -137,7 +137,7 @@ def test_a_files_hash_is_remembered_until_the_file_changes(tmp_path: Path, cache
 def test_planning_needs_no_torch() -> None:
     code = (
         "import sys; from data.registry import open_data_set; from models.clipn.source import *;"
-        "from models.clipn.features import feature_bill;"
+        "from models.clipn.bill import feature_bill;"
         "digits = open_data_set('digits'); print(clipn_identity(ClipnSource(), digits));"
         "assert feature_bill(digits, ClipnSource()).num_missing; clip_config('ViT-B-16');"
         "sys.exit('torch' in sys.modules)"

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from data.imageset import ArrayImages
 from models.clipn.captions import ClassCaptions, PairCaptions
-from models.clipn.encode import encode_classes, network_input, tokenize_classes
+from models.clipn.encode import encode_classes, network_input
 from models.clipn.losses import binary_opposite_loss, contrastive_loss, masked_mean, semantic_opposite_loss
 from models.clipn.model import Clipn
 from models.clipn.prompts import default_templates
 from models.clipn.recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe, small_clip_config, training_identity
 from models.clipn.snapshots import FileSnapshots, Stage
+from models.clipn.tokens import tokenize_classes
 from models.clipn.training import CaptionedImages, augment, new_clipn, train_clip, train_no_tower, train_small_clipn
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "clipn"

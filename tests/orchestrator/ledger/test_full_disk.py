@@ -94,7 +94,7 @@ def test_features_that_do_not_fit_are_told(small_disk: Path, monkeypatch: pytest
 @pytest.mark.timeout(600)
 def test_a_trial_on_a_full_disk_ends_with_a_reason_and_goes_on_with_room(small_disk: Path, tmp_path: Path) -> None:
     def run(output: Path) -> subprocess.CompletedProcess[str]:
-        words = ["--strategy", "conf", "--rounds", "3", "--set", "recipe.steps=4", "--set", "recipe.width=4"]
+        words = ["--strategy", "conf", "--rounds", "3", "--set", "recipe.steps=4", "--set", "recipe.width=64"]
         return subprocess.run(
             [sys.executable, "experiments/trial.py", *words, "-o", str(output)],
             cwd=ROOT, env=os.environ | {"VLPURE_CACHE": str(tmp_path / "cache")}, capture_output=True, text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -49,6 +50,20 @@ def test_a_round_with_other_numbers_is_refused(ledger: Ledger, make_record: Make
     ledger.append("a", TRIAL, make_record(0))
     with pytest.raises(ValueError, match="round 0 of a is in the ledger with other numbers"):
         ledger.append("a", TRIAL, make_record(0, accuracy=0.1))
+
+
+def test_locks_that_fail_end_the_run_and_not_the_trial(
+    ledger: Ledger, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    ledger.append("a", TRIAL, make_record(0))
+    monkeypatch.setattr("fcntl.flock", fail)
+    for write in (lambda: ledger.append("a", TRIAL, make_record(1)), lambda: ledger.fail("a", TRIAL, "x")):
+        with pytest.raises(LedgerUnwritable, match=r"without locks \(No locks available\).*recorded so far is kept$"):
+            write()
+    assert ledger.history("a") == [make_record(0)]
 
 
 def test_a_gap_is_refused(ledger: Ledger, make_record: MakeRecord) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from experiments.presets import ARMS, PRESETS
 from orchestrator.settings.grid import GridConfig, check_arm, load_preset, merge, parse_overrides, read_yaml
@@ -259,3 +261,22 @@ def test_a_key_of_a_thousand_levels_is_refused_in_one_line() -> None:
     deep = ".".join(["a"] * 1000)
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_overrides([f"{deep}=1", f"{deep}=2"])
+
+
+def test_named_classes_take_the_place_of_the_mismatch_ratios() -> None:
+    grid = GridConfig(**(SMALL | {"ood_ratios": ["all", 0.2]}))
+    trials = grid.trials({"id_classes": ["digit one", "digit two"]})
+    usual = grid.trials()
+    assert len(usual) == 2 * len(trials)
+    assert {trial.mismatch_ratio for trial in trials} == {None}
+    assert {trial.ood_ratio for trial in trials} == {"all", 0.2}
+    assert {trial.id_classes for trial in trials} == {("digit one", "digit two")}
+
+
+@pytest.mark.parametrize("ratio", ["most", True, None])
+def test_an_ood_ratio_is_a_number_or_all(ratio: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        GridConfig(**(SMALL | {"ood_ratios": [0.2, ratio]}))
+    assert [error["msg"] for error in caught.value.errors()] == [
+        "Value error, must be a number, or all (every OOD image)"
+    ]

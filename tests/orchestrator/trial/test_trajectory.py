@@ -133,9 +133,9 @@ def rounds_given_to(monkeypatch: pytest.MonkeyPatch, method: str) -> list[int]:
     rounds: list[int] = []
     original = getattr(Trajectory, method)
 
-    def call(self: Trajectory, round_number: int) -> torch.nn.Module:
+    def call(self: Trajectory, round_number: int, *others: Any) -> torch.nn.Module:
         rounds.append(round_number)
-        network: torch.nn.Module = original(self, round_number)
+        network: torch.nn.Module = original(self, round_number, *others)
         return network
 
     monkeypatch.setattr(Trajectory, method, call)

@@ -1,0 +1,77 @@
+"""What the command prints about a folder, a round and what came of it; reads the state only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from data.files import shown
+from experiments.annotate.state import NONE, UNSURE, State
+
+MOST_NAMED = 5
+"""Damaged images that are named; a folder may have thousands."""
+
+
+def folder_lines(state: State, num_other: int, weights: str) -> list[str]:
+    """Lines about the photos of the folder."""
+    listing = state.listing()
+    lines = [
+        f"{shown(str(state.folder))}: {len(listing.images):,} images, {len(listing.damaged):,} damaged, "
+        f"{_counted(len(listing.copy_of), 'near-copy', 'near-copies')} set aside"
+        + (f", {_counted(num_other, 'other file', 'other files')}" if num_other else "")
+    ]
+    lines += [f"  left out: {shown(name)}: {listing.damaged[name]}" for name in sorted(listing.damaged)[:MOST_NAMED]]
+    if len(listing.damaged) > MOST_NAMED:
+        lines.append(f"  and {len(listing.damaged) - MOST_NAMED:,} more, named in {state.directory / 'images.json'}")
+    gone = len(state.labels().keys() - {*listing.images, *listing.damaged})
+    if gone:
+        lines.append(f"{_counted(gone, 'answer is', 'answers are')} about images that are gone or changed their names")
+    lines.append(f"features: {len(listing.images):,} images, {weights} (once; the next call takes seconds)")
+    return lines
+
+
+def outcome_lines(state: State) -> list[str]:
+    """Of each round with answers: what was expected of the answered images, and what came."""
+    labels, lines = state.labels(), []
+    for number in state.rounds():
+        answered = [(each, labels[each.image]) for each in state.suggestions(number) if each.image in labels]
+        told = [(each, label) for each, label in answered if label.answer != UNSURE]
+        if not told:
+            continue
+        came = sum(label.answer != NONE for _, label in told)
+        unsure = len(answered) - len(told)
+        expected = sum(each.wanted for each, _ in told)
+        lines.append(
+            f"round {number}: {came} of {len(told)} answered images are wanted; {expected:.0f} were expected"
+            + (f"; {unsure} could not be told and are set aside" if unsure else "")
+        )
+    return lines
+
+
+def round_lines(state: State, number: int) -> list[str]:
+    """Lines about a new round."""
+    expected, suggestions, settings = state.expected(number), state.suggestions(number), state.settings(number)
+    return [
+        _how(settings, len(suggestions)),
+        f"about {expected.folder:,.0f} ({expected.low:,.0f} to {expected.high:,.0f}) of {expected.num_images:,} show "
+        "one of your classes" + ("" if settings["answers"] else "; a guess until some are labelled"),
+        f"round {number}: {expected.wanted:.0f} of {len(suggestions)} expected to be wanted; at random it would be "
+        f"{expected.at_random:.0f}",
+    ]
+
+
+def _how(settings: Mapping[str, Any], count: int) -> str:
+    """How a round was ranked."""
+    border = f"; {settings['border cases']} of {count} are border cases, to learn from"
+    if not settings["answers"]:
+        by = "by looks alone" if settings["detector"] in ("probe", "knn") else "by the class names alone"
+        return f"no labels yet: ranked {by}, spread over looks{border}"
+    return (
+        f"{settings['answers']} answers, {settings['wanted answers']} of them wanted: ranked by "
+        f"{settings['detector']}, then {settings['strategy']}{border}"
+    )
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {one if number == 1 else many}"
