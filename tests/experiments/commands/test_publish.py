@@ -17,6 +17,7 @@ import yaml
 
 from experiments.commands.publication import Card, Summary, facts
 from experiments.commands.publish import publish
+from experiments.report import main
 from tests.experiments import synthetic
 
 ROOT = Path(__file__).parents[3]
@@ -94,6 +95,21 @@ def test_a_fresh_clone_makes_every_file_again(tmp_path: Path) -> None:
     assert deposit["publication_date"] == str(citation["date-released"])
     assert "Energy: 1.750 kWh" in inside["README.md"].decode()
     assert f"<h1>A: title ({version})</h1>" in inside["index.html"].decode()
+
+
+def test_no_image_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever publishes has the queried images; a fresh clone does not."""
+
+    def at_hand(planned: object) -> None:
+        raise AssertionError("images were looked for")
+
+    run = run_folder(tmp_path / "run", range(1))
+    monkeypatch.setattr("experiments.results.queries.queries_of", at_hand)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(run), "--publish", str(tmp_path / "site")])
+    assert main() == 0
+    monkeypatch.setattr(sys, "argv", ["report.py", str(run)])
+    with pytest.raises(AssertionError, match="images were looked for"):
+        main()
 
 
 def write_nothing(found: object, folder: Path, title: str) -> None:
