@@ -217,7 +217,7 @@ def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path
         notes=notes,
         details=details_of(planned),
         paper=paper,
-        # A publication shows no images: they are others' property, and a clone without them could not make the page again.
+        # A publication shows no images: they belong to others, and a clone without them could not make it again.
         queries=queries_of(planned) if args.publish is None else None,
     )
     print(report_text(tables, trials, notes=notes))
