@@ -26,6 +26,7 @@ from data.files import path_argument, write_text_atomically
 from experiments.annotate.photos import Photos, photos_with_features
 from experiments.annotate.rank import Ranker
 from experiments.annotate.wanted import Answers
+from experiments.commands.flags import seed_list
 from models.clipn.source import ClipnSource
 from models.device import use_threads
 
@@ -42,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clip-model", required=True, metavar="NAME")
     parser.add_argument("--classes", default="cat,dog,horse,deer", metavar="A,B,C,D")
     parser.add_argument("--arms", default=",".join(ARMS), help="random, suggest, probe, or suggest:STRATEGY")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser.add_argument("--seeds", type=seed_list, default=(0, 1, 2, 3, 4), metavar="LIST", help="such as 0-4")
     parser.add_argument("-o", "--output-dir", type=path_argument, required=True, metavar="DIR")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
@@ -135,7 +136,7 @@ def rounds(problem: Problem, arm: str, seed: int) -> Iterator[dict[str, object]]
 def _run(args: argparse.Namespace) -> int:
     use_threads(1)
     rows: list[dict[str, object]] = []
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         problem = Problem(args, seed)
         for arm in args.arms.split(","):
             rows += rounds(problem, arm, seed)

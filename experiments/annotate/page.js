@@ -132,6 +132,7 @@ function drawSingle() {
 }
 
 function drawAnswers(guess, sure, figure, given) {
+  $("answers").classList.toggle("many", view.data.answers.length > 10);
   $("answers").replaceChildren(...view.data.answers.map(({ name, key }) => {
     const button = document.createElement("button"), label = document.createElement("span");
     button.type = "button";

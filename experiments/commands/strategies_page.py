@@ -12,6 +12,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from strategies.options import StrategyOptions
+from strategies.originals import DEFECTS, LEFT_OUT
 from strategies.purity.contract import PurityOptions
 from strategies.purity.detectors import DETECTORS
 from strategies.registry import BEHIND_PURITY, STRATEGIES, Entry, FrozenFeatures, Services
@@ -23,8 +24,16 @@ Made from the code by `make docs`; not written by hand. Names are those of `--st
 `--set options.<section>.<field>=<value>`; the fields stand in `strategies/options.py`. A strategy's numeric core is
 compared with numbers of the original code in `tests/strategies` (`tests/golden/strategies/README.md` says which).
 
+"Leaks and defects of the official code": what was found in the code that the authors published, or in OpenAL, the
+framework behind the paper's tables; [run]: seen by running it, [read]: by reading it. A leak is a hidden label that a
+query or its training reads. No strategy here can: the view of the pool that it gets holds none.
+
 K: ID classes. Every strategy shares the round's classifier, its pass over the pool, and the tie rule: to the lowest
 index.
+"""
+
+LEFT_OUT_HEAD = """## Strategies that are not here
+
 """
 
 
@@ -63,6 +72,7 @@ def page() -> str:
         f"{behind}: the purity step as in `vlpure`, then that strategy on the "
         "images judged ID. Table 8 of the paper is `vlpure`, `vlpure-ll` and `vlpure-coreset`.\n"
     )
+    parts.append(LEFT_OUT_HEAD + "".join(f"- {name}: {why}.\n" for name, why in LEFT_OUT.items()))
     return "\n".join([*parts, DETECTORS_HEAD, *(_detector(name) for name in DETECTORS)])
 
 
@@ -93,6 +103,7 @@ def _section(name: str, entry: Entry) -> str:
         ("a query costs", entry.cost),
         ("settings", options),
         ("departures", departures),
+        ("leaks and defects of the official code", DEFECTS[name]),
     ]
     table = "\n".join(f"| {left} | {right} |" for left, right in rows)
     return f"## `{name}`\n\n{what}\n\n| | |\n|---|---|\n{table}\n"

@@ -76,7 +76,9 @@ def test_rounds_go_on_from_the_answers(photos: Path, capsys: pytest.CaptureFixtu
     told = [kind(int(Path(each.image).stem)) for each in one[1:]]
     assert f"round 1: {sum(each < 2 for each in told)} of 9 answered images are wanted; " in out
     assert "; 1 could not be told and are set aside" in out
-    assert f"9 answers, {sum(each < 2 for each in told)} of them wanted: ranked by probe, then badge; 1 of 10" in out
+    assert (
+        f"9 answers, {sum(each < 2 for each in told)} of them wanted: ranked by probe, then typiclust; 1 of 10" in out
+    )
     two = state.suggestions(2)
     assert not {each.image for each in one} & {each.image for each in two}
     assert {each.nearest_labelled for each in two} <= {each.image for each in one[1:]}
