@@ -14,6 +14,7 @@ import torch
 
 from data.registry import open_data_set
 from models.classifier.inputs import FeatureRows
+from models.classifier.loss_prediction import LossPredictionTarget
 from models.device import Machine, use_threads
 from orchestrator.ledger.classifiers import ClassifierStore, forget_first
 from orchestrator.ledger.records import RoundRecord
@@ -47,9 +48,13 @@ def trajectory(trial: TrialConfig, strategy: Strategy | None = None, *, folder: 
         trial,
         pose_problem(trial, open_data_set("digits")),
         strategy or LeastConfidence(),
+        target=LL if trial.strategy == "ll" else None,
         machine=Machine(device=torch.device("cpu")),
         classifiers=ClassifierStore(folder, "f" * 64),
     )
+
+
+LL = LossPredictionTarget(hidden=4, weight=1.0, margin=1.0, detach_after=0.6, identity={"hidden": 4})
 
 
 def numbers(records: list[RoundRecord]) -> list[dict[str, Any]]:
