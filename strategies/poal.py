@@ -47,6 +47,13 @@ def ranks(values_N: Floats) -> Floats:
     return result
 
 
+def front_scores(first_N: Floats, second_N: Floats) -> Floats:
+    """Scores (N,), larger is better: the mean of both ranks minus the number of the front."""
+    # Ranks are below 1, so that they never outweigh a front.
+    scores: Floats = (ranks(first_N) + ranks(second_N)) / 2 - pareto_fronts(first_N, second_N)
+    return scores
+
+
 def likeness(
     features_ND: NDArray[np.float32], labelled_LD: NDArray[np.float32], labels_L: IndexArray, num_classes: int
 ) -> Floats:
@@ -77,6 +84,5 @@ class Poal(Strategy):
             likeness(outputs.features_ND, labelled.features_ND, view.labelled_id_labels, len(view.class_names)),
             DECIMALS,
         )
-        mean_rank_N = (ranks(doubt_N) + ranks(alike_N)) / 2  # below 1, so that it never outweighs a front
-        scores_N = mean_rank_N - pareto_fronts(doubt_N, alike_N)
+        scores_N = front_scores(doubt_N, alike_N)
         return view.pick(np.argsort(-scores_N, kind="stable")[:budget].astype(np.int64), scores_N)

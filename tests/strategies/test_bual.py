@@ -92,11 +92,14 @@ def test_the_negative_training_ends_early_and_the_rest_fills_up() -> None:
     assert patient.diagnostics["num_checks"] == 3
     hasty = Bual(options.model_copy(update={"patience": 1})).select(view, 3, np.random.default_rng(0))
     assert hasty.diagnostics["num_checks"] == 2
-    everything = Bual(options).select(view, 34, np.random.default_rng(0))
+    trained = BualOptions(epochs=8, batch_size=8, check_every=8, learning_rate=0.05)
+    everything = Bual(trained).select(view, 34, np.random.default_rng(0))
     assert everything.judged_id_idx is not None
     left = everything.diagnostics["num_judged_id"]
+    assert 0 < left < 34
     assert everything.diagnostics["num_filled"] == 34 - left
     assert (np.diff(everything.scores) <= 0).all()
+    assert (np.diff(everything.scores[everything.scores <= -10]) < 0).any()  # by the detector, not all alike
     assert ((everything.scores <= -10) == ~np.isin(everything.idx, everything.judged_id_idx)).all()
 
 

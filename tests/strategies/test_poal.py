@@ -9,7 +9,7 @@ import pytest
 
 from models.classifier.outputs import ClassifierOutputs
 from strategies.check import toy_view
-from strategies.poal import likeness, pareto_fronts, ranks
+from strategies.poal import front_scores, likeness, pareto_fronts, ranks
 from tests.strategies.views import select
 
 
@@ -61,3 +61,12 @@ def test_the_query_takes_fronts_in_turn() -> None:
     selection = select("poal", seen, 49)
     assert selection.idx[3:].tolist() == view.unlabelled_idx[[i for i in range(49) if i not in (30, 9, 4)]].tolist()
     assert np.ceil(-selection.scores[:4]).tolist() == [0, 0, 1, 2]
+
+
+def test_within_a_front_both_ranks_count() -> None:
+    """Ranks 4, 3, 2, 1, 0 of 5 in doubt and 0, 0, 2, 3, 4 in likeness; image 1 is beaten by image 0."""
+    doubt, alike = np.array([4.0, 3.0, 2.0, 1.0, 0.0]), np.array([0.0, 0.0, 3.0, 4.0, 5.0])
+    fronts = pareto_fronts(doubt, alike)
+    assert fronts.tolist() == [0, 1, 0, 0, 0]
+    scores = front_scores(doubt, alike)
+    np.testing.assert_allclose(scores, [0.4, -1 + 0.3, 0.4, 0.4, 0.4])

@@ -89,6 +89,18 @@ def test_only_few_gains_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> N
     herd(points, torch.ones(2000), torch.zeros(2000), 0.5, 50)
     assert rows[0] == 2000
     assert sum(rows[1:]) < 50 * 2000 / 5
+    # In a covered pool nothing is left to add, and nothing is computed again.
+    rows.clear()
+    herd(points, torch.ones(2000), torch.ones(2000), 0.5, 50)
+    assert rows == [2000]
+
+
+def test_a_copy_of_a_covered_point_adds_nothing() -> None:
+    """In float32 the kernel of equal rows rounds above 1 less coverage by up to 1e-7 each, which sums up to noise."""
+    row = torch.nn.functional.normalize(torch.randn(1, 512, generator=torch.Generator().manual_seed(1)), dim=1)
+    points = row.repeat(3000, 1)
+    _, added = herd(points, torch.ones(3000), torch.full((3000,), 1 - 2e-7), 0.1, 2)
+    assert added.tolist() == [0.0, 0.0]
 
 
 def test_equal_points_in_order_and_the_covered_last() -> None:
