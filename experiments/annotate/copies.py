@@ -105,12 +105,14 @@ def _most_alike(
     best_B = np.full(len(block_BD), -1.0, dtype=np.float32)
     which_B = np.zeros(len(block_BD), dtype=np.int64)
     norms_B = (projected_BP**2).sum(axis=1)
+    # |x - y|^2 as one product, for one pass over it: x is (2 x, -1) and y is (y, |y|^2), and |x|^2 is left out.
+    block_BE = np.hstack([2 * projected_BP, np.full((len(block_BD), 1), -1, dtype=np.float32)])
     for start in range(0, len(leaders), CHUNK):
         chunk_CP = leaders_RP[start : start + CHUNK]
-        # A projection shortens distances: what is far here is farther there (|x - y|^2 = 2 - 2 cosine).
-        products_BC = projected_BP @ chunk_CP.T
-        far_BC = (norms_B[:, None] + (chunk_CP**2).sum(axis=1)) - 2 * products_BC
-        rows = np.flatnonzero(far_BC.min(axis=1) < 2 - 2 * NEAR + 1e-4)
+        chunk_CE = np.hstack([chunk_CP, (chunk_CP**2).sum(axis=1, keepdims=True)])
+        # A projection shortens distances: what is far here is farther there, where |x - y|^2 = 2 - 2 cosine.
+        nearest_B = norms_B - (block_BE @ chunk_CE.T).max(axis=1)
+        rows = np.flatnonzero(nearest_B < 2 - 2 * NEAR + 1e-4)
         if not len(rows):
             continue
         cosines_MC = block_BD[rows] @ features_ND[leaders[start : start + CHUNK]].T

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from data.image_files import list_tree
 from experiments import suggest
 from experiments.annotate.photos import Photos, photos_with_features
 from experiments.annotate.state import State
+from models.clipn.encode import ImageRows
 from models.clipn.model import Clipn
 from models.clipn.source import ClipnSource, clip_config
 from models.clipn.weights import save_clipn
@@ -69,7 +71,9 @@ def test_images_anywhere_are_found_and_damaged_ones_are_named(folder: Path, sour
     assert np.allclose(np.linalg.norm(photos.features_ND, axis=1), 1, atol=1e-5)
 
 
-def test_only_new_and_changed_images_are_encoded(folder: Path, source: ClipnSource) -> None:
+def test_only_new_and_changed_images_are_encoded(
+    folder: Path, source: ClipnSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = opened(folder, source)
     lines: list[str] = []
     assert opened(folder, source, lines).identity == before.identity
@@ -77,7 +81,16 @@ def test_only_new_and_changed_images_are_encoded(folder: Path, source: ClipnSour
     write(folder / "b/new.png", 7)
     write(folder / "top.png", 8)
     (folder / "b/y.png").unlink()
+    encoded: list[int] = []
+    compute = ImageRows.compute
+
+    def counted(rows: ImageRows, start: int, stop: int) -> NDArray[np.float32]:
+        encoded.append(stop - start)
+        return compute(rows, start, stop)
+
+    monkeypatch.setattr(ImageRows, "compute", counted)
     after = opened(folder, source, lines)
+    assert encoded == [2]
     assert after.names == ("a/x.JPEG", "b/c/deep.webp", "b/new.png", "b/x.jpg", "top.png")
     kept = [before.names.index(name) for name in ("a/x.JPEG", "b/c/deep.webp", "b/x.jpg")]
     assert (after.features_ND[[0, 1, 3]] == before.features_ND[kept]).all()

@@ -159,9 +159,9 @@ def test_labels_of_another_tool_are_taken_once(photos: Path, capsys: pytest.Capt
     table.write_text("path,label\n0/00.jpg,cat\n0/01.jpg,none of my classes\n")
     capsys.readouterr()
     assert run(photos, "--labels", str(table)) == 0
-    assert "2 answers, 2 of them new, 0 changed" in capsys.readouterr().out
+    assert "2 labels, 1 of them wanted; 2 new, 0 changed" in capsys.readouterr().out
     assert run(photos, "--labels", str(table)) == 0
-    assert "2 answers, 0 of them new, 0 changed" in capsys.readouterr().out
+    assert "2 labels, 1 of them wanted; 0 new, 0 changed" in capsys.readouterr().out
     table.write_text("path,label\n0/00.jpg,dog\n0/01.jpg,cow\n")
     assert run(photos, "--labels", str(table)) == 2
     assert State.open(photos).labels()["0/00.jpg"].answer == "cat"
