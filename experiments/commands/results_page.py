@@ -122,9 +122,9 @@ image tower as the classifier, which a CPU trains in a second), 5 rounds of 500 
 small network, trained anew in each round for 300 steps), cut to its first 3 rounds for want of time (`--rounds 3`):
 seeds 0 to 2, fewer if a cell says so.
 
-Each of these detectors buys far more ID images than random draws do, and the network of 300 steps gains as much from 500
-random images all the same. With three seeds the intervals of the differences from `vlpure` are wide: what they show and
-do not show stands in the last table.
+Each of these detectors buys far more ID images than random draws do, and the network of 300 steps gains as much from
+500 random images all the same. With three seeds the intervals of the differences from `vlpure` are wide: what they show
+and do not show stands in the last table.
 """
 
 

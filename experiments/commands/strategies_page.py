@@ -40,8 +40,8 @@ Detectors without "no" texts run on any model of open_clip (`--clip-model NAME -
 SigLIP has it, is not used: it is the same for all texts, so it cancels in mcm, neglabel and tanl, and moves energy's
 scores and their threshold alike. The logit scale of neglabel and tanl is the model's own.
 
-Measured by `benchmarks/detectors.py` (25,000 images, 5,000 labelled, D = 512, K = 40, one thread of an AMD EPYC, n = 1):
-CPU seconds of a round and MiB above the features.
+Measured by `benchmarks/detectors.py` (25,000 images, 5,000 labelled, D = 512, K = 40, one thread of an AMD EPYC,
+n = 1): CPU seconds of a round and MiB above the features.
 
 | atd | mcm | energy | maxlogit | knn | probe | mahalanobis | relative-mahalanobis | fused | neglabel |
 |---|---|---|---|---|---|---|---|---|---|
