@@ -120,7 +120,7 @@ The same images and CLIPN, `table4.py --preset cpu --set recipe.name=paper-clip-
 image tower as the classifier, which a CPU trains in a second), 5 rounds of 500 labels, seeds 0 to 2. Below it, as
 "trained network", `table4.py --preset cpu --strategies random,vlpure,vlpure-probe,vlpure-fused` as the preset is (a
 small network, trained anew in each round for 300 steps), cut to its first 3 rounds for want of time (`--rounds 3`):
-seeds 0 to 2, fewer if a cell says so.
+seeds 0 to 2.
 
 Each of these detectors buys far more ID images than random draws do, and the network of 300 steps gains as much from
 500 random images all the same. With three seeds the intervals of the differences from `vlpure` are wide: what they show
