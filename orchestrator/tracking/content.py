@@ -129,7 +129,14 @@ def trial_checksum(trial: TrialConfig, fingerprint: str, records: Sequence[Round
     return content_hash(
         {
             "fingerprint": fingerprint,
-            "axes": [trial.dataset, float(trial.mismatch_ratio), float(trial.ood_ratio), trial.strategy, trial.seed],
+            "axes": [
+                trial.dataset,
+                trial.mismatch_ratio,
+                trial.id_classes,
+                trial.ood_ratio,
+                trial.strategy,
+                trial.seed,
+            ],
             "rounds": [
                 [each.round, each.accuracy, each.precision, each.num_id, each.num_ood, each.time_ms] for each in records
             ],
