@@ -386,6 +386,8 @@ def check_arm(name: str, settings: Mapping[str, Any]) -> None:
     if name in STRATEGIES:
         raise ValueError(f"arms.{name}: a strategy has that name; rename the arm")
     check_name("arms", name)
+    if not name.strip():
+        raise ValueError(f"arms: {name!r} is no name; give it letters")
     if "," in name:
         raise ValueError(f"arms.{name}: a comma separates names on the command line; omit it")
 

@@ -98,6 +98,8 @@ def fill_disk(grid: Grid, chance: random.Random) -> bool:
 
 def lose_locks(grid: Grid, chance: random.Random) -> bool:
     """Let every flock fail until the command ends."""
+    if not grid.actors("LedgerWriter"):
+        return False  # it is only starting, where a folder without locks is the user's to mend: exit code 2
     flag = grid.world / "no-locks"
     flag.touch()
     try:
