@@ -85,7 +85,7 @@ smoke: setup  ## the real commands, shortened, into build/smoke: a trial, tables
 		test -s $(SMOKE)/run/table$$table/table$$table.md && test -s $(SMOKE)/run/table$$table/trials.csv || exit 1; done
 	test -s $(SMOKE)/run/table9/table9.md && test -s $(SMOKE)/run/table9/auroc.png && test -s $(SMOKE)/report/table9/table9.md
 
-gpu-check: setup  ## this machine's GPU: tests, speed of every part, the paper's card-hours (make gpu-check ARGS="-o check.json")
+gpu-check: dev  ## this machine's GPU: tests, speed of every part, the paper's card-hours (make gpu-check ARGS="-o check.json")
 	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
 # The guard of a change that must not move a number: the same seeded grid from the commit BASE and from the working tree.

@@ -230,7 +230,10 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     finally:
         with suppress(OSError):  # the file may have been removed with its folder
             os.truncate(path, 0)
-        lock.release()
+        # A lock service that is gone refuses this too, and hid the error that a run was ending with behind its own; the
+        # lock ends with the process at the latest.
+        with suppress(OSError):
+            lock.release()
 
 
 def _forget(files: Sequence[Path], folders: Sequence[Path]) -> None:

@@ -217,7 +217,8 @@ def _write_tables(found: FoundTrials, args: argparse.Namespace, *, default: Path
         notes=notes,
         details=details_of(planned),
         paper=paper,
-        queries=queries_of(planned),
+        # A publication shows no images: they belong to others, and a clone without them could not make it again.
+        queries=queries_of(planned) if args.publish is None else None,
     )
     print(report_text(tables, trials, notes=notes))
     if not args.quiet:

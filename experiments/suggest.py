@@ -18,12 +18,12 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 from data.console import DONE, CommandParser, run_command, to_stderr, unknown_name
 from data.files import path_argument, shown
+from experiments.annotate.answers.state import State
 from experiments.annotate.contact_sheet import write_contact_sheet
 from experiments.annotate.exchange import export_round, take_labels, unfinished_round
 from experiments.annotate.formats import registry as formats
 from experiments.annotate.photos import list_photos
 from experiments.annotate.report import folder_lines, outcome_lines, round_lines
-from experiments.annotate.state import State
 from experiments.annotate.suggester import PUBLISHED, Settings, Suggester, read_settings, write_settings
 from strategies.purity.detectors import DETECTORS
 

@@ -27,6 +27,7 @@ from experiments.commands.flags import (
     ignored_flags,
     ood_ratio,
     slow_arithmetic,
+    strategy_names,
     trial_overrides,
 )
 from experiments.presets import ARMS, PRESETS
@@ -62,7 +63,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="share of OOD images, or all for every OOD image there is (default: 0.6)",
     )  # fmt: skip
     what.add_argument(
-        "--strategy", default="vlpure", metavar="NAME", help="query strategy (default: vlpure), or an arm"
+        "--strategy",
+        default="vlpure",
+        metavar="NAME",
+        help=f"query strategy (default: vlpure): {strategy_names()}, or an arm",
     )
     what.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     what.add_argument(

@@ -27,7 +27,7 @@ def minmax(values_N: Floats) -> Floats:
 
 def semantic_scores(similarity_N: Floats, slope: float, threshold: float) -> Floats:
     """Semantic scores tanh(k / 2 (s - t)), in (-1, 1), of the similarity s scaled to [0, 1]."""
-    # The original's sigmoid overflows in float32 and then queries the most OOD-like image first; tanh does not (D16).
+    # The original's sigmoid overflows in float32 and then queries the most OOD-like image first; tanh does not.
     squashed: Floats = np.tanh(slope / 2 * (minmax(similarity_N) - threshold))
     return squashed
 
@@ -69,7 +69,7 @@ class Ccal(Strategy):
 
     Costs cosines of frozen features with the labelled ones, in blocks. Both encoders (SimCLR for meaning, CSI for
     appearance) are trained once per data set. Departures from the original code: the squashing is computed as tanh,
-    which does not overflow (D16), a class takes only images of its own and what is then missing is filled up by the
+    which does not overflow, a class takes only images of its own and what is then missing is filled up by the
     highest joint score over all classes, and a class with one labelled image has v2 = v1.
     """
 

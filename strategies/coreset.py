@@ -17,7 +17,7 @@ class Coreset(Strategy):
     """CORESET: greedy k-center on the classifier's pooled features, from the labelled ID images as centres.
 
     Costs one pass of the classifier over the pool and the labelled images, and Q products of the pool's features with
-    one vector. Departures from the official code (P13): that code translates each pick to a neighbouring image, so that
+    one vector. Departures from the official code: that code translates each pick to a neighbouring image, so that
     its picks are near random and repeat; it takes unpooled feature maps; and a distance that rounds below 0 becomes NaN
     and is picked first. The paper's CORESET figures come from that code, so these differ.
     """

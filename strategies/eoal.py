@@ -41,10 +41,10 @@ def unknown_entropies(features_ND: NDArray[np.floating], centres_CD: NDArray[np.
 def query_scores(known_N: Floats, unknown_N: Floats | None, num_clusters: int) -> Floats:
     """Scores (N,), the lowest queried first: known entropy / ln 2 minus unknown entropy / ln C.
 
-    `unknown_N` is None without OOD images; with a single cluster it counts as 0 (D13).
+    `unknown_N` is None without OOD images; with a single cluster it counts as 0.
     """
     scores: Floats = known_N / np.log(2)
-    # ln 1 = 0: a single cluster has no entropy to divide by it (D13).
+    # ln 1 = 0: a single cluster has no entropy to divide by it.
     if unknown_N is not None and num_clusters > 1:
         scores = scores - unknown_N / np.log(num_clusters)
     return scores
@@ -93,9 +93,9 @@ class Eoal(Strategy):
     Costs the training of a detector with binary classifiers each round (on labelled ID and OOD images, with a
     clustering of the OOD features before every pass), one pass of it over the pool, and a clustering of the images
     predicted known. Departures from the original code: a batch without OOD or without ID images counts 0 for that part
-    instead of NaN (D10), fewer clusters than K are accepted (D13), the pool and the OOD images are scored without
-    augmentation (D9), the centres are those after the last pass, FINCH is the variant of release 0.2.3 (P16;
-    `options.eoal.finch`), and the detector is the common ResNet-18 (D18). Without labelled OOD images there is no
+    instead of NaN, fewer clusters than K are accepted, the pool and the OOD images are scored without
+    augmentation, the centres are those after the last pass, FINCH is the variant of release 0.2.3
+    (`options.eoal.finch`), and the detector is the common ResNet-18. Without labelled OOD images there is no
     unknown entropy.
     """
 

@@ -14,7 +14,7 @@ class LearningLoss(Strategy):
     Costs one pass of the classifier over the pool; its training carries the loss-prediction head
     (`models.classifier.loss_prediction`). Departures: the original study has its own training; here all strategies
     share the protocol's, from new weights in each round. The official framework looks at the whole pool
-    (`options.learning_loss.subset=null`). A subset smaller than the budget is as large as the budget (P14).
+    (`options.learning_loss.subset=null`). A subset smaller than the budget is as large as the budget.
     """
 
     def __init__(self, options: LearningLossOptions) -> None:
@@ -27,7 +27,7 @@ class LearningLoss(Strategy):
         num = len(predicted_N)
         subset = np.arange(num)
         if self._options.subset is not None and self._options.subset < num:
-            # Sorted, so that equal predictions go to the lowest index; never smaller than the budget (P14).
+            # Sorted, so that equal predictions go to the lowest index; never smaller than the budget.
             subset = np.sort(rng.choice(num, size=max(self._options.subset, min(budget, num)), replace=False))
         best = subset[highest_first(predicted_N[subset], budget)]
         return view.pick(best, predicted_N)

@@ -29,11 +29,11 @@ def known_log_odds(logits_NK1: NDArray[np.floating], num_known: int) -> NDArray[
 class Lfosa(Strategy):
     """Picks the images with the highest log odds of the detector's mixtures, over all known classes together.
 
-    Costs the training of a detector each round (a ResNet-18 of K + 1 classes, on labelled ID and OOD images), one pass
-    of it over the pool, and a mixture per class. Departures from the original code: queried OOD images leave the pool
-    (D8), the pool is scored without augmentation (D9), the mixtures start from the best split of the activations and
-    images are ranked by log odds (D17), and the detector is the common ResNet-18 (D18). If too few images are
-    predicted known in a class of two or more, those of largest margin over the OOD class fill up.
+     Costs the training of a detector each round (a ResNet-18 of K + 1 classes, on labelled ID and OOD images), one pass
+     of it over the pool, and a mixture per class. Departures from the original code: queried OOD images leave the pool
+    , the pool is scored without augmentation, the mixtures start from the best split of the activations and
+     images are ranked by log odds, and the detector is the common ResNet-18. If too few images are
+     predicted known in a class of two or more, those of largest margin over the OOD class fill up.
     """
 
     def __init__(self, options: LfosaOptions) -> None:

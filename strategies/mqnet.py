@@ -43,8 +43,8 @@ class Mqnet(LearningStrategy):
 
     Costs one pass of the classifier over the pool, cosines of frozen features, and after each query some 11,000 steps
     of a 2-64-1 network and P augmented passes over the queried images. Departures from the original code:
-    informativeness is standardised by the pool's own figures (D5), features of labelled images are clean, the encoder
-    sees images in [0, 1] (D6) and is trained once per data set (D7), and the targets of the meta-training are a table
+    informativeness is standardised by the pool's own figures, features of labelled images are clean, the encoder
+    sees images in [0, 1] and is trained once per data set, and the targets of the meta-training are a table
     of P augmented passes instead of a new augmentation in every step.
     """
 
@@ -74,7 +74,7 @@ class Mqnet(LearningStrategy):
         positions = np.searchsorted(view.unlabelled_idx, selection.idx)
         informativeness = self._informativeness(view)
         if self._from_losses:
-            # By the pool's predicted losses: the original takes the pool's 1 - confidence by mistake (D5).
+            # By the pool's predicted losses: the original takes the pool's 1 - confidence by mistake.
             first = exponential_scores(informativeness[positions], informativeness)
         else:
             first = exponential_scores(informativeness[positions])

@@ -11,19 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from strategies.base import IndexArray, PoolView, Selection, Strategy
 from strategies.lfosa import labelled_with_ood
-from strategies.numeric.cosines import Floats
+from strategies.numeric.cosines import DIGITS, Floats
+from strategies.numeric.nearest import nearest_rows
 from strategies.options import NeatOptions
 from strategies.uncertainty import log_softmax
-
-BLOCK = 256
-"""Images compared with all labelled ones at a time; with 1,024 a block leaves the cache, and takes a fifth longer."""
-STEPS = 1_000_000
-"""Cosines are compared in such parts of 1: products of equal rows differ behind them."""
 
 Features = Callable[[IndexArray], NDArray[np.float32]]
 """Unit features (n, D) of training images, in the order of their indices."""
@@ -58,18 +53,13 @@ def vote(
 ) -> Vote:
     """The k nearest labelled images of each row, by cosine; equally near ones by the lowest position. All rows are of
     unit length; labels are 0..K-1, and K for OOD; all labelled images are neighbours if there are fewer than k."""
-    num_labelled, k = len(labels_L), min(k, len(labels_L))
     counts_NC = np.zeros((len(features_ND), num_classes + 1), dtype=np.int64)
-    nearness_N = np.zeros(len(features_ND))
-    labelled, positions = torch.from_numpy(labelled_LD), torch.arange(num_labelled)
-    for start in range(0, len(features_ND) if k else 0, BLOCK):
-        steps_BL = (torch.from_numpy(features_ND[start : start + BLOCK]) @ labelled.T).mul_(STEPS).round_()
-        # One number for cosine and position, because topk takes any of equal ones: exact in float64 up to 2^53.
-        key_BL = steps_BL.double().mul_(num_labelled).sub_(positions)
-        nearest_Bk = key_BL.topk(k, dim=1).indices
-        rows_B = np.arange(start, start + len(nearest_Bk))
-        np.add.at(counts_NC, (rows_B[:, None], labels_L[nearest_Bk.numpy()]), 1)
-        nearness_N[rows_B] = steps_BL.gather(1, nearest_Bk).double().sum(dim=1).numpy() / STEPS
+    nearness_N, k = np.zeros(len(features_ND)), min(k, len(labels_L))
+    if k:
+        for part, nearest_Bk, cosines_Bk in nearest_rows(features_ND, labelled_LD, k):
+            rows_B = np.arange(part.start, part.stop)
+            np.add.at(counts_NC, (rows_B[:, None], labels_L[nearest_Bk]), 1)
+            nearness_N[part] = cosines_Bk.sum(axis=1)
     return Vote(counts_NK=counts_NC[:, :-1], num_ood_N=counts_NC[:, -1], nearness_N=nearness_N)
 
 
@@ -79,8 +69,10 @@ def disagreements(logits_NK: NDArray[np.floating], counts_NK: NDArray[np.int64])
     The counts are logits, not shares, as in the original code.
     """
     probs_NK = np.exp(log_softmax(logits_NK))
-    crossed: Floats = -(probs_NK * log_softmax(counts_NK.astype(np.float64))).sum(axis=1)
-    return crossed
+    crossed = -(probs_NK * log_softmax(counts_NK.astype(np.float64))).sum(axis=1)
+    # Rounded: with equal counts the entropy is ln K whatever p is, but for the last bits of a sum of p.
+    rounded: Floats = np.round(crossed, DIGITS)
+    return rounded
 
 
 def most_known_first(votes: Vote, rng: np.random.Generator) -> IndexArray:

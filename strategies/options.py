@@ -32,7 +32,7 @@ class LearningLossOptions(Section):
     detach_after: Annotated[float, Field(gt=0, le=1)] = 0.6
     """Share of the training after which the head no longer trains the network under it."""
     subset: Annotated[int, Field(ge=1)] | None = 10_000
-    """Number of unlabelled images considered in a query, drawn at random; none: all (P14)."""
+    """Number of unlabelled images considered in a query, drawn at random; none: all."""
 
 
 class MonteCarloOptions(Section):
@@ -111,7 +111,7 @@ class EoalOptions(DetectorOptions):
     regulariser: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     """Weight of the pull of OOD features to their clusters' centres."""
     finch: Literal["0.1.9", "0.2.3"] = "0.2.3"
-    """Variant of the clustering, named by the release that gives the same result (P16)."""
+    """Variant of the clustering, named by the release that gives the same result."""
     diversity: bool = True
     """Whether the query goes round clusters of the images predicted known."""
 
@@ -159,6 +159,57 @@ class NeatOptions(Section):
     """Number k of nearest labelled images that vote."""
 
 
+class UHerdingOptions(Section):
+    """UHerding (Bae et al. 2025) and MaxHerding (Bae, Noh and Sutherland 2024)."""
+
+    uncertainty: Literal["margin", "entropy", "confidence"] = "margin"
+    """UHerding's weight of an image: 1 - margin, entropy, or 1 - the largest probability."""
+    cover_ood: bool = True
+    """Whether labelled OOD images cover their neighbourhood as labelled ID images do."""
+
+
+class EaoaOptions(DetectorOptions):
+    """EAOA (Zong and Huang 2025)."""
+
+    epochs: Annotated[int, Field(ge=1)] = 200
+    milestones: tuple[Fraction, ...] = Field(default=(0.3, 0.6, 0.9), strict=False)
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    energy_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    """Weight of the energy penalty relative to the cross entropy, once an OOD image is labelled."""
+    known_energy: Annotated[float, Field(allow_inf_nan=False)] = -25.0
+    """Energy above which a labelled ID image is penalised."""
+    unknown_energy: Annotated[float, Field(allow_inf_nan=False)] = -7.0
+    """Energy below which a labelled OOD image is penalised."""
+    neighbours: Annotated[int, Field(ge=1)] = 250
+    """Nearest pool images of each labelled image."""
+    width: Annotated[int, Field(ge=1)] = 5
+    """Candidates of the first query, in multiples of the images asked per class."""
+    precision: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Precision of a query after which the width stays."""
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Difference from that precision up to which the width stays."""
+
+
+class BualOptions(DetectorOptions):
+    """BUAL (Zong et al. 2024); the settings are those of each of its three trainings."""
+
+    epochs: Annotated[int, Field(ge=1)] = 100
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    milestones: tuple[Fraction, ...] = Field(default=(), strict=False)
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Not read: BUAL's losses have none."""
+    measure: Literal["confidence", "margin", "entropy"] = "confidence"
+    """How the confidence of summed probabilities is measured."""
+    unlabelled: Annotated[int, Field(ge=1)] = 5000
+    """Unlabelled images in the negative training."""
+    check_every: Annotated[int, Field(ge=1)] = 5
+    """Negative epochs between two passes over the pool."""
+    patience: Annotated[int, Field(ge=1)] | None = 5
+    """Checks with the same picked set (but for 1 %) after which the negative training ends; none: it never does."""
+
+
 class StrategyOptions(Section):
     """The options of all strategies, by section."""
 
@@ -171,7 +222,10 @@ class StrategyOptions(Section):
     e2oal: E2oalOptions = E2oalOptions()
     mqnet: MqnetOptions = MqnetOptions()
     ccal: CcalOptions = CcalOptions()
+    eaoa: EaoaOptions = EaoaOptions()
+    bual: BualOptions = BualOptions()
     neat: NeatOptions = NeatOptions()
+    uherding: UHerdingOptions = UHerdingOptions()
     contrastive: ContrastiveRecipe = ContrastiveRecipe()
 
     def read_by(self, sections: tuple[str, ...]) -> dict[str, object]:

@@ -162,6 +162,15 @@ def _typiclust(services: Services) -> Strategy:
     return TypiClust(services.pretrained().rows)
 
 
+def _herding(*, weighted: bool) -> Callable[[Services], Strategy]:
+    def build(services: Services) -> Strategy:
+        from strategies.uherding import UHerding
+
+        return UHerding(services.pretrained().rows, services.options.uherding, weighted=weighted)
+
+    return build
+
+
 def _neat(*, passive: bool) -> Callable[[Services], Strategy]:
     def build(services: Services) -> Strategy:
         from strategies.neat import Neat
@@ -175,6 +184,24 @@ def _lfosa(services: Services) -> Strategy:
     from strategies.lfosa import Lfosa
 
     return Lfosa(services.options.lfosa)
+
+
+def _eaoa(services: Services) -> Strategy:
+    from strategies.eaoa import Eaoa
+
+    return Eaoa(services.options.eaoa)
+
+
+def _bual(services: Services) -> Strategy:
+    from strategies.bual import Bual
+
+    return Bual(services.options.bual)
+
+
+def _poal(_: Services) -> Strategy:
+    from strategies.poal import Poal
+
+    return Poal()
 
 
 def _eoal(services: Services) -> Strategy:
@@ -307,6 +334,22 @@ STRATEGIES: dict[str, Entry] = {
         uses_pretrained=True,
         cost="a k-means of all image features, and distances within its clusters",
     ),
+    "uherding": Entry(
+        paper_name="UHerding",
+        reference="Bae et al. 2025, on the features of the purity step's image tower",
+        build=_herding(weighted=True),
+        uses_pretrained=True,
+        sections=("uherding",),
+        cost=f"{_ONE_PASS}; products of all stored features of the pool with each other, in blocks",
+    ),
+    "maxherding": Entry(
+        paper_name="MaxHerding",
+        reference="Bae, Noh and Sutherland 2024, on the features of the purity step's image tower",
+        build=_herding(weighted=False),
+        uses_pretrained=True,
+        sections=("uherding",),
+        cost="products of all stored features of the pool with each other, in blocks",
+    ),
     "lfosa": Entry(
         paper_name="LfOSA",
         reference="Ning et al. 2022",
@@ -322,6 +365,28 @@ STRATEGIES: dict[str, Entry] = {
         sections=("eoal",),
         extra_networks="a detector of K + 1 classes with K binary heads, each round",
         cost="one pass of the detector over the pool; a clustering of the images predicted known",
+    ),
+    "eaoa": Entry(
+        paper_name="EAOA",
+        reference="Zong and Huang 2025",
+        build=_eaoa,
+        sections=("eaoa",),
+        extra_networks="a detector of K + 1 classes with an energy penalty, each round",
+        cost=f"{_ONE_PASS}, one of the detector over it and the labelled images; a product of their features",
+    ),
+    "bual": Entry(
+        paper_name="BUAL",
+        reference="Zong et al. 2024",
+        build=_bual,
+        sections=("bual",),
+        extra_networks="a detector of K + 1 classes, a classifier, and its negative training, each round",
+        cost="a pass over the pool for every 5 epochs of the negative training",
+    ),
+    "poal": Entry(
+        paper_name="POAL",
+        reference="Zhan et al. 2022",
+        build=_poal,
+        cost=f"{_ONE_PASS} and the labelled images; a factorisation of D x D",
     ),
     "e2oal": Entry(
         paper_name="E2OAL",
@@ -403,6 +468,7 @@ STRATEGIES: dict[str, Entry] = {
 
 BEHIND_PURITY = (
     "margin", "entropy", "ll", "coreset", "coreset-balanced", "bald", "meanstd", "varratio", "badge", "alphamix",
+    "uherding",
 )  # fmt: skip
 """The standard strategies that can stand behind the purity step, as `vlpure-<name>`; CONF does so in `vlpure`."""
 

@@ -12,9 +12,9 @@ class VLPure(Strategy):
     """Filters by CLIPN (Eq. 1 to 8) or another detector, then runs an informativeness strategy on the images judged ID.
 
     Costs a few matrix products per round, on top of the informativeness strategy, once the images' features are stored.
-    Departures from the official code: too few images judged ID are filled up by the highest ID minus OOD score (P8;
-    the official code crashes), no labelled OOD image means a fixed scale (P5), and a class without a labelled image
-    gets an uninformed visual weight (P7).
+    Departures from the official code: too few images judged ID are filled up by the highest ID minus OOD score (the
+    official code crashes), no labelled OOD image means a fixed scale, and a class without a labelled image
+    gets an uninformed visual weight.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class VLPure(Strategy):
         missing = min(budget, len(view.unlabelled_idx)) - len(idx)
         margin = purity.id_scores - purity.ood_scores
         if missing:
-            # The official code crashes if fewer images are judged ID than the budget asks for (P8).
+            # The official code crashes if fewer images are judged ID than the budget asks for.
             rest = np.flatnonzero(~purity.is_id)
             fill = rest[highest_first(margin[rest], missing)]
             idx = np.concatenate([idx, view.unlabelled_idx[fill]])

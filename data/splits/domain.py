@@ -1,6 +1,6 @@
 """Open-set splits of the protocol "domain" (DomainNet): some classes of one domain are ID, everything else is OOD.
 
-Source: the paper's Table 3 and text (protocol.md 1.8, decision P17); its official code has no such split. The ID
+Source: the paper's Table 3 and text; its official code has no such split. The ID
 classes are the first of the seed's legacy permutation of all classes, as for the other data sets; the paper says
 neither which it took nor how it drew the first image of each.
 """

@@ -50,7 +50,7 @@ class SplitSettings:
     class_draw: ClassDraw = "seed"
 
     def fully_supervised(self, num_images: int) -> SplitSettings:
-        """The settings with the same ID classes and no pool, by the official code's full-shot rule (protocol 1.1): a
+        """The settings with the same ID classes and no pool, by the official code's full-shot rule: a
         budget that covers all ID images."""
         return replace(self, ood_ratio=0.0, budget=num_images, supervision="budget", initial_share=None)
 

@@ -1,6 +1,6 @@
 """Open-set splits: which classes are ID, which images start labelled, which are in the pool.
 
-Splits are drawn exactly as in the paper's official code (protocol.md 1.1, decision P1), so that a seed means the same
+Splits are drawn exactly as in the paper's official code, so that a seed means the same
 problem as in the paper. This is the one place that uses NumPy's legacy generator and Python's `random`.
 """
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.annotate.state import State
+from experiments.annotate.answers.state import State
 from experiments.annotate.suggester import Suggester
 
 SETTLED = 0.02

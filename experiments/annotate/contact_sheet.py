@@ -16,7 +16,7 @@ from typing import Any
 from data.console import Progress, StepReporter
 from data.decoding import decode_upright
 from data.files import shown, write_text_atomically
-from experiments.annotate.state import State, Suggestion
+from experiments.annotate.answers.state import State, Suggestion
 
 STYLE, TEMPLATE = (Path(__file__).with_name(f"contact_sheet.{suffix}") for suffix in ("css", "html.j2"))
 SIDE = 240

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data.console import Progress
 from data.files import shown
+from experiments.annotate.answers.state import NONE, UNSURE, Label, State
 from experiments.annotate.formats import registry
-from experiments.annotate.state import NONE, UNSURE, Label, State
 
 
 def take_labels(state: State, files: Sequence[Path], *, report: Progress) -> None:

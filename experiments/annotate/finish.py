@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.files import write_text_atomically
+from experiments.annotate.answers.state import NONE, UNSURE, Label, State, now
 from experiments.annotate.formats.exporting import place
-from experiments.annotate.state import NONE, UNSURE, Label, State, now
 
 OOD_FOLDER = "_ood_"
 """Name of the folder of images that show none of the classes."""

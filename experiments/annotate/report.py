@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.files import shown
-from experiments.annotate.state import NONE, UNSURE, State
+from experiments.annotate.answers.state import NONE, UNSURE, State
 
 MOST_NAMED = 5
 """Damaged images that are named; a folder may have thousands."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from data.console import RunStopped
 from data.files import shown
-from experiments.annotate.state import NONE, UNSURE, Label, State, Suggestion, now
+from experiments.annotate.answers.state import NONE, UNSURE, Label, State, Suggestion, now
 
 NextRound = Callable[[], int]
 """Ranks what is left with the answers so far, keeps the round, and returns its number. ValueError: there is none."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from data.console import Progress
 from data.files import write_text_atomically
 from data.sealed import read_sealed_json, seal
+from experiments.annotate.answers.state import UNSURE, Expected, Listing, State, Suggestion
 from experiments.annotate.photos import Photos, list_photos, photos_with_features, photos_with_own_features
-from experiments.annotate.state import UNSURE, Expected, Listing, State, Suggestion
 from models.clipn.source import DEFAULT_MODEL, ClipnSource
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from orchestrator.trial.purity_scorer import Case, LocalPurityScorer
 from strategies.numeric.gaussian_mixture import fit_mixtures
 from strategies.purity.contract import PurityOptions, PurityRequest
 from strategies.purity.detectors import DETECTORS, DetectorName
-from strategies.purity.features import fold_of_each, learn_probe
+from strategies.purity.features import fold_of_each
 from strategies.purity.fusion import learn_fusion
 from strategies.purity.judge import judge
+from strategies.purity.probe import learn_probe
 from strategies.purity.scores import Evidence, maxlogit
 
 Floats = NDArray[np.float64]

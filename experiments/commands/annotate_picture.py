@@ -23,8 +23,8 @@ from data.console import CommandParser, run_command
 from data.drawings import MANNERS, SHAPES
 from data.files import write_bytes_atomically
 from experiments.annotate import server
+from experiments.annotate.answers.state import NONE, Expected, Label, Listing, State, Suggestion, now
 from experiments.annotate.session import Session
-from experiments.annotate.state import NONE, Expected, Label, Listing, State, Suggestion, now
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "annotate.png"
 CLASSES = ("circle", "house", "moon", "star")

@@ -19,6 +19,13 @@ from orchestrator.settings.keys import check_name
 from orchestrator.settings.trial import TrialConfig, field_docstrings
 from orchestrator.tracking.uri import masked
 from strategies.purity.detectors import DETECTORS
+from strategies.registry import STRATEGIES
+
+
+def strategy_names() -> str:
+    """The registered strategies in words; those with a purity step in front as one, since every other has its own."""
+    standard = [name for name in STRATEGIES if not name.startswith("vlpure-") or name == "vlpure-domain"]
+    return f"{', '.join(standard)}, vlpure-<name of another>"
 
 
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.cache import NotKept, only_kept
 from data.console import DONE, SOME_FAILED, CommandParser, run_command, to_stderr
 from data.files import path_argument
 from data.stopping import INTERRUPTED, stoppable
@@ -31,10 +32,12 @@ from experiments.commands.flags import (
     seed_list,
     shared_card,
     slow_arithmetic,
+    strategy_names,
     trial_overrides,
 )
 from experiments.commands.live_page import LivePage
 from experiments.commands.rates import GpuRates
+from experiments.commands.report_folder import ReportFolder, report_folder
 from experiments.commands.status import show_status
 from experiments.commands.terminal import Progress
 from experiments.presets import ARMS, PRESETS
@@ -113,7 +116,10 @@ def make_parser(command: GridCommand) -> CommandParser:
         help="shares of OOD images in the pool; all: every OOD image there is",
     )  # fmt: skip
     grid.add_argument(
-        "--strategies", type=comma_list(str), metavar="A,B", help=f"query strategies, or {', '.join(ARMS)}"
+        "--strategies",
+        type=comma_list(str),
+        metavar="A,B",
+        help=f"query strategies: {strategy_names()}; or rows with settings of their own: {', '.join(ARMS)}",
     )
     seeds = grid.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", type=seed_list, metavar="N-N", help="seeds, for example 0-4 or 0,2")
@@ -203,7 +209,14 @@ def run_and_report(
         uri = args.tracking_uri if args.tracking_uri is not None else default_tracking_uri(output.path)
         check_tracking_uri(uri, option=URI_VARIABLE if args.tracking_uri is None else "--tracking-uri")
     # A run sets damaged files aside and computes their trials again; a dry run, which changes nothing, names the first.
-    planned = plan_trials(trials, output.ledger if args.dry_run else mending(output.ledger, to_stderr))
+    try:
+        # A dry run decodes no images: it would take minutes to say what the run costs.
+        with only_kept() if args.dry_run else nullcontext():
+            planned = plan_trials(trials, output.ledger if args.dry_run else mending(output.ledger, to_stderr))
+    except NotKept as error:
+        print(f"{command.title}: {len(trials)} trials. {error}; the run reads and checks the images first, once.")
+        print("A dry run does not read them, and without them it cannot tell what is finished and what the rest costs.")
+        return DONE
     progress = Progress(planned, ledger=output.ledger, quiet=args.quiet, verbose=args.verbose)
     if args.rates and not args.dry_run:
         raise ValueError("--rates is for --dry-run, which prints what they come to")
@@ -357,19 +370,19 @@ def _page(planned: Sequence[PlannedTrial], output: OutputFolder, command: GridCo
     """Write the page as it stands while the grid runs; where it lies."""
     from experiments.pages.files import write_running_page
 
-    path = output.path / command.name / "index.html"
-    write_running_page(path, **_report_parts(planned, command))
-    return path
+    folder = report_folder(output.path, command.name, planned)
+    write_running_page(folder.path / "index.html", **_report_parts(planned, command, folder))
+    return folder.path / "index.html"
 
 
-def _report_parts(planned: Sequence[PlannedTrial], command: GridCommand) -> dict[str, Any]:
+def _report_parts(planned: Sequence[PlannedTrial], command: GridCommand, folder: ReportFolder) -> dict[str, Any]:
     """What a report is made of, as `write_report` and `write_running_page` take it."""
     from experiments.results.details import details_of
     from experiments.results.frames import rounds_frame, trials_frame
 
     trials, rounds = trials_frame(planned), rounds_frame(planned)
     return {
-        "title": command.title,
+        "title": command.title if folder.note is None else f"{command.title}, {folder.note}",
         "tables": command.tables(trials, rounds),
         "trials": trials,
         "rounds": rounds,
@@ -389,16 +402,17 @@ def _report(
     from experiments.results.queries import queries_of
     from experiments.tables.table4 import report_text
 
-    parts, folder = _report_parts(planned, command), output.path / command.name
+    folder = report_folder(output.path, command.name, planned)
+    parts = _report_parts(planned, command, folder)
     tables, trials = parts["tables"], parts["trials"]
-    files = write_report(folder, name=command.name, queries=queries_of(planned), **parts)
+    files = write_report(folder.path, name=command.name, queries=queries_of(planned), **parts)
     print()
     print(report_text(tables, trials, notes=command.notes))
     for p in distinct(planned):
         if p.error is not None and not p.is_finished:
             print(f"failed: {p.label}: {p.error}\n  alone: {trial_command(p.trial)}", file=sys.stderr)
     if not args.quiet:
-        print(f"\nresults in {folder}:")
+        print(f"\nresults in {folder.path}" + (f", {folder.note}:" if folder.note else ":"))
         print("  " + "  ".join(file.name for file in files.all))
     return list(files.all)
 

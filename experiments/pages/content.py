@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.plots.canvas import PAGE_DPI, file_bytes
+from experiments.plots.canvas import PAGE_DPI, condition_text, dataset_label, file_bytes
 from experiments.plots.ranks import draw_penalties, draw_ranks
 from experiments.results.comparison import MOST_EXACT_PAIRS, NUM_DRAWS, collect_scores
 from experiments.results.details import Details
@@ -52,6 +52,15 @@ class Report:
     facts: tuple[Fact, ...]
     drawn: tuple[tuple[Path, bytes], ...]
     """Pictures that were drawn for its sections: path and content of each."""
+
+    def sentences(self) -> list[tuple[str, str]]:
+        """The findings as a list: data set or condition in words, and what came out."""
+        found = []
+        for finding in self.findings:
+            whole = dataset_label(finding.dataset) if finding.condition is None else condition_text(finding.condition)
+            found.append((whole, finding.text))
+            found += [(condition_text(condition), text) for condition, text in finding.by_condition.items()]
+        return found
 
 
 def make_report(

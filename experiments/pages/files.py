@@ -21,7 +21,7 @@ from experiments.results.paper import PaperValues
 from experiments.results.queries import Queries
 from experiments.results.statistics import Condition
 from experiments.tables.comparisons import compared_strategies, comparisons_frame
-from experiments.tables.facts import box_columns
+from experiments.tables.facts import box_frame
 from experiments.tables.table import Picture as Picture
 from experiments.tables.table import Table
 from experiments.tables.table4 import cells_frame
@@ -72,10 +72,11 @@ def write_report(
     hand (`experiments.results.queries`); None: the page shows none.
 
     Written are index.html, <name>.md, <name>.tex, <name>.csv (a row per cell and metric), <name>-comparisons.csv (a row
-    per paired comparison), trials.csv, rounds.csv, and the pictures curves.png, ranks.png and penalties.png if there
-    is something to draw; if the queried images are too many for the page, the folder `queries` too, which is not among
-    the files returned. trials.csv and rounds.csv keep every digit, the other CSV files six decimals. Raises OSError
-    if the folder cannot be written.
+    per paired comparison), <name>-facts.csv (hardware, software, code and departures), trials.csv, rounds.csv, and the
+    pictures curves.png (of up to `MOST_DRAWN` conditions), ranks.png and penalties.png if there is something to draw.
+    If the queried images are too many for the page, the folder `queries` too, which is not among the files returned.
+    trials.csv and rounds.csv keep every digit, the other CSV files six decimals. Raises OSError if the folder cannot be
+    written.
     """
     details = details or {}
     sprites = NO_SPRITES if queries is None else make_sprites(queries)
@@ -93,10 +94,11 @@ def write_report(
         sprites=sprites,
     )
     frames = {
-        folder / f"{name}.csv": cells_frame(trials, paper).round(SHARES).assign(**box_columns(trials, details)),
+        folder / f"{name}.csv": cells_frame(trials, paper).round(SHARES),
         folder / f"{name}-comparisons.csv": _comparisons(trials, compared),
         folder / "trials.csv": trials,
         folder / "rounds.csv": rounds,
+        folder / f"{name}-facts.csv": box_frame(trials, details),
     }
     texts = {
         folder / "index.html": page,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from experiments.pages.content import Report
+from experiments.pages.content import TERMS, Report
 from experiments.tables.table import Cell, Row, Section, Table
 
 MOST_CHARACTERS = 170
@@ -66,6 +66,8 @@ MARKS = {
 def report_latex(report: Report) -> str:
     """The report's tables and paragraphs, then the honesty box; pure ASCII."""
     parts = [HEAD, f"\\section*{{{escape_latex(report.title)}}}"]
+    parts += [f"\\textbf{{{escape_latex(name)}}}: {escape_latex(text)}\n" for name, text in report.sentences()]
+    parts += [f"{escape_latex(line)}\n" for line in TERMS if report.findings]
     for section in report.sections:
         parts += _section(section)
     facts = [f"  \\item[{escape_latex(fact.name)}] {escape_latex(fact.text)}" for fact in report.facts]

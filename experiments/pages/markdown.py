@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from experiments.pages.content import Report
+from experiments.pages.content import TERMS, Report
 from experiments.tables.table import Picture, Section, escape_markdown, render_markdown
 
 
 def report_markdown(report: Report) -> str:
     """The report as a page in GitHub's Markdown: sections, then the honesty box. Pictures by file name."""
     parts = [f"# {escape_markdown(report.title)}\n"]
+    parts += [f"**{escape_markdown(name)}**: {escape_markdown(text)}\n" for name, text in report.sentences()]
+    parts += [f"{escape_markdown(line)}\n" for line in TERMS if report.findings]
     for section in report.sections:
         parts += _section(section)
     box = "\n".join(f"- **{escape_markdown(fact.name)}**: {escape_markdown(fact.text)}" for fact in report.facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -66,19 +67,26 @@ def cell_curves(rounds: pd.DataFrame, quantity: Quantity) -> dict[CellKey, Curve
     A seed that has not reached the last round of its condition is omitted if another seed of the cell has reached it;
     if none has, the curve ends with the first seed that ends.
     """
-    last_round = rounds.groupby(list(Condition._fields))["round"].max()
+    cells: dict[CellKey, list[tuple[int, int, float]]] = {}
+    last_round: dict[Condition, int] = {}
+    columns = [rounds[name].tolist() for name in (*CellKey._fields, "seed", "round", quantity)]
+    for *names, seed, number, value in zip(*columns, strict=True):
+        key = cell_key(tuple(names))
+        cells.setdefault(key, []).append((int(seed), int(number), math.nan if value is None else float(value)))
+        last_round[key.condition] = max(int(number), last_round.get(key.condition, 0))
     curves = {}
-    for group, rows in rounds.groupby(list(CellKey._fields), sort=False):
-        key = cell_key(group)
-        seeds_reach = rows.groupby("seed")["round"].max()
-        goal = last_round.loc[tuple(key.condition)]
-        whole = seeds_reach[seeds_reach == goal]
+    for key, rows in cells.items():
+        reached: dict[int, int] = {}
+        for seed, number, _ in rows:
+            reached[seed] = max(number, reached.get(seed, 0))
+        whole = {seed for seed, number in reached.items() if number == last_round[key.condition]}
         # Every point of a curve must be over the same seeds: else a step of the mean may be a change of seeds.
-        kept = whole if len(whole) else seeds_reach
-        chosen = rows[rows["seed"].isin(kept.index) & (rows["round"] <= kept.min())].dropna(subset=[quantity])
+        kept = whole or set(reached)
+        end = min(reached[seed] for seed in kept)
         by_round: dict[int, list[float]] = {}
-        for number, value in zip(chosen["round"].tolist(), chosen[quantity].tolist(), strict=True):
-            by_round.setdefault(int(number), []).append(float(value))
+        for seed, number, value in rows:
+            if seed in kept and number <= end and not math.isnan(value):
+                by_round.setdefault(number, []).append(value)
         curves[key] = Curve(
             rounds=tuple(sorted(by_round)),
             estimates=tuple(estimate(by_round[number]) for number in sorted(by_round)),

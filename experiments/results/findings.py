@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from experiments.results.comparison import (
     ALPHA,
@@ -61,6 +61,8 @@ class _Outcome:
     """Strategies that are not the best by AUBC, and that the paired t-test adjusted by Holm cannot tell from it."""
     num_finished: int
     num_planned: int
+    incomplete: tuple[str, ...]
+    """Strategies that lack a seed that another has, and so are not in the means."""
 
     def best(self) -> list[str]:
         """The strategies with the highest mean AUBC: several if they tie."""
@@ -79,10 +81,10 @@ def find(trials: pd.DataFrame) -> list[Finding]:
     aubc, precision = collect_scores(compared, "aubc"), collect_scores(compared, "mean_precision")
     alike = not_separable(compare_with_best(aubc))
     gains = compare(precision, UNIFORM)
-    statuses = {
-        Condition(*cast("tuple[str, float, float]", key)): Counter(rows["status"])
-        for key, rows in compared.groupby(list(Condition._fields), sort=False)
-    }
+    statuses: dict[Condition, Counter[str]] = {}
+    for *names, status in compared[[*Condition._fields, "status"]].itertuples(index=False):
+        dataset, mismatch_ratio, ood_ratio = names
+        statuses.setdefault(Condition(str(dataset), float(mismatch_ratio), float(ood_ratio)), Counter())[status] += 1
     outcomes = {
         condition: _Outcome(
             num_seeds=len({seed for seeds in by_arm.values() for seed in seeds}),
@@ -92,6 +94,7 @@ def find(trials: pd.DataFrame) -> list[Finding]:
             alike=frozenset(key.arm for key in alike if key.condition == condition and by_arm[key.arm]),
             num_finished=statuses[condition]["finished"],
             num_planned=statuses[condition].total(),
+            incomplete=tuple(name for name in by_arm if name not in _means(by_arm)),
         )
         for condition, by_arm in aubc.items()
     }
@@ -114,7 +117,7 @@ def _on_condition(condition: Condition, outcome: _Outcome) -> str:
         return f"nothing to compare yet: {outcome.num_finished} of {outcome.num_planned} trials are finished."
     purest, purity = _purity(condition, outcome)
     parts = [*([purity] if purity else []), _accuracy(outcome, purest)]
-    return _so_far([outcome]) + "; ".join(parts) + "."
+    return _so_far([outcome], without=outcome.incomplete) + "; ".join(parts) + "."
 
 
 def _purity(condition: Condition, outcome: _Outcome) -> tuple[list[str], str]:
@@ -161,11 +164,13 @@ def _more_seeds(outcome: _Outcome) -> str:
 
 def _on_data_set(outcomes: Mapping[Condition, _Outcome]) -> str:
     """The sentence on several conditions of a data set."""
-    told = {condition: each for condition, each in outcomes.items() if len(each.aubc) >= 2}
+    # Only conditions that all strategies have: else the best of what happens to be finished would win the others.
+    told = {condition: each for condition, each in outcomes.items() if len(each.aubc) >= 2 and not each.incomplete}
     if not told:
-        finished, planned = _progress(outcomes.values())
-        return f"nothing to compare yet: {finished} of {planned} trials are finished."
-    conditions = f"{len(told)} condition{'s' * (len(told) != 1)}"
+        done, planned = _progress(outcomes.values())
+        return f"no condition is finished yet: {done} of {planned} trials are."
+    finished = "" if len(told) == len(outcomes) else "finished "
+    conditions = f"{len(told)} {finished}condition{'s' * (len(told) != 1)}"
     parts = [_purity_over(told, conditions)] if all(each.precision for each in told.values()) else []
     parts.append(_winners(told, conditions))
     return _so_far(outcomes.values()) + "; ".join(part for part in parts if part) + "."
@@ -207,18 +212,19 @@ def _winners(outcomes: Mapping[Condition, _Outcome], conditions: str) -> str:
         clear[best[0]] += not each.alike
     told: list[str] = []
     for name, count in wins.most_common():
-        where = (
-            f"all {conditions}" if count == len(outcomes) else f"{count} of {conditions}" if not told else str(count)
-        )
+        everywhere = f"all {conditions}" if count > 1 else "it"
+        some = str(count) if told else f"{count} of {conditions}"
+        where = everywhere if count == len(outcomes) else some
         beyond = "all" if clear[name] == count else str(clear[name] or "none")
         told.append(f"{_possessive([name])} in {where} ({beyond} beyond chance)")
-    tied = [f"shared by several in {num_ties}"] if num_ties else []
+    tied = [f"shared by several strategies in {num_ties}{'' if told else f' of {conditions}'}"] if num_ties else []
     return f"the highest AUBC is {_and([*told, *tied])}"
 
 
-def _so_far(outcomes: Iterable[_Outcome]) -> str:
+def _so_far(outcomes: Iterable[_Outcome], *, without: Sequence[str] = ()) -> str:
     finished, planned = _progress(outcomes)
-    return "" if finished == planned else f"so far, with {finished} of {planned} trials finished: "
+    missing = f" and without {_and([strategy_name(name) for name in without])}" if without else ""
+    return "" if finished == planned else f"so far, with {finished} of {planned} trials finished{missing}: "
 
 
 def _progress(outcomes: Iterable[_Outcome]) -> tuple[int, int]:

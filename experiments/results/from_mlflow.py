@@ -6,14 +6,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.results.from_ledgers import FoundTrials, in_order
 from orchestrator.ledger.records import RECALL, RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.trial import TrialConfig, read_trial
-from orchestrator.tracking.mirror import SETTINGS
+from orchestrator.tracking.content import trial_checksum
+from orchestrator.tracking.mirror import CHECKSUM, SETTINGS
+from orchestrator.tracking.sqlite_store import check_database, damaged, sqlite_file
 from orchestrator.tracking.uri import NotReachable, check_reachable, masked
 
 if TYPE_CHECKING:
@@ -35,9 +36,19 @@ def trials_of_experiment(uri: str, experiment: str) -> FoundTrials:
 
     Of several runs of one trial (by fingerprint) and row the one with most rounds counts. Queries, machines and
     versions are not read: the server's metrics do not have them. Raises ValueError for a server that does not answer,
-    for an experiment that does not exist or has no trial, and for a run whose settings do not fit this version.
+    for an experiment that does not exist or has no trial, for a run whose settings do not fit this version or whose
+    figures are not those that were sent, and for a damaged SQLite file.
     """
-    client = _connect(uri)
+    try:
+        return _read_experiment(_connect(uri), uri, experiment)
+    except Exception as error:  # damaged cells make MLflow and SQLAlchemy raise almost anything
+        file = sqlite_file(uri)
+        if file is None or (isinstance(error, ValueError) and not isinstance(error, UnicodeError)):
+            raise  # ours, and for a person already
+        raise damaged(file, error) from error
+
+
+def _read_experiment(client: MlflowClient, uri: str, experiment: str) -> FoundTrials:
     found = client.get_experiment_by_name(experiment)
     if found is None:
         known = ", ".join(sorted(each.name for each in client.search_experiments())) or "none"
@@ -67,9 +78,11 @@ def _connect(uri: str) -> MlflowClient:
 
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    scheme, _, file = uri.partition(":///")
-    if scheme == "sqlite" and not Path(file).is_file():  # MLflow would make an empty database there
-        raise ValueError(f"MLflow at {masked(uri)}: no such file: {file}")
+    file = sqlite_file(uri)
+    if file is not None:
+        if not file.is_file():  # MLflow would make an empty database there
+            raise ValueError(f"MLflow at {masked(uri)}: no such file: {file}")
+        check_database(file)
     try:
         check_reachable(uri)
     except NotReachable as error:
@@ -95,14 +108,30 @@ def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
 
 def _as_planned(client: MlflowClient, run: Run) -> PlannedTrial:
     tags = run.data.tags
+    trial, records = _trial(run), tuple(_records(client, run))
+    _check(run, trial, records)
     return PlannedTrial(
-        trial=_trial(run),
+        trial=trial,
         fingerprint=tags["fingerprint"],
         data_fingerprint="",
-        records=tuple(_records(client, run)),
+        records=records,
         error=tags.get("error"),
         arm=tags.get("arm", ""),
     )
+
+
+def _check(run: Run, trial: TrialConfig, records: tuple[RoundRecord, ...]) -> None:
+    """Raise ValueError for figures other than those that were sent; runs of earlier versions have no checksum."""
+    # With the number of rounds that it is of: a trial may have been given more since.
+    num_rounds, _, sent = run.data.tags.get(CHECKSUM, "").partition(" ")
+    if not sent:
+        return
+    own = records[: int(num_rounds)] if num_rounds.isdigit() else ()
+    if sent != trial_checksum(trial, run.data.tags["fingerprint"], own):
+        raise ValueError(
+            f"MLflow run {run.info.run_id} ({run.info.run_name}): its axes or metrics are not those that were sent; "
+            "somebody changed them, or the store is damaged: make the report from the output folder (report.py DIR)"
+        )
 
 
 def _trial(run: Run) -> TrialConfig:

@@ -139,11 +139,13 @@ def _differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[di
 
 def _yaml(value: Any) -> str:
     """A value as --set reads it back: texts without quotes if YAML takes them for texts."""
-    if isinstance(value, str):
-        try:
-            bare = read_yaml(f"value: {value}", origin="")["value"]
-        except ValueError:
-            bare = None
-        if bare == value:
-            return value
-    return json.dumps(value)
+    return value if isinstance(value, str) and _is_text(value) else json.dumps(value)
+
+
+@lru_cache(maxsize=1024)
+def _is_text(value: str) -> bool:
+    """Whether YAML takes the characters for a text without quotes."""
+    try:
+        return bool(read_yaml(f"value: {value}", origin="")["value"] == value)
+    except ValueError:
+        return False

@@ -125,14 +125,21 @@ def estimate_cells(trials: pd.DataFrame, metric: str) -> dict[CellKey, Estimate]
     cell has a seed twice.
     """
     check_seeds(trials)
-    estimates = {}
-    for key, rows in trials.groupby(list(CellKey._fields), sort=False):
-        is_finished = rows["status"] == "finished"
-        values = rows[metric].where(is_finished).astype(float)
-        # Trials of one round have no query: their precision must not be shown as missing.
-        has_such_values = values.notna().any() or not is_finished.any()
-        estimates[cell_key(key)] = estimate(values if has_such_values else [])
-    return estimates
+    # Plain lists: groups of a frame took an eighth of the time of a report of 1,440 trials.
+    cells: dict[CellKey, list[float]] = {}
+    finished: set[CellKey] = set()
+    columns = [trials[name].tolist() for name in (*CellKey._fields, "status", metric)]
+    for *names, status, value in zip(*columns, strict=True):
+        key = cell_key(tuple(names))
+        is_finished = status == "finished"
+        cells.setdefault(key, []).append(math.nan if value is None or not is_finished else float(value))
+        if is_finished:
+            finished.add(key)
+    # Trials of one round have no query: their precision must not be shown as missing.
+    return {
+        key: estimate(values if key not in finished or not all(map(math.isnan, values)) else [])
+        for key, values in cells.items()
+    }
 
 
 def check_seeds(trials: pd.DataFrame) -> None:

@@ -159,7 +159,9 @@ def _counted(details: Details, describe: Callable[[Environment], str]) -> str:
     return "; ".join([*shown, *([f"and {more} more"] if more > 0 else [])]) + "."
 
 
-def box_columns(trials: pd.DataFrame, details: Details) -> dict[str, str]:
-    """The box as columns of a CSV file, equal in every row: hardware, software, code and departures."""
+def box_frame(trials: pd.DataFrame, details: Details) -> pd.DataFrame:
+    """The box as a frame with a row per fact: hardware, software, code and departures."""
+    import pandas as pd
+
     facts = [*machine_facts(details), *departure_facts(trials, details)]
-    return {fact.name.lower().replace(" ", "_"): fact.text for fact in facts}
+    return pd.DataFrame([(fact.name, fact.text) for fact in facts], columns=["fact", "text"])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ZERO_SHOT, ROUNDS, FULL_SHOT = "zero-shot", "vlpure-clip", "linear-probe"
 """The arms that fill the table."""
 PAPER_OOD_RATIO = 0.6
-"""OOD ratio of the paper's table (P18)."""
+"""OOD ratio of the paper's table."""
 
 Column = tuple[str, CellKey, Estimate | None]
 """A column's name, its cell of the grid, and our value."""

@@ -17,7 +17,7 @@ from experiments.results.paper import paper_rows
 from experiments.tables.table import Table, format_ratio, text_table
 
 BUDGETS = {"cifar10": 500, "cifar100": 500, "tiny-imagenet": 1000}
-"""Labels of the initial set (P2)."""
+"""Labels of the initial set."""
 
 
 def data_tables(root: Path | None, *, seeds: Sequence[int] = range(5)) -> list[Table]:

@@ -62,7 +62,7 @@ def fit(
     objective: Objective | None = None,
     progress: StepProgress | None = None,
 ) -> nn.Module:
-    """The network, trained by the recipe on the machine's device; the last weights, no selection (P10, P12).
+    """The network, trained by the recipe on the machine's device; the last weights, no selection.
 
     `inputs` are pixels (N, H, W, 3) or, for a linear head, features (N, D) or images that are cropped in each step.
     Labels are 0..K-1; `objective` is the cross entropy by default. On CUDA steps are recorded and replayed

@@ -34,7 +34,7 @@ class Batches(Protocol):
     """Source of the batches of one training."""
 
     def positions(self) -> Iterator[Tensor]:
-        """Positions (B,) int64 of every batch of a training: with replacement (P11), or pass by pass."""
+        """Positions (B,) int64 of every batch of a training: with replacement, or pass by pass."""
         ...
 
     def augment(self, picked_B: Tensor) -> Tensor:

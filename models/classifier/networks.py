@@ -17,7 +17,7 @@ from models.classifier.recipe import PIXEL_NETWORKS, Recipe
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 for small images: a 3x3 stem of stride 1 and no max-pooling (He et al. 2016; protocol 1.5).
+    """ResNet-18 for small images: a 3x3 stem of stride 1 and no max-pooling (He et al. 2016).
 
     The second normalisation of every block starts at zero, so that each block starts as the identity.
     """

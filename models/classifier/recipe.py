@@ -22,7 +22,7 @@ PIXEL_NETWORKS = ("resnet18", "convnet")
 
 
 class Recipe(BaseModel):
-    """Settings of one training from scratch. The defaults are the paper's for CIFAR-10 (protocol P10, P11)."""
+    """Settings of one training from scratch. The defaults are the paper's for CIFAR-10."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -125,7 +125,7 @@ CLIP_LINEAR: dict[str, Any] = {
     "crop_padding": 0,
 }
 RECIPES: dict[str, dict[str, Any]] = {
-    # The paper's ResNet-18 training (protocol P10, P11); Recipe's own defaults.
+    # The paper's ResNet-18 training; Recipe's own defaults.
     "paper-cifar": {},
     # The same number of steps, by the paper's text; the official code trains for 30,000.
     "paper-tiny": {},
@@ -139,7 +139,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "milestones": (0.3, 0.6, 0.9),
         "decay": 0.5,
     },
-    # A linear head on a frozen ViT-B/16 (protocol P17).
+    # A linear head on a frozen ViT-B/16.
     "paper-domainnet": {
         "network": "linear",
         "encoder": "timm:vit_base_patch16_224.augreg_in21k",
@@ -148,13 +148,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "flip": False,
         "crop_padding": 0,
     },
-    # A linear head on CLIPN's image tower: 10 times 50 steps, the rate falls after 5 and 7 (protocol 1.9, Table 6). On
+    # A linear head on CLIPN's image tower: 10 times 50 steps, the rate falls after 5 and 7 (Table 6). On
     # stored features; -crops trains it, as the official code does, on crops of the images; -tiny takes twice the steps.
     "paper-clip-linear": CLIP_LINEAR,
     "paper-clip-linear-tiny": CLIP_LINEAR | {"steps": 1000},
     "paper-clip-linear-crops": CLIP_LINEAR | {"smallest_crop": 0.9},
     "paper-clip-linear-crops-tiny": CLIP_LINEAR | {"smallest_crop": 0.9, "steps": 1000},
-    # CLIPN as it is, with the names of the ID classes (protocol 1.9, Table 6).
+    # CLIPN as it is, with the names of the ID classes (Table 6).
     "zero-shot": {"network": "zero-shot", "encoder": "clipn", "flip": False, "crop_padding": 0, "rotation": 0},
     # For scikit-learn's digits; both chosen on the images set apart for the small CLIPN, which are in no pool and no
     # test (450 of them as the pool, 150 as the test; 10 seeds): RANDOM and CONF reach an AUBC of 0.888 and 0.906 in

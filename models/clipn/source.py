@@ -121,7 +121,7 @@ def stand_in_images(source: ClipnSource, data_set: DataSet) -> ImageSet:
     if data_set.pretrain is None:
         raise ValueError(
             f"clipn.checkpoint: {data_set.name} has no images set apart for training a stand-in CLIPN, so give a CLIPN "
-            "checkpoint file (the authors publish some; the README says where)"
+            "checkpoint file with --clipn-checkpoint (the authors publish some; the README says where)"
         )
     if source.model != DEFAULT_MODEL:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Contrastive encoders: SimCLR and CSI, trained once per data set without labels and then frozen (P15).
+"""Contrastive encoders: SimCLR and CSI, trained once per data set without labels and then frozen.
 
 Sources: Chen et al., A Simple Framework for Contrastive Learning (ICML 2020); Tack et al., CSI (NeurIPS 2020).
 

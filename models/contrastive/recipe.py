@@ -12,7 +12,7 @@ _CODE_VERSION = 1
 
 
 class ContrastiveRecipe(BaseModel):
-    """Settings of the one encoder per data set and method that all trials share (P15). The defaults are MQNet's."""
+    """Settings of the one encoder per data set and method that all trials share. The defaults are MQNet's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

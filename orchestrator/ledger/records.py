@@ -94,7 +94,7 @@ def summarise(records: Sequence[RoundRecord]) -> TrialSummary:
 def aubc(accuracies_R: Sequence[float]) -> float:
     """Area under the budget curve with unit width, in the unit of the accuracies: constant accuracy a gives a.
 
-    The trapezoid sum over the rounds divided by R - 1 (P3). One round gives its accuracy.
+    The trapezoid sum over the rounds divided by R - 1. One round gives its accuracy.
     """
     if len(accuracies_R) == 1:
         return accuracies_R[0]
@@ -102,7 +102,7 @@ def aubc(accuracies_R: Sequence[float]) -> float:
 
 
 def aubc_paper(accuracies_R: Sequence[float]) -> float:
-    """Area under the budget curve by the paper's rule, the sum divided by R: 10 perfect rounds give 0.9 (P3)."""
+    """Area under the budget curve by the paper's rule, the sum divided by R: 10 perfect rounds give 0.9."""
     return _trapezoid_sum(accuracies_R) / len(accuracies_R)
 
 
@@ -112,7 +112,7 @@ def query_precision(num_id: int, num_queried: int) -> float:
 
 
 def cumulative_precision(first: RoundRecord, record: RoundRecord) -> float | None:
-    """Share of ID images among all queried up to a round, of a trial whose round 0 is `first` (P4); None in round 0."""
+    """Share of ID images among all queried up to a round, of a trial whose round 0 is `first`; None in round 0."""
     num_id, num_ood = record.num_id - first.num_id, record.num_ood - first.num_ood
     return query_precision(num_id, num_id + num_ood) if num_id + num_ood else None
 

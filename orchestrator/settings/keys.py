@@ -67,6 +67,8 @@ def check_texts(value: Any, origin: str = "", place: tuple[str, ...] = ()) -> No
 
 def check_name(field: str, name: str) -> None:
     """Raise ValueError for a name that would break the lines of a table, or reach a terminal as a command."""
+    if not name.strip():
+        raise ValueError(f"{field}: {name!a} is no name; give it letters")
     for character in name:
         if not is_printable(character):
             raise ValueError(f"{field}: {name!a} has a character that cannot be printed ({character!a})")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from data.files import content_hash
 from orchestrator.ledger.records import RoundRecord, cumulative_precision, summarise
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.trial import TrialConfig, flat
@@ -121,6 +122,26 @@ def trial_metrics(records: Sequence[RoundRecord], *, start: int, rounds: int) ->
         last = records[-1]
         metrics += [(name, value, last.time_ms, last.round) for name, value in values.items() if value is not None]
     return metrics
+
+
+def trial_checksum(trial: TrialConfig, fingerprint: str, records: Sequence[RoundRecord]) -> str:
+    """Checksum (64 hex digits) of a finished trial's axes and of those figures by round that a report reads back."""
+    return content_hash(
+        {
+            "fingerprint": fingerprint,
+            "axes": [
+                trial.dataset,
+                trial.mismatch_ratio,
+                trial.id_classes,
+                trial.ood_ratio,
+                trial.strategy,
+                trial.seed,
+            ],
+            "rounds": [
+                [each.round, each.accuracy, each.precision, each.num_id, each.num_ood, each.time_ms] for each in records
+            ],
+        }
+    )
 
 
 def round_metrics(first: RoundRecord, record: RoundRecord) -> dict[str, float]:

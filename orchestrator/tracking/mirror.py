@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.files import file_lock, sync_folder
 from orchestrator.ledger.output import OutputFolder
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
@@ -27,11 +26,13 @@ from orchestrator.tracking.content import (
     grid_settings,
     grid_tags,
     trial_axes,
+    trial_checksum,
     trial_files,
     trial_metrics,
     trial_name,
     trial_params,
 )
+from orchestrator.tracking.sqlite_store import make_store
 from orchestrator.tracking.summaries import SUMMARY_OF, Summaries, cell_of, data_input
 from orchestrator.tracking.uri import check_reachable, is_server
 
@@ -50,8 +51,8 @@ SETTINGS = {
 """MLflow's settings, through its environment: by default it retries an unreachable server for four minutes."""
 
 GRID, TRIAL_OF, PARENT = "vlpure.grid", "vlpure.trial_of", "mlflow.parentRunId"
-FINGERPRINT, ARM, MARK = "fingerprint", "arm", "vlpure.mirrored"
-"""Tags by which runs are found again, and the one that marks a trial as completely sent."""
+FINGERPRINT, ARM, MARK, CHECKSUM = "fingerprint", "arm", "vlpure.mirrored", "vlpure.checksum"
+"""Tags by which runs are found again, the one that marks a trial as completely sent, and its checksum."""
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow opens an experiment of this kind at its training runs; of an unknown kind it asks first."""
 DESCRIPTION = (
@@ -296,7 +297,10 @@ class Mirror:
         while len(metrics) > MOST_METRICS or len(params) > MOST_PARAMS:
             client.log_batch(child.run_id, metrics=metrics[:MOST_METRICS], params=params[:MOST_PARAMS])
             metrics, params = metrics[MOST_METRICS:], params[MOST_PARAMS:]
-        tags += [RunTag(MARK, mark)] if mark else []  # with the last batch: MLflow writes tags after metrics
+        if mark:
+            checksum = trial_checksum(planned.trial, planned.fingerprint, records[:rounds])
+            # In the last batch: MLflow writes tags after metrics.
+            tags += [RunTag(CHECKSUM, f"{rounds} {checksum}"), RunTag(MARK, mark)]
         if metrics or params or tags:
             client.log_batch(child.run_id, metrics=metrics, params=params, tags=tags)
         return replace(child, num_sent=len(records), params=child.params | missing.keys(), mark=mark)
@@ -386,28 +390,3 @@ def _log_files(client: MlflowClient, run_id: str, files: dict[str, str]) -> None
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
         client.log_artifacts(run_id, folder)
-
-
-SCHEME = "sqlite:///"
-
-
-def make_store(uri: str) -> None:
-    """Make the file of an SQLite store with all of MLflow's tables, if it is missing; other stores are left alone.
-
-    MLflow makes some fifty tables one after the other: a process that is killed meanwhile, or two that do it at once,
-    leave a file that no later one can use. So it is made under another name, by one process at a time, and renamed.
-    """
-    path = Path(uri.removeprefix(SCHEME))
-    if not uri.startswith(SCHEME) or path.exists() or path.name.startswith(":"):
-        return
-    from mlflow import MlflowClient
-
-    with file_lock(path.with_name(f".{path.name}.lock")):
-        if path.exists():
-            return
-        unfinished = path.with_name(f".{path.name}.making")
-        unfinished.unlink(missing_ok=True)
-        # Any first question makes MLflow create its tables; a driver killed meanwhile once left a half-made file.
-        MlflowClient(tracking_uri=f"{SCHEME}{unfinished}").search_experiments(max_results=1)
-        unfinished.replace(path)
-        sync_folder(path.parent)

@@ -14,6 +14,7 @@ from orchestrator.ledger.output import OutputFolder
 from orchestrator.plan import PlannedTrial
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.sqlite_store import check_database, sqlite_file
 from orchestrator.tracking.uri import masked, without_secrets
 
 Tell = Callable[[str], None]
@@ -66,6 +67,16 @@ class Tracker:
             f"#/experiments/{identity}/runs?workflowType=machine_learning&compareRunsMode=CHART" if identity else None
         )
 
+    def _cure(self) -> str:
+        """What else a user has to do: a damaged SQLite file is in the way until it is moved."""
+        file = sqlite_file(self._uri)
+        try:
+            if file is not None and file.is_file():
+                check_database(file)
+        except ValueError:
+            return f" once {file}, which is damaged, is moved away"
+        return ""
+
     def _follow(self) -> None:
         while not self._stop.wait(EVERY):
             self._tried(lambda: self._mirror.catch_up(final=False))
@@ -82,7 +93,7 @@ class Tracker:
                 reason = without_secrets(" ".join(str(error).split()), self._uri)[:300]
                 self._tell(
                     f"warning: MLflow at {masked(self._uri)} does not take the results ({reason}); they are safe in "
-                    "the ledger, and running the same command again sends them"
+                    f"the ledger, and running the same command again sends them{self._cure()}"
                 )
             self._warned = True
             return False

@@ -22,7 +22,7 @@ from strategies.registry import find_strategy
 
 
 class ClassifierPlan:
-    """The classifier of one trial, the same in every round (P10), but for a strategy's own lesson or dropout."""
+    """The classifier of one trial, the same in every round, but for a strategy's own lesson or dropout."""
 
     def __init__(
         self,

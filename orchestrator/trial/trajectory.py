@@ -45,6 +45,7 @@ from strategies.base import (
 )
 from strategies.plugin import blamed_on
 from strategies.purity.contract import PurityScorer
+from strategies.registry import find_strategy
 
 Report = Callable[[RoundRecord], None]
 PURITY_DIGITS = 4
@@ -95,6 +96,8 @@ class Trajectory:
         self._device = machine.device
         self._classifiers = classifiers
         self._scorer = scorer
+        # Without its target a strategy would be given the common classifier, and share it, in silence.
+        assert (target is None) == (find_strategy(trial.strategy).target is None), trial.strategy
         self._target = target
         self._progress = progress
         data = problem.data

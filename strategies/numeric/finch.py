@@ -1,6 +1,6 @@
 """FINCH: a hierarchy of clusters from first neighbours alone (Sarfraz, Sharma and Stiefelhagen, CVPR 2019).
 
-Two variants, by the released versions whose results they give: "0.2.3" (the default, P16), which links every point to
+Two variants, by the released versions whose results they give: "0.2.3" (the default), which links every point to
 its nearest neighbour, and "0.1.9", which the EOAL study pins and which from the second level on drops long links. No
 matrix of all distances is held for the points; only merging to an exact number of clusters holds one of clusters.
 
@@ -58,7 +58,7 @@ def finch(points_ND: NDArray[np.floating], version: Version = "0.2.3") -> list[L
 
 
 def clusters_of_number(points_ND: NDArray[np.floating], num_clusters: int, version: Version = "0.2.3") -> Labels:
-    """Cluster numbers (N,) of exactly `num_clusters` clusters, or of the finest level if that has fewer (D13).
+    """Cluster numbers (N,) of exactly `num_clusters` clusters, or of the finest level if that has fewer.
 
     If no level has that many, the coarsest with more is merged, the two most similar means at a time.
     """

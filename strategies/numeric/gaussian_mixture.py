@@ -1,7 +1,7 @@
 """Two-component Gaussian mixtures of numbers, one for each group, all fitted at once: the core of LfOSA.
 
 The start is the best split of each group's values into two runs (exact 2-means in one dimension), so that the fit
-does not depend on chance (decision D17). Float64 throughout.
+does not depend on chance. Float64 throughout.
 
 Shapes: N values, G groups.
 """

@@ -46,7 +46,7 @@ def kcenter_greedy(labelled_MD: Tensor, pool_ND: Tensor, count: int) -> tuple[Te
         taken.index_fill_(0, pick, True)
         centre_D = pool_ND.index_select(0, pick)[0]
         squared_N = norms_N.index_select(0, pick) + norms_N - 2 * (pool_ND @ centre_D)
-        # Clamped: in the official code a squared distance that rounds below 0 becomes NaN and is picked first (P13).
+        # Clamped: in the official code a squared distance that rounds below 0 becomes NaN and is picked first.
         nearest_N = torch.minimum(nearest_N, squared_N.clamp_(min=0)).masked_fill_(taken, TAKEN)
     return picks, distances
 

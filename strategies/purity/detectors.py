@@ -33,7 +33,9 @@ class Detector:
     """Cost per round, in words, once the features are stored. A: images, L: labelled ones, D: length of a feature."""
     source: str
     departures: str = "none"
-    """Departures from the source, and defects of its code that are not repeated."""
+    """Departures from the source."""
+    defects: str = "none known"
+    """Leaks and defects of its original code, which are not repeated here."""
 
     @property
     def reads_text(self) -> bool:
@@ -56,6 +58,7 @@ DETECTORS: dict[str, Detector] = {
         cost="a search over 1,000 scales on the labelled images",
         source="Wang et al. 2023 (CLIPN, agreeing-to-differ); the paper's with visual weights",
         departures="CLIPN's code has no decision rule; the one here is the (K + 1)-class reading of its paper",
+        defects="CLIPN's evaluation uses the constant scale 100, whatever the checkpoint's logit scale is",
     ),
     "ctw": Detector(
         needs=frozenset({"text", "no text"}),
@@ -96,6 +99,8 @@ DETECTORS: dict[str, Detector] = {
         departures="all words in one group (published: 15 % of the words in 100 groups, purity.words.share=0.15 "
         "purity.words.groups=100), as its authors' successors found better for few classes; animals and food are in "
         "the list (published: left out), but for the synonyms and hyponyms of the class names; the threshold is learnt",
+        defects="a class name in capitals, in the plural or by a synonym stays among its negatives (auto for car); the "
+        "word list lacks WordNet's files animal and food, which is right for ImageNet only",
     ),
     "tanl": Detector(
         needs=frozenset({"text", "words"}),
@@ -104,13 +109,14 @@ DETECTORS: dict[str, Detector] = {
         cost="two products of the pool with all words",
         source="Zhang et al. 2026 (transductive form)",
         departures="the whole pool at once in place of a stream; the labelled images seed the activations (there: "
-        "texts and noise images). Its author's code says that it does not work on CIFAR",
+        "texts and noise images)",
+        defects="its author's script says that it does not work on CIFAR, for a reason that he does not know",
     ),
     "probe": Detector(
         needs=frozenset({"labels"}),
         learns="a logistic regression, its penalty, and a threshold on held-out scores",
         sections=("probe",),
-        cost="some twenty logistic regressions on L x D",
+        cost="26 logistic regressions: 20 on at most 1,000 labelled images for the penalty, 6 on all",
         source="the control: no text at all",
         departures="none; without labelled ID and OOD images it falls back on knn",
     ),
@@ -122,6 +128,7 @@ DETECTORS: dict[str, Detector] = {
         source="Mao, Xu and Guo 2024 (NEAT's purity)",
         departures="ties of the vote are ranked by mean similarity; without labelled OOD images the mean similarity to "
         "the five nearest labelled images counts, with a threshold that keeps 95 % of them",
+        defects="without labelled OOD images the first of the pool, in the order of their index, are taken as ID",
     ),
     "mahalanobis": Detector(
         needs=frozenset({"labels"}),

@@ -17,10 +17,10 @@ from strategies.purity.features import (
     Learnt,
     learn_mahalanobis,
     learn_neighbours,
-    learn_probe,
     vote_threshold,
 )
 from strategies.purity.fusion import learn_fusion
+from strategies.purity.probe import learn_probe
 from strategies.purity.scores import Evidence, Terms, atd, ctw, energy, judged_id, maxlogit, mcm, terms
 from strategies.purity.tuning import (
     SCALES,

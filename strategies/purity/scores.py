@@ -59,7 +59,7 @@ class Terms:
 def prototypes(features_LD: Tensor, labels_L: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Class prototypes (K, D) and which classes have one (K,) bool, from L labelled unit features (Eq. 5).
 
-    A prototype is the mean of the unit features and is not made unit again (P7, as the official code). The row of a
+    A prototype is the mean of the unit features and is not made unit again (as the official code). The row of a
     class without a labelled image is zero.
     """
     sums_KD = features_LD.new_zeros(num_classes, features_LD.shape[1]).index_add_(0, labels_L, features_LD)
@@ -71,7 +71,7 @@ def visual_weights(similarity_NK: Tensor, has_prototype_K: Tensor, scale: Tensor
     """Weights (..., N, K) of the classes by visual similarity; each row sums to 1 (Eq. 6).
 
     `similarity_NK` is the product of unit image features with the prototypes. A class without a prototype weighs 1/K
-    and the others share the rest (P7).
+    and the others share the rest.
     """
     num_classes = similarity_NK.shape[1]
     num_known = int(has_prototype_K.sum())
@@ -110,7 +110,7 @@ def atd(evidence: Evidence, scale: Tensor | float) -> tuple[Tensor, Tensor]:
     """ID scores and OOD scores of agreeing-to-differ, each (N,), or (T, N) for `scale` of shape (T, 1, 1).
 
     Without similarities these are the largest p_k (1 - q_k) and 1 minus their sum (Eq. 2 to 4); with them each class's
-    term is weighted and the OOD score is divided by K (Eq. 6 and 7, P6).
+    term is weighted and the OOD score is divided by K (Eq. 6 and 7).
     """
     factors = terms(evidence, scale)
     joint = factors.probs_NK * factors.not_q_NK  # Eq. 4

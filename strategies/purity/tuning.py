@@ -25,7 +25,7 @@ IdScores = Callable[[Evidence, Tensor | float], Tensor]
 """ID scores at many scales, for a detector with a threshold: `scores.mcm`, `scores.energy`, `scores.maxlogit`."""
 
 SCALES = tuple(tenth / 10 for tenth in range(1, 1001))
-"""0.1, 0.2, ..., 100.0, as the official code (P5)."""
+"""0.1, 0.2, ..., 100.0, as the official code."""
 
 MAX_CELLS = 4_000_000
 """Scores held at a time, scales x images x classes: bounds the memory of the search (about 100 MB)."""
@@ -58,7 +58,7 @@ def choose_scale(
     scales: tuple[float, ...] = SCALES,
     scores: PairScores = atd,
 ) -> Choice | None:
-    """The first best of `scales` on the labelled images, or None if either kind of label is absent (P5).
+    """The first best of `scales` on the labelled images, or None if either kind of label is absent.
 
     `is_id_L` says which labelled images are ID, `scores` how they are scored.
     """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.decoding import decode_rgb, decode_square, find_bad_images, picture_size
+from data.decoding import decode_rgb, decode_square, decode_upright, find_bad_images, picture_size
 
 
 def _decode(path: Path) -> list[list[list[int]]]:
@@ -142,3 +142,21 @@ def test_bad_images_are_found_in_order(tmp_path: Path) -> None:
         (2, f"{paths[2]}: this image file is damaged or cut short"),
         (7, f"{paths[7]}: this image file is empty"),
     ]
+
+
+def test_a_picture_to_look_at_is_upright_and_no_longer_than_asked(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (400, 200), "red")
+    picture.paste((0, 0, 255), (0, 0, 200, 200))  # the left half is blue
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees, clockwise
+    picture.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    upright = decode_upright(tmp_path / "turned.jpg", 100)
+    assert upright.size == (50, 100)
+    colours = [upright.getpixel((25, row)) for row in (20, 80)]
+    assert [max(range(3), key=lambda channel: colour[channel]) for colour in colours] == [2, 0]
+    assert decode_upright(tmp_path / "turned.jpg", 1000).size == (200, 400)  # never enlarged
+    Image.new("RGBA", (4, 2), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert decode_upright(tmp_path / "clear.png", 10).getpixel((0, 0)) == (255, 255, 255)
+    (tmp_path / "bad.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"bad\.png: this file is not a JPEG or PNG image"):
+        decode_upright(tmp_path / "bad.png", 10)

@@ -191,3 +191,12 @@ def test_new_folders_and_renames_are_made_durable(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("data.files.sync_folder", synced.append)
     write_text_atomically(tmp_path / "a" / "b" / "file", "text")
     assert synced == [tmp_path / "a" / "b", tmp_path / "a", tmp_path]
+
+
+def test_a_lock_that_cannot_be_released_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with pytest.raises(RuntimeError, match=r"^what happened inside$"), file_lock(tmp_path / "lock"):  # noqa: PT012
+        monkeypatch.setattr("fcntl.flock", fail)
+        raise RuntimeError("what happened inside")

@@ -67,6 +67,14 @@ class Browser:
         parameters = {"media": "print" if print_ else "screen", "features": features}
         self._send("POST", "/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": parameters})
 
+    def resize(self, width: int | None, height: int = 1000) -> None:
+        """The window as wide as a small screen; None: as it was."""
+        if width is None:
+            self._send("POST", "/goog/cdp/execute", {"cmd": "Emulation.clearDeviceMetricsOverride", "params": {}})
+            return
+        parameters = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
+        self._send("POST", "/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": parameters})
+
     def screenshot(self, path: Path) -> None:
         """The window as a PNG."""
         path.write_bytes(base64.b64decode(self._send("GET", "/screenshot")))

@@ -12,6 +12,7 @@ import pytest
 
 from experiments import suggest, table4, train_clipn, trial
 from orchestrator.settings.grid import load_preset
+from strategies.originals import DEFECTS
 from strategies.registry import BEHIND_PURITY, STRATEGIES
 
 ROOT = Path(__file__).parents[2]
@@ -82,3 +83,13 @@ def test_every_strategy_is_listed() -> None:
         if name.removeprefix("vlpure-") not in BEHIND_PURITY or name in BEHIND_PURITY:
             assert f"| `{name}` | {entry.paper_name} |" in README
     assert all(f"`vlpure-{name}`" in (ROOT / "docs" / "strategies.md").read_text() for name in BEHIND_PURITY)
+
+
+def test_every_strategy_says_what_its_original_does_wrong() -> None:
+    own = {name for name in STRATEGIES if name.removeprefix("vlpure-") not in BEHIND_PURITY or name in BEHIND_PURITY}
+    assert set(DEFECTS) == own
+    page = (ROOT / "docs" / "strategies.md").read_text()
+    assert page.count("| leaks and defects of the official code | ") == len(own)
+    for name in own:
+        section = page.partition(f"## `{name}`\n")[2].partition("\n## ")[0]
+        assert f"| leaks and defects of the official code | {DEFECTS[name]} |" in section

@@ -25,8 +25,8 @@ def kept(name: str, view: PoolView, budget: int, **how: bool) -> Selection:
 
 
 LOOK_AT_NO_OUTPUT = (
-    "random", "lfosa", "eoal", "e2oal", "e2oal-own", "ccal", "probcover", "probcover-pretrained",
-    "typiclust", "neat-passive",
+    "random", "lfosa", "eoal", "e2oal", "e2oal-own", "bual", "ccal", "probcover", "probcover-pretrained",
+    "typiclust", "neat-passive", "maxherding",
 )  # fmt: skip
 """Strategies that look at no output of the round's classifier."""
 

@@ -1,4 +1,4 @@
-"""E2OAL: its parts against values of the official functions (tests/golden/strategies/e2oal.json), and by hand."""
+"""E2OAL: its parts against values of the official functions (tests/golden/strategies_next), and by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from strategies.numeric.gaussian_mixture import _runs, top_posteriors
 from strategies.numeric.hidden_classes import agreement, find_hidden_classes, ternary_search
 from strategies.options import E2oalOptions
 
-GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "strategies" / "e2oal.json").read_text())
+GOLDEN: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "golden" / "strategies_next" / "check_values.json").read_text()
+)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("official", "e2oal_js"), ("jensen-shannon", "true_js")])

@@ -10,7 +10,8 @@ import pytest
 from models.classifier.outputs import ClassifierOutputs
 from strategies.base import PoolView
 from strategies.check import toy_view
-from strategies.neat import BLOCK, Neat, Vote, disagreements, least_unknown_first, most_known_first, vote
+from strategies.neat import Neat, Vote, disagreements, least_unknown_first, most_known_first, vote
+from strategies.numeric.nearest import BLOCK
 from strategies.options import NeatOptions
 
 

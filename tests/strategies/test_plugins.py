@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +46,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - before:
         del sys.modules[name]
     importlib.invalidate_caches()
+
+
+def test_the_commands_of_the_guide_run_from_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "my_strategy.py").write_text(example())
+    project = PAGE.parents[1]
+    text = PAGE.read_text().split("VLPURE=~/vlpure\n")[1].split("```")[0]
+    text = text.replace("$VLPURE/.venv/bin/python", sys.executable).replace("$VLPURE", str(project))
+    check, trial, table = text.splitlines()
+    # As `make setup` leaves it: the project is installed, so that its modules are found from everywhere.
+    environment = os.environ | {"PYTHONPATH": str(project)}
+    for command, last in (
+        (check, "my_strategy:SureAndSpread keeps the contract"),
+        (f"{trial} --rounds 1", "aubc "),
+        (f"{table} --dry-run", "With 2 rivals, Holm asks"),
+    ):
+        words = shlex.split(command)
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1].startswith(last)
 
 
 def test_the_example_of_the_guide(folder: Path) -> None:

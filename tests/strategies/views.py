@@ -64,6 +64,8 @@ QUICK = StrategyOptions.model_validate(
     {
         "lfosa": {"epochs": 2, "batch_size": 8},
         "eoal": {"epochs": 2, "batch_size": 8},
+        "eaoa": {"epochs": 2, "batch_size": 8},
+        "bual": {"epochs": 2, "batch_size": 8, "check_every": 1},
         "e2oal": {"epochs": 2, "batch_size": 8},
         "mqnet": {"epochs": 2, "target_passes": 2},
         "monte_carlo": {"passes": 3},

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from data.console import unknown_name
 from data.files import shown
-from experiments.annotate.state import NONE, UNSURE, Label
+from experiments.annotate.answers.state import NONE, UNSURE, Label
 
 NONE_WORDS = frozenset({NONE, "_none_", "__none__", "_ood_", "__ood__"})
 """Texts that are read as "none of my classes"; none of them can be a class."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import make_folder, write_text_atomically
-from experiments.annotate.state import NONE, UNSURE, Label, Suggestion
+from experiments.annotate.answers.state import NONE, UNSURE, Label, Suggestion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

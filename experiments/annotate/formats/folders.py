@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from data.image_files import LITTER
+from experiments.annotate.answers.state import NONE, UNSURE
 from experiments.annotate.formats.collecting import Collector
 from experiments.annotate.formats.exporting import Export, place
-from experiments.annotate.state import NONE, UNSURE
 
 FOLDERS = {NONE: "_none_", UNSURE: "_skip_"}
 UNSORTED = "_to_sort_"

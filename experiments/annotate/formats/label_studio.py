@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import quoteattr
 
+from experiments.annotate.answers.state import NONE, UNSURE, Label, Suggestion
 from experiments.annotate.formats.collecting import Collector, Votes
 from experiments.annotate.formats.exporting import Export
-from experiments.annotate.state import NONE, UNSURE, Label, Suggestion
 
 CONTROL, OBJECT, PATH = "label", "image", "vlpure_path"
 """Names of the choices and of the image in the configuration, and of the field that holds an image's path."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from data.console import unknown_name
 from data.files import is_unicode, shown
+from experiments.annotate.answers.labels import Label, LabelLog
+from experiments.annotate.answers.state import Suggestion
 from experiments.annotate.formats import coco, cvat, fiftyone, folders, label_studio, table
 from experiments.annotate.formats.collecting import Collector
 from experiments.annotate.formats.exporting import Export
-from experiments.annotate.labels import Label, LabelLog
-from experiments.annotate.state import Suggestion
 
 WRITERS: dict[str, Callable[[Export], list[str]]] = {
     "csv": table.write,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.annotate.state import NONE, UNSURE, Label, Suggestion
+from experiments.annotate.answers.state import NONE, UNSURE, Label, Suggestion
 
 CLASSES = ("cat", "Straßenbahn, rot", '=2+3 "q" & <b>', "日本 'x'")
 UGLY = (

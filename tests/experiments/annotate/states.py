@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.annotate.state import Expected, Listing, State, Suggestion
+from experiments.annotate.answers.state import Expected, Listing, State, Suggestion
 from tests.experiments.annotate.photos import suggestion, write_photos
 
 CLASSES = ("cat", "dog", "horse")

@@ -14,11 +14,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from experiments.annotate.answers.labels import check_classes
+from experiments.annotate.answers.state import NONE, UNSURE, Label
 from experiments.annotate.formats import registry
 from experiments.annotate.formats.cvat import parse_xml
 from experiments.annotate.formats.registry import LABEL_FILES, WRITERS, LabelsRead
-from experiments.annotate.labels import check_classes
-from experiments.annotate.state import NONE, UNSURE, Label
 from tests.experiments.annotate.photos import CLASSES, UGLY, label, one_label_each, suggestion, write_photos
 
 SIMPLE = ("cat", "dog")
@@ -91,7 +91,7 @@ def test_a_round_trip_keeps_every_label(name: str, folder: Path, tmp_path: Path)
 
 
 def test_the_log_of_answers_can_be_read(folder: Path, tmp_path: Path) -> None:
-    from experiments.annotate.labels import LabelLog
+    from experiments.annotate.answers.labels import LabelLog
 
     labels = one_label_each(UGLY)
     LabelLog(tmp_path / "labels.jsonl").append(labels.values())

@@ -14,8 +14,8 @@ from PIL import Image
 
 from data.image_files import list_tree
 from experiments import suggest
+from experiments.annotate.answers.state import State
 from experiments.annotate.photos import Photos, photos_with_features
-from experiments.annotate.state import State
 from models.clipn.encode import ImageRows
 from models.clipn.model import Clipn
 from models.clipn.source import ClipnSource, clip_config

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
+from experiments.annotate.answers.state import NONE, UNSURE, Label
 from experiments.annotate.formats import registry
-from experiments.annotate.state import NONE, UNSURE, Label
 from tests.experiments.annotate.photos import CLASSES, label, suggestion, write_photos
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

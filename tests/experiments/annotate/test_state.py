@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.annotate.state import NONE, UNSURE, Expected, Label, Listing, State, Suggestion
+from experiments.annotate.answers.state import NONE, UNSURE, Expected, Label, Listing, State, Suggestion
 
 CLASSES = ("cat", "dog")
 IMAGES = ("a.jpg", "b/caf\udce9.jpg", "c.jpg")
@@ -112,7 +112,7 @@ def test_a_full_disk_loses_no_answer(small_disk: Path) -> None:
 
 
 def test_two_writers_on_one_state_are_refused(photos: Path) -> None:
-    source = "import sys; from pathlib import Path; from experiments.annotate.state import State\n"
+    source = "import sys; from pathlib import Path; from experiments.annotate.answers.state import State\n"
     source += "with State.open(Path(sys.argv[1])).locked(): pass"
     with state_of(photos).locked():
         outcome = subprocess.run([sys.executable, "-c", source, photos], capture_output=True, text=True, check=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import suggest
-from experiments.annotate.state import NONE, UNSURE, Label, State, now
+from experiments.annotate.answers.state import NONE, UNSURE, Label, State, now
 
 CLASSES = "cat,dog"
 NUM = 60

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.annotate.state import State
+from experiments.annotate.answers.state import State
 from experiments.suggest import main
 from tests.experiments.annotate.photos import write_photos
 

@@ -157,6 +157,12 @@ def test_another_file_than_the_pinned_one_is_refused(folder: Path) -> None:
     assert not (folder / ".venv" / ".constraints.txt.installed").exists()
 
 
+def test_a_package_without_a_hash_is_refused(folder: Path) -> None:
+    (folder / "constraints.txt").write_text(f"{NAMES[0]}==1.0\n")
+    code, (line,) = install(folder)
+    assert (code, line.partition(",")[0]) == (1, "error: Hashes are required in --require-hashes mode")
+
+
 def test_two_at_once(folder: Path) -> None:
     processes = [start(folder) for _ in range(2)]
     said = [process.communicate(timeout=120)[1].splitlines() for process in processes]

@@ -17,6 +17,7 @@ import yaml
 
 from experiments.commands.publication import Card, Summary, facts
 from experiments.commands.publish import publish
+from experiments.report import main
 from tests.experiments import synthetic
 
 ROOT = Path(__file__).parents[3]
@@ -62,7 +63,8 @@ def test_a_fresh_clone_makes_every_file_again(tmp_path: Path) -> None:
     (version,) = (path.name for path in (tmp_path / "site").iterdir() if path.is_dir())
     assert done.stdout.splitlines()[-1] == f"published: {tmp_path / 'site' / version / 'index.html'}"
 
-    # Another folder, another time zone, other packages to install, and a licence that has changed since.
+    # Another folder, a time zone in which the records are of the day before, other packages to install, and a licence
+    # that has changed since.
     clone = tmp_path / "clone"
     clone.mkdir()
     for name in CLONED:
@@ -72,7 +74,7 @@ def test_a_fresh_clone_makes_every_file_again(tmp_path: Path) -> None:
     (clone / "LICENSE").write_text("another")
     (clone / "constraints.txt").write_text("another")
     records = tmp_path / "site" / version / "records"
-    again = report(str(records), "--publish", "again", clone=clone, TZ="Asia/Tokyo", LANG="C", PYTHONHASHSEED="7")
+    again = report(str(records), "--publish", "again", clone=clone, TZ="Etc/GMT+12", LANG="C", PYTHONHASHSEED="7")
     assert (again.returncode, again.stderr) == (0, "")
     made = contents(tmp_path / "site")
     assert contents(clone / "again") == made
@@ -95,6 +97,21 @@ def test_a_fresh_clone_makes_every_file_again(tmp_path: Path) -> None:
     assert f"<h1>A: title ({version})</h1>" in inside["index.html"].decode()
 
 
+def test_no_image_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever publishes has the queried images; a fresh clone does not."""
+
+    def at_hand(planned: object) -> None:
+        raise AssertionError("images were looked for")
+
+    run = run_folder(tmp_path / "run", range(1))
+    monkeypatch.setattr("experiments.results.queries.queries_of", at_hand)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(run), "--publish", str(tmp_path / "site")])
+    assert main() == 0
+    monkeypatch.setattr(sys, "argv", ["report.py", str(run)])
+    with pytest.raises(AssertionError, match="images were looked for"):
+        main()
+
+
 def write_nothing(found: object, folder: Path, title: str) -> None:
     """A report without files."""
 
@@ -111,6 +128,14 @@ def test_versions_lie_beside_each_other(tmp_path: Path) -> None:
     # The same records and card are the same version, made again.
     assert publish([tmp_path / "one"], site, Card(title="One <1>"), write_nothing) == first
     assert contents(first) == before
+
+
+def test_the_order_of_a_disk_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_folder(tmp_path / "run", range(2))
+    first = publish([run], tmp_path / "site", Card(), write_nothing)
+    rglob = Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: sorted(rglob(self, pattern), reverse=True))
+    assert contents(publish([run], tmp_path / "again", Card(), write_nothing)) == contents(first)
 
 
 def test_what_cannot_be_published(tmp_path: Path) -> None:

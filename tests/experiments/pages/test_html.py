@@ -12,12 +12,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.pages.files import write_report, write_running_page
+from experiments.pages.html import empty_line, is_empty
 from experiments.results.details import details_of
 from experiments.results.frames import rounds_frame, trials_frame
 from experiments.results.paper import paper_table4
+from experiments.results.queries import QueriedImages, Queries
+from experiments.tables.table import Cell, Row, Table
 from experiments.tables.table4 import table4_tables
 from tests.experiments import browser, synthetic
 from tests.experiments.synthetic import read_frame
@@ -80,8 +84,18 @@ def write_page(folder: Path) -> Path:
         notes=(EVIL,),
         details=details,
         paper={"aubc_paper": paper_table4()},
+        queries=queries_of_first(synthetic.fingerprint(trials[3]), synthetic.fingerprint(trials[0])),
     )
     return files.page
+
+
+def queries_of_first(shown: str, other: str) -> Queries:
+    """Three images of one query of a trial, the second OOD; and a reason why another has none."""
+    pixels = np.full((3, 8, 8, 3), 200, dtype=np.uint8)
+    query = QueriedImages(
+        round=1, num_queried=500, pixels_QSS3=pixels, is_ood=(False, True, False), purity=(0.5, -0.25, 0.0)
+    )
+    return Queries(by_fingerprint={shown: (query,)}, reasons={other: "it was not at hand"})
 
 
 @pytest.fixture(scope="module")
@@ -136,21 +150,21 @@ def test_the_policy_lets_the_pages_own_style_and_script_run_and_nothing_else(out
         for element in ("style", "script")
     }
     assert policy == (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes['style']}'; "
+        f"default-src 'none'; img-src data: 'self'; style-src 'sha256-{hashes['style']}'; "
         f"script-src 'sha256-{hashes['script']}'; base-uri 'none'; form-action 'none'"
     )
 
 
 def data_of(outline: Outline) -> list[dict[str, Any]]:
     """What the page's script reads."""
-    cells: list[dict[str, Any]] = json.loads(outline.texts["script"][0])
+    cells: list[dict[str, Any]] = json.loads(outline.texts["script"][0])["cells"]
     return cells
 
 
 def test_a_cells_trials_are_all_there(outline: Outline) -> None:
     cells = data_of(outline)
     assert len(cells) == 2 * len(STRATEGIES)
-    assert cells[0]["title"] == "cifar10, mismatch 20 %, OOD 20 %: random"
+    assert cells[0]["title"] == "cifar10, mismatch 20 %, OOD 20 %: RANDOM"
     first = cells[0]["trials"][0]
     assert first["command"] == f"python {EVIL}"
     assert (first["seed"], first["status"], first["rounds"], first["precision"][0]) == (
@@ -173,6 +187,42 @@ def test_a_cells_trials_are_all_there(outline: Outline) -> None:
 def test_every_value_of_the_grid_opens_its_cell(outline: Outline) -> None:
     buttons = [int(attributes["data-cell"] or "") for _, attributes in outline.elements if "data-cell" in attributes]
     assert set(buttons) == set(range(2 * len(STRATEGIES)))
+
+
+def test_it_begins_with_what_came_out_and_what_the_words_mean(outline: Outline, page: Path) -> None:
+    text = page.read_text()
+    first = text[text.index('<section class="findings"') : text.index("<nav")]
+    assert "cifar10</b>: so far, with 21 of 24 trials finished: over 1 finished condition, VLPure-AL" in first
+    assert "<summary>cifar10, each of 2 conditions</summary>" in first
+    assert first.count("<li>") == 2 + 2
+    assert "AUBC is the area under test accuracy" in first
+
+
+def test_statistics_are_folded_and_results_are_not(page: Path) -> None:
+    text = page.read_text()
+    folded = re.findall(r"<details><summary><h2>([^<]*)</h2>", text)
+    assert folded == [
+        "Differences paired by seed", "All conditions together", "What it costs", "What these numbers are",
+    ]  # fmt: skip
+    assert "<h2>Results</h2>" in text
+
+
+def test_an_empty_cell_is_a_dot_explained_in_one_line_below() -> None:
+    cells = tuple(Cell(text=text) for text in ("12.30 ± 0.10", "missing (0 of 3 seeds)", "not planned", "not planned"))
+    table = Table(title="t", corner="c", columns=tuple("abcd"), rows=(Row(label="r", cells=cells),))
+    assert [is_empty(cell.text) for cell in cells] == [False, True, True, True]
+    assert empty_line(table) == "missing, no seed is finished (1), not planned (2)"
+    assert empty_line(replace(table, rows=(Row(label="r", cells=(cells[0],) * 4),))) == ""
+    assert not is_empty("71.00 ± 12.71 (2 of 3 seeds)")
+    assert is_empty("-")
+    assert not is_empty("-3.00 ± 0.10")
+
+
+def test_curves_are_drawn_in_the_page_with_the_papers_names(outline: Outline) -> None:
+    lines = [attributes for tag, attributes in outline.elements if tag == "polyline"]
+    assert len(lines) == len(STRATEGIES) * (1 + 2 * 2)  # a sample in the legend, and two quantities of two conditions
+    legend = [text for text in outline.texts["li"] if text in ("RANDOM", "EOAL", "VLPure-AL")]
+    assert legend[:3] == ["RANDOM", "EOAL", "VLPure-AL"]
 
 
 def test_tables_and_pictures_can_be_read_aloud(outline: Outline) -> None:
@@ -219,7 +269,7 @@ class TestInABrowser:
         opened.click("button[data-cell='3']")
         assert opened.run("return document.querySelector('dialog').open")
         assert opened.run("return document.querySelector('#trials-title').textContent") == (
-            "cifar10, mismatch 20 %, OOD 20 %: vlpure"
+            "cifar10, mismatch 20 %, OOD 20 %: VLPure-AL"
         )
         rows = opened.run(
             "return [...document.querySelectorAll('dialog tbody tr')].map((row) => row.cells[0].textContent)"
@@ -232,6 +282,34 @@ class TestInABrowser:
         assert opened.run("return document.activeElement.textContent") == "2"  # the keyboard stays where it was
         opened.press("dialog .close", browser.ESCAPE)
         assert not opened.run("return document.querySelector('dialog').open")
+
+    def test_a_trial_shows_what_it_asked_for_with_ood_images_framed(self, opened: browser.Browser) -> None:
+        opened.click("button[data-cell='3']")
+        tiles = (
+            "return [...document.querySelectorAll('dialog .query')].map((each) => [each.className, each.textContent])"
+        )
+        assert opened.run(tiles) == [["query", "0.50"], ["query ood", "-0.25"], ["query", "0.00"]]
+        assert opened.run("return document.querySelector('dialog .queries p').textContent").endswith(", first 3")
+        frame = "return getComputedStyle(document.querySelector('dialog .query.ood')).borderTopColor"
+        assert opened.run(frame) == "rgb(154, 52, 18)"
+        opened.click("dialog .close")
+        opened.click("button[data-cell='0']")
+        shown = "return [...document.querySelectorAll('dialog p')].map((each) => each.textContent)"
+        assert "The queried images are not shown: it was not at hand." in opened.run(shown)
+        opened.click("dialog .close")
+
+    def test_on_a_phone_nothing_but_tables_is_wider_than_the_page(self, opened: browser.Browser) -> None:
+        opened.resize(360, 800)
+        assert opened.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        opened.click("button[data-cell='3']")
+        assert opened.run("const d = document.querySelector('dialog'); return d.scrollWidth - d.clientWidth") == 0
+        opened.click("dialog .close")
+        opened.resize(None)
+
+    def test_a_link_opens_what_is_folded(self, opened: browser.Browser) -> None:
+        assert not opened.run("return document.querySelector('#facts > details').open")
+        opened.click("nav a[href='#facts']")
+        assert opened.run("return document.querySelector('#facts > details').open")
 
     def test_the_keyboard_opens_a_failed_trial_with_its_error(self, opened: browser.Browser) -> None:
         opened.press("button[data-cell='7']", browser.ENTER)

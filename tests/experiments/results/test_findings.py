@@ -75,6 +75,13 @@ def test_without_random_the_pool_says_what_uniform_draws_give() -> None:
     )
 
 
+def test_what_uniform_draws_give_is_not_known_for_a_pool_with_every_ood_image() -> None:
+    rest = {name: AUBC[name] for name in ("conf", "vlpure")}
+    assert sentence(rows(rest, PRECISION, ood_ratio=1.0)).startswith(
+        "VLPure-AL's queries were 99 % wanted; its AUBC of 95.4 % is the highest"
+    )
+
+
 def test_without_a_purity_strategy_no_query_is_purer_than_chance() -> None:
     names = ("random", "conf")
     assert sentence(rows({name: AUBC[name] for name in names}, PRECISION)) == (
@@ -111,8 +118,8 @@ def test_an_unfinished_grid_says_how_far_it_is() -> None:
     aubc: dict[str, Sequence[float | None]] = {**AUBC, "lfosa": [0.99, None, None]}
     precision = PRECISION | {"lfosa": [1.0, 1.0, 1.0]}
     assert sentence(rows(aubc, precision)) == (
-        "so far, with 10 of 12 trials finished: VLPure-AL's queries were 99 % wanted against 42 % at random; its AUBC "
-        "of 95.4 % is the highest, and every other is lower beyond chance (3 seeds)."
+        "so far, with 10 of 12 trials finished and without LfOSA: VLPure-AL's queries were 99 % wanted against 42 % "
+        "at random; its AUBC of 95.4 % is the highest, and every other is lower beyond chance (3 seeds)."
     )
     started: dict[str, Sequence[float | None]] = {name: [None, None, None] for name in AUBC} | {
         "conf": [0.9, None, None]
@@ -146,6 +153,21 @@ def test_several_conditions_have_a_sentence_together_and_one_each() -> None:
     assert everywhere.text.endswith("; the highest AUBC is VLPure-AL's in all 2 conditions (all beyond chance).")
     assert list(finding.by_condition) == [Condition("digits", 0.4, 0.2), Condition("digits", 0.4, 0.6)]
     assert finding.by_condition[Condition("digits", 0.4, 0.6)] == sentence(rows(AUBC, PRECISION))
+
+
+def test_a_condition_that_is_not_finished_is_in_no_sentence_on_all() -> None:
+    broken: dict[str, Sequence[float | None]] = {**AUBC, "vlpure": [0.95, 0.96, None]}
+    trials = pd.concat([rows(AUBC, PRECISION), rows(broken, PRECISION, ood_ratio=0.2)])
+    (finding,) = find(trials)
+    assert finding.text == (
+        "so far, with 17 of 18 trials finished: over 1 finished condition, VLPure-AL's queries were 99 % wanted "
+        "against 42 % at random; the highest AUBC is VLPure-AL's in it (all beyond chance)."
+    )
+    assert finding.by_condition[Condition("digits", 0.4, 0.2)].startswith(
+        "so far, with 8 of 9 trials finished and without VLPure-AL: no strategy's queries"
+    )
+    (nothing,) = find(pd.concat([rows(broken, PRECISION), rows(broken, PRECISION, ood_ratio=0.2)]))
+    assert nothing.text == "no condition is finished yet: 16 of 18 trials are."
 
 
 def test_each_data_set_has_its_own_and_reference_runs_have_none() -> None:

@@ -66,6 +66,8 @@ class Saboteur:
 
     nodes: Nodes
     ledger: Ledger
+    announced: bool
+    """Whether Ray on the node gets SIGTERM first, as when EC2 takes a spot machine back; else it is killed."""
     lost_node: str = ""
     actors: dict[str, str] = field(default_factory=dict)
     """Class of each actor of the run, and the node it was on."""
@@ -94,7 +96,7 @@ class Saboteur:
         where = self.ledger.history(planned.fingerprint)[-1].environment["node"]
         if not self.lost_node and where == victim.node_id[:8] and round_number == 1:
             self.lost_node = str(where)
-            self.nodes.cluster.remove_node(victim, allow_graceful=False)
+            self.nodes.cluster.remove_node(victim, allow_graceful=self.announced)
 
     def stumble(self, planned: PlannedTrial, reason: str) -> None:
         """A trial was lost."""
@@ -105,14 +107,15 @@ class Saboteur:
         self.errors.append(error)
 
 
+@pytest.mark.parametrize("announced", [True, False], ids=["SIGTERM", "SIGKILL"])
 def test_placement_and_the_loss_of_a_node(
-    nodes: Nodes, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, announced: bool
 ) -> None:
     monkeypatch.setenv("VLPURE_CACHE", str(shared_cache))
     trials = load_preset(PRESETS, "demo", AXES, {}).trials(parse_overrides(SETTINGS))
     with open_output(tmp_path / "out").locked() as output:
         planned = plan_trials(trials, output.ledger)
-        saboteur = Saboteur(nodes, output.ledger)
+        saboteur = Saboteur(nodes, output.ledger, announced)
         ray.init(address=nodes.cluster.address, logging_level=logging.ERROR)  # to see where the actors are
         run_grid(planned, output, RunSettings(), address=nodes.cluster.address, listener=saboteur)
 

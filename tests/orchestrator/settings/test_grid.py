@@ -252,6 +252,12 @@ def test_a_name_that_cannot_be_printed_is_refused_where_it_is_given(name: str) -
     assert str(told.value).isascii()
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_name_without_letters_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^arms: '{name}' is no name; give it letters$"):
+        check_arm(name, {"strategy": "margin"})
+
+
 @pytest.mark.parametrize("name", ["猫", "Łódź", "\u0645\u06cc\u200c\u062e\u0648", "a b", "=cmd()"])
 def test_names_in_all_languages_are_taken(name: str) -> None:
     check_arm(name, {"strategy": "margin"})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from orchestrator.tracking.mirror import make_store
+from orchestrator.tracking.sqlite_store import check_database, make_store
 
 
 def half_made(path: Path) -> None:
@@ -49,3 +52,38 @@ def test_a_store_that_is_there_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"somebody's")
     make_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert (tmp_path / "mlflow.db").read_bytes() == b"somebody's"
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[100] ^= 0xFF  # the kind of the first page
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda path: None, None),
+        (flip, "database disk image is malformed"),
+        (lambda path: path.write_bytes(path.read_bytes()[:4096]), "database disk image is malformed"),
+        (lambda path: path.write_text("text " * 1000), "file is not a database"),
+    ],
+    ids=["sound", "flipped", "torn", "text"],
+)
+def test_a_damaged_file_is_told_and_not_changed(
+    damage: Callable[[Path], object], told: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "a?b.db"  # a question mark begins the options of SQLite's own addresses
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE metrics (value FLOAT)")
+        database.executemany("INSERT INTO metrics VALUES (?)", [[number / 7] for number in range(2000)])
+        database.commit()
+    damage(path)
+    before = path.read_bytes()
+    if told is None:
+        check_database(path)
+    else:
+        with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is damaged \({told}.*it is only a copy"):
+            check_database(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

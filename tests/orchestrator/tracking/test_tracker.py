@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from experiments.results.from_mlflow import trials_of_experiment
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord
@@ -380,3 +383,39 @@ def test_the_table_is_shown_once_however_often_it_is_published(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(output))  # MLflow reads the table there, whatever the client's
     table = MlflowClient().load_table(parent.info.experiment_id, "table4.json", [parent.info.run_id])
     assert table.to_dict("list") == {"strategy": ["conf"], "mean": [0.5]}
+
+
+def test_a_changed_number_in_the_store_is_told_to_whoever_reads_it(
+    output: OutputFolder, make_record: MakeRecord
+) -> None:
+    for p in PLAN:
+        for number in range(3):
+            output.ledger.append(p.fingerprint, p.trial.model_dump(mode="json"), make_record(number))
+    mirror(output).catch_up(final=True)
+    longer = [planned(0, rounds=5), planned(1)]
+    output.ledger.append(PLAN[0].fingerprint, {}, make_record(3))
+    mirror(output, longer).catch_up(final=True)  # given more rounds, and stopped on the way
+    records = [each.records for each in trials_of_experiment(uri_of(output), "e").planned]
+    assert [len(each) for each in records] == [4, 3]
+    for change in (
+        "UPDATE metrics SET value = value + 0.01 WHERE key = 'accuracy' AND step = 1",
+        "UPDATE metrics SET value = value + 1 WHERE key = 'num_ood' AND step = 2",
+        "UPDATE params SET value = '3' WHERE key = 'seed'",
+    ):
+        shutil.copy(output.path / "mlflow.db", "changed.db")
+        with closing(sqlite3.connect("changed.db")) as database:
+            database.execute(change)
+            database.commit()
+        with pytest.raises(ValueError, match=r"its axes or metrics are not those that were sent"):
+            trials_of_experiment("sqlite:///changed.db", "e")
+
+
+def test_a_damaged_store_is_named_and_its_cure(output: OutputFolder) -> None:
+    (output.path / "mlflow.db").write_text("text " * 1000)
+    lines: list[str] = []
+    tracker = Tracker(PLAN, output, uri=uri_of(output), experiment="e", card=GridCard(title="t"), tell=lines.append)
+    tracker.start()
+    assert not tracker.finish()
+    (line,) = lines
+    assert "file is not a database" in line
+    assert line.endswith(f"once {output.path / 'mlflow.db'}, which is damaged, is moved away")

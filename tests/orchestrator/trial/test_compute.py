@@ -59,9 +59,9 @@ def test_the_flags_reach_the_arithmetic_and_the_trainings(monkeypatch: pytest.Mo
     trained: list[bool] = []
     fit = Trajectory._fit
 
-    def spy(self: Trajectory, round_number: int) -> Any:
+    def spy(self: Trajectory, *arguments: Any) -> Any:
         trained.append(self._machine.plain_steps)
-        return fit(self, round_number)
+        return fit(self, *arguments)
 
     monkeypatch.setattr(
         device, "use_arithmetic", lambda where, *, deterministic: told.append((where.type, deterministic))

@@ -14,6 +14,7 @@ import torch
 
 from data.registry import open_data_set
 from models.classifier.inputs import FeatureRows
+from models.classifier.loss_prediction import LossPredictionTarget
 from models.device import Machine, use_threads
 from orchestrator.ledger.classifiers import ClassifierStore, forget_first
 from orchestrator.ledger.records import RoundRecord
@@ -47,9 +48,13 @@ def trajectory(trial: TrialConfig, strategy: Strategy | None = None, *, folder: 
         trial,
         pose_problem(trial, open_data_set("digits")),
         strategy or LeastConfidence(),
+        target=LL if trial.strategy == "ll" else None,
         machine=Machine(device=torch.device("cpu")),
         classifiers=ClassifierStore(folder, "f" * 64),
     )
+
+
+LL = LossPredictionTarget(hidden=4, weight=1.0, margin=1.0, detach_after=0.6, identity={"hidden": 4})
 
 
 def numbers(records: list[RoundRecord]) -> list[dict[str, Any]]:
@@ -133,9 +138,9 @@ def rounds_given_to(monkeypatch: pytest.MonkeyPatch, method: str) -> list[int]:
     rounds: list[int] = []
     original = getattr(Trajectory, method)
 
-    def call(self: Trajectory, round_number: int) -> torch.nn.Module:
+    def call(self: Trajectory, round_number: int, *others: Any) -> torch.nn.Module:
         rounds.append(round_number)
-        network: torch.nn.Module = original(self, round_number)
+        network: torch.nn.Module = original(self, round_number, *others)
         return network
 
     monkeypatch.setattr(Trajectory, method, call)

@@ -10,17 +10,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional
 
-from strategies.purity import features
+from strategies.purity import probe
 from strategies.purity.features import (
     Labelled,
-    fit_probe,
     fold_of_each,
     held_out,
     learn_mahalanobis,
     learn_neighbours,
-    learn_probe,
     vote_threshold,
 )
+from strategies.purity.probe import fit_probe, learn_probe
 
 PROBLEMS = range(50)
 
@@ -53,7 +52,7 @@ def reference_log_odds(labelled: Labelled, others: torch.Tensor, strength: float
 
 @pytest.mark.parametrize("exact_up_to", [1000, 0])
 def test_the_probe_is_the_weighted_logistic_regression(exact_up_to: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "EXACT_UP_TO", exact_up_to)  # float64, and float32
+    monkeypatch.setattr(probe, "EXACT_UP_TO", exact_up_to)  # float64, and float32
     for seed in PROBLEMS:
         labelled, others = problem(seed)
         if len(labelled.classes_L.unique()) < 3 or len(labelled.classes_L.unique()) <= labelled.num_classes:
@@ -201,3 +200,22 @@ def test_with_one_image_per_class_the_distance_is_euclidean() -> None:
     assert learnt is not None
     expected = -torch.cdist(rows[3:], rows[:2]).square().amin(dim=1)
     torch.testing.assert_close(learnt.score(rows[3:]), expected)
+
+
+def test_held_out_scores_that_begin_at_the_solution_of_all_are_those_of_the_other_folds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probe, "EXACT_UP_TO", 20)  # so that the penalty is chosen on 20 and the starts are used
+    num_learnt = 0
+    for seed in PROBLEMS[::5]:
+        labelled, others = problem(seed)
+        learnt, folds = learn_probe(labelled, (1.0,), folds=5, two_classes=False), fold_of_each(labelled, 5)
+        if learnt is None or folds is None or learnt.held_out_L is None:
+            continue
+        num_learnt += 1
+        expected = held_out(labelled, folds, lambda part: fit_probe(part, 1.0))
+        torch.testing.assert_close(learnt.held_out_L, expected, atol=2e-2, rtol=1e-3)
+        torch.testing.assert_close(learnt.score(others), fit_probe(labelled, 1.0)(others), atol=2e-2, rtol=1e-3)
+        seen = learnt.score(labelled.features_LD)
+        assert (seen - learnt.held_out_L).abs().max() > 0.1  # and are not what was learnt from themselves
+    assert num_learnt > 6

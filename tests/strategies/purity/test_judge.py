@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from strategies.purity.contract import NeighbourOptions, PurityOptions
 from strategies.purity.detectors import DETECTORS
-from strategies.purity.features import Labelled, learn_neighbours, learn_probe
+from strategies.purity.features import Labelled, learn_neighbours
 from strategies.purity.judge import Sight, judge, judge_with_terms
+from strategies.purity.probe import learn_probe
 from strategies.purity.scores import Evidence, atd, ctw, mcm, terms
 from strategies.purity.tuning import choose_scale, choose_scale_and_threshold, choose_threshold
 

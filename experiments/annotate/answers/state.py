@@ -12,7 +12,7 @@ from typing import Any
 
 from data.files import file_lock, shown, write_text_atomically
 from data.sealed import read_sealed_json, seal
-from experiments.annotate.labels import NONE, UNSURE, Label, LabelLog, check_answer, check_classes
+from experiments.annotate.answers.labels import NONE, UNSURE, Label, LabelLog, check_answer, check_classes
 
 __all__ = ["NONE", "UNSURE", "Expected", "Label", "Listing", "State", "Suggestion", "now"]
 

@@ -1,0 +1,145 @@
+"""What a round of each purity detector costs: CPU seconds of the first and of a later one, and memory.
+
+Random features, clustered as CLIP's are (a large common part, classes around it). Each detector runs in a process of
+its own, so that its peak of memory is its own.
+
+python benchmarks/detectors.py
+python benchmarks/detectors.py --detectors probe knn --pool 25000 --labelled 5000
+
+Shapes: A images, L labelled images, K ID classes, D embedding, W words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from strategies.purity.detectors import DETECTORS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from models.clipn.features import VisionLanguage
+    from strategies.purity.contract import PurityRequest
+
+
+def main() -> int:
+    """Print the table; the exit code."""
+    args = _parser().parse_args()
+    if args.one:
+        print(json.dumps(_measure(args.one, args)))
+        return 0
+    print(
+        f"{args.pool:,} images, {args.labelled:,} labelled, D = {args.dims}, K = {args.classes}, "
+        f"{args.threads} thread(s)"
+    )
+    print("detector               first round   later round   peak memory")
+    sizes = [f"--{name}={getattr(args, name)}" for name in ("pool", "labelled", "classes", "dims", "threads")]
+    for name in args.detectors:
+        command = [sys.executable, __file__, "--one", name, *sizes]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        cost = json.loads(done.stdout)
+        print(f"{name:22s} {cost['first']:8.2f} s {cost['later']:11.3f} s {cost['mib']:9.0f} MiB", flush=True)
+    print("seconds: CPU; memory: above that of the process with the features")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="detectors.py", description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--detectors", nargs="+", choices=list(DETECTORS), default=list(DETECTORS), metavar="NAME")
+    parser.add_argument("--pool", type=int, default=25_000, metavar="A", help="images (default: 25000)")
+    parser.add_argument("--labelled", type=int, default=5000, metavar="L", help="default: 5000")
+    parser.add_argument("--classes", type=int, default=40, metavar="K", help="ID classes (default: 40)")
+    parser.add_argument("--dims", type=int, default=512, metavar="D", help="default: 512")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--one", choices=list(DETECTORS), help=argparse.SUPPRESS)
+    return parser
+
+
+def _measure(detector: str, args: argparse.Namespace) -> dict[str, float]:
+    """CPU seconds of the first and of a later round of a detector, and MiB at its peak above the start."""
+    import torch
+
+    from orchestrator.trial.purity_scorer import LocalPurityScorer
+
+    torch.set_num_threads(args.threads)
+    language, request = _make_round(detector, args)
+    scorer = LocalPurityScorer({"benchmark": language}, torch.device("cpu"))
+    before = _restarted_peak()
+    seconds = []
+    for _ in range(2):
+        started = time.process_time()
+        scorer.score(request)
+        seconds.append(time.process_time() - started)
+    return {"first": seconds[0], "later": seconds[1], "mib": (_kib("VmHWM") - before) / 1024}
+
+
+def _restarted_peak() -> int:
+    """The resident memory now in KiB, from which the process's peak is counted anew (Linux)."""
+    # The peak so far is that of making the features, above which a detector might stay unseen.
+    Path("/proc/self/clear_refs").write_text("5")
+    return _kib("VmRSS")
+
+
+def _kib(field: str) -> int:
+    """A size in KiB from /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def _make_round(detector: str, args: argparse.Namespace) -> tuple[VisionLanguage, PurityRequest]:
+    import numpy as np
+
+    from models.clipn.features import VisionLanguage
+    from strategies.purity.contract import PurityOptions, PurityRequest
+
+    rng = np.random.default_rng(0)
+    num_all = 2 * args.classes  # as many OOD classes as ID ones
+    common = 2 * rng.standard_normal(args.dims)
+    means = rng.standard_normal((num_all, args.dims)) + common
+    classes = rng.integers(num_all, size=args.pool)
+    features = _unit(means[classes] + 1.5 * rng.standard_normal((args.pool, args.dims)))
+    order = rng.permutation(args.pool)
+    labelled, unlabelled = order[: args.labelled], order[args.labelled :]
+    is_id = classes[labelled] < args.classes
+
+    def encode(names: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        yes = _unit(means[: len(names)] + rng.standard_normal((len(names), args.dims)))
+        return yes, _unit(yes + 0.1 * rng.standard_normal(yes.shape))
+
+    def sentences(what: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
+        return _unit(rng.standard_normal((len(texts), args.dims)) + common)
+
+    language = VisionLanguage(
+        image_features_ND=features, logit_scale=100.0, encode_classes=encode, encode_texts=sentences
+    )
+    request = PurityRequest(
+        data_fingerprint="benchmark",
+        class_names=tuple(f"class {place}" for place in range(args.classes)),
+        labelled_id_idx=labelled[is_id],
+        labelled_id_labels=classes[labelled[is_id]],
+        labelled_ood_idx=labelled[~is_id],
+        unlabelled_idx=unlabelled,
+        options=PurityOptions(detector=detector, visual_similarity=detector == "atd"),
+    )
+    return language, request
+
+
+def _unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The rows at unit length."""
+    import numpy as np
+
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
