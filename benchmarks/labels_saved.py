@@ -10,7 +10,6 @@ of a linear head, learnt from the wanted answers only and started at zero, on th
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--arms", default=",".join(ARMS), help="random, suggest, probe, or suggest:STRATEGY")
     parser.add_argument("--seeds", type=seed_list, default=(0, 1, 2, 3, 4), metavar="LIST", help="such as 0-4")
     parser.add_argument("-o", "--output-dir", type=path_argument, required=True, metavar="DIR")
+    parser.add_argument("--picture", type=path_argument, metavar="FILE.png", help="draw the means over seeds")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
@@ -144,13 +144,34 @@ def _run(args: argparse.Namespace) -> int:
             print(arm, seed, [row["wanted"] for row in own], [row["accuracy"] for row in own], flush=True)
         lines = [",".join(map(str, row.values())) for row in rows]
         write_text_atomically(args.output_dir / "rounds.csv", "\n".join([",".join(rows[0]), *lines]) + "\n")
+    if args.picture is not None:
+        _draw_curves(rows, args.picture)
     return DONE
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a finished run."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def _draw_curves(rows: list[dict[str, object]], path: Path) -> None:
+    """Wanted images found and accuracy against labels, mean over seeds with the seeds as thin lines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    colours = {"random": "tab:gray", "suggest": "tab:blue", "probe": "tab:orange"}
+    for arm in dict.fromkeys(str(row["arm"]) for row in rows):
+        seeds = sorted({str(row["seed"]) for row in rows})
+        own = [[row for row in rows if row["arm"] == arm and str(row["seed"]) == seed] for seed in seeds]
+        labels = [float(str(row["labels"])) for row in own[0]]
+        for panel, values in (
+            (panels[0], [np.cumsum([float(str(row["wanted"])) for row in each]) for each in own]),
+            (panels[1], [np.array([float(str(row["accuracy"])) for row in each]) for each in own]),
+        ):
+            for each in values:
+                panel.plot(labels, each, color=colours.get(arm), linewidth=0.4)
+            panel.plot(labels, np.mean(values, axis=0), color=colours.get(arm), linewidth=2, label=arm)
+    panels[0].set(xlabel="labels", ylabel="wanted images found")
+    panels[1].set(xlabel="labels", ylabel="accuracy of the head on other images")
+    panels[0].legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ CANDIDATES = 5
 """Without answers: so many times the batch are the candidates among which it is spread, the most wanted ones."""
 # Of 40 images, three sets of classes: 3 gave heads of 64 to 86 %, 5 of 71 to 87 %, 8 no better and fewer wanted ones.
 MOST = 20_000
-"""Candidates of a strategy at most, the most wanted ones. TypiClust's k-means of 65,000 images of 512 numbers made a
-round of 100,000 images 88 CPU seconds and 1.9 GB, twice that of the first round."""
+"""Candidates of a strategy at most, the most wanted ones. With TypiClust's k-means of 65,000 images of 512 numbers a
+round of 100,000 images took 88 CPU seconds and 1.9 GB, twice that of the first round."""
 BORDER = 10
 """So many times the number of border cases are candidates for them, those nearest to even odds."""
 

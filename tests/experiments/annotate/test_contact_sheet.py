@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 from PIL import Image
-from tests.experiments.annotate.answers.states import expected, make_state
 
 from experiments.annotate.answers.state import Listing
 from experiments.annotate.contact_sheet import write_contact_sheet
 from tests.experiments.annotate.photos import suggestion
+from tests.experiments.annotate.states import expected, make_state
 
 EVIL = "<img src=x onerror=alert(1)>.jpg"
 NAMES = ("a.jpg", EVIL, "c.png", "twin.jpg", "d.jpg")

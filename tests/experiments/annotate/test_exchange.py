@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.experiments.annotate.answers.states import make_state, suggest_round
 
 from experiments.annotate.answers.state import NONE, Listing, State
 from experiments.annotate.exchange import export_round, take_labels, unfinished_round
 from tests.experiments.annotate.photos import label
+from tests.experiments.annotate.states import make_state, suggest_round
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg", "twin.jpg")
 

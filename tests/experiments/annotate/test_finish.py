@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.experiments.annotate.answers.states import make_state, suggest_round
 
 from data.registry import open_data_set
 from experiments.annotate.answers.state import NONE, UNSURE, Listing, State
 from experiments.annotate.finish import _flat_name, finish
 from tests.experiments.annotate.photos import label
+from tests.experiments.annotate.states import make_state, suggest_round
 
 NAMES = (*(f"{place}/{number}.jpg" for place in ("x", "y") for number in range(7)), "top.jpg", "twin.jpg")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.experiments.annotate.answers.states import CLASSES, make_state
 
 from experiments.annotate.answers.state import NONE, UNSURE, State
 from tests.experiments import browser
+from tests.experiments.annotate.states import CLASSES, make_state
 from tests.experiments.annotate.test_server import Running
 from tests.experiments.browser import ENTER, Browser
 

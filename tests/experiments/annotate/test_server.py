@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from tests.experiments.annotate.answers.states import make_state, next_rounds, suggest_round
 
 from experiments.annotate import server
 from experiments.annotate.answers.state import NONE, UNSURE, State
 from experiments.annotate.session import Answer, Session
+from tests.experiments.annotate.states import make_state, next_rounds, suggest_round
 
 NAMES = ("a.jpg", "b <b>.jpg", "sub/c.png", "d.jpg", "e.jpg")
 TOKEN = "secret"
@@ -203,7 +203,7 @@ def test_the_nearest_labelled_image_is_shown(state: State) -> None:
     (suggestion, *_) = state.suggestions(1)
     from dataclasses import replace
 
-    from tests.experiments.annotate.answers.states import expected
+    from tests.experiments.annotate.states import expected
 
     state.write_round(2, [replace(suggestion, image="d.jpg", nearest_labelled="sub/c.png")], expected(5))
     assert session.view()["items"][0]["nearest"] == {"image": 0, "answer": "horse"}
@@ -274,7 +274,7 @@ from data.console import CommandParser, run_command
 from experiments.annotate import server
 from experiments.annotate.session import Session
 from experiments.annotate.answers.state import State
-from tests.experiments.annotate.answers.states import next_rounds
+from tests.experiments.annotate.states import next_rounds
 
 def body(args):
     state = State.open(Path(args.folder))
