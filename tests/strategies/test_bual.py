@@ -92,15 +92,21 @@ def test_the_negative_training_ends_early_and_the_rest_fills_up() -> None:
     assert patient.diagnostics["num_checks"] == 3
     hasty = Bual(options.model_copy(update={"patience": 1})).select(view, 3, np.random.default_rng(0))
     assert hasty.diagnostics["num_checks"] == 2
-    trained = BualOptions(epochs=8, batch_size=8, check_every=8, learning_rate=0.05)
-    everything = Bual(trained).select(view, 34, np.random.default_rng(0))
-    assert everything.judged_id_idx is not None
-    left = everything.diagnostics["num_judged_id"]
-    assert 0 < left < 34
-    assert everything.diagnostics["num_filled"] == 34 - left
-    assert (np.diff(everything.scores) <= 0).all()
-    assert (np.diff(everything.scores[everything.scores <= -10]) < 0).any()  # by the detector, not all alike
-    assert ((everything.scores <= -10) == ~np.isin(everything.idx, everything.judged_id_idx)).all()
+
+
+def test_what_the_detector_removes_fills_up_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images from the tenth on are removed, the last one being the least surely OOD."""
+    view = toy_view()
+    num = len(view.unlabelled_idx)
+    strategy = Bual(QUICK.bual)
+    monkeypatch.setattr(strategy, "_detect", lambda view: (1 - np.arange(num) / 100, np.arange(num) < 10))
+    selection = strategy.select(view, 13, np.random.default_rng(0))
+    assert sorted(selection.idx[:10].tolist()) == view.unlabelled_idx[:10].tolist()
+    assert selection.idx[10:].tolist() == view.unlabelled_idx[[num - 1, num - 2, num - 3]].tolist()
+    np.testing.assert_allclose(selection.scores[10:], -11 + (np.arange(num - 1, num - 4, -1) / 100))
+    assert selection.diagnostics["num_filled"] == 3
+    assert selection.judged_id_idx is not None
+    assert selection.judged_id_idx.tolist() == view.unlabelled_idx[:10].tolist()
 
 
 @pytest.mark.parametrize(("num_ood", "labels"), [(1, (0, 1, 2)), (0, (0,)), (12, (1, 2))])
