@@ -14,6 +14,7 @@ from PIL import Image
 from data.registry import open_data_set
 from experiments.commands.clipn_job import trained_classes
 from experiments.pages.html import _data
+from experiments.pages.sprites import NO_SPRITES
 from experiments.plots.canvas import condition_text, has_no_ratios
 from experiments.results.frames import csv_text, rounds_frame, trials_frame
 from experiments.results.from_ledgers import cell_of, row_names
@@ -152,5 +153,5 @@ def test_tables_and_files_of_named_classes() -> None:
     assert texts[3].splitlines()[-1].split()[-1] == "40.00"
     lines = csv_text(trials).splitlines()
     assert [line.split(",conf,")[0] for line in lines[1:]] == ['"digits (cat, dog)",named,all'] * 2 + ["digits,0.2,0.6"]
-    cells = _data(trials, rounds, {}, {CellKey(*CONDITION, "conf"): 0, cell_of(planned[2]): 1})
+    cells = _data(trials, rounds, {}, {CellKey(*CONDITION, "conf"): 0, cell_of(planned[2]): 1}, NO_SPRITES)
     assert [cell["uniform"] for cell in cells] == [None, 0.4]
