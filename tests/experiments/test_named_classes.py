@@ -153,5 +153,5 @@ def test_tables_and_files_of_named_classes() -> None:
     assert texts[3].splitlines()[-1].split()[-1] == "40.00"
     lines = csv_text(trials).splitlines()
     assert [line.split(",conf,")[0] for line in lines[1:]] == ['"digits (cat, dog)",named,all'] * 2 + ["digits,0.2,0.6"]
-    cells = _data(trials, rounds, {}, {CellKey(*CONDITION, "conf"): 0, cell_of(planned[2]): 1}, NO_SPRITES)
+    cells = _data(trials, rounds, {}, {CellKey(*CONDITION, "conf"): 0, cell_of(planned[2]): 1}, NO_SPRITES)["cells"]
     assert [cell["uniform"] for cell in cells] == [None, 0.4]
