@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.memory import peak, restart_peak
 from strategies.purity.detectors import DETECTORS
 
 if TYPE_CHECKING:
@@ -74,26 +75,13 @@ def _measure(detector: str, args: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(args.threads)
     language, request = _make_round(detector, args)
     scorer = LocalPurityScorer({"benchmark": language}, torch.device("cpu"))
-    before = _restarted_peak()
+    before = restart_peak()
     seconds = []
     for _ in range(2):
         started = time.process_time()
         scorer.score(request)
         seconds.append(time.process_time() - started)
-    return {"first": seconds[0], "later": seconds[1], "mib": (_kib("VmHWM") - before) / 1024}
-
-
-def _restarted_peak() -> int:
-    """The resident memory now in KiB, from which the process's peak is counted anew (Linux)."""
-    # The peak so far is that of making the features, above which a detector might stay unseen.
-    Path("/proc/self/clear_refs").write_text("5")
-    return _kib("VmRSS")
-
-
-def _kib(field: str) -> int:
-    """A size in KiB from /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
+    return {"first": seconds[0], "later": seconds[1], "mib": peak() - before}
 
 
 def _make_round(detector: str, args: argparse.Namespace) -> tuple[VisionLanguage, PurityRequest]:

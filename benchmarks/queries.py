@@ -28,6 +28,8 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 import numpy as np
 
+from benchmarks.memory import peak, restart_peak
+
 Work = Callable[[int], Callable[[], Any]]
 """Makes the inputs for N pool images, and gives what is to be timed."""
 
@@ -252,18 +254,11 @@ def _measure(work: Work, num: int, threads: int, results: Any) -> None:
     torch.set_num_threads(threads)
     job = work(num)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again, without that of making the inputs
-    before = _memory("VmRSS")
+    before = restart_peak()
     start = time.perf_counter()
     job()
     took = time.perf_counter() - start
-    results.put((took, _memory("VmHWM") - before))
-
-
-def _memory(field: str) -> float:
-    """MiB of this process, from Linux: VmRSS is resident now, VmHWM was at the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+    results.put((took, peak() - before))
 
 
 def main() -> int:

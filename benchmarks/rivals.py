@@ -28,6 +28,8 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 
 import numpy as np
 
+from benchmarks.memory import peak, restart_peak
+
 NUM_LABELLED, NUM_OOD, NUM_CLASSES, DIM, PICKS = 5_500, 500, 40, 512, 500
 
 
@@ -145,16 +147,9 @@ def _measure(make: Callable[[int], Callable[[], Any]], num: int, results: Any) -
     torch.set_num_threads(1)
     job = make(num)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again, without that of making the inputs
-    before, start = _memory("VmRSS"), time.process_time()
+    before, start = restart_peak(), time.process_time()
     job()
-    results.put((time.process_time() - start, _memory("VmHWM") - before))
-
-
-def _memory(field: str) -> float:
-    """MiB of this process, from Linux: VmRSS is resident now, VmHWM was at the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+    results.put((time.process_time() - start, peak() - before))
 
 
 def main() -> int:

@@ -88,7 +88,7 @@ def _usable(state: State) -> tuple[dict[str, list[Label]], list[str]]:
 
 
 def _placed(folder: str, labels: Sequence[Label]) -> Iterable[Placed]:
-    """Where the images of one class go: to `train/` or `test/`, with at least one in each."""
+    """Paths of the images of one class, in `train/` or `test/`, with at least one in each."""
     # By a hash of the name and not a draw: an image keeps its part when more are labelled and the set is made again.
     order = sorted(labels, key=lambda label: _number(label.image))
     held_out = {label.image for label in order if _number(label.image) % TEST_SHARE == 0}

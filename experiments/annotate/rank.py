@@ -34,7 +34,7 @@ class Ranking:
     batch: float
     """Expected number of wanted images in the batch."""
     at_random: float
-    """The same for a random batch of unanswered images."""
+    """Expected number of wanted images in a random batch of unanswered images."""
     detector: str
     strategy: str
     """How the wanted ones of the batch were chosen."""

@@ -47,7 +47,7 @@ class Answers:
         return self.classes < self.num_classes
 
     def ordered(self) -> Answers:
-        """The same answers, wanted ones first, as a purity request has them."""
+        """These answers with the wanted ones first, as a purity request has them."""
         order = np.argsort(~self.is_wanted, kind="stable")
         return Answers(idx=self.idx[order], classes=self.classes[order], num_classes=self.num_classes)
 

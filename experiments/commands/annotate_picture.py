@@ -31,7 +31,7 @@ CLASSES = ("circle", "house", "moon", "star")
 WINDOW = 1080, 720
 NUM_IMAGES, NUM_ANSWERED = 50, 17
 COLOURS = 96
-"""Of the picture's palette: it is about 60 kB then."""
+"""Size of the picture's palette, which makes it about 60 kB."""
 
 
 def draw_photos(folder: Path) -> list[str]:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 PACKAGES, PROJECT = Path("constraints.txt"), Path("pyproject.toml")
 EXTRAS = ("dev", "cluster")
-"""Of pyproject.toml; the packages that each adds are in a file of its own."""
+"""Names of pyproject.toml's extras; the packages that each adds are in a file of its own."""
 SIZE = "3 GB to download, 7 GB on disk"
 """Measured on Linux; most of it is the CUDA build of PyTorch."""
 AT_ONCE = 12

@@ -37,7 +37,7 @@ class CrossEntropy:
         """Change nothing before a pass."""
 
     def phase(self) -> Hashable | None:
-        """The same phase for all steps, because every step launches the same kernels."""
+        """One phase for all steps, because every step launches the same kernels."""
         return "cross entropy"
 
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class Expected:
     wanted: float
     """Expected number of wanted images among the suggestions."""
     at_random: float
-    """The same for as many images drawn at random from those without an answer."""
+    """Expected number of wanted images among as many unanswered ones drawn at random."""
     folder: float
     """Expected number of wanted images in the whole folder, with its 95 % interval."""
     low: float
@@ -197,7 +197,7 @@ class State:
         return self.listing().images
 
     def image_path(self, number: int) -> Path:
-        """Where the image with this number lies. Raises ValueError for a number that no image has."""
+        """Path of the image with this number. Raises ValueError for a number that no image has."""
         images = self.images()
         if not 0 <= number < len(images):
             raise ValueError(f"there is no image {number}: the folder has {len(images)}")
@@ -260,7 +260,7 @@ class State:
 
 
 def state_directory(folder: Path) -> Path:
-    """Where the state of a photo folder is kept by default: beside it, as `FOLDER.suggest`."""
+    """Default folder of the state of a photo folder: beside it, as `FOLDER.suggest`."""
     # "." and ".." have no name of their own.
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     return folder.with_name(f"{folder.name}.suggest")

@@ -18,7 +18,7 @@ class Export:
     """Suggestions and labels on their way into another tool's files."""
 
     directory: Path
-    """Where the files are written."""
+    """Folder that gets the files."""
     folder: Path
     """The folder of the images."""
     classes: tuple[str, ...]
