@@ -131,7 +131,7 @@ def _verdict(advice: Advice) -> str:
     if advice.is_settled:
         return (
             f"stopping is reasonable for a classifier: the last {LAST} rounds changed fewer than {100 * SETTLED:.0f} % "
-            "of predictions; to find all wanted images, go on"
+            "of predictions"
         )
     if len(advice.changed) < LAST:
         return f"go on: fewer than {LAST} rounds have answers"
