@@ -90,7 +90,7 @@ def corrected(by_curve: ByCurve, rounds: Sequence[Draws]) -> Estimate:
     if rounds:
         by_draws, its_variance = _by_draws(rounds)
         # A curve that the draws contradict is wrong by more than it knows. Three deviations: from one on, the chance of
-        # two draws per round made the estimate of ten label curves worse, off by 72 of 800 in place of 59.
+        # two draws per round made the estimate of ten label curves worse, off by 72 of 800 in place of 64.
         if (by_draws - mean) ** 2 > 9 * (variance + its_variance):
             variance = (by_draws - mean) ** 2 - its_variance
         weight = variance / (variance + its_variance)
