@@ -135,7 +135,8 @@ def _told(entry: Entry) -> tuple[str, str]:
     text = " ".join((inspect.getdoc(type(entry.build(services))) or "").split())
     found = re.search(r"Departures?( from [^:]*)?: (.*)", text)
     departures = ": ".join(part.strip() for part in found.groups() if part) if found else "none"
-    return text.split(". ")[0].rstrip(".") + ".", departures[0].upper() + departures[1:]
+    # "Eq. 4" ends no sentence.
+    return re.split(r"(?<!Eq)\. ", text)[0].rstrip(".") + ".", departures[0].upper() + departures[1:]
 
 
 def main() -> int:
