@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from orchestrator.settings.trial import TrialConfig, make_trial
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Mirror
 from tests.experiments import synthetic
+from tests.experiments.in_process import run_here
 
-ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {
     "conditions": synthetic.CONDITIONS[:1],
     "strategies": ("random", "vlpure"),
@@ -30,12 +29,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "experiments/report.py", *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+run = partial(run_here, "report")
 
 
 def write(folder: Path, trials: list[TrialConfig]) -> Path:
