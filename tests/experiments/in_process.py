@@ -14,11 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def run_here(name: str, *words: str, folder: Path = ROOT, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+Done = subprocess.CompletedProcess[str]
+
+
+def run_here(name: str, *words: str, folder: Path = ROOT, cache: Path | None = None) -> Done:
     """Exit code and output of `python experiments/<name>.py <words>`, called from `folder`.
 
-    `cache` in place of $VLPURE_CACHE. What the command imports stays: not for tests of what it imports or leaves in
-    the interpreter.
+    `cache` in place of $VLPURE_CACHE. Not for tests of what a command imports: what one imports, stays for the next.
     """
     out, err = io.StringIO(), io.StringIO()
     main = importlib.import_module(f"experiments.{name}").main
@@ -27,7 +29,7 @@ def run_here(name: str, *words: str, folder: Path = ROOT, cache: Path | None = N
             code = int(main())
         except SystemExit as stop:  # argparse
             code = int(str(stop.code))
-    return subprocess.CompletedProcess([name, *words], code, out.getvalue(), err.getvalue())
+    return Done([name, *words], code, out.getvalue(), err.getvalue())
 
 
 @contextmanager

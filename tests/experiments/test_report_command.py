@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,8 +28,6 @@ SMALL: dict[str, Any] = {
     "recipe": {"name": "cpu"},
     "rounds": 3,
 }
-
-
 run = partial(run_here, "report")
 
 
@@ -237,13 +236,13 @@ def test_an_empty_or_damaged_ledger_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_mlflow_alone_gives_the_same_tables(tmp_path: Path) -> None:
+def test_mlflow_alone_gives_the_same_tables(tmp_path: Path, empty_store: Path) -> None:
     trials = synthetic.grid(seeds=range(3), **SMALL)
     done, failed = trials[:-1], trials[-1]
     ledger = synthetic.write_ledger(tmp_path / "run" / "ledger", done)
     ledger.fail(synthetic.fingerprint(failed), failed.model_dump(mode="json"), "it broke")
     (tmp_path / "run" / "vlpure.json").write_text('{"format": 1, "grid_id": "g"}')
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"
     planned = synthetic.plan(trials, ledger)
     output = open_output(tmp_path / "run")
     note_launch(output, "table4", planned)
