@@ -45,6 +45,16 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store of MLflow without runs, to be copied: MLflow takes a second to make one."""
+    from orchestrator.tracking.sqlite_store import make_store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    make_store(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own with room for 64 KiB; skipped where none may be mounted."""
