@@ -24,7 +24,8 @@ from experiments.annotate.exchange import export_round, take_labels, unfinished_
 from experiments.annotate.formats import registry as formats
 from experiments.annotate.photos import list_photos
 from experiments.annotate.report import folder_lines, outcome_lines, round_lines
-from experiments.annotate.suggester import PUBLISHED, Settings, Suggester, read_settings, write_settings
+from experiments.annotate.settings import PUBLISHED, Settings, read_settings, write_settings
+from experiments.annotate.suggester import Suggester
 from strategies.purity.detectors import DETECTORS
 
 
@@ -66,6 +67,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--purity", metavar="DETECTOR", help=f"what judges whether an image is wanted: {', '.join(DETECTORS)}"
     )
     how.add_argument("--strategy", metavar="NAME", help="what chooses among the wanted ones, such as margin or badge")
+    how.add_argument(
+        "--drawn", type=int, metavar="N",
+        help="suggestions per round that are drawn at random, to check the estimate (default: 1 in 25; 0: none)",
+    )  # fmt: skip
     how.add_argument("--gpu", action="store_true", help="compute features on a GPU")
     other = parser.add_argument_group("in and out")
     other.add_argument(
@@ -105,6 +110,8 @@ def _run(args: argparse.Namespace) -> int:
         return DONE
     if args.number is not None and args.number < 1:
         raise ValueError(f"-n is {args.number}; expected 1 or more")
+    if args.drawn is not None and args.drawn < 0:
+        raise ValueError(f"--drawn is {args.drawn}; expected 0 or more")
     state = State.open(args.folder, _classes(args), args.output_dir)
     if args.port and not args.annotate:
         print("--port is ignored without --annotate", file=sys.stderr)
@@ -200,6 +207,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         purity=args.purity,
         strategy=args.strategy,
         count=args.number,
+        drawn=args.drawn,
     )
 
 
