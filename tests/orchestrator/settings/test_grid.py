@@ -116,7 +116,7 @@ def test_every_arm_of_the_commands_is_a_trial_in_every_preset() -> None:
 
 
 def test_a_repeated_seed_is_refused() -> None:
-    with pytest.raises(ValueError, match="seeds = 0, 0: a value is repeated"):
+    with pytest.raises(ValueError, match="seeds = 0, 0: 0 is repeated"):
         GridConfig(**{**SMALL, "seeds": [0, 0]}).trials()
 
 
