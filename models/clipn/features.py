@@ -9,6 +9,7 @@ Shapes: N training images, C classes, D embedding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,10 +54,12 @@ class VisionLanguage:
         logit_scale: float,
         encode_classes: Callable[[tuple[str, ...]], TextFeatures],
         encode_texts: Callable[[str, tuple[str, ...]], NDArray[np.float32]] | None = None,
+        keep: Callable[[str, str, Callable[[], RowSource]], NDArray[np.float32]] | None = None,
     ) -> None:
         """Combine the features that `open_vision_language` opened; `encode_classes` encodes distinct class names.
 
-        `encode_texts` encodes whole sentences, which are kept in the store under a name.
+        `encode_texts` encodes whole sentences, which are kept in the store under a name; `keep` keeps there what is
+        computed of the images.
         """
         self.image_features_ND = image_features_ND
         """Image features (N, D): unit rows, float32, read-only; row i is training image i."""
@@ -64,6 +67,7 @@ class VisionLanguage:
         """Logit scale of the checkpoint: exp of its parameter."""
         self._encode_classes = encode_classes
         self._encode_texts = encode_texts
+        self._keep = keep
         self._text_features: dict[tuple[str, ...], TextFeatures] = {}
 
     def text_features(self, class_names: tuple[str, ...]) -> TextFeatures:
@@ -82,6 +86,15 @@ class VisionLanguage:
         """
         assert self._encode_texts is not None, "these features were opened without a text tower"
         return self._encode_texts(what, texts)
+
+    def image_rows(self, what: str, content: str, open_source: Callable[[], RowSource]) -> NDArray[np.float32]:
+        """Rows of numbers, one per image, that `open_source` computes of the image features.
+
+        They are computed once and kept as `what`, by the identity `content` of all else that decides them.
+        """
+        if self._keep is None:
+            return open_source().compute(0, len(self.image_features_ND))
+        return self._keep(what, content, open_source)
 
 
 def open_vision_language(
@@ -105,6 +118,7 @@ def open_vision_language(
         logit_scale=image.facts["logit_scale"],
         encode_classes=features.of_classes,
         encode_texts=features.of_sentences,
+        keep=features.of_image_features,
     )
 
 
@@ -203,6 +217,12 @@ class FeatureEntries:
         rows_ND = open_features(key, len(texts), open_source, shard_rows=4096, progress=self._progress).rows_ND
         self.release()
         return rows_ND
+
+    def of_image_features(self, what: str, content: str, open_source: Callable[[], RowSource]) -> NDArray[np.float32]:
+        """Rows that a source computes of the image features, from the store or computed now."""
+        key = replace(self.image_key, kind=what, content=content_hash([self.image_key.content, content]))
+        key = replace(key, preprocessing=key.preprocessing + self._tokeniser)
+        return open_features(key, len(self._data_set.train.images), open_source, progress=self._progress).rows_ND
 
     @property
     def image_key(self) -> FeatureKey:

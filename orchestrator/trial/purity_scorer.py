@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.files import content_hash
 from models.clipn.features import VisionLanguage
 from models.words.lists import NOUN_PROMPT, word_list
+from models.words.sums import RUN, RunSums, sum_kept
 from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures, WordOptions
 from strategies.purity.detectors import DETECTORS
 from strategies.purity.features import Labelled
@@ -33,7 +35,8 @@ class Negatives:
     """Scores of all A images against some class names and the words that are their negatives."""
 
     names_KD: Tensor
-    words_MD: Tensor
+    kept_idx: IndexArray
+    """Places of the words in the list. Not their features, which for a few sets of classes would fill a GB."""
     names_A: Tensor
     """Argument of `strategies.purity.words.neglabel`."""
     groups_AG: Tensor
@@ -104,7 +107,7 @@ class FeatureBank:
         scores_P = tanl(
             self.features_AD[pool],
             negatives.names_KD,
-            negatives.words_MD,
+            self._words(negatives.kept_idx),
             self._vision_language.logit_scale,
             start_A=scores_A[pool],
             known_A=known_P,
@@ -114,22 +117,43 @@ class FeatureBank:
 
     def _compare_with_words(self, class_names: tuple[str, ...], options: WordOptions) -> Negatives:
         """Compare all images with the class names and the words that can be their negatives."""
-        known = word_list()
         prompts = tuple(NOUN_PROMPT.replace("{}", name.replace("_", " ")) for name in class_names)
-        names_KD, words_WD = (
-            torch.from_numpy(np.array(self._vision_language.sentence_features(what, texts))).to(self._device)
-            for what, texts in (("class names as nouns", prompts), ("negative words", known.texts()))
-        )
-        candidates = torch.tensor(known.candidates(class_names, options.leave_out), device=self._device)
-        kept = choose_words(words_WD[candidates], names_KD, candidates < known.num_nouns, options.share)
-        words_MD = words_WD[candidates[kept]]
+        names = self._vision_language.sentence_features("class names as nouns", prompts)
+        names_KD = torch.from_numpy(np.array(names)).to(self._device)
+        known = word_list()
+        kept_idx = np.array(known.candidates(class_names, options.leave_out))
+        if options.share < 1:
+            is_noun = torch.from_numpy(kept_idx < known.num_nouns).to(self._device)
+            kept_idx = kept_idx[choose_words(self._words(kept_idx), names_KD, is_noun, options.share).cpu().numpy()]
         scale = self._vision_language.logit_scale
+        if options.share == 1 and options.groups == 1:
+            groups_AG = self._sum_over(kept_idx)[:, None]
+        else:
+            groups_AG = group_logits(self.features_AD, self._words(kept_idx), scale, options.groups)
         return Negatives(
             names_KD=names_KD,
-            words_MD=words_MD,
+            kept_idx=kept_idx,
             names_A=(scale * (self.features_AD @ names_KD.T)).logsumexp(dim=1),
-            groups_AG=group_logits(self.features_AD, words_MD, scale, options.groups),
+            groups_AG=groups_AG,
         )
+
+    def _words(self, idx: IndexArray) -> Tensor:
+        """Features (M, D) of the words at these places of the list."""
+        words_WD = self._vision_language.sentence_features("negative words", word_list().texts())
+        return torch.from_numpy(words_WD[idx]).to(self._device)
+
+    def _sum_over(self, kept_idx: IndexArray) -> Tensor:
+        """Log-sums (A,) over nearly all words: from the sums over runs of all words, which are the same for any classes
+        and computed once per model and data set."""
+        known, scale = word_list(), self._vision_language.logit_scale
+        order = np.array(known.in_tree_order())
+        sums_AR = self._vision_language.image_rows(
+            "sums over negative words",
+            content_hash([known.identity, order.tolist(), RUN]),
+            lambda: RunSums(self.features_AD, self._words(order), scale),
+        )
+        is_kept_W = np.isin(order, kept_idx)
+        return sum_kept(sums_AR, is_kept_W, self.features_AD, lambda places: self._words(order[places]), scale)
 
     def on_device(self, idx: IndexArray) -> Tensor:
         """Copy indices or labels to the device of the features."""

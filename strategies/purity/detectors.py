@@ -94,7 +94,8 @@ DETECTORS: dict[str, Detector] = {
         needs=frozenset({"text", "words"}),
         learns="the threshold",
         sections=("words",),
-        cost="nothing, after one product of all images with the words for each set of classes",
+        cost="nothing, after one product of all images with all words for each data set, which is stored, and one with "
+        "about a tenth of them for each set of classes",
         source="Jiang et al. 2024",
         departures="all words in one group (published: 15 % of the words in 100 groups, purity.words.share=0.15 "
         "purity.words.groups=100), as its authors' successors found better for few classes; animals and food are in "

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.words.sums import log_sums
+
 SHARE_OF_CLASSES = 0.95
 """A word's similarity to the classes is this quantile over them, so that one synonym among many names does not hide."""
 GROUP_SEED = 0
@@ -41,14 +43,7 @@ def group_logits(features_AD: Tensor, words_MD: Tensor, scale: float, groups: in
     generator = torch.Generator().manual_seed(GROUP_SEED)
     order = torch.randperm(len(words_MD), generator=generator).to(words_MD.device)
     size = len(words_MD) // groups
-    dealt_MD = words_MD[order[: groups * size]]
-    block = max(1, BLOCK_CELLS // len(dealt_MD))
-    return torch.cat(
-        [
-            (scale * (part_BD @ dealt_MD.T)).view(len(part_BD), groups, size).logsumexp(dim=2)
-            for part_BD in torch.split(features_AD, block)
-        ]
-    )
+    return log_sums(features_AD, words_MD[order[: groups * size]], scale, size)
 
 
 def neglabel(names_A: Tensor, groups_AG: Tensor) -> Tensor:
