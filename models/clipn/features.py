@@ -26,7 +26,9 @@ from models.clipn.prompts import class_phrases, default_templates, read_template
 from models.clipn.recipe import small_clip_config
 from models.clipn.source import (
     ClipnSource,
+    about_captioner,
     any_config,
+    captioner_identity,
     clip_config,
     is_plain_clip,
     pretrained_preprocessing,
@@ -55,6 +57,7 @@ class VisionLanguage:
         encode_classes: Callable[[tuple[str, ...]], TextFeatures],
         encode_texts: Callable[[str, tuple[str, ...]], NDArray[np.float32]] | None = None,
         keep: Callable[[str, str, Callable[[], RowSource]], NDArray[np.float32]] | None = None,
+        caption_tokens_NT: NDArray[np.float32] | None = None,
     ) -> None:
         """Combine the features that `open_vision_language` opened; `encode_classes` encodes distinct class names.
 
@@ -63,6 +66,8 @@ class VisionLanguage:
         """
         self.image_features_ND = image_features_ND
         """Image features (N, D): unit rows, float32, read-only; row i is training image i."""
+        self.caption_tokens_NT = caption_tokens_NT
+        """Likeliest tokens of the images' captions (`models.clipn.captioner`); None without a captioner."""
         self.logit_scale = logit_scale
         """Logit scale of the checkpoint: exp of its parameter."""
         self._encode_classes = encode_classes
@@ -110,6 +115,8 @@ def open_vision_language(
     that cannot be written.
     """
     features = FeatureEntries(data_set, source, device, progress or (lambda line: None))
+    # First: weights of a captioner that cannot be had are found out before hours of other features.
+    captions = None if source.captioner is None else features.of_captions()
     image = features.of_images()
     features.of_classes(data_set.class_names)
     features.release()
@@ -119,6 +126,7 @@ def open_vision_language(
         encode_classes=features.of_classes,
         encode_texts=features.of_sentences,
         keep=features.of_image_features,
+        caption_tokens_NT=captions,
     )
 
 
@@ -217,6 +225,38 @@ class FeatureEntries:
         rows_ND = open_features(key, len(texts), open_source, shard_rows=4096, progress=self._progress).rows_ND
         self.release()
         return rows_ND
+
+    def of_captions(self) -> NDArray[np.float32]:
+        """Likeliest tokens (N, P * T) of the training images' captions."""
+        images = self._data_set.train.images
+
+        def open_source() -> RowSource:
+            from models.clipn.captioner import CaptionTokens, load_captioner
+
+            self._progress(f"loading the captioner {self._source.captioner_model}, {self._source.captioner}")
+            captioner = load_captioner(self._source, progress=self._progress).to(self._device)
+            return CaptionTokens(captioner, images, self._captioner_preprocessing)
+
+        return open_features(
+            self.caption_key, len(images), open_source, shard_rows=256, progress=self._progress
+        ).rows_ND
+
+    @property
+    def caption_key(self) -> FeatureKey:
+        """Key of the captions' tokens in the store."""
+        return FeatureKey(
+            kind="caption tokens",
+            content=self._data_set.train.images.fingerprint,
+            weights=captioner_identity(self._source),
+            preprocessing=self._captioner_preprocessing.words,
+            precision="float32",
+        )
+
+    @property
+    def _captioner_preprocessing(self) -> Preprocessing:
+        assert self._source.captioner is not None
+        with about_captioner():
+            return pretrained_preprocessing(self._source.captioner_model, self._source.captioner)
 
     def of_image_features(self, what: str, content: str, open_source: Callable[[], RowSource]) -> NDArray[np.float32]:
         """Rows that a source computes of the image features, from the store or computed now."""
