@@ -350,16 +350,21 @@ def read_trial(**settings: Any) -> TrialConfig:
         _check_detection(trial, trial.detection)
     if trial.uses_purity and "words" in DETECTORS[trial.purity.detector].needs:
         word_list().check_kinds(trial.purity.words.leave_out)  # refused now, and not by a scorer later
-    reads_no_text = trial.uses_purity and "no text" in DETECTORS[trial.purity.detector].needs
-    if reads_no_text and trial.clipn.pretrained is not None:
-        raise ValueError(
-            f'purity.detector = {trial.purity.detector!r} reads CLIPN\'s "no" texts, and the plain CLIP '
-            f'{trial.clipn.pretrained!r} (clipn.pretrained) has no trained "no" tower; take --purity mcm (or '
-            f"{', '.join(name for name, each in DETECTORS.items() if 'no text' not in each.needs and name != 'mcm')}), "
-            "or give a "
-            "CLIPN checkpoint instead (--clipn-checkpoint)"
-        )
+    _check_texts_of_weights(trial)
     return trial
+
+
+def _check_texts_of_weights(trial: TrialConfig) -> None:
+    """Raise ValueError for a detector that reads "no" texts with weights that have none."""
+    needs = DETECTORS[trial.purity.detector].needs
+    if not trial.uses_purity or "no text" not in needs or trial.clipn.pretrained is None:
+        return
+    others = [name for name, each in DETECTORS.items() if not each.needs & {"no text", "captioner"} and name != "mcm"]
+    raise ValueError(
+        f'purity.detector = {trial.purity.detector!r} reads CLIPN\'s "no" texts, and the plain CLIP '
+        f'{trial.clipn.pretrained!r} (clipn.pretrained) has no trained "no" tower; take --purity mcm (or '
+        f"{', '.join(others)}), or give a CLIPN checkpoint instead (--clipn-checkpoint)"
+    )
 
 
 def _with_captioner_if_read(trial: TrialConfig) -> TrialConfig:
