@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +25,8 @@ import numpy as np
 from benchmarks.oracle_photos import Problem, Shelf
 from data.console import DONE, CommandParser, run_command
 from data.files import path_argument, write_text_atomically
+from experiments.annotate.advice import LAST, Advice
+from experiments.annotate.estimate import ByCurve, Draws, Estimate, corrected
 from experiments.annotate.settings import default_drawn
 from experiments.commands.flags import seed_list
 from models.clipn.source import ClipnSource
@@ -31,6 +34,8 @@ from models.device import use_threads
 
 CLASS_SETS = ("cat,dog,horse,deer", "bird,ship,deer,truck", "airplane,automobile,frog,cat")
 ROUNDS, COUNT = 20, 50
+CHOSEN_ON = 10
+"""Curves, by seed, on which the rules were chosen: three seeds of each set of classes, and one more of the first."""
 Row = dict[str, object]
 
 
@@ -68,8 +73,6 @@ def curve(problem: Problem, seed: int) -> Iterator[Row]:
             yield {
                 "classes": " ".join(problem.classes), "seed": seed, "round": number, "labels": len(asked),
                 "found": ranking.num_known, "truth": int((problem.hidden < len(problem.classes)).sum()),
-                "folder": round(ranking.folder.mean, 2), "low": round(ranking.folder.low, 2),
-                "high": round(ranking.folder.high, 2),
                 "by_curve": round(ranking.by_curve.total.mean, 2), "curve_low": round(ranking.by_curve.total.low, 2),
                 "curve_high": round(ranking.by_curve.total.high, 2), "variance": round(ranking.by_curve.variance, 3),
                 "num_free": ranking.num_free, "probable": len(probable_ND),
@@ -82,6 +85,98 @@ def curve(problem: Problem, seed: int) -> Iterator[Row]:
             }  # fmt: skip
         draws.append(problem.draws(ranking))
         asked = np.concatenate([asked, ranking.picks.idx])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What is known after a round of a curve, and what is not."""
+
+    labels: int
+    truth: int
+    folder: Estimate
+    by_curve: Estimate
+    advice: Advice
+    accuracy: tuple[float, float]
+    """Of a head that starts at zero, and of one that starts at the class names."""
+
+
+def read_curve(rows: Sequence[Mapping[str, str]]) -> Iterator[Round]:
+    """The rounds of one curve: estimate and advice by the rules of today, from the numbers that are kept."""
+    draws: list[Draws] = []
+    for number, row in enumerate(rows):
+        if number:  # drawn with the beliefs of the round before; those of the first round have none that are kept
+            before = rows[number - 1]
+            errors = np.array([float(error) for error in row["errors"].split()])
+            draws.append(
+                Draws(
+                    by_curve=float(before["by_curve"]), num_free=int(before["num_free"]),
+                    variance=float(before["variance"]), errors_M=errors,
+                )
+            )  # fmt: skip
+        labels, found = int(row["labels"]), int(row["found"])
+        curve = Estimate(mean=float(row["by_curve"]), low=float(row["curve_low"]), high=float(row["curve_high"]))
+        num_left, variance = int(row["num_free"]), float(row["variance"])
+        folder = corrected(ByCurve(total=curve, known=found, num_left=num_left, variance=variance), draws)
+        is_any_probable = int(row["probable"]) > 0
+        changed = [float(share) if is_any_probable else 0.0 for share in row["changed"].split()]
+        yield Round(
+            labels=labels,
+            truth=int(row["truth"]),
+            folder=folder,
+            by_curve=curve,
+            advice=Advice(
+                left=folder.mean - found, left_low=folder.low - found, left_high=folder.high - found, found=found,
+                changed=tuple(changed[-LAST:]), right=int(row["right"]) if row["right"] else None, labelled=found,
+            ),
+            accuracy=(float(row["accuracy"]), float(row["accuracy_from_texts"])),
+        )  # fmt: skip
+
+
+def figures(curves: Sequence[Sequence[Round]]) -> Iterator[str]:
+    """Lines about estimate and advice over some curves."""
+    for words, estimates in (
+        ("by the curve alone", [[each.by_curve for each in curve] for curve in curves]),
+        ("corrected", [[each.folder for each in curve] for curve in curves]),
+    ):
+        for first in (10, ROUNDS):
+            pairs = [
+                (estimate, each.truth)
+                for curve, own in zip(curves, estimates, strict=True)
+                for each, estimate in zip(curve[:first], own, strict=False)
+            ]
+            held = np.mean([estimate.low <= truth <= estimate.high for estimate, truth in pairs])
+            off = np.mean([abs(estimate.mean - truth) for estimate, truth in pairs])
+            half = np.mean([(estimate.high - estimate.low) / 2 for estimate, _ in pairs])
+            yield f"{words}, {first} rounds: held {held:.2f}, off by {off:.0f}, half width {half:.0f}"
+        means = [np.mean([own[at].mean for own in estimates]) for at in range(0, ROUNDS, 3)]
+        yield f"  every third round: {' '.join(f'{mean:.0f}' for mean in means)}"
+    stops = [next((at for at, each in enumerate(curve) if each.advice.may_stop), len(curve) - 1) for curve in curves]
+    labels = [curve[at].labels for curve, at in zip(curves, stops, strict=True)]
+    found = [curve[at].advice.found / curve[at].truth for curve, at in zip(curves, stops, strict=True)]
+    yield (
+        f"stop: {np.mean(labels):.0f} labels on average ({min(labels)} to {max(labels)}), "
+        f"never in {sum(at == ROUNDS - 1 for at in stops)} of {len(curves)}; {np.mean(found):.2f} of the wanted found"
+    )
+    same = round(float(np.mean(stops)))
+    for head, words in enumerate(("from zero", "from the class names")):
+        costs = [curve[-1].accuracy[head] - curve[at].accuracy[head] for curve, at in zip(curves, stops, strict=True)]
+        fixed = [curve[-1].accuracy[head] - curve[same].accuracy[head] for curve in curves]
+        last = np.mean([curve[-1].accuracy[head] for curve in curves])
+        yield (
+            f"  accuracy, {words}: {last:.4f} after all; costs {np.mean(costs):.4f}, most {max(costs):.4f}; "
+            f"stopping always after {50 * (same + 1)} labels: {np.mean(fixed):.4f}, most {max(fixed):.4f}"
+        )
+
+
+def _print_figures(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print the figures of the first ten curves, on which the rules were chosen, and of the others."""
+    groups: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    for row in sorted(rows, key=lambda row: int(row["seed"])):
+        groups.setdefault((row["classes"], row["seed"]), []).append(row)
+    curves = [list(read_curve(own)) for own in groups.values()]
+    for words, part in (("chosen on", curves[:CHOSEN_ON]), ("the others", curves[CHOSEN_ON:])):
+        if part:
+            print(f"{words}: {len(part)} curves", *figures(part), sep="\n")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -99,6 +194,7 @@ def _run(args: argparse.Namespace) -> int:
             lines = [",".join(map(str, row.values())) for row in rows]
             write_text_atomically(path, "\n".join([",".join(rows[0]), *lines]) + "\n")
             print(classes, seed, rows[-1]["accuracy"], flush=True)
+    _print_figures(list(csv.DictReader(path.open())))
     return DONE
 
 

@@ -101,6 +101,9 @@ def choose_batch(
     by_wanted = free[highest_first(wanted_N[free], len(free))]
     num_best = count - len(border) - len(drawn)
     likely = by_wanted[wanted_N[by_wanted] > 0.5][:MOST]
+    if len(free) and np.ptp(wanted_N[free]) == 0:
+        # No texts and no answers: the first images by name would be the candidates, often one folder.
+        likely = rng.choice(free, min(MOST, len(free)), replace=False)
     if strategy is None and not has_answers:
         likely = _most_likely_of_each_class(photos, head, likely, CANDIDATES * num_best)
     candidates = likely if len(likely) >= num_best else by_wanted[:num_best]

@@ -86,11 +86,13 @@ def corrected(by_curve: ByCurve, rounds: Sequence[Draws]) -> Estimate:
     """
     rounds = [each for each in rounds if len(each.errors_M)]
     own_sd = (by_curve.total.high - by_curve.total.low) / (2 * Z)
-    mean, variance = by_curve.total.mean, own_sd**2 + (OFF * by_curve.variance) ** 2
+    mean, variance = by_curve.total.mean, max(1e-9, own_sd**2 + (OFF * by_curve.variance) ** 2)
     if rounds:
         by_draws, its_variance = _by_draws(rounds)
-        # A curve that the draws contradict is wrong by more than it knows.
-        variance = max(variance, (by_draws - mean) ** 2 - its_variance, 1e-9)
+        # A curve that the draws contradict is wrong by more than it knows. Three deviations: from one on, the chance of
+        # two draws per round made the estimate of ten label curves worse, off by 72 of 800 in place of 59.
+        if (by_draws - mean) ** 2 > 9 * (variance + its_variance):
+            variance = (by_draws - mean) ** 2 - its_variance
         weight = variance / (variance + its_variance)
         mean, variance = mean + weight * (by_draws - mean), weight * its_variance
     half = Z * variance**0.5

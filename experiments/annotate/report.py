@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from data.files import shown
@@ -50,13 +51,20 @@ def outcome_lines(state: State) -> list[str]:
 
 def round_lines(state: State, number: int) -> list[str]:
     """Lines about a new round."""
-    expected, suggestions, settings = state.expected(number), state.suggestions(number), state.settings(number)
+    suggestions, settings = state.suggestions(number), state.settings(number)
     return [
         _how(settings, len(suggestions)),
-        f"about {expected.folder:,.0f} ({expected.low:,.0f} to {expected.high:,.0f}) of {expected.num_images:,} show "
-        f"one of your classes; {_checked(settings)}",
-        f"round {number}: {expected.wanted:.0f} of {len(suggestions)} expected to be wanted; at random it would be "
-        f"{expected.at_random:.0f}",
+        *what_is_known({**asdict(state.expected(number)), **settings}, number, len(suggestions)),
+    ]
+
+
+def what_is_known(facts: Mapping[str, Any], number: int, count: int) -> list[str]:
+    """Lines about the estimate and what is expected of `count` suggestions; `facts` are a round's."""
+    return [
+        f"about {facts['folder']:,.0f} ({facts['low']:,.0f} to {facts['high']:,.0f}) of {facts['num_images']:,} show "
+        f"one of your classes; {_checked(facts)}",
+        f"round {number}: {facts['wanted']:.0f} of {count} expected to be wanted; at random it would be "
+        f"{facts['at_random']:.0f}",
     ]
 
 

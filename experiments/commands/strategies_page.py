@@ -62,6 +62,7 @@ NEEDS = {
     "no text": '"no" texts (a CLIPN)',
     "labels": "labelled images",
     "words": "a list of negative words (shipped)",
+    "captioner": "a captioner (`--captioner`, a CoCa of open_clip)",
 }
 
 
