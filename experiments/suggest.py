@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Sequence
@@ -166,7 +167,8 @@ def _work(state: State, settings: Settings, args: argparse.Namespace, listener: 
         export_round(state, name, report=print)
     if listener is not None:
         return _serve(state, suggester, listener)
-    command = f"python experiments/suggest.py {shown(str(args.folder))}"
+    own_state = [] if args.output_dir is None else ["-o", str(args.output_dir)]
+    command = shown(shlex.join(["python", "experiments/suggest.py", str(args.folder), *own_state]))
     print(f"look at them: {state.round_folder(number) / 'index.html'}")
     print(f"label them: {command} --annotate     (or with other tools: --export, then --labels FILE)")
     return DONE

@@ -19,7 +19,8 @@ def folder_lines(state: State, num_other: int, weights: str) -> list[str]:
     lines = [
         f"{shown(str(state.folder))}: {len(listing.images):,} images, {len(listing.damaged):,} damaged, "
         f"{_counted(len(listing.copy_of), 'near-copy', 'near-copies')} set aside"
-        + (f", {_counted(num_other, 'other file', 'other files')}" if num_other else "")
+        # Phones write HEIC: without the list, a folder of theirs looks smaller than it is for no reason.
+        + (f", {_counted(num_other, 'file', 'files')} not JPEG, PNG, GIF, WebP or BMP" if num_other else "")
     ]
     lines += [f"  left out: {shown(name)}: {listing.damaged[name]}" for name in sorted(listing.damaged)[:MOST_NAMED]]
     if len(listing.damaged) > MOST_NAMED:

@@ -47,6 +47,7 @@ from experiments.tables.table import Table
 from orchestrator.cluster.placement import parse_place
 from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.launch import note_launch
+from orchestrator.ledger.classifiers import forget_finished
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.repair import mending
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
@@ -242,6 +243,7 @@ def run_and_report(
         live = None if page is None else _live_page(planned, locked, page, progress)
         code = _compute(planned, grid, locked, command, args, progress, tracker, live)
         planned = refreshed(planned, locked, progress.warn)
+        forget_finished(locked.classifiers, (p.fingerprint for p in planned if p.is_finished))
         files = report(planned, locked)
         if tracker is not None:
             tracker.publish(files)

@@ -129,6 +129,16 @@ def test_draws_among_other_images_say_nothing_about_these(photos: Path, capsys: 
     assert "likely too low, since the labels are of images that looked wanted" in capsys.readouterr().out
 
 
+def test_the_next_command_can_be_pasted(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = photos.rename(photos.parent / "my photos")
+    (folder / "IMG_1.heic").touch()
+    assert first(folder, "-o", str(photos.parent / "state of it")) == 0
+    out = capsys.readouterr().out
+    assert "0 near-copies set aside, 1 file not JPEG, PNG, GIF, WebP or BMP" in out
+    root = photos.parent
+    assert f"label them: python experiments/suggest.py '{root}/my photos' -o '{root}/state of it' --annotate " in out
+
+
 def test_nothing_is_drawn_of_a_small_round_or_if_asked_not_to(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first(photos, "-n", "9")
     assert not any(each.drawn for each in State.open(photos).suggestions(1))
