@@ -15,6 +15,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -87,12 +88,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measure(detector: str, args: argparse.Namespace) -> dict[str, float]:
     """CPU seconds of the first and of a later round of a detector, and MiB at its peak above the start."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _measure_in(Path(folder), detector, args)
+
+
+def _measure_in(folder: Path, detector: str, args: argparse.Namespace) -> dict[str, float]:
+    """`_measure` with a folder that stands for the store."""
     import torch
 
     from orchestrator.trial.purity_scorer import LocalPurityScorer
 
     torch.set_num_threads(args.threads)
-    language, request = _make_round(detector, args)
+    language, request = _make_round(folder, detector, args)
     scorer = LocalPurityScorer({"benchmark": language}, torch.device("cpu"))
     before = restart_peak()
     seconds = []
@@ -104,7 +111,7 @@ def _measure(detector: str, args: argparse.Namespace) -> dict[str, float]:
     return {"first": seconds[0], "later": seconds[1], "new": seconds[2], "mib": peak() - before}
 
 
-def _make_round(detector: str, args: argparse.Namespace) -> tuple[VisionLanguage, PurityRequest]:
+def _make_round(folder: Path, detector: str, args: argparse.Namespace) -> tuple[VisionLanguage, PurityRequest]:
     import numpy as np
 
     from models.clipn.features import VisionLanguage
@@ -125,7 +132,10 @@ def _make_round(detector: str, args: argparse.Namespace) -> tuple[VisionLanguage
         return yes, _unit(yes + 0.1 * rng.standard_normal(yes.shape))
 
     def sentences(what: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
-        return _unit(rng.standard_normal((len(texts), args.dims)) + common)
+        rows = rng.standard_normal((len(texts), args.dims), dtype=np.float32)
+        rows += common.astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
 
     kept: dict[str, NDArray[np.float32]] = {}
 
@@ -133,8 +143,12 @@ def _make_round(detector: str, args: argparse.Namespace) -> tuple[VisionLanguage
         """Rows as the store keeps them, which is timed with the first round."""
         if what not in kept:
             source = open_source()
-            parts = [source.compute(at, min(at + 1024, args.pool)) for at in range(0, args.pool, 1024)]
-            kept[what] = np.concatenate(parts)
+            for at in range(0, args.pool, 1024):
+                rows = source.compute(at, min(at + 1024, args.pool))
+                if what not in kept:
+                    shape = (args.pool, rows.shape[1])
+                    kept[what] = np.lib.format.open_memmap(folder / "rows.npy", "w+", dtype=np.float32, shape=shape)
+                kept[what][at : at + len(rows)] = rows
         return kept[what]
 
     texts_of: dict[tuple[str, ...], NDArray[np.float32]] = {}

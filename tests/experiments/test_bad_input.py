@@ -352,6 +352,8 @@ def test_a_flag_that_nobody_reads_is_told(
     assert call([*DEMO, "--strategies", "conf,random", *words, "--dry-run"], monkeypatch) == 0
     assert f"{words[0]} is not used: no strategy here has a purity step" in capsys.readouterr().err
     if words[0] == "--purity":
+        assert call([*DEMO, "--strategies", "conf,vlpure-mcm", "--captioner", "x", "--dry-run"], monkeypatch) == 0
+        assert capsys.readouterr().err == "--captioner is not used: no detector here is zoc\n"
         assert call([*DEMO, "--strategies", "conf,vlpure", *words, "--dry-run"], monkeypatch) == 0
         assert capsys.readouterr().err == ""
 

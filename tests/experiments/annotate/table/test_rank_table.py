@@ -79,7 +79,8 @@ def test_rounds_go_on_from_the_answers(table: Path, capsys: pytest.CaptureFixtur
     answer(1, unsure=2)
     assert run("-n", "20") == 0
     out = capsys.readouterr().out
-    (asked,) = [each for each in read_rounds(Path("out"), CLASSES) if each.number == 1]
+    asked, following = read_rounds(Path("out"), CLASSES)
+    assert (asked.facts["num_free"], following.facts["num_free"]) == (120, 100)
     assert len(asked.answers) == 20
     assert [pick.rank for pick in asked.picks if pick.drawn] == [10]
     assert "checked with 1 image drawn at random" in out
