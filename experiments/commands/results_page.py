@@ -154,16 +154,18 @@ Marks: bold the best, underlined the second; † not separable from the best, §
 seeds, adjusted by Holm over the rows, p at most 0.05). Seconds: the wall time of a trial on one core of a machine that
 others used too; the first seed of `ccal` and `mqnet` includes the training of their encoders (826 and 465 s in all).
 
-What it says: with three seeds no AUBC is separable from another, neither from that of `vlpure` nor from that of
-`random`; seeds differ by up to 17 points, so only the paired columns say anything. The highest three means are those of
-VLPure with a text in its detector, 1.6 to 1.9 points above `random` with half as many labels wasted. What is separable
-are precisions: `neat`, `vlpure-fused` and `vlpure-probe` buy far more ID images than random draws do.
+What it says: with three seeds no AUBC is separable from that of `vlpure`, the highest, nor from that of `random`; the
+seeds of `vlpure` differ by 15 points, so that only the paired columns say anything. The highest three means are those
+of VLPure with a text in its detector, 1.6 to 1.9 points above `random` with half as many labels wasted. What is
+separable are precisions: `neat`, `neat-passive`, `vlpure-fused` and `vlpure-probe` buy far more ID images than
+`random`.
 
-What looks odd: precision does not decide. `neat` has the highest by far and no more AUBC than `random`, perhaps because
-it buys what is like the images that are labelled already; `poal` and `uherding` buy fewer ID images than `random` and
-stand next to VLPure. The strategies that train a detector of their own in each round (`lfosa`, `eoal`, `e2oal`, `bual`,
-`eaoa`) are below `random` on average, at precisions of 56 to 72 %. Their detectors train for 20 epochs here, for 100 to
-300 in the original studies, so that this is no judgement of the methods; and `vlpure`'s CLIPN knows the OOD classes.
+What looks odd: precision does not decide. `neat` and `neat-passive` have the highest by far and no more AUBC than
+`random`, perhaps because they buy what is like the images that are labelled already; `poal` and `uherding` buy fewer
+ID images than `random` and stand next to VLPure. The strategies that train a detector of their own in each round
+(`lfosa`, `eoal`, `e2oal`, `bual`, `eaoa`) are below `random` on average, at precisions of 56 to 72 %. Their detectors
+train for 20 epochs here, for 100 to 300 in the original studies, so that this is no judgement of the methods; and
+`vlpure`'s CLIPN knows the OOD classes.
 """
 
 
