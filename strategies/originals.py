@@ -109,5 +109,7 @@ LEFT_OUT = {
     "to zero, then a loss that does not depend on it goes back) and so stays random [read]. A version that does train "
     "it, written from the paper, could be checked against no code",
     "DCoM (2024)": "not built: see `typiclust`",
+    "VLPure-adaptive (this project)": "tried and not kept, as it was not better than `vlpure`: "
+    "[docs/results.md](results.md) has the rule and the figures",
 }
 """Strategies that are not here, and why."""
