@@ -85,6 +85,8 @@ def pick_detector(asked: str | None, *, texts: frozenset[Given], has_both: bool)
         return "fused" if has_both and texts else text
     if asked not in get_args(DetectorName):
         raise unknown_name("--purity", asked, get_args(DetectorName))
+    if "captioner" in DETECTORS[asked].needs:
+        raise ValueError(f"--purity {asked} reads captions, which only trials have; use {text}, or omit --purity")
     missing = DETECTORS[asked].needs & frozenset({"text", "no text"}) - texts
     if asked == "fused" and texts:
         missing = frozenset()  # here it mixes whatever text detector there is

@@ -47,6 +47,7 @@ from experiments.tables.table import Table
 from orchestrator.cluster.placement import parse_place
 from orchestrator.cluster.run_grid import RayGivenUp, run_grid
 from orchestrator.launch import note_launch
+from orchestrator.ledger.classifiers import forget_finished
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.repair import mending
 from orchestrator.plan import PlannedTrial, distinct, look_up, plan_trials
@@ -86,6 +87,8 @@ class GridCommand:
     """Preset that it takes if the command line names none."""
     rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
     """Makes the names of its strategies and arms from the preset's, if the command line gives none."""
+    further_rows: Callable[[Nested], tuple[str, ...]] = lambda settings: ()
+    """Makes further names of rows from the settings of its trials, if the command line gives none."""
     paper: Callable[[], PaperValues] = dict
     """Reads the paper's values."""
     notes: tuple[str, ...] = ()
@@ -240,6 +243,7 @@ def run_and_report(
         live = None if page is None else _live_page(planned, locked, page, progress)
         code = _compute(planned, grid, locked, command, args, progress, tracker, live)
         planned = refreshed(planned, locked, progress.warn)
+        forget_finished(locked.classifiers, (p.fingerprint for p in planned if p.is_finished))
         files = report(planned, locked)
         if tracker is not None:
             tracker.publish(files)
@@ -273,7 +277,10 @@ def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
         grid = grid.model_copy(update={"seeds": grid.seeds[:1]})
     if command.settings and not grid.trial.get("detection"):
         grid = grid.model_copy(update={"trial": merge(grid.trial, command.settings)})
-    return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
+    if args.strategies:
+        return grid
+    rows = command.rows(grid.strategies) + command.further_rows(merge(grid.trial, trial_overrides(args)))
+    return grid.model_copy(update={"strategies": rows})
 
 
 def _tracker(

@@ -8,7 +8,7 @@ result.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,13 @@ class ClassifierStore:
             self._path.unlink(missing_ok=True)
             for left in self._path.parent.glob(f".{self._path.name}.*"):  # of a process of this trial that was killed
                 left.unlink()
+
+
+def forget_finished(folder: Path, fingerprints: Iterable[str]) -> None:
+    """Remove the classifiers of these trials, which are finished."""
+    # A trial removes its own, unless its process is stopped between its last record and that.
+    for fingerprint in fingerprints:
+        ClassifierStore(folder, fingerprint).clear()
 
 
 def forget_first(folder: Path) -> None:

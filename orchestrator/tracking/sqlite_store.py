@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from data.files import file_lock, sync_folder
 
@@ -28,9 +31,31 @@ def make_store(uri: str) -> None:
         unfinished = path.with_name(f".{path.name}.making")
         unfinished.unlink(missing_ok=True)
         # Any first question makes MLflow create its tables; a driver killed meanwhile once left a half-made file.
-        MlflowClient(tracking_uri=f"{SCHEME}{unfinished}").search_experiments(max_results=1)
+        with _unsynced():
+            MlflowClient(tracking_uri=f"{SCHEME}{unfinished}").search_experiments(max_results=1)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
         unfinished.replace(path)
         sync_folder(path.parent)
+
+
+@contextmanager
+def _unsynced() -> Iterator[None]:
+    """Let new connections to SQLite leave it to the system when their writes reach the disk."""
+    # MLflow's migrations commit some hundred times: each waited for the disk, 6 s of the start of a grid (n = 3, a
+    # virtual disk). A file that is renamed when it is whole needs to be on the disk only then.
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def leave_it(connection: Any, record: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", leave_it)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", leave_it)
 
 
 def sqlite_file(uri: str) -> Path | None:

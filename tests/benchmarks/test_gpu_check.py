@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_check
+from benchmarks import gpu_check, gpu_parts
 from benchmarks.gpu_hours import paper_hours
 from experiments.commands.rates import GpuRates
 
@@ -121,10 +121,20 @@ def test_each_part_is_measured_and_kept_and_a_late_one_is_named(
     assert json.loads(kept.read_text()) == found
 
 
-def test_a_part_that_fails_says_why_and_leaves_the_others_alone(tmp_path: Path) -> None:
+def test_a_part_that_fails_says_why_and_leaves_the_others_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     found: dict[str, Any] = {"steps": [], "seconds": {}, "failed": {}}
+    # In place of the real parts, whose imports take seconds: what they do with an unknown name is asked for below.
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "gpu_parts.py").write_text("import sys\nraise KeyError(sys.argv[1])\n")
+    monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
     gpu_check._run_part("no such part", found, tmp_path, 60)
     assert found["failed"] == {"no such part": "KeyError: 'no such part'"}
+    monkeypatch.setattr(sys, "argv", ["gpu_parts.py", "no such part", str(tmp_path / "figures.json")])
+    with pytest.raises(KeyError, match="no such part"):
+        gpu_parts.main()
+    assert not (tmp_path / "figures.json").exists()
 
 
 def test_a_part_without_an_end_is_ended_with_its_children(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""table4.py as a process of its own, and the processes of its local Ray, for tests that interrupt and kill."""
+"""table4.py as a process of its own, the processes of its local Ray, and the same trials computed without both, for
+tests that interrupt and kill.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
+
+from experiments.presets import PRESETS
+from experiments.results.frames import csv_text, rounds_frame
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.plan import look_up, plan_trials
+from orchestrator.settings.grid import RunSettings, load_preset, parse_overrides
+from orchestrator.trial.compute import compute_trial, local_scorer
 
 ROOT = Path(__file__).parents[2]
 Found = TypeVar("Found")
@@ -93,6 +103,36 @@ def processes_below(pid: int) -> dict[int, str]:
 def actors_below(pid: int, name: str) -> list[int]:
     """The Ray worker processes of a driver whose title begins with `ray::<name>`, in order of their numbers."""
     return sorted(child for child, words in processes_below(pid).items() if words.startswith(f"ray::{name}"))
+
+
+Axes = Mapping[str, Sequence[Any]]
+
+
+def grid_words(axes: Axes, settings: Sequence[str]) -> list[str]:
+    """The flags of table4.py for these axes and settings of the preset demo."""
+    chosen = [(f"--{name.replace('_', '-')}", ",".join(map(str, values))) for name, values in axes.items()]
+    return [word for pair in [*chosen, *(("--set", setting) for setting in settings)] for word in pair]
+
+
+def calm_rounds(output: Path, axes: Axes, settings: Sequence[str]) -> pd.DataFrame:
+    """What rounds.csv of the same grid holds when nothing befalls it: computed in this process, without Ray."""
+    trials = load_preset(PRESETS, "demo", dict(axes), {}).trials(parse_overrides(settings))
+    ledger = Ledger(output / "ledger")
+    planned = plan_trials(trials, ledger)
+    scorer = local_scorer(trials, cpus=1, gpus=0)
+    for p in planned:
+        compute_trial(
+            p,
+            scorer=scorer,
+            history=(),
+            report=partial(ledger.append, p.fingerprint, p.trial.model_dump(mode="json")),
+            classifiers=None,
+            run=RunSettings(),
+        )
+    finished = [look_up(ledger, p.trial, p.fingerprint, p.data_fingerprint) for p in planned]
+    path = output / "rounds.csv"
+    path.write_text(csv_text(rounds_frame(finished)))
+    return pd.read_csv(path)
 
 
 def without_seconds(frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.experiments.in_process import run_here
+
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., int]
 TINY = ["--set", "recipe.steps=4", "--set", "recipe.width=2", "--set", "recipe.batch_size=4"]
@@ -97,26 +99,15 @@ def test_help_from_any_directory(script: str, way: str, tmp_path: Path) -> None:
     assert result.stderr == ""
 
 
-def test_a_local_trial_imports_neither_ray_nor_mlflow(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.argv = ['trial.py', '--strategy', 'conf', '--rounds', '2', *sys.argv[1:]];"
-        "from experiments.trial import main; code = main();"
-        "print(sorted({'ray', 'mlflow'} & set(sys.modules)), 'torch' in sys.modules); sys.exit(code)"
-    )
-    result = run(tmp_path, "-c", code, *TINY)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "[] True"
-
-
 def test_trial_on_an_image_folder_and_on_again(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images")
     words = [
-        "experiments/trial.py", "--dataset", f"folder:{folder}", "--mismatch-ratio", "0.5", "--ood-ratio", "0.4",
+        "--dataset", f"folder:{folder}", "--mismatch-ratio", "0.5", "--ood-ratio", "0.4",
         "--strategy", "conf", "--budget", "10", "--rounds", "2", "-o", str(tmp_path / "out"), *TINY,
     ]  # fmt: skip
-    first = run(tmp_path / "cache", *words)
+    first = run_here("trial", *words, cache=tmp_path / "cache")
     assert first.returncode == 0, first.stderr
     rounds = [line for line in first.stdout.splitlines() if line.startswith("    ")]
     assert [line.split()[3:5] for line in rounds[:1]] == [["6", "4"]]
-    again = run(tmp_path / "cache", *words)
+    again = run_here("trial", *words, cache=tmp_path / "cache")
     assert [line for line in again.stdout.splitlines() if line.startswith("    ")] == rounds

@@ -61,15 +61,10 @@ def test_a_reader_runs_nothing_of_the_folder(folder: Path, words: list[str], cod
     assert outcome.returncode == code, outcome.stderr
     assert said in outcome.stdout
     assert not (folder / "it_ran").exists()
-
-
-def test_the_report_has_a_row_of_that_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / "report.py"), str(folder), "-q"], check=True, capture_output=True
-    )
-    trials = pd.read_csv(folder / "report" / "trials.csv")
-    assert trials["strategy"].tolist() == ["random", "random", NAME, NAME]
-    assert trials["status"].tolist() == ["finished", "finished", "finished", "failed"]
+    if said == NAME:  # the report, which has a row of that name
+        trials = pd.read_csv(folder / "report" / "trials.csv")
+        assert trials["strategy"].tolist() == ["random", "random", NAME, NAME]
+        assert trials["status"].tolist() == ["finished", "finished", "finished", "failed"]
 
 
 def test_a_run_of_mlflow_is_read_without_its_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,15 @@ from orchestrator.settings.trial import TrialConfig, make_trial
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Mirror
 from tests.experiments import synthetic
+from tests.experiments.in_process import run_here
 
-ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {
     "conditions": synthetic.CONDITIONS[:1],
     "strategies": ("random", "vlpure"),
     "recipe": {"name": "cpu"},
     "rounds": 3,
 }
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "experiments/report.py", *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+run = partial(run_here, "report")
 
 
 def write(folder: Path, trials: list[TrialConfig]) -> Path:
@@ -243,13 +236,13 @@ def test_an_empty_or_damaged_ledger_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_mlflow_alone_gives_the_same_tables(tmp_path: Path) -> None:
+def test_mlflow_alone_gives_the_same_tables(tmp_path: Path, empty_store: Path) -> None:
     trials = synthetic.grid(seeds=range(3), **SMALL)
     done, failed = trials[:-1], trials[-1]
     ledger = synthetic.write_ledger(tmp_path / "run" / "ledger", done)
     ledger.fail(synthetic.fingerprint(failed), failed.model_dump(mode="json"), "it broke")
     (tmp_path / "run" / "vlpure.json").write_text('{"format": 1, "grid_id": "g"}')
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"
     planned = synthetic.plan(trials, ledger)
     output = open_output(tmp_path / "run")
     note_launch(output, "table4", planned)

@@ -8,18 +8,19 @@ import re
 import signal
 import subprocess
 import time
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from experiments.results.frames import csv_text, rounds_frame
-from orchestrator.ledger.ledger import Ledger
-from orchestrator.plan import look_up, plan_trials
-from orchestrator.settings.grid import RunSettings, load_preset, parse_overrides
-from orchestrator.trial.compute import compute_trial, local_scorer
-from tests.experiments.running_grid import ROOT, actors_below, start_grid, wait_for, without_seconds
+from tests.experiments.running_grid import (
+    actors_below,
+    calm_rounds,
+    grid_words,
+    start_grid,
+    wait_for,
+    without_seconds,
+)
 
 SETTINGS = ["rounds=4", "recipe.steps=5", "recipe.width=2", "recipe.batch_size=8"]
 AXES = {"mismatch_ratios": [0.2], "ood_ratios": [0.6], "strategies": ["vlpure"], "seeds": [0, 1]}
@@ -30,32 +31,9 @@ FROZEN = 1.0
 pytestmark = pytest.mark.timeout(400)
 
 
-def calm_rounds(output: Path) -> pd.DataFrame:
-    """What rounds.csv holds after an undisturbed run: in this process, without Ray."""
-    trials = load_preset(ROOT / "experiments/presets", "demo", AXES, {}).trials(parse_overrides(SETTINGS))
-    ledger = Ledger(output / "ledger")
-    planned = plan_trials(trials, ledger)
-    scorer = local_scorer(trials, cpus=1, gpus=0)
-    for p in planned:
-        compute_trial(
-            p,
-            scorer=scorer,
-            history=(),
-            report=partial(ledger.append, p.fingerprint, p.trial.model_dump(mode="json")),
-            classifiers=None,
-            run=RunSettings(),
-        )
-    finished = [look_up(ledger, p.trial, p.fingerprint, p.data_fingerprint) for p in planned]
-    path = output / "rounds.csv"
-    path.write_text(csv_text(rounds_frame(finished)))
-    return pd.read_csv(path)
-
-
 def start(output: Path) -> subprocess.Popen[str]:
     """The same trials by table4.py, on a Ray of its own."""
-    axes = ["--mismatch-ratios", "0.2", "--ood-ratios", "0.6", "--strategies", "vlpure", "--seeds", "0,1"]
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    return start_grid(output, [*axes, *settings, "--no-tracking"])
+    return start_grid(output, [*grid_words(AXES, SETTINGS), "--no-tracking"])
 
 
 def scoring_actor(driver: subprocess.Popen[str], *, killed: set[int]) -> int | None:
@@ -85,7 +63,7 @@ def test_killing_the_scoring_actor_while_trials_wait_changes_no_record(
     tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLPURE_CACHE", str(shared_cache))
-    calm = calm_rounds(tmp_path / "calm")
+    calm = calm_rounds(tmp_path / "calm", AXES, SETTINGS)
     output = tmp_path / "disturbed"
     driver = start(output)
     said = until_ready(driver)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+from data.drawings import write_drawings
+from tests.experiments.in_process import run_here
+
 Command = Callable[..., int]
 TINY = [
     "--dataset", "digits", "--strategy", "conf", "--mismatch-ratio", "0.4", "--ood-ratio", "0.6", "--rounds", "2",
@@ -120,22 +122,30 @@ def test_a_plugin_that_breaks_its_contract_buys_nothing(
     assert [record["round"] for record in json.loads(ledger.read_text())["records"]] == [0]
 
 
-def test_under_ray_it_fails_once_with_its_reason(plugins: Path, tmp_path: Path) -> None:
+def test_under_ray_it_fails_once_with_its_reason_and_paths_are_those_of_the_folder(
+    plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data set, plug-in and output are named as seen from the folder of the command, whose TMPDIR is a long one."""
+    slurm = tmp_path / ("j" * 90)
+    slurm.mkdir()
+    monkeypatch.setenv("TMPDIR", str(slurm))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    write_drawings(tmp_path, num_train=2, num_test=1)
     words = [
-        "--preset", "demo", "--mismatch-ratios", "0.4", "--ood-ratios", "0.6", "--seeds", "0", "--rounds", "2",
-        "--strategies", "random,overspending:Many,overspending:Leaves", "--set", "recipe.steps=2", "--address",
-        "local", "-o", "out",
+        "--preset", "demo", "--datasets", "folder:drawings", "--mismatch-ratios", "0.4", "--ood-ratios", "0.6",
+        "--seeds", "0", "--rounds", "2", "--budget", "10", "--strategies",
+        "random,overspending:Many,overspending:Leaves", "--set", "recipe.steps=2", "--address", "local",
+        "--no-tracking", "-o", "out",
     ]  # fmt: skip
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / "table4.py"), *words], cwd=tmp_path, capture_output=True, text=True,
-        env=os.environ | {"VLPURE_CACHE": str(tmp_path / "cache")}, check=False, timeout=200,
-    )  # fmt: skip
+    ran = run_here("table4", *words, folder=tmp_path, cache=tmp_path / "cache")
     assert ran.returncode == 1
     told = ran.stdout + ran.stderr
-    assert told.count("returned 21 images to label; exactly 20 were due") >= 1
+    assert told.count("returned 11 images to label; exactly 10 were due") >= 1
     assert f"SystemExit: 0 ({plugins}, line 32)" in told
     assert "again" not in told
     assert "its worker process died" not in told
+    trials = pd.read_csv(tmp_path / "out" / "table4" / "trials.csv").set_index("strategy")["status"]
+    assert trials.to_dict() == {"random": "finished", "overspending:Many": "failed", "overspending:Leaves": "failed"}
 
 
 def test_images_that_deceive_are_told_in_the_terminal_and_in_the_reports_facts(

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -59,29 +60,44 @@ def make_wheel(folder: Path, name: str, content: bytes) -> str:
     return f"{name}==1.0 \\\n    --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A project, and how the command ended that made its environment."""
+
+    folder: Path
+    code: int
+    lines: list[str]
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A folder with a project whose environment is there and empty: to make one takes seconds."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "wheels").mkdir()
-    (folder / "backend.py").write_text(BACKEND)
-    (folder / "pyproject.toml").write_text(PROJECT)
-    Environment(folder / ".venv").make()
-    return folder
+    for name, text in {"constraints.txt": "", "pyproject.toml": PROJECT, "backend.py": BACKEND}.items():
+        (folder / name).write_text(text)
+    code, lines = install(folder)
+    forget(folder)
+    return Made(folder=folder, code=code, lines=lines)
+
+
+def forget(folder: Path) -> None:
+    """Remove all packages, and what is known of them."""
+    site = site_packages(folder)
+    for path in [*site.glob("[Pp]ack*"), *site.glob("project*"), *site.glob("big*")]:
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    for path in [*(folder / ".venv").glob(".*.installed"), folder / ".venv" / "install.log", *folder.glob("wheels/*")]:
+        path.unlink()
 
 
 @pytest.fixture
-def folder(made: Path) -> Iterator[Path]:
+def folder(made: Made) -> Iterator[Path]:
     """The same without packages: a constraints file and wheels for it."""
-    blocks = [make_wheel(made / "wheels", name, b"one = 1\n") for name in NAMES]
+    blocks = [make_wheel(made.folder / "wheels", name, b"one = 1\n") for name in NAMES]
     elsewhere = 'nowhere==2.0 ; sys_platform == "nowhere" \\\n    --hash=sha256:00\n'
-    (made / "constraints.txt").write_text("".join([*blocks, elsewhere]))
-    yield made
-    site = site_packages(made)
-    for path in [*site.glob("[Pp]ack*"), *site.glob("project*"), *site.glob("big*")]:
-        path.unlink() if path.is_symlink() else shutil.rmtree(path)
-    for path in [*(made / ".venv").glob(".*.installed"), made / ".venv" / "install.log", *made.glob("wheels/*")]:
-        path.unlink()
+    (made.folder / "constraints.txt").write_text("".join([*blocks, elsewhere]))
+    yield made.folder
+    forget(made.folder)
 
 
 def site_packages(folder: Path) -> Path:
@@ -111,7 +127,8 @@ def calls(folder: Path) -> list[int]:
     return [len(line.split()) - 2 for line in lines]
 
 
-def test_one_line_and_nothing_the_second_time(folder: Path) -> None:
+def test_one_line_nothing_the_second_time_and_half_a_package_again(folder: Path) -> None:
+    """An installer that was killed leaves files without a RECORD; pip alone would take the package for installed."""
     code, lines = install(folder)
     assert (code, [line.rpartition(",")[0] for line in lines]) == (0, ["constraints.txt: 13 of 13 packages, 0 MB"])
     found = Environment(folder / ".venv").installed()
@@ -121,6 +138,14 @@ def test_one_line_and_nothing_the_second_time(folder: Path) -> None:
     assert calls(folder) == [12, 1, 1]  # the project is the last
     assert install(folder) == (0, [])
     assert calls(folder) == [12, 1, 1]
+
+    site = site_packages(folder)
+    (site / f"{NAMES[3]}-1.0.dist-info" / "RECORD").unlink()
+    (site / NAMES[3] / "__init__.py").unlink()
+    (folder / ".venv" / ".constraints.txt.installed").unlink()
+    assert install(folder)[0] == 0
+    assert (site / NAMES[3] / "__init__.py").read_bytes() == b"one = 1\n"
+    assert calls(folder) == [12, 1, 1, 1]
 
 
 def test_a_stopped_installation_goes_on(folder: Path) -> None:
@@ -134,18 +159,6 @@ def test_a_stopped_installation_goes_on(folder: Path) -> None:
     kept.rename(folder / "wheels" / f"{NAMES[-1]}-1.0-py3-none-any.whl")
     assert install(folder)[0] == 0
     assert calls(folder) == [12, 1, 1]
-
-
-def test_half_a_package_is_installed_again(folder: Path) -> None:
-    """An installer that was killed leaves files without a RECORD; pip alone would take the package for installed."""
-    assert install(folder)[0] == 0
-    site = site_packages(folder)
-    (site / f"{NAMES[3]}-1.0.dist-info" / "RECORD").unlink()
-    (site / NAMES[3] / "__init__.py").unlink()
-    (folder / ".venv" / ".constraints.txt.installed").unlink()
-    assert install(folder)[0] == 0
-    assert (site / NAMES[3] / "__init__.py").read_bytes() == b"one = 1\n"
-    assert calls(folder) == [12, 1, 1, 1]
 
 
 def test_another_file_than_the_pinned_one_is_refused(folder: Path) -> None:
@@ -183,15 +196,12 @@ def test_a_full_disk_is_one_true_line(folder: Path, small_disk: Path) -> None:
     assert line.startswith("error: no space left on a disk (3 GB to download, 7 GB on disk; free now: ")
 
 
-def test_a_new_environment(tmp_path: Path) -> None:
+def test_a_new_environment(made: Made) -> None:
     """Its size and its log are printed first, and on a machine without a GPU, how to do with less."""
-    for name, text in {"constraints.txt": "", "pyproject.toml": PROJECT, "backend.py": BACKEND}.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "wheels").mkdir()
-    code, lines = install(tmp_path)
     less = [] if sys.platform != "linux" or shutil.which("nvidia-smi") else [CPU_LINE]
-    log = tmp_path / ".venv" / "install.log"
-    assert (code, lines) == (0, [f"installing into .venv: 3 GB to download, 7 GB on disk; log: {log}", *less])
+    log = made.folder / ".venv" / "install.log"
+    said = f"installing into .venv: 3 GB to download, 7 GB on disk; log: {log}"
+    assert (made.code, made.lines) == (0, [said, *less])
 
 
 @pytest.mark.parametrize(

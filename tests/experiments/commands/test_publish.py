@@ -19,6 +19,7 @@ from experiments.commands.publication import Card, Summary, facts
 from experiments.commands.publish import publish
 from experiments.report import main
 from tests.experiments import synthetic
+from tests.experiments.in_process import run_here
 
 ROOT = Path(__file__).parents[3]
 SMALL: dict[str, Any] = {
@@ -30,7 +31,7 @@ SMALL: dict[str, Any] = {
 CLONED = ("data", "experiments", "models", "orchestrator", "strategies", "pyproject.toml", "constraints.txt", "LICENSE")
 
 
-def report(*words: str, clone: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def report_of(clone: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command of a clone, in a process of its own."""
     return subprocess.run(
         [sys.executable, str(clone / "experiments" / "report.py"), *words],
@@ -56,8 +57,16 @@ def test_a_fresh_clone_makes_every_file_again(tmp_path: Path) -> None:
     first, second = run_folder(tmp_path / "first", range(2)), run_folder(tmp_path / "second", range(2, 3))
     (first / "emissions.csv").write_text("run_id,energy_consumed\na,0.25\nb,1.5\n")
     (first / "ray.log").write_text("not published")
-    done = report(
-        str(first), str(second), "--publish", str(tmp_path / "site"), "--title", "A: title", "--author", "Doe, Jo"
+    done = run_here(
+        "report",
+        str(first),
+        str(second),
+        "--publish",
+        str(tmp_path / "site"),
+        "--title",
+        "A: title",
+        "--author",
+        "Doe, Jo",
     )
     assert (done.returncode, done.stderr) == (0, "")
     (version,) = (path.name for path in (tmp_path / "site").iterdir() if path.is_dir())
@@ -74,7 +83,7 @@ def test_a_fresh_clone_makes_every_file_again(tmp_path: Path) -> None:
     (clone / "LICENSE").write_text("another")
     (clone / "constraints.txt").write_text("another")
     records = tmp_path / "site" / version / "records"
-    again = report(str(records), "--publish", "again", clone=clone, TZ="Etc/GMT+12", LANG="C", PYTHONHASHSEED="7")
+    again = report_of(clone, str(records), "--publish", "again", TZ="Etc/GMT+12", LANG="C", PYTHONHASHSEED="7")
     assert (again.returncode, again.stderr) == (0, "")
     made = contents(tmp_path / "site")
     assert contents(clone / "again") == made
@@ -164,7 +173,7 @@ def test_what_cannot_be_published(tmp_path: Path) -> None:
     ],
 )
 def test_flags_that_do_not_go_together(words: tuple[str, ...], said: str) -> None:
-    done = report(*words)
+    done = run_here("report", *words)
     assert (done.returncode, done.stderr) == (2, f"report.py: error: {said}\n")
 
 

@@ -1,4 +1,4 @@
-"""A cluster of several nodes on this machine: who runs where, and the loss of a node in the middle."""
+"""A cluster of several nodes on this machine: who runs where, and the loss of two nodes in the middle."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from orchestrator.ledger.output import open_output
 from orchestrator.plan import PlannedTrial, plan_trials
 from orchestrator.settings.grid import RunSettings, load_preset, parse_overrides
 from orchestrator.trial.compute import compute_trial, local_scorer
+from tests.orchestrator.cluster.held_trials import GATE, compute_held
 
 PRESETS = Path(__file__).parents[3] / "experiments" / "presets"
-SETTINGS = ["rounds=4", "recipe.steps=5", "recipe.width=2", "recipe.batch_size=8"]
-AXES = {"mismatch_ratios": [0.2], "ood_ratios": [0.6], "strategies": ["random", "vlpure"], "seeds": [0, 1, 2]}
+SETTINGS = ["rounds=3", "recipe.steps=5", "recipe.width=2", "recipe.batch_size=8"]
+AXES = {"mismatch_ratios": [0.2], "ood_ratios": [0.6], "strategies": ["random", "vlpure"], "seeds": [0, 1]}
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -40,10 +41,16 @@ class Nodes:
 
 
 @pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    """A head without CPUs, a scoring node, and two training nodes."""
+def gate(tmp_path: Path) -> Path:
+    """The file that lets trials go on after their round 1."""
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def nodes(gate: Path) -> Iterator[Nodes]:
+    """A head without CPUs, a scoring node, and three training nodes."""
     before = dict(os.environ)
-    os.environ.update(QUIET)
+    os.environ.update(QUIET | {GATE: str(gate)})
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     add = partial(cluster.add_node, num_cpus=1)
     try:
@@ -51,7 +58,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
             cluster=cluster,
             head=cluster.head_node,
             scorer=add(resources={"clip_scorer": 1}, labels={"role": "scorer"}),
-            trainers=[add(resources={"trainer": 1}, labels={"role": "trainer"}) for _ in range(2)],
+            trainers=[add(resources={"trainer": 1}, labels={"role": "trainer"}) for _ in range(3)],
         )
     finally:
         ray.shutdown()
@@ -62,13 +69,16 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
 
 @dataclass
 class Saboteur:
-    """A listener that takes a training node away once it has finished a round, and remembers what it saw."""
+    """A listener that takes two training nodes away, each once it has finished a round 1, and remembers what it saw.
+
+    Ray on the second node gets SIGTERM first, as when EC2 takes a spot machine back; Ray on the third is killed.
+    """
 
     nodes: Nodes
     ledger: Ledger
-    announced: bool
-    """Whether Ray on the node gets SIGTERM first, as when EC2 takes a spot machine back; else it is killed."""
-    lost_node: str = ""
+    gate: Path
+    lost: list[str] = field(default_factory=list)
+    """The nodes that were taken away."""
     actors: dict[str, str] = field(default_factory=dict)
     """Class of each actor of the run, and the node it was on."""
     reasons: list[str] = field(default_factory=list)
@@ -88,15 +98,18 @@ class Saboteur:
         """A trial starts."""
 
     def advance(self, planned: PlannedTrial, round_number: int, accuracy: float) -> None:
-        """Take away the second training node, if this round was finished there."""
+        """Take away the training node where this round was finished; its trial waits after round 1 to be lost."""
         for actor in ray._private.state.actors().values():
             if actor["State"] == "ALIVE":
                 self.actors[actor["ActorClassName"]] = actor["Address"]["NodeID"]
-        victim = self.nodes.trainers[1]
-        where = self.ledger.history(planned.fingerprint)[-1].environment["node"]
-        if not self.lost_node and where == victim.node_id[:8] and round_number == 1:
-            self.lost_node = str(where)
-            self.nodes.cluster.remove_node(victim, allow_graceful=self.announced)
+        where = str(self.ledger.history(planned.fingerprint)[-1].environment["node"])
+        _, announced, unannounced = self.nodes.trainers
+        for victim in (announced, unannounced):
+            if round_number == 1 and where == victim.node_id[:8] and where not in self.lost:
+                self.lost.append(where)
+                self.nodes.cluster.remove_node(victim, allow_graceful=victim is announced)
+        if len(self.lost) == 2:
+            self.gate.touch()
 
     def stumble(self, planned: PlannedTrial, reason: str) -> None:
         """A trial was lost."""
@@ -107,23 +120,23 @@ class Saboteur:
         self.errors.append(error)
 
 
-@pytest.mark.parametrize("announced", [True, False], ids=["SIGTERM", "SIGKILL"])
-def test_placement_and_the_loss_of_a_node(
-    nodes: Nodes, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, announced: bool
+def test_placement_and_the_loss_of_nodes(
+    nodes: Nodes, gate: Path, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLPURE_CACHE", str(shared_cache))
     trials = load_preset(PRESETS, "demo", AXES, {}).trials(parse_overrides(SETTINGS))
     with open_output(tmp_path / "out").locked() as output:
         planned = plan_trials(trials, output.ledger)
-        saboteur = Saboteur(nodes, output.ledger, announced)
-        ray.init(address=nodes.cluster.address, logging_level=logging.ERROR)  # to see where the actors are
-        run_grid(planned, output, RunSettings(), address=nodes.cluster.address, listener=saboteur)
+        saboteur = Saboteur(nodes, output.ledger, gate)
+        address = nodes.cluster.address
+        ray.init(address=address, logging_level=logging.ERROR)  # to see where the actors are
+        run_grid(planned, output, RunSettings(), address=address, listener=saboteur, compute=compute_held)
 
     assert saboteur.actors["LedgerWriter"] == nodes.head.node_id
     assert saboteur.actors["ScoringActor"] == nodes.scorer.node_id
     assert saboteur.errors == [None] * len(planned)
-    assert saboteur.lost_node, "the node was never taken away"
-    assert saboteur.reasons == ["its worker process died (killed, out of memory, or its machine went away)"]
+    assert sorted(saboteur.lost) == sorted(trainer.node_id[:8] for trainer in nodes.trainers[1:])
+    assert saboteur.reasons == ["its worker process died (killed, out of memory, or its machine went away)"] * 2
     scorer = local_scorer(trials, cpus=1, gpus=0)
     ran_on = set()
     for p in planned:

@@ -41,6 +41,27 @@ def test_a_death_in_the_middle_leaves_no_store(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "mlflow.db").exists()
 
 
+def test_only_while_the_tables_are_made_nothing_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy import create_engine
+
+    found = []
+
+    class Client:
+        def __init__(self, tracking_uri: str) -> None:
+            with create_engine(tracking_uri).connect() as connection:
+                found.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
+
+        def search_experiments(self, max_results: int) -> None:
+            """Ask nothing."""
+
+    monkeypatch.setattr("mlflow.MlflowClient", Client)
+    make_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    Client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert found == [0, 2]  # OFF, FULL
+
+
 @pytest.mark.parametrize("uri", ["sqlite:///:memory:", "http://127.0.0.1:1", "postgresql://nobody@localhost/none"])
 def test_other_stores_are_left_alone(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

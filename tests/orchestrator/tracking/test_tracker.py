@@ -27,14 +27,6 @@ from orchestrator.tracking.tracker import Tracker
 MakeRecord = Callable[..., RoundRecord]
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite store without runs; making one takes MLflow seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Iterator[OutputFolder]:
     monkeypatch.chdir(tmp_path)
