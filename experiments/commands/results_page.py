@@ -58,7 +58,7 @@ python experiments/table9.py --preset cpu --datasets folder:POOL --mismatch-rati
 python experiments/commands/results_page.py --from runs/detectors
 ```
 
-{fewer}What CIFAR-10 says: labels do not move the text side, and visual weights lower it; the probe, which reads no text, is
+What CIFAR-10 says: labels do not move the text side, and visual weights lower it; the probe, which reads no text, is
 ahead of ATD from some 40 to 50 labels on, at both mismatch ratios, and by 4 to 8 points at 5,000. But with this CLIPN
 the largest "yes" cosine (`maxlogit`), without any label, is ahead of ATD from the start, and the probe passes it only
 near 1,500 labels: what loses to the probe here is ATD's use of the text, not the text. `fused` is within 0.01 points of
@@ -73,6 +73,7 @@ NegLabel needs a text tower that has read English: here its words were never tra
 """
 
 
+FINDINGS = "What CIFAR-10 says"
 FEWER_SEEDS = """Cells with fewer seeds than others are of trials that were stopped for want of time.
 
 """
@@ -110,7 +111,7 @@ def page(stages: pd.DataFrame, trials: pd.DataFrame | None) -> str:
     from experiments.tables.table4 import table4_tables
     from experiments.tables.table9 import table9_tables
 
-    head = HEAD.replace("{fewer}", FEWER_SEEDS if _some_have_fewer_seeds(stages) else "")
+    head = HEAD.replace(FINDINGS, FEWER_SEEDS + FINDINGS, 1) if _some_have_fewer_seeds(stages) else HEAD
     parts = [head, *(render_markdown(table) for table in table9_tables(stages))]
     if trials is not None:
         tables = [*table4_tables(trials), paired_table(trials)]
