@@ -60,8 +60,6 @@ python experiments/table9.py --preset cpu --datasets folder:POOL --mismatch-rati
 python experiments/commands/results_page.py --from runs/detectors
 ```
 
-Cells with fewer seeds than others are of trials that were stopped for want of time.
-
 What CIFAR-10 says: labels do not move the text side, and visual weights lower it; the probe, which reads no text, is
 ahead of ATD from some 40 to 50 labels on, at both mismatch ratios, and by 4 to 8 points at 5,000. But with this CLIPN
 the largest "yes" cosine (`maxlogit`), without any label, is ahead of ATD from the start, and the probe passes it only
@@ -74,6 +72,12 @@ from so few images the text learns next to nothing, every text score stays near 
 NegLabel needs a text tower that has read English: here its words were never trained, and it is near chance.
 
 ![AUROC over labels bought](results/auroc.png)
+"""
+
+
+FINDINGS = "What CIFAR-10 says"
+FEWER_SEEDS = """Cells with fewer seeds than others are of trials that were stopped for want of time.
+
 """
 
 
@@ -112,13 +116,21 @@ def page(stages: pd.DataFrame, trials: pd.DataFrame | None, openset: pd.DataFram
     from experiments.tables.table4 import table4_tables
     from experiments.tables.table9 import table9_tables
 
-    parts = [HEAD, *(render_markdown(table) for table in table9_tables(stages))]
+    head = HEAD.replace(FINDINGS, FEWER_SEEDS + FINDINGS, 1) if _some_have_fewer_seeds(stages) else HEAD
+    parts = [head, *(render_markdown(table) for table in table9_tables(stages))]
     if trials is not None:
         tables = [*table4_tables(trials), paired_table(trials)]
         parts += [TRIALS_HEAD, *(render_markdown(table) for table in tables)]
     if openset is not None:
         parts += [OPENSET_HEAD, *(render_markdown(table) for table in openset_tables(openset)), TRIED]
     return "\n".join(parts)
+
+
+def _some_have_fewer_seeds(stages: pd.DataFrame) -> bool:
+    """Whether some row of a table of stages has fewer seeds than another row of it."""
+    seeds = stages.groupby(["dataset", "mismatch_ratio", "ood_ratio", "arm"], dropna=False)["seed"].nunique()
+    per_table = seeds.groupby(level=["dataset", "mismatch_ratio", "ood_ratio"], dropna=False).nunique()
+    return bool((per_table > 1).any())
 
 
 TRIALS_HEAD = """## VLPure on these detectors
