@@ -2,8 +2,7 @@
 
 python benchmarks/labels_saved.py CIFAR10 --clipn-checkpoint clipn.pt --clip-model clipn.json -o runs/labels_saved
 
-CIFAR10 is an image folder with train/ and test/. Of the images 0 to 2999 of each training class (the CLIPN must have
-been trained on others) 2,000 photos are drawn: 800 of four wanted classes and 1,200 of the six others. Accuracy is that
+CIFAR10 is an image folder with train/ and test/; benchmarks/oracle_photos.py says what is made of it. Accuracy is that
 of a linear head, learnt from the wanted answers only and started at zero, on the test images of the wanted classes.
 """
 
@@ -18,19 +17,16 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
-from numpy.typing import NDArray
 
-from data.console import DONE, CommandParser, run_command, to_stderr
+from benchmarks.oracle_photos import Problem, Shelf
+from data.console import DONE, CommandParser, run_command
 from data.files import path_argument, write_text_atomically
-from experiments.annotate.photos import Photos, photos_with_features
-from experiments.annotate.rank import Ranker
-from experiments.annotate.wanted import Answers
+from experiments.annotate.settings import default_drawn
 from experiments.commands.flags import seed_list
 from models.clipn.source import ClipnSource
 from models.device import use_threads
 
 ARMS = ("random", "suggest", "probe")
-PER_CLASS, WANTED, OTHERS = 3000, 800, 1200
 ROUNDS, COUNT = 10, 50
 
 
@@ -49,66 +45,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class Problem:
-    """Photos of one seed with their hidden classes, and the images that heads are tested on."""
-
-    def __init__(self, args: argparse.Namespace, seed: int) -> None:
-        self.classes: tuple[str, ...] = tuple(args.classes.split(","))
-        source = ClipnSource(checkpoint=args.clipn_checkpoint, model=args.clip_model)
-
-        def opened(folder: Path, state: Path) -> Photos:
-            return photos_with_features(folder, self.classes, source, state, device="cpu", progress=to_stderr)
-
-        folder = args.output_dir / f"photos-{seed}"
-        _draw(args.images / "train", folder, self.classes, np.random.default_rng(seed))
-        self.photos = opened(folder, args.output_dir / f"state-{seed}")
-        self.hidden = self._classes_of([name.split("_")[1] for name in self.photos.names])
-        test = opened(args.images / "test", args.output_dir / "state-test")
-        classes_T = self._classes_of([name.partition("/")[0] for name in test.names])
-        own_T = classes_T < len(self.classes)
-        self.test_TD, self.test_T = test.features_ND[own_T], classes_T[own_T]
-        without = Photos(
-            names=self.photos.names, damaged={}, num_other=0, features_ND=self.photos.features_ND, towers=None,
-            identity=self.photos.identity,
-        )  # fmt: skip
-        self.with_text = Ranker(self.photos, self.classes, has_no_texts=True)
-        self.without_text = Ranker(without, self.classes, has_no_texts=False)
-
-    def _classes_of(self, names: list[str]) -> NDArray[np.int64]:
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        return np.array([numbers.get(name, len(numbers)) for name in names], dtype=np.int64)
-
-    def answers(self, idx: NDArray[np.int64]) -> Answers:
-        """The oracle's answers about some photos."""
-        return Answers(idx=idx, classes=self.hidden[idx], num_classes=len(self.classes))
-
-    def accuracy(self, idx: NDArray[np.int64], ranker: Ranker) -> float:
-        """Accuracy of a linear head learnt from the answers about some photos."""
-        logits_TK = ranker.fit(self.answers(idx)).outputs(self.test_TD).logits_NK
-        return float((logits_TK.argmax(axis=1) == self.test_T).mean())
-
-
-def _draw(source: Path, folder: Path, wanted: tuple[str, ...], rng: np.random.Generator) -> None:
-    """Link the drawn images into one folder, as NUMBER_CLASS.jpg with numbers that say nothing."""
-    if folder.exists():
-        return
-    classes = sorted(path.name for path in source.iterdir())
-    drawn = []
-    for name in classes:
-        files = sorted((source / name).iterdir())[:PER_CLASS]
-        count = WANTED // len(wanted) if name in wanted else OTHERS // (len(classes) - len(wanted))
-        drawn += [(files[place], name) for place in rng.choice(len(files), count, replace=False)]
-    folder.mkdir(parents=True)
-    for number, place in enumerate(rng.permutation(len(drawn))):
-        file, name = drawn[place]
-        (folder / f"{number:04d}_{name}_{file.suffix}").symlink_to(file.resolve())
-
-
 def rounds(problem: Problem, arm: str, seed: int) -> Iterator[dict[str, object]]:
     """One row per round of an arm."""
     rng = np.random.default_rng(seed)
     kind, _, strategy = arm.partition(":")
-    asked = np.empty(0, dtype=np.int64)
+    asked, draws = np.empty(0, dtype=np.int64), []
     for number in range(1, ROUNDS + 1):
         free_N = np.ones(len(problem.hidden), dtype=bool)
         free_N[asked] = False
@@ -118,7 +59,12 @@ def rounds(problem: Problem, arm: str, seed: int) -> Iterator[dict[str, object]]
             new = rng.permutation(np.flatnonzero(free_N))[:COUNT]
         else:
             ranker = problem.with_text if kind == "suggest" else problem.without_text
-            ranking = ranker.rank(problem.answers(asked), free_N, COUNT, strategy=strategy or None, rng=rng)
+            ranking = ranker.rank(
+                problem.answers(asked), free_N, COUNT,
+                strategy=strategy or None, num_drawn=default_drawn(COUNT) if kind == "suggest" else 0, draws=draws,
+                rng=rng,
+            )  # fmt: skip
+            draws.append(problem.draws(ranking))
             new, expected, folder = ranking.picks.idx, ranking.batch, ranking.folder
         asked = np.concatenate([asked, new])
         wanted = int((problem.hidden[new] < len(problem.classes)).sum())
@@ -136,8 +82,10 @@ def rounds(problem: Problem, arm: str, seed: int) -> Iterator[dict[str, object]]
 def _run(args: argparse.Namespace) -> int:
     use_threads(1)
     rows: list[dict[str, object]] = []
+    source = ClipnSource(checkpoint=args.clipn_checkpoint, model=args.clip_model)
+    shelf = Shelf(args.images, source, args.output_dir)
     for seed in args.seeds:
-        problem = Problem(args, seed)
+        problem = Problem(shelf, tuple(args.classes.split(",")), seed)
         for arm in args.arms.split(","):
             rows += rounds(problem, arm, seed)
             own = [row for row in rows if row["arm"] == arm and row["seed"] == seed]

@@ -12,8 +12,9 @@ import numpy as np
 from data.console import DONE, CommandParser, StepReporter, run_command, to_stderr
 from data.download import fetch_data_set
 from data.files import cache_root, path_argument
-from data.image_files import DATA_VARIABLE
+from data.image_files import DATA_VARIABLE, configured_folder
 from data.imageset import DataSet, Images, PathImages, Survey
+from data.published import size_in_words
 from data.registry import DATA_SETS, FOLDER_PREFIX, open_data_set
 
 _FETCH = "fetch"
@@ -67,8 +68,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _list_all(root: Path | None) -> None:
-    """Print one line for each known data set."""
+    """Print one line for each known data set, then what the lines have in common."""
+    folder = configured_folder(root)
     for name, source in DATA_SETS.items():
+        if source.package and folder is None:
+            print(f"{name:19} unknown   {size_in_words(source.package.num_bytes)} if it has to be downloaded")
+            continue
         try:
             survey = source.survey(root)
         except ValueError as error:
@@ -76,6 +81,11 @@ def _list_all(root: Path | None) -> None:
         else:
             print(f"{name:19} present   {_in_words(survey)}")
     print(f"{FOLDER_PREFIX + '<path>':19} any       an image folder: train/ and test/, each with a folder per class")
+    if folder is None:
+        print(
+            f"no folder of data sets is given: --data-root DIR or {DATA_VARIABLE}=DIR looks there; "
+            "`python -m data fetch NAME --data-root DIR` downloads one, or takes archives from DIR, and unpacks it"
+        )
     print(f"decoded images are kept in {cache_root() / 'images'}")
 
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,19 @@ def decode_square(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
             with _threads() as threads:
                 list(threads.map(decode, range(len(paths))))
     return pixels_BHWC
+
+
+def decode_content(content: bytes, size: int) -> NDArray[np.uint8]:
+    """The picture of a file's content, cropped by `fit_square`: uint8 (size, size, 3).
+
+    Raises ValueError for content that cannot be decoded. Pillow's warnings are left to the caller: see `_no_warnings`.
+    """
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            image.load()
+            return np.asarray(fit_square(_to_rgb(image), size))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"this is no image that can be decoded, {len(content):,} bytes ({error})") from None
 
 
 def find_bad_images(paths: Sequence[Path]) -> list[tuple[int, str]]:

@@ -33,14 +33,19 @@ def data_folder(root: Path | None, *, name: str, how_to_fetch: str) -> Path:
 
     Raises ValueError if neither is given; the message names the data set `name` and repeats `how_to_fetch`.
     """
-    configured = os.environ.get(DATA_VARIABLE)
-    if root is not None:
-        return user_path(root)
-    if configured:
-        return user_path(configured)
-    raise ValueError(
-        f"{name}: the folder of the data sets is not set; give it as data root, or in {DATA_VARIABLE}; {how_to_fetch}"
-    )
+    folder = configured_folder(root)
+    if folder is None:
+        raise ValueError(
+            f"{name}: the folder of the data sets is not set; give it as data root, or in {DATA_VARIABLE}; "
+            f"{how_to_fetch}"
+        )
+    return folder
+
+
+def configured_folder(root: Path | None) -> Path | None:
+    """The folder of all data sets: `root`, else `$VLPURE_DATA`; None if neither is given."""
+    configured = root if root is not None else os.environ.get(DATA_VARIABLE) or None
+    return None if configured is None else user_path(configured)
 
 
 def list_folders(folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ from experiments.annotate.exchange import export_round, take_labels, unfinished_
 from experiments.annotate.formats import registry as formats
 from experiments.annotate.photos import list_photos
 from experiments.annotate.report import folder_lines, outcome_lines, round_lines
-from experiments.annotate.suggester import PUBLISHED, Settings, Suggester, read_settings, write_settings
+from experiments.annotate.settings import PUBLISHED, Settings, read_settings, write_settings
+from experiments.annotate.suggester import Suggester
 from strategies.purity.detectors import DETECTORS
 
 
@@ -66,6 +68,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--purity", metavar="DETECTOR", help=f"what judges whether an image is wanted: {', '.join(DETECTORS)}"
     )
     how.add_argument("--strategy", metavar="NAME", help="what chooses among the wanted ones, such as margin or badge")
+    how.add_argument(
+        "--drawn", type=int, metavar="N",
+        help="suggestions per round that are drawn at random, to check the estimate (default: 1 in 25; 0: none)",
+    )  # fmt: skip
     how.add_argument("--gpu", action="store_true", help="compute features on a GPU")
     other = parser.add_argument_group("in and out")
     other.add_argument(
@@ -105,6 +111,8 @@ def _run(args: argparse.Namespace) -> int:
         return DONE
     if args.number is not None and args.number < 1:
         raise ValueError(f"-n is {args.number}; expected 1 or more")
+    if args.drawn is not None and args.drawn < 0:
+        raise ValueError(f"--drawn is {args.drawn}; expected 0 or more")
     state = State.open(args.folder, _classes(args), args.output_dir)
     if args.port and not args.annotate:
         print("--port is ignored without --annotate", file=sys.stderr)
@@ -159,7 +167,8 @@ def _work(state: State, settings: Settings, args: argparse.Namespace, listener: 
         export_round(state, name, report=print)
     if listener is not None:
         return _serve(state, suggester, listener)
-    command = f"python experiments/suggest.py {shown(str(args.folder))}"
+    own_state = [] if args.output_dir is None else ["-o", str(args.output_dir)]
+    command = shown(shlex.join(["python", "experiments/suggest.py", str(args.folder), *own_state]))
     print(f"look at them: {state.round_folder(number) / 'index.html'}")
     print(f"label them: {command} --annotate     (or with other tools: --export, then --labels FILE)")
     return DONE
@@ -200,6 +209,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         purity=args.purity,
         strategy=args.strategy,
         count=args.number,
+        drawn=args.drawn,
     )
 
 

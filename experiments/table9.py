@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from experiments.commands.grid import GridCommand, main_of
-from experiments.tables.table9 import ROWS
+from experiments.tables.table9 import CAPTION_ROWS, ROWS
 from orchestrator.ledger.output import OutputFolder
 from orchestrator.plan import PlannedTrial
 
@@ -39,7 +39,8 @@ TABLE9 = GridCommand(
     title="Table 9: purity detectors as labels are bought",
     description="Compare the purity detectors at growing numbers of labels. No classifier is trained. Running it again "
     "continues. The labels at which they are compared: --set detection.labels=[0,20,60] --rounds 3.",
-    rows=lambda strategies: tuple(ROWS),
+    rows=lambda strategies: tuple(row for row in ROWS if row not in CAPTION_ROWS),
+    further_rows=lambda settings: CAPTION_ROWS if settings.get("clipn", {}).get("captioner") else (),
     settings={"detection": {"labels": LABELS}, "rounds": len(LABELS)},
     report=report_detection,
 )

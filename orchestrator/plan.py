@@ -11,7 +11,7 @@ from data.imageset import DataSet
 from data.registry import open_data_set
 from data.splits.draw import count_data_split
 from data.splits.ratios import SplitCounts, ratio_of_classes
-from models.clipn.bill import FeatureBill, feature_bill
+from models.clipn.bill import FeatureBill, caption_bill, feature_bill
 from models.clipn.source import clipn_identity
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
@@ -98,12 +98,15 @@ def feature_lines(planned: Sequence[PlannedTrial]) -> list[str]:
         data = _open(trial)
         bill = feature_bill(data, trial.clipn)
         lines.append(f"{trial.dataset}: CLIPN's features of {bill.num_images:,} images: {feature_state(bill)}")
-    return lines
+        captions = caption_bill(data, trial.clipn)
+        lines += [f"{trial.dataset}: captions for zoc: {feature_state(captions)}"] if captions else []
+    return list(dict.fromkeys(lines))  # with and without a captioner the features are the same
 
 
 def missing_features(trials: Iterable[TrialConfig]) -> int:
-    """Number of images whose features are still to be computed for these trials, on this machine."""
-    return sum(feature_bill(_open(trial), trial.clipn).num_missing for trial in trials)
+    """Number of features and captions that are still to be computed for these trials, on this machine."""
+    bills = (make(_open(trial), trial.clipn) for trial in trials for make in (feature_bill, caption_bill))
+    return sum(bill.num_missing for bill in bills if bill is not None)
 
 
 def feature_state(bill: FeatureBill) -> str:

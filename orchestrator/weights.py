@@ -31,6 +31,8 @@ def check_weights_files(trial: TrialConfig) -> None:
         weights_format(source.checkpoint)
     if source.checkpoint is None and plain is not None and plain.is_file():
         weights_format(plain, setting=PRETRAINED)
+    if source.captioner is not None and user_path(source.captioner).is_file():
+        weights_format(user_path(source.captioner), setting="clipn.captioner")
     file = None if trial.recipe.encoder is None else EncoderName.parse(trial.recipe.encoder).file
     if file is not None:
         weights_format(file, setting="recipe.encoder")
@@ -65,13 +67,20 @@ def _job(trials: Iterable[TrialConfig]) -> dict[str, list[Any]]:
     """What is to be opened, each once."""
     clipn: dict[str, Any] = {}
     encoders: dict[str, None] = {}
+    captioners: dict[str, Any] = {}
     for trial in trials:
         source = trial.clipn
         if trial.uses_clipn and (source.checkpoint or (source.pretrained and user_path(source.pretrained).is_file())):
             clipn.setdefault(source.model_dump_json(include={"checkpoint", "pretrained", "model"}))
+        if trial.uses_captioner:  # by a tag too: a grid would find out after hours that it cannot be fetched
+            captioners.setdefault(source.model_dump_json(include={"captioner", "captioner_model"}))
         if trial.recipe.encoder is not None and trial.recipe.encoder != "clipn":
             encoders.setdefault(trial.recipe.encoder)
-    return {"clipn": [json.loads(each) for each in clipn], "encoders": list(encoders)}
+    return {
+        "clipn": [json.loads(each) for each in clipn],
+        "encoders": list(encoders),
+        "captioners": [json.loads(each) for each in captioners],
+    }
 
 
 def _open(job: dict[str, list[Any]]) -> None:
@@ -92,6 +101,11 @@ def _open(job: dict[str, list[Any]]) -> None:
             told = f"{PRETRAINED}: {source.pretrained}"
             towers = load_pretrained(source.model, source.pretrained, progress=to_stderr)
         check_finite(towers, told)
+    if job["captioners"]:
+        from models.clipn.captioner import load_captioner
+
+        for each in job["captioners"]:
+            load_captioner(ClipnSource(**each), progress=to_stderr)
     for encoder in job["encoders"]:
         check_encoder(encoder)
 

@@ -81,7 +81,11 @@ def most_known_first(votes: Vote, rng: np.random.Generator) -> IndexArray:
     Equal numbers stand in a drawn order, those equally near to their neighbours by the lowest position.
     """
     # The original's order is that of a shuffled loader. The file order is no substitute: in a folder of images it is
-    # the order of the classes, and the first 2 Q of many equal votes would be of the first classes only.
+    # the order of the classes, and the first 2 Q of many equal votes are of the first classes. CIFAR-10 as a folder,
+    # small CLIPN, 4 ID classes, Q = 500, first query, seeds 0 to 2: ordered by file, NEAT bought no image at all of 1,
+    # 2 and 2 of the 4 ID classes, and the passive one none of 2, 3 and 2 (88 % of one class); in a drawn order both
+    # bought some of every class (the rarest 0.2 to 2 %, passive 3 to 11 %). A linear head trained on NEAT's query
+    # reached 81.9, 82.9 and 86.8 % by the drawn order, 82.2, 77.8 and 85.4 % by the file's.
     _, which_N = np.unique(votes.nearness_N, return_inverse=True)
     drawn_N = rng.permutation(int(which_N.max(initial=0)) + 1)[which_N]
     known = np.flatnonzero(votes.is_known_N)

@@ -100,17 +100,16 @@ DEFECTS: dict[str, str] = {
 """By the strategy's name; those behind the purity step are under the strategy that they put there."""
 
 LEFT_OUT = {
-    "EB-OSAL (Lyu and Beksi 2026)": "not built: it uses no labelled OOD image, and trains two networks with a "
-    "pass over "
-    "the pool in every epoch. Its code restarts an unshuffled pool loader in each epoch, so that only as many "
-    "batches of "
-    "the pool as of labelled images are ever trained on; its fixed threshold of -23 can leave the query empty; "
-    "the pool "
-    "is scored with augmentation [read]",
-    "PAL (Yang et al. 2023)": "not built: its weighting network never gets a gradient in the published code (it "
-    "is set to "
-    "zero, then a loss that does not depend on it goes back), and so stays random [read]; there is nothing to compare "
-    "with",
+    "EB-OSAL (Lyu and Beksi 2026)": "not built: it learns nothing from the OOD images that were bought, and each query "
+    "trains two networks for 200 epochs, with a pass over the whole pool in every epoch. Its code starts an unshuffled "
+    "pool loader anew in each epoch, so that only as many batches of the pool as of labelled images are ever trained "
+    "on; its fixed threshold of -23 can leave the query empty; the "
+    "pool is scored with augmentation [read]",
+    "PAL (Yang et al. 2023)": "not built: in the published code its weighting network never gets a gradient (it is set "
+    "to zero, then a loss that does not depend on it goes back) and so stays random [read]. A version that does train "
+    "it, written from the paper, could be checked against no code",
     "DCoM (2024)": "not built: see `typiclust`",
+    "VLPure-adaptive (this project)": "tried and not kept, as it was not better than `vlpure`: "
+    "[docs/results.md](results.md) has the rule and the figures",
 }
 """Strategies that are not here, and why."""

@@ -79,3 +79,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+def pytest_unconfigure() -> None:
+    """Thaw what was frozen: libraries complain at the interpreter's end of objects that nobody collected."""
+    gc.unfreeze()

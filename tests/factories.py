@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger.records import RoundRecord
@@ -45,3 +47,31 @@ def make_planned(seed: int = 0, *, num_records: int = 0, error: str | None = Non
         records=tuple(make_record(number) for number in range(num_records)),
         error=error,
     )
+
+
+def make_captioner(folder: Path) -> dict[str, str]:
+    """Settings of a small CoCa with random weights, whose architecture and weights are written into the folder."""
+    import torch
+    from safetensors.torch import save_file
+
+    from models.clipn.towers import build
+
+    size = {"width": 16, "heads": 2, "layers": 1, "context_length": 16, "vocab_size": 49408}
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8, "attentional_pool": True,
+            "attn_pooler_heads": 2, "output_tokens": True,
+        },
+        "text_cfg": {**size, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {**size, "attn_pooler_heads": 2},
+        "custom_text": True,
+    }  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        coca = build(config)
+        torch.nn.init.normal_(coca.text_decoder.text_projection)  # open_clip leaves what happens to be in memory
+    weights, model = folder / "coca.safetensors", folder / "coca.json"
+    save_file({name: tensor.contiguous() for name, tensor in coca.state_dict().items()}, weights)
+    model.write_text(json.dumps(config))
+    return {"captioner": str(weights), "captioner_model": str(model)}

@@ -1,4 +1,4 @@
-"""Composition of a batch: images that are probably wanted and worth a label, and border cases.
+"""Composition of a batch: images that are probably wanted and worth a label, border cases, and a few at random.
 
 Shapes: N images, C candidates, K classes, D embedding.
 """
@@ -51,7 +51,10 @@ class Picks:
 
     idx: IndexArray
     informativeness: Floats
+    """By the strategy; 0 for an image that was drawn at random."""
     border: NDArray[np.bool_]
+    drawn: NDArray[np.bool_]
+    """Drawn at random from all free images, each with the same probability."""
 
 
 def check_strategy(name: str) -> Entry:
@@ -74,24 +77,33 @@ def choose_batch(
     count: int,
     *,
     strategy: str | None,
+    num_drawn: int,
     rng: np.random.Generator,
 ) -> Picks:
     """The next images to label: `count` of the free ones, or all of them if there are fewer.
 
     Without a wanted answer the probably wanted ones are spread over looks and a fifth are border cases; with answers
-    `strategy` picks among the images judged wanted and a tenth are border cases.
+    `strategy` picks among the images judged wanted and a tenth are border cases. `num_drawn` of the batch are drawn at
+    random from all free images.
     """
     free = np.flatnonzero(free_N)
     count = min(count, len(free))
-    has_answers = bool(answers.is_wanted.any())
-    num_border = min(count, count // (10 if has_answers else 5))
-    border = _border(photos, wanted_N, free, num_border)
+    # Before the others are chosen: only then has every free image the same chance.
+    drawn = rng.choice(free, min(num_drawn, count), replace=False) if num_drawn else free[:0]
     free_N = free_N.copy()
+    free_N[drawn] = False
+    free = np.flatnonzero(free_N)
+    has_answers = bool(answers.is_wanted.any())
+    num_border = min(count - len(drawn), count // (10 if has_answers else 5))
+    border = _border(photos, wanted_N, free, num_border)
     free_N[border] = False
     free = np.flatnonzero(free_N)
     by_wanted = free[highest_first(wanted_N[free], len(free))]
-    num_best = count - len(border)
+    num_best = count - len(border) - len(drawn)
     likely = by_wanted[wanted_N[by_wanted] > 0.5][:MOST]
+    if len(free) and np.ptp(wanted_N[free]) == 0:
+        # No texts and no answers: the first images by name would be the candidates, often one folder.
+        likely = rng.choice(free, min(MOST, len(free)), replace=False)
     if strategy is None and not has_answers:
         likely = _most_likely_of_each_class(photos, head, likely, CANDIDATES * num_best)
     candidates = likely if len(likely) >= num_best else by_wanted[:num_best]
@@ -101,10 +113,15 @@ def choose_batch(
     else:
         name = strategy or DEFAULT
         best, scores_Q = _by_strategy(name, photos, classes, answers, head, np.sort(candidates), num_best, rng)
+    chosen = np.concatenate([best, border])
+    # Evenly among the others: at the end of the batch, someone who labels only half of it would label none of them.
+    places = ((np.arange(len(drawn)) + 0.5) * len(chosen) / max(1, len(drawn))).astype(np.int64)
+    informativeness = np.concatenate([scores_Q, 1 - 2 * np.abs(wanted_N[border] - 0.5)])
     return Picks(
-        idx=np.concatenate([best, border]),
-        informativeness=np.concatenate([scores_Q, 1 - 2 * np.abs(wanted_N[border] - 0.5)]),
-        border=np.arange(count) >= len(best),
+        idx=np.insert(chosen, places, drawn),
+        informativeness=np.insert(informativeness, places, 0.0),
+        border=np.insert(np.arange(len(chosen)) >= len(best), places, False),
+        drawn=np.insert(np.zeros(len(chosen), dtype=bool), places, True),
     )
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.annotate.choose import DEFAULT, Picks, choose_batch
+from experiments.annotate.estimate import ByCurve, Draws, Estimate, corrected, estimate_by_curve
 from experiments.annotate.head import Head, fit_head
 from experiments.annotate.photos import Photos
-from experiments.annotate.wanted import Answers, Estimate, Floats, Given, Judge, estimate_wanted, fit_curve
+from experiments.annotate.wanted import Answers, Floats, Given, Judge, fit_curve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,6 +30,10 @@ class Ranking:
     head: Head
     folder: Estimate
     """Wanted images in the folder."""
+    by_curve: ByCurve
+    """The same, not corrected with images drawn at random."""
+    num_free: int
+    """Images that could be chosen."""
     num_known: int
     """Wanted images that have an answer, near-copies included."""
     batch: float
@@ -68,10 +73,14 @@ class Ranker:
         *,
         detector: str | None = None,
         strategy: str | None = None,
+        num_drawn: int = 0,
+        draws: Sequence[Draws] = (),
         rng: np.random.Generator,
         stands_for_N: NDArray[np.int64] | None = None,
     ) -> Ranking:
         """The next `count` of the free images; `stands_for_N` names the image that answers for each near-copy.
+
+        `num_drawn` of them are drawn at random; `draws` are the images that earlier rounds drew so, with their answers.
 
         Raises ValueError for a detector or strategy that cannot be used.
         """
@@ -82,19 +91,31 @@ class Ranker:
         wanted_N = curve.probabilities(scores.all_N)
         answered_N = np.isin(asked_N, answers.idx)
         known_N = np.isin(asked_N, answers.idx[answers.is_wanted])
-        folder = estimate_wanted(curve, scores.all_N[~answered_N], int(known_N.sum()))
+        by_curve = estimate_by_curve(curve, scores.all_N[~answered_N], int(known_N.sum()))
         at_random = float(wanted_N[free_N].mean()) if free_N.any() else 0.0
         wanted_N[answered_N] = known_N[answered_N]
         head = self.fit(answers)
         picks = choose_batch(
-            self._photos, self._classes, answers, head, wanted_N, free_N, count, strategy=strategy, rng=rng
+            self._photos,
+            self._classes,
+            answers,
+            head,
+            wanted_N,
+            free_N,
+            count,
+            strategy=strategy,
+            num_drawn=num_drawn,
+            rng=rng,
         )
         return Ranking(
             wanted_N=wanted_N,
             classes_NK=head.probabilities(self._photos.features_ND),
             picks=picks,
             head=head,
-            folder=folder,
+            # Before any answer the prior's own width stands for what is not known.
+            folder=corrected(by_curve, draws) if len(answers.idx) else by_curve.total,
+            by_curve=by_curve,
+            num_free=int(free_N.sum()),
             num_known=int(known_N.sum()),
             batch=float(wanted_N[picks.idx].sum()),
             at_random=at_random * len(picks.idx),

@@ -18,17 +18,20 @@ def reason(
     nearest: float | None,
     num_copies: int,
     picked: bool,
+    drawn: bool,
 ) -> str:
     """A sentence made of what is known about one image.
 
     `probabilities` are those of the classes `best` and `second`; `nearest` is the cosine with the labelled image most
-    like it, None without one; `picked` is whether it is suggested at all.
+    like it, None without one; `picked` is whether it is suggested at all, `drawn` whether at random.
     """
     if not picked:
         return f"probably none of your classes; if one, {best}"
     unsure = probabilities[0] - probabilities[1] < UNDECIDED
     what = f"{best} or {second}" if unsure else best
-    if border:
+    if drawn:
+        text = "drawn at random, to check the estimate"
+    elif border:
         text = f"may or may not be one of your classes ({what}): its answer shows where they end"
     elif unsure:
         text = f"{_surely(wanted)} one of your classes, but {best} or {second}?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from data.files import shown
@@ -18,7 +19,8 @@ def folder_lines(state: State, num_other: int, weights: str) -> list[str]:
     lines = [
         f"{shown(str(state.folder))}: {len(listing.images):,} images, {len(listing.damaged):,} damaged, "
         f"{_counted(len(listing.copy_of), 'near-copy', 'near-copies')} set aside"
-        + (f", {_counted(num_other, 'other file', 'other files')}" if num_other else "")
+        # Phones write HEIC: without the list, a folder of theirs looks smaller than it is for no reason.
+        + (f", {_counted(num_other, 'file', 'files')} not JPEG, PNG, GIF, WebP or BMP" if num_other else "")
     ]
     lines += [f"  left out: {shown(name)}: {listing.damaged[name]}" for name in sorted(listing.damaged)[:MOST_NAMED]]
     if len(listing.damaged) > MOST_NAMED:
@@ -48,26 +50,41 @@ def outcome_lines(state: State) -> list[str]:
     return lines
 
 
-# On 2,000 photos of which 800 are wanted, 2 sets of classes, 5 seeds: 660 to 760 were estimated after the first
-# round, and the intervals held the truth in 80 % and 40 % of the rounds (docs/annotate_results.md).
-LIKELY_LOW = "likely too low, since the labels are mostly of images that looked wanted"
-
-
 def round_lines(state: State, number: int) -> list[str]:
     """Lines about a new round."""
-    expected, suggestions, settings = state.expected(number), state.suggestions(number), state.settings(number)
+    suggestions, settings = state.suggestions(number), state.settings(number)
     return [
         _how(settings, len(suggestions)),
-        f"about {expected.folder:,.0f} ({expected.low:,.0f} to {expected.high:,.0f}) of {expected.num_images:,} show "
-        "one of your classes; " + (LIKELY_LOW if settings["answers"] else "a guess until some are labelled"),
-        f"round {number}: {expected.wanted:.0f} of {len(suggestions)} expected to be wanted; at random it would be "
-        f"{expected.at_random:.0f}",
+        *what_is_known({**asdict(state.expected(number)), **settings}, number, len(suggestions)),
     ]
+
+
+def what_is_known(facts: Mapping[str, Any], number: int, count: int) -> list[str]:
+    """Lines about the estimate and what is expected of `count` suggestions; `facts` are a round's."""
+    return [
+        f"about {facts['folder']:,.0f} ({facts['low']:,.0f} to {facts['high']:,.0f}) of {facts['num_images']:,} show "
+        f"one of your classes; {_checked(facts)}",
+        f"round {number}: {facts['wanted']:.0f} of {count} expected to be wanted; at random it would be "
+        f"{facts['at_random']:.0f}",
+    ]
+
+
+def _checked(settings: Mapping[str, Any]) -> str:
+    """What the estimate of the folder rests on."""
+    if not settings["answers"]:
+        return "a guess until some are labelled"
+    drawn = settings.get("random answers", 0)
+    if not drawn:
+        # Of 800 wanted in 2,000, 660 to 760 were estimated after the first round (docs/annotate_results.md).
+        return "likely too low, since the labels are of images that looked wanted, and none was drawn at random"
+    return f"checked with {_counted(drawn, 'image', 'images')} drawn at random"
 
 
 def _how(settings: Mapping[str, Any], count: int) -> str:
     """How a round was ranked."""
     border = f"; {settings['border cases']} of {count} are border cases, to learn from"
+    if settings.get("drawn at random"):
+        border += f", {settings['drawn at random']} drawn at random, to check the estimate"
     if not settings["answers"]:
         by = "by looks alone" if settings["detector"] in ("probe", "knn") else "by the class names alone"
         return f"no labels yet: ranked {by}, spread over looks{border}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,83 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.console import Progress
-from data.files import write_text_atomically
-from data.sealed import read_sealed_json, seal
-from experiments.annotate.answers.state import UNSURE, Expected, Listing, State, Suggestion
+from experiments.annotate.answers.state import NONE, UNSURE, Expected, Listing, State, Suggestion
 from experiments.annotate.photos import Photos, list_photos, photos_with_features, photos_with_own_features
-from models.clipn.source import DEFAULT_MODEL, ClipnSource
+from experiments.annotate.settings import Settings, default_drawn
 
 if TYPE_CHECKING:
+    from experiments.annotate.estimate import Draws
     from experiments.annotate.rank import Ranker, Ranking
     from experiments.annotate.wanted import Answers
 
-PUBLISHED = "datacomp_xl_s13b_b90k"
-"""Weights of a plain CLIP that are used if no others are named."""
-SETTINGS = "settings.json"
 SAMPLE = 40
 """Unwanted images that are kept to be looked at."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a folder is ranked; kept in its state, so that a later call need not repeat them."""
-
-    checkpoint: str | None = None
-    """A CLIPN's weights."""
-    pretrained: str | None = None
-    """A plain CLIP's weights: an open_clip tag or a file."""
-    model: str | None = None
-    """Architecture of either."""
-    features: str | None = None
-    """A .npy file with features of one's own, in place of weights."""
-    purity: str | None = None
-    strategy: str | None = None
-    count: int | None = None
-    """Suggestions per round."""
-
-    def over(self, kept: Settings) -> Settings:
-        """These settings, with those of an earlier call where nothing is said; weights count as one setting."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        weights = ("checkpoint", "pretrained", "features")
-        says_weights = any(given[name] is not None for name in weights)
-        names = [name for name in given if given[name] is None and not (says_weights and name in (*weights, "model"))]
-        return Settings(**{**given, **{name: getattr(kept, name) for name in names}})
-
-    @property
-    def source(self) -> ClipnSource:
-        """The weights. Raises ValueError if both kinds are named."""
-        if self.checkpoint is not None and self.pretrained is not None:
-            raise ValueError("--clipn-checkpoint and --clip-pretrained are both given; give one")
-        model = self.model or DEFAULT_MODEL
-        if self.checkpoint is not None:
-            return ClipnSource(checkpoint=Path(self.checkpoint), model=model)
-        return ClipnSource(pretrained=self.pretrained or PUBLISHED, model=model)
-
-    @property
-    def weights_in_words(self) -> str:
-        """Where features come from."""
-        if self.features is not None:
-            return f"rows of {self.features}"
-        return f"{Path(self.model or DEFAULT_MODEL).name} {Path(self.checkpoint or self.pretrained or PUBLISHED).name}"
-
-
-def read_settings(state: State) -> Settings:
-    """Settings of the last call; the defaults if there was none."""
-    path = state.directory / SETTINGS
-    if not path.exists():
-        return Settings()
-    try:
-        content, was_sealed = read_sealed_json(path, SETTINGS)
-        if not was_sealed:
-            raise ValueError("it has no checksum")
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be used: {error}; remove it and give the settings again") from None
-    return Settings(**content)
-
-
-def write_settings(state: State, settings: Settings) -> None:
-    """Keep the settings for the next call."""
-    write_text_atomically(state.directory / SETTINGS, json.dumps(seal(asdict(settings), SETTINGS)) + "\n")
 
 
 class Suggester:
@@ -179,6 +111,33 @@ class Suggester:
             free_N,
         )
 
+    def draws(self) -> list[Draws]:
+        """The answered images that earlier rounds drew at random, for each round that drew among the same images."""
+        from experiments.annotate.estimate import Draws
+
+        labels, found = self._state.labels(), []
+        for number in self._state.rounds():
+            expected = self._state.expected(number)
+            # An estimate about another number of images says nothing about these.
+            if expected.by_curve is None or expected.num_images != len(self.photos.names):
+                continue
+            told = [
+                (each, labels[each.image].answer)
+                for each in self._state.suggestions(number)
+                if each.drawn and each.image in labels and labels[each.image].answer != UNSURE
+            ]
+            errors = [(1 + len(each.copies)) * ((answer != NONE) - each.wanted) for each, answer in told]
+            if errors:
+                found.append(
+                    Draws(
+                        by_curve=expected.by_curve,
+                        num_free=expected.num_free,
+                        variance=expected.variance,
+                        errors_M=np.array(errors),
+                    )
+                )
+        return found
+
     def rank(self, number: int, *, count: int | None = None, whatever_is_left: bool = False) -> Ranking:
         """The ranking of what is left, for the round of that number.
 
@@ -187,12 +146,16 @@ class Suggester:
         answers, free_N = self.answers()
         if not free_N.any() and not whatever_is_left:
             raise ValueError(f"every image of {self._state.folder} has an answer; --finish DIR writes the set")
+        count = count or self.settings.count or 50
+        drawn = self.settings.drawn
         return self.ranker.rank(
             answers,
             free_N,
-            count or self.settings.count or 50,
+            count,
             detector=self.settings.purity,
             strategy=self.settings.strategy,
+            num_drawn=default_drawn(count) if drawn is None else drawn,
+            draws=self.draws(),
             rng=np.random.default_rng(number),
             stands_for_N=self._stands_for_N,
         )
@@ -217,6 +180,9 @@ class Suggester:
                 low=ranking.folder.low,
                 high=ranking.folder.high,
                 num_images=len(self.photos.names),
+                by_curve=ranking.by_curve.total.mean,
+                variance=ranking.by_curve.variance,
+                num_free=ranking.num_free,
             ),
             unwanted=list(self._suggestions(ranking, self._unwanted(ranking))),
             settings=self._facts(ranking),
@@ -224,7 +190,7 @@ class Suggester:
         return number
 
     def _facts(self, ranking: Ranking) -> Mapping[str, Any]:
-        answers = ranking.answers
+        answers, draws = ranking.answers, self.draws()
         return {
             "detector": ranking.detector,
             "strategy": ranking.strategy,
@@ -232,6 +198,8 @@ class Suggester:
             "answers": len(answers.idx),
             "wanted answers": int(answers.is_wanted.sum()),
             "border cases": int(ranking.picks.border.sum()),
+            "drawn at random": int(ranking.picks.drawn.sum()),
+            "random answers": sum(len(each.errors_M) for each in draws),
         }
 
     def _unwanted(self, ranking: Ranking) -> NDArray[np.int64]:
@@ -260,6 +228,7 @@ class Suggester:
             pick = picks.get(place)
             border = pick is not None and bool(ranking.picks.border[pick])
             near = None if at is None else photos.names[answers.idx[at]]
+            drawn = pick is not None and bool(ranking.picks.drawn[pick])
             own = tuple(copies.get(photos.names[place], ()))
             yield Suggestion(
                 rank=number + 1,
@@ -271,6 +240,7 @@ class Suggester:
                 nearest_labelled=near,
                 copies=own,
                 border=border,
+                drawn=drawn,
                 reason=reason(
                     wanted=float(ranking.wanted_N[place]),
                     best=self._state.classes[best],
@@ -280,6 +250,7 @@ class Suggester:
                     nearest=None if at is None else float(similar_QL[number, at]),
                     num_copies=len(own),
                     picked=pick is not None,
+                    drawn=drawn,
                 ),
             )
 

@@ -1,4 +1,4 @@
-"""How probable it is that an image shows one of the classes, and how many of a folder do.
+"""How probable it is that an image shows one of the classes.
 
 A score by the purity step's detectors, made a probability by a logistic curve with a prior, which the answers correct.
 Shapes: N images, L answered images, S scores, K classes.
@@ -85,6 +85,8 @@ def pick_detector(asked: str | None, *, texts: frozenset[Given], has_both: bool)
         return "fused" if has_both and texts else text
     if asked not in get_args(DetectorName):
         raise unknown_name("--purity", asked, get_args(DetectorName))
+    if "captioner" in DETECTORS[asked].needs:
+        raise ValueError(f"--purity {asked} reads captions, which only trials have; use {text}, or omit --purity")
     missing = DETECTORS[asked].needs & frozenset({"text", "no text"}) - texts
     if asked == "fused" and texts:
         missing = frozenset()  # here it mixes whatever text detector there is
@@ -258,7 +260,7 @@ class Curve:
         design_N2 = np.stack([np.ones_like(scores_N), scores_N], axis=1)
         variance_N = np.einsum("ni,ij,nj->n", design_N2, self.covariance_22, design_N2)
         # MacKay's approximation of the average of a sigmoid over a normal distribution.
-        return _sigmoid(design_N2 @ self.mean_2 / np.sqrt(1 + np.pi * variance_N / 8))
+        return sigmoid(design_N2 @ self.mean_2 / np.sqrt(1 + np.pi * variance_N / 8))
 
 
 def fit_curve(scores: Scores, is_wanted_L: NDArray[np.bool_]) -> Curve:
@@ -272,40 +274,19 @@ def fit_curve(scores: Scores, is_wanted_L: NDArray[np.bool_]) -> Curve:
     design_L2 = np.stack([np.ones_like(scores.answered_L), scores.answered_L], axis=1)
     solution_2 = mean_2.copy()
     for _ in range(50):
-        probs_L = _sigmoid(design_L2 @ solution_2)
+        probs_L = sigmoid(design_L2 @ solution_2)
         gradient_2 = design_L2.T @ (probs_L - is_wanted_L) + precision_22 @ (solution_2 - mean_2)
         hessian_22 = (design_L2.T * (probs_L * (1 - probs_L))) @ design_L2 + precision_22
         step_2 = np.linalg.solve(hessian_22, gradient_2)
         solution_2 = solution_2 - step_2 * min(1.0, 2.0 / max(1e-12, float(np.abs(design_L2 @ step_2).max(initial=0))))
-    probs_L = _sigmoid(design_L2 @ solution_2)
+    probs_L = sigmoid(design_L2 @ solution_2)
     hessian_22 = (design_L2.T * (probs_L * (1 - probs_L))) @ design_L2 + precision_22
     # A higher score never means less wanted; the prior's slope is positive, so this needs misleading answers.
     solution_2[1] = max(solution_2[1], 0.0)
     return Curve(mean_2=solution_2, covariance_22=np.linalg.inv(hessian_22).astype(np.float64))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """How many images of a set are wanted, with a 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def estimate_wanted(curve: Curve, scores_N: Floats, known: int) -> Estimate:
-    """Wanted images among `known` answered ones and unanswered ones with these scores."""
-    rng = np.random.default_rng(0)
-    draws = rng.multivariate_normal(curve.mean_2, curve.covariance_22, size=300)
-    totals = np.empty(len(draws))
-    for number, (offset, slope) in enumerate(draws):
-        probs_N = _sigmoid(offset + max(slope, 0.0) * scores_N)
-        totals[number] = probs_N.sum() + rng.normal() * np.sqrt((probs_N * (1 - probs_N)).sum())
-    totals = np.clip(totals, 0, len(scores_N)) + known
-    low, high = np.quantile(totals, [0.025, 0.975])
-    return Estimate(mean=float(curve.probabilities(scores_N).sum()) + known, low=float(low), high=float(high))
-
-
-def _sigmoid(values: Floats) -> Floats:
+def sigmoid(values: Floats) -> Floats:
+    """Probabilities of log odds."""
     result: Floats = 1.0 / (1.0 + np.exp(-np.clip(values, -500, 500)))
     return result

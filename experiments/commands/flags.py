@@ -13,6 +13,7 @@ from data.console import CommandParser
 from data.files import CACHE_VARIABLE, path_argument
 from data.splits.named import parse_names
 from data.splits.ratios import OodRatio
+from models.clipn.source import DEFAULT_CAPTIONER
 from models.mps import mps_runs
 from orchestrator.settings.grid import Nested, RunSettings, merge, parse_overrides, seed_range
 from orchestrator.settings.keys import check_name
@@ -70,6 +71,14 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--clip-model", metavar="NAME", help="open_clip architecture of either, or its .json file (default: ViT-B-16)"
+    )
+    group.add_argument(
+        "--captioner",
+        metavar="TAG",
+        help="for the detector zoc: weights of a CoCa, by its tag in open_clip or the path of a weights file",
+    )
+    group.add_argument(
+        "--captioner-model", metavar="NAME", help=f"its open_clip architecture (default: {DEFAULT_CAPTIONER})"
     )
     group.add_argument(
         "--set",
@@ -135,6 +144,8 @@ def trial_overrides(args: argparse.Namespace) -> Nested:
         "checkpoint": args.clipn_checkpoint,
         "pretrained": args.clip_pretrained,
         "model": args.clip_model,
+        "captioner": args.captioner,
+        "captioner_model": args.captioner_model,
     }
     if args.id_classes is not None and ratios:
         raise ValueError(f"{ratios} and --id-classes: both choose the ID classes; give one")
@@ -152,10 +163,16 @@ def ignored_flags(args: argparse.Namespace, trials: Iterable[TrialConfig]) -> li
     trials = list(trials)
     readers = {"purity": any(trial.uses_purity for trial in trials)}
     readers |= dict.fromkeys(("clipn_checkpoint", "clip_pretrained", "clip_model"), any(t.uses_clipn for t in trials))
-    return [
+    lines = [
         f"--{name.replace('_', '-')} is not used: no strategy here has a purity step"
         for name, is_read in readers.items()
         if getattr(args, name) and not is_read
+    ]
+    reads_captions = any(trial.uses_captioner for trial in trials)
+    return lines + [
+        f"--{name.replace('_', '-')} is not used: no detector here is zoc"
+        for name in ("captioner", "captioner_model")
+        if getattr(args, name) and not reads_captions
     ]
 
 

@@ -87,6 +87,8 @@ class GridCommand:
     """Preset that it takes if the command line names none."""
     rows: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple
     """Makes the names of its strategies and arms from the preset's, if the command line gives none."""
+    further_rows: Callable[[Nested], tuple[str, ...]] = lambda settings: ()
+    """Makes further names of rows from the settings of its trials, if the command line gives none."""
     paper: Callable[[], PaperValues] = dict
     """Reads the paper's values."""
     notes: tuple[str, ...] = ()
@@ -275,7 +277,10 @@ def grid_of(command: GridCommand, args: argparse.Namespace) -> GridConfig:
         grid = grid.model_copy(update={"seeds": grid.seeds[:1]})
     if command.settings and not grid.trial.get("detection"):
         grid = grid.model_copy(update={"trial": merge(grid.trial, command.settings)})
-    return grid if args.strategies else grid.model_copy(update={"strategies": command.rows(grid.strategies)})
+    if args.strategies:
+        return grid
+    rows = command.rows(grid.strategies) + command.further_rows(merge(grid.trial, trial_overrides(args)))
+    return grid.model_copy(update={"strategies": rows})
 
 
 def _tracker(

@@ -62,6 +62,7 @@ NEEDS = {
     "no text": '"no" texts (a CLIPN)',
     "labels": "labelled images",
     "words": "a list of negative words (shipped)",
+    "captioner": "a captioner (`--captioner`, a CoCa of open_clip)",
 }
 
 
@@ -135,7 +136,8 @@ def _told(entry: Entry) -> tuple[str, str]:
     text = " ".join((inspect.getdoc(type(entry.build(services))) or "").split())
     found = re.search(r"Departures?( from [^:]*)?: (.*)", text)
     departures = ": ".join(part.strip() for part in found.groups() if part) if found else "none"
-    return text.split(". ")[0].rstrip(".") + ".", departures[0].upper() + departures[1:]
+    # "Eq. 4" ends no sentence.
+    return re.split(r"(?<!Eq)\. ", text)[0].rstrip(".") + ".", departures[0].upper() + departures[1:]
 
 
 def main() -> int:

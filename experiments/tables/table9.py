@@ -29,6 +29,8 @@ ROWS = {
     **{f"vlpure-{name}": name for name in DETECTORS if name != "atd"},
 }
 """Arm -> label of its row."""
+CAPTION_ROWS = tuple(f"vlpure-{name}" for name, each in DETECTORS.items() if "captioner" in each.needs)
+"""Arms that a grid has only with a captioner."""
 METRICS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy of the decision"}
 
 

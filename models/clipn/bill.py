@@ -9,7 +9,7 @@ from data.imageset import DataSet
 from models.clipn.cost import seconds_on_a_core
 from models.clipn.features import FeatureEntries
 from models.clipn.recipe import small_clip_config
-from models.clipn.source import ClipnSource
+from models.clipn.source import POSITIONS, TOKENS, ClipnSource
 from models.clipn.stand_in import is_trained
 from models.feature_store import rows_present, seconds_a_row
 
@@ -54,6 +54,23 @@ def feature_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill:
         seconds=seconds,
         is_measured=measured is not None,
         num_bytes=_row_bytes(features.config) * missing,
+    )
+
+
+def caption_bill(data_set: DataSet, source: ClipnSource) -> FeatureBill | None:
+    """The missing captions of a source's captioner and their cost, as far as it was measured; None without one."""
+    if source.captioner is None:
+        return None
+    key = FeatureEntries(data_set, source, "cpu", lambda line: None).caption_key
+    num_images = len(data_set.train.images)
+    missing = num_images - rows_present(key, num_images)
+    measured = seconds_a_row(key) if missing else 0.0
+    return FeatureBill(
+        num_images=num_images,
+        num_missing=missing,
+        seconds=None if measured is None else missing * measured,
+        is_measured=measured is not None,
+        num_bytes=4 * POSITIONS * TOKENS * missing,
     )
 
 

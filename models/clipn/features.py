@@ -9,6 +9,7 @@ Shapes: N training images, C classes, D embedding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,9 @@ from models.clipn.prompts import class_phrases, default_templates, read_template
 from models.clipn.recipe import small_clip_config
 from models.clipn.source import (
     ClipnSource,
+    about_captioner,
     any_config,
+    captioner_identity,
     clip_config,
     is_plain_clip,
     pretrained_preprocessing,
@@ -53,17 +56,23 @@ class VisionLanguage:
         logit_scale: float,
         encode_classes: Callable[[tuple[str, ...]], TextFeatures],
         encode_texts: Callable[[str, tuple[str, ...]], NDArray[np.float32]] | None = None,
+        keep: Callable[[str, str, Callable[[], RowSource]], NDArray[np.float32]] | None = None,
+        caption_tokens_NT: NDArray[np.float32] | None = None,
     ) -> None:
         """Combine the features that `open_vision_language` opened; `encode_classes` encodes distinct class names.
 
-        `encode_texts` encodes whole sentences, which are kept in the store under a name.
+        `encode_texts` encodes whole sentences, which are kept in the store under a name; `keep` keeps there what is
+        computed of the images.
         """
         self.image_features_ND = image_features_ND
         """Image features (N, D): unit rows, float32, read-only; row i is training image i."""
+        self.caption_tokens_NT = caption_tokens_NT
+        """Likeliest tokens of the images' captions (`models.clipn.captioner`); None without a captioner."""
         self.logit_scale = logit_scale
         """Logit scale of the checkpoint: exp of its parameter."""
         self._encode_classes = encode_classes
         self._encode_texts = encode_texts
+        self._keep = keep
         self._text_features: dict[tuple[str, ...], TextFeatures] = {}
 
     def text_features(self, class_names: tuple[str, ...]) -> TextFeatures:
@@ -83,6 +92,15 @@ class VisionLanguage:
         assert self._encode_texts is not None, "these features were opened without a text tower"
         return self._encode_texts(what, texts)
 
+    def image_rows(self, what: str, content: str, open_source: Callable[[], RowSource]) -> NDArray[np.float32]:
+        """Rows of numbers, one per image, that `open_source` computes of the image features.
+
+        They are computed once and kept as `what`, by the identity `content` of all else that decides them.
+        """
+        if self._keep is None:
+            return open_source().compute(0, len(self.image_features_ND))
+        return self._keep(what, content, open_source)
+
 
 def open_vision_language(
     data_set: DataSet, source: ClipnSource, *, device: str = "cpu", progress: Progress | None = None
@@ -97,6 +115,8 @@ def open_vision_language(
     that cannot be written.
     """
     features = FeatureEntries(data_set, source, device, progress or (lambda line: None))
+    # First: weights of a captioner that cannot be had are found out before hours of other features.
+    captions = None if source.captioner is None else features.of_captions()
     image = features.of_images()
     features.of_classes(data_set.class_names)
     features.release()
@@ -105,6 +125,8 @@ def open_vision_language(
         logit_scale=image.facts["logit_scale"],
         encode_classes=features.of_classes,
         encode_texts=features.of_sentences,
+        keep=features.of_image_features,
+        caption_tokens_NT=captions,
     )
 
 
@@ -203,6 +225,44 @@ class FeatureEntries:
         rows_ND = open_features(key, len(texts), open_source, shard_rows=4096, progress=self._progress).rows_ND
         self.release()
         return rows_ND
+
+    def of_captions(self) -> NDArray[np.float32]:
+        """Likeliest tokens (N, P * T) of the training images' captions."""
+        images = self._data_set.train.images
+
+        def open_source() -> RowSource:
+            from models.clipn.captioner import CaptionTokens, load_captioner
+
+            self._progress(f"loading the captioner {self._source.captioner_model}, {self._source.captioner}")
+            captioner = load_captioner(self._source, progress=self._progress).to(self._device)
+            return CaptionTokens(captioner, images, self._captioner_preprocessing)
+
+        return open_features(
+            self.caption_key, len(images), open_source, shard_rows=256, progress=self._progress
+        ).rows_ND
+
+    @property
+    def caption_key(self) -> FeatureKey:
+        """Key of the captions' tokens in the store."""
+        return FeatureKey(
+            kind="caption tokens",
+            content=self._data_set.train.images.fingerprint,
+            weights=captioner_identity(self._source),
+            preprocessing=self._captioner_preprocessing.words,
+            precision="float32",
+        )
+
+    @property
+    def _captioner_preprocessing(self) -> Preprocessing:
+        assert self._source.captioner is not None
+        with about_captioner():
+            return pretrained_preprocessing(self._source.captioner_model, self._source.captioner)
+
+    def of_image_features(self, what: str, content: str, open_source: Callable[[], RowSource]) -> NDArray[np.float32]:
+        """Rows that a source computes of the image features, from the store or computed now."""
+        key = replace(self.image_key, kind=what, content=content_hash([self.image_key.content, content]))
+        key = replace(key, preprocessing=key.preprocessing + self._tokeniser)
+        return open_features(key, len(self._data_set.train.images), open_source, progress=self._progress).rows_ND
 
     @property
     def image_key(self) -> FeatureKey:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,13 @@ from models.clipn.prompts import DEFAULT_TEMPLATES_HASH, read_templates, templat
 from models.clipn.recipe import SmallClipnRecipe, small_clip_config, training_identity
 
 DEFAULT_MODEL = "ViT-B-16"
+NUM_TOKENS = 49_408
+"""Tokens of CLIP's byte pairs."""
+DEFAULT_CAPTIONER = "coca_ViT-B-32"
+PUBLISHED_CAPTIONER = "mscoco_finetuned_laion2b_s13b_b90k"
+"""Tag of the weights of both published sizes of CoCa that were trained to caption."""
+POSITIONS, TOKENS = 10, 35
+"""Positions of a caption at which so many of the likeliest tokens are read, as in ZOC's code."""
 PRETRAINED = "clipn.pretrained"
 """Setting of a plain CLIP's weights, as errors name it."""
 STAND_IN_RECIPE = SmallClipnRecipe()
@@ -61,6 +69,16 @@ class ClipnSource(BaseModel):
     border between ID and OOD a few are then judged differently."""
     domain: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
     """Word put before each class name, as for DomainNet ("real": "a photo of a real airplane."); unset: no word."""
+    captioner: Annotated[str, Field(min_length=1)] | None = None
+    """Weights of the captioner whose words the detector zoc reads: a CoCa of open_clip, by tag or path of a file."""
+    captioner_model: str = DEFAULT_CAPTIONER
+    """open_clip architecture of the captioner: a name, or the path of an open_clip JSON configuration."""
+
+    def settings_read(self) -> dict[str, Any]:
+        """Plain values of the settings that count, for fingerprints and reports."""
+        # Absent unless used: these are newer than the first records.
+        unread = {"captioner", "captioner_model"} if self.captioner is None else set()
+        return self.model_dump(mode="json", exclude=unread)
 
 
 def clipn_identity(source: ClipnSource, data_set: DataSet) -> str:
@@ -76,6 +94,7 @@ def clipn_identity(source: ClipnSource, data_set: DataSet) -> str:
             "clean_names": source.clean_names,
             "domain": source.domain,
             "precision": source.precision,
+            **({} if source.captioner is None else {"captioner": captioner_identity(source)}),
         }
     )
 
@@ -114,6 +133,34 @@ def pretrained_identity(model: str, pretrained: str) -> str:
     if path.is_file():
         return content_hash({"clip": file_hash_once(path), "config": config, **other})
     return content_hash({"clip": pretrained, "config": config, "model": model, **other})
+
+
+def captioner_identity(source: ClipnSource) -> str:
+    """Identity (64 hex digits) of a captioner and of what is read of its captions.
+
+    Nothing is downloaded. Raises ValueError for unknown names, and for a model without captions in CLIP's tokens.
+    """
+    assert source.captioner is not None
+    with about_captioner():
+        text = any_config(source.captioner_model)["text_cfg"]
+        decodes = "multimodal_cfg" in any_config(source.captioner_model)
+        if not decodes or text.get("hf_tokenizer_name") or text.get("vocab_size", NUM_TOKENS) != NUM_TOKENS:
+            raise ValueError(
+                f"clipn.captioner_model: {source.captioner_model} writes no captions in CLIP's {NUM_TOKENS:,} tokens; "
+                f"take {DEFAULT_CAPTIONER} or coca_ViT-L-14"
+            )
+        weights = pretrained_identity(source.captioner_model, source.captioner)
+    return content_hash({"weights": weights, "positions": POSITIONS, "tokens": TOKENS})
+
+
+@contextmanager
+def about_captioner() -> Iterator[None]:
+    """Errors of the code for pretrained weights, which name the setting, are about the captioner's settings here."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error).replace("clipn.model", "clipn.captioner_model").replace(PRETRAINED, "clipn.captioner")
+        raise ValueError(text) from error
 
 
 def stand_in_images(source: ClipnSource, data_set: DataSet) -> ImageSet:

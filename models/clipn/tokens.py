@@ -26,6 +26,12 @@ def _byte_pairs() -> SimpleTokenizer:
     return SimpleTokenizer()
 
 
+def byte_pairs() -> tuple[str, ...]:
+    """The text of each of CLIP's tokens, by its id; `</w>` marks the end of a word."""
+    decoder = _byte_pairs().decoder
+    return tuple(decoder[token] for token in range(len(decoder)))
+
+
 def tokenize(texts: Sequence[str], context_length: int) -> torch.Tensor:
     """Token ids (B, L) int64 with start and end token, padded with 0 to the longest of these texts.
 

@@ -52,6 +52,21 @@ class WordList:
         prompts = [NOUN_PROMPT] * self.num_nouns + [ADJECTIVE_PROMPT] * (len(self.words) - self.num_nouns)
         return tuple(prompt.replace("{}", word) for prompt, word in zip(prompts, self.words, strict=True))
 
+    def in_tree_order(self) -> list[int]:
+        """Places in `words`, each once, so that kinds of a thing follow it: words of the first sense come first."""
+        below = self._hyponyms()
+        places = {word: place for place, word in enumerate(self.words)}
+        ordered: dict[int, None] = {}
+        seen: set[int] = set()
+        waiting = [place for place, each in enumerate(self.synsets) if not each.hypernyms][::-1]
+        while waiting:
+            place = waiting.pop()
+            if place not in seen:
+                seen.add(place)
+                ordered |= dict.fromkeys(places[lemma] for lemma in self.synsets[place].lemmas if lemma in places)
+                waiting += below.get(place, [])[::-1]
+        return list(ordered)
+
     def candidates(self, class_names: Sequence[str], leave_out: Sequence[str] = ()) -> list[int]:
         """Places in `words` of the words that can be negatives of these classes.
 
@@ -85,10 +100,7 @@ class WordList:
 
     def _kinds_of(self, names: set[str]) -> set[int]:
         """Places of the noun synsets that have one of the names, and of all their hyponyms."""
-        below: dict[int, list[int]] = {}
-        for place, each in enumerate(self.synsets):
-            for hypernym in each.hypernyms:
-                below.setdefault(hypernym, []).append(place)
+        below = self._hyponyms()
         waiting = [
             place
             for place, each in enumerate(self.synsets)
@@ -101,6 +113,14 @@ class WordList:
                 found.add(place)
                 waiting += below.get(place, [])
         return found
+
+    def _hyponyms(self) -> dict[int, list[int]]:
+        """Places of the synsets that are a kind of another, by its place."""
+        below: dict[int, list[int]] = {}
+        for place, each in enumerate(self.synsets):
+            for hypernym in each.hypernyms:
+                below.setdefault(hypernym, []).append(place)
+        return below
 
 
 def read_words(path: Path = LIST) -> WordList:

@@ -159,8 +159,9 @@ class GridConfig(Settings):
         """
         for axis in AXES:
             values = getattr(self, axis)
-            if len(set(values)) < len(values):
-                raise ValueError(f"{axis} = {', '.join(map(str, values))}: a value is repeated")
+            repeated = [str(value) for value in dict.fromkeys(values) if values.count(value) > 1]
+            if repeated:
+                raise ValueError(f"{axis} = {', '.join(map(str, values))}: {', '.join(repeated)} is repeated")
         for name in self.datasets:
             check_name("datasets", name)
         for name in self.per_dataset:

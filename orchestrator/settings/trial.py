@@ -18,7 +18,7 @@ from data.splits.draw import ClassDraw, SplitSettings, Supervision
 from data.splits.named import checked_names, short_text
 from data.splits.ratios import OodRatio
 from models.classifier.recipe import EncoderName, Fraction, Recipe, named_recipe
-from models.clipn.source import ClipnSource
+from models.clipn.source import DEFAULT_CAPTIONER, PUBLISHED_CAPTIONER, ClipnSource
 from models.words.lists import word_list
 from orchestrator.settings.keys import check_keys, check_name, check_texts, one_line
 from strategies.options import StrategyOptions
@@ -149,6 +149,11 @@ class TrialConfig(Settings):
         return self.uses_scorer or self.recipe.encoder == "clipn"
 
     @property
+    def uses_captioner(self) -> bool:
+        """Whether its purity detector reads captions of the images."""
+        return self.uses_purity and "captioner" in DETECTORS[self.purity.detector].needs
+
+    @property
     def supervision(self) -> Supervision:
         """The labels that exist at the start: those of a budget, all, or none."""
         if self.recipe.network == "zero-shot":
@@ -220,6 +225,8 @@ class TrialConfig(Settings):
         settings.get("recipe", {}).pop("eval_batch_size", None)
         if self.uses_purity:
             settings["purity"] = self.purity.settings_read()
+        if self.uses_clipn:
+            settings["clipn"] = self.clipn.settings_read()
         return flat(settings | {"options": self.options.read_by(settings_entry(self.strategy).sections)})
 
     def _absent_axes(self) -> set[str]:
@@ -332,6 +339,7 @@ def read_trial(**settings: Any) -> TrialConfig:
         trial = TrialConfig(**settings)
     except ValidationError as error:
         raise ValueError(one_line(error)) from None
+    trial = _with_captioner_if_read(trial)
     _check_classes(trial)
     if trial.recipe.encoder is not None:
         EncoderName.parse(trial.recipe.encoder)
@@ -342,14 +350,36 @@ def read_trial(**settings: Any) -> TrialConfig:
         _check_detection(trial, trial.detection)
     if trial.uses_purity and "words" in DETECTORS[trial.purity.detector].needs:
         word_list().check_kinds(trial.purity.words.leave_out)  # refused now, and not by a scorer later
-    reads_no_text = trial.uses_purity and "no text" in DETECTORS[trial.purity.detector].needs
-    if reads_no_text and trial.clipn.pretrained is not None:
+    _check_texts_of_weights(trial)
+    return trial
+
+
+def _check_texts_of_weights(trial: TrialConfig) -> None:
+    """Raise ValueError for a detector that reads "no" texts with weights that have none."""
+    needs = DETECTORS[trial.purity.detector].needs
+    if not trial.uses_purity or "no text" not in needs or trial.clipn.pretrained is None:
+        return
+    others = [name for name, each in DETECTORS.items() if not each.needs & {"no text", "captioner"} and name != "mcm"]
+    raise ValueError(
+        f'purity.detector = {trial.purity.detector!r} reads CLIPN\'s "no" texts, and the plain CLIP '
+        f'{trial.clipn.pretrained!r} (clipn.pretrained) has no trained "no" tower; take --purity mcm (or '
+        f"{', '.join(others)}), or give a CLIPN checkpoint instead (--clipn-checkpoint)"
+    )
+
+
+def _with_captioner_if_read(trial: TrialConfig) -> TrialConfig:
+    """The trial without a captioner if it reads none, so that all trials but those with `zoc` stay as they were.
+
+    Raises ValueError for a trial that reads one and has none.
+    """
+    if not trial.uses_captioner:
+        plain = {"captioner": None, "captioner_model": DEFAULT_CAPTIONER}
+        return trial.model_copy(update={"clipn": trial.clipn.model_copy(update=plain)})
+    if trial.clipn.captioner is None:
         raise ValueError(
-            f'purity.detector = {trial.purity.detector!r} reads CLIPN\'s "no" texts, and the plain CLIP '
-            f'{trial.clipn.pretrained!r} (clipn.pretrained) has no trained "no" tower; take --purity mcm (or '
-            f"{', '.join(name for name, each in DETECTORS.items() if 'no text' not in each.needs and name != 'mcm')}), "
-            "or give a "
-            "CLIPN checkpoint instead (--clipn-checkpoint)"
+            f"purity.detector = {trial.purity.detector!r} reads captions, and no captioner is given: give a CoCa with "
+            f"--captioner (clipn.captioner): the tag {PUBLISHED_CAPTIONER}, which is fetched once, or the path of its "
+            f"file open_clip_model.safetensors (laion/mscoco_finetuned_CoCa-ViT-B-32-laion2B-s13B-b90k)"
         )
     return trial
 

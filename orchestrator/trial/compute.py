@@ -186,7 +186,9 @@ def local_scorer(
     First trains the stand-in CLIPN and computes features that are not in the cache; `progress` gets a line for each.
     `deterministic`: equal seeds give equal answers on a GPU too.
     """
-    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn for t in trials if t.uses_scorer}
+    # The last of a data set counts: that with a captioner, which serves detectors that read no captions too.
+    asking = sorted((t for t in trials if t.uses_scorer), key=lambda t: t.uses_captioner)
+    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn for t in asking}
     if not needed:
         return None
     # Before the first tensor: cuBLAS reads its setting for determinism when it is first used.

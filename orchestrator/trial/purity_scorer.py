@@ -8,21 +8,26 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.files import content_hash
 from models.clipn.features import VisionLanguage
+from models.clipn.source import POSITIONS, TOKENS
+from models.clipn.tokens import byte_pairs
+from models.words.candidates import OBJECT_PROMPT, Candidates, are_names, candidate_words
 from models.words.lists import NOUN_PROMPT, word_list
+from models.words.sums import RUN, RunSums, sum_kept
 from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures, WordOptions
 from strategies.purity.detectors import DETECTORS
 from strategies.purity.features import Labelled
 from strategies.purity.judge import Sight, judge, judge_with_terms
 from strategies.purity.scores import Evidence, Terms, prototypes
-from strategies.purity.words import choose_words, group_logits, neglabel, tanl
+from strategies.purity.words import candidate_logits, choose_words, group_logits, neglabel, tanl, zoc
 
 KEPT_CLASS_SETS = 8
 """Sets of classes whose cosines with all images are kept; a grid has one per data set, mismatch ratio and seed."""
@@ -33,7 +38,8 @@ class Negatives:
     """Scores of all A images against some class names and the words that are their negatives."""
 
     names_KD: Tensor
-    words_MD: Tensor
+    kept_idx: IndexArray
+    """Places of the words in the list. Not their features, which for a few sets of classes would fill a GB."""
     names_A: Tensor
     """Argument of `strategies.purity.words.neglabel`."""
     groups_AG: Tensor
@@ -50,6 +56,7 @@ class FeatureBank:
         if len(self.features_AD) > 1 and bool((self.features_AD == self.features_AD[0]).all()):
             raise ValueError("every image has the same features: the weights of the image tower are damaged")
         self.cosines = lru_cache(maxsize=KEPT_CLASS_SETS)(self._cosines)
+        self._against_captions = lru_cache(maxsize=KEPT_CLASS_SETS)(self._compare_with_captions)
         self._negatives = lru_cache(maxsize=KEPT_CLASS_SETS)(self._compare_with_words)
 
     def _cosines(self, class_names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
@@ -89,8 +96,11 @@ class FeatureBank:
         )
 
     def _against_words(self, request: PurityRequest, labelled: Tensor, images: Tensor) -> dict[str, Tensor]:
-        """Scores of labelled and other images against negative words; empty for a detector that reads no words."""
+        """Scores of labelled and other images against words, by index; empty for a detector that reads no words."""
         options = request.options
+        if "captioner" in DETECTORS[options.detector].needs:
+            scores_A = self._against_captions(request.class_names)
+            return {"words_L": scores_A[labelled], "words_N": scores_A[images]}
         if "words" not in DETECTORS[options.detector].needs:
             return {}
         negatives = self._negatives(request.class_names, options.words)
@@ -104,7 +114,7 @@ class FeatureBank:
         scores_P = tanl(
             self.features_AD[pool],
             negatives.names_KD,
-            negatives.words_MD,
+            self._words(negatives.kept_idx),
             self._vision_language.logit_scale,
             start_A=scores_A[pool],
             known_A=known_P,
@@ -114,22 +124,69 @@ class FeatureBank:
 
     def _compare_with_words(self, class_names: tuple[str, ...], options: WordOptions) -> Negatives:
         """Compare all images with the class names and the words that can be their negatives."""
+        names_KD = self._names("class names as nouns", NOUN_PROMPT, class_names)
         known = word_list()
-        prompts = tuple(NOUN_PROMPT.replace("{}", name.replace("_", " ")) for name in class_names)
-        names_KD, words_WD = (
-            torch.from_numpy(np.array(self._vision_language.sentence_features(what, texts))).to(self._device)
-            for what, texts in (("class names as nouns", prompts), ("negative words", known.texts()))
-        )
-        candidates = torch.tensor(known.candidates(class_names, options.leave_out), device=self._device)
-        kept = choose_words(words_WD[candidates], names_KD, candidates < known.num_nouns, options.share)
-        words_MD = words_WD[candidates[kept]]
+        kept_idx = np.array(known.candidates(class_names, options.leave_out))
+        if options.share < 1:
+            is_noun = torch.from_numpy(kept_idx < known.num_nouns).to(self._device)
+            kept_idx = kept_idx[choose_words(self._words(kept_idx), names_KD, is_noun, options.share).cpu().numpy()]
         scale = self._vision_language.logit_scale
+        if options.share == 1 and options.groups == 1:
+            groups_AG = self._sum_over(kept_idx)[:, None]
+        else:
+            groups_AG = group_logits(self.features_AD, self._words(kept_idx), scale, options.groups)
         return Negatives(
             names_KD=names_KD,
-            words_MD=words_MD,
+            kept_idx=kept_idx,
             names_A=(scale * (self.features_AD @ names_KD.T)).logsumexp(dim=1),
-            groups_AG=group_logits(self.features_AD, words_MD, scale, options.groups),
+            groups_AG=groups_AG,
         )
+
+    def _names(self, what: str, prompt: str, class_names: tuple[str, ...]) -> Tensor:
+        """Features (K, D) of the class names in one sentence."""
+        texts = tuple(prompt.replace("{}", name.replace("_", " ")) for name in class_names)
+        return torch.from_numpy(np.array(self._vision_language.sentence_features(what, texts))).to(self._device)
+
+    @cached_property
+    def _candidates(self) -> tuple[Candidates, Tensor]:
+        """The words that the captioner proposes for the images, and the images' logits (A, W) with them."""
+        tokens_AT = self._vision_language.caption_tokens_NT
+        assert tokens_AT is not None, "a detector asked for captions, and its trial has no captioner"
+        candidates = candidate_words(
+            tokens_AT.astype(np.int64).reshape(len(tokens_AT), POSITIONS, TOKENS), byte_pairs()
+        )
+        texts = tuple(OBJECT_PROMPT.replace("{}", word) for word in candidates.words)
+        words_UD = torch.from_numpy(np.array(self._vision_language.sentence_features("candidate words", texts)))
+        places_AW = torch.from_numpy(candidates.places_NW).to(self._device)
+        logit_scale = self._vision_language.logit_scale
+        return candidates, candidate_logits(self.features_AD, words_UD.to(self._device), places_AW, logit_scale)
+
+    def _compare_with_captions(self, class_names: tuple[str, ...]) -> Tensor:
+        """Scores (A,) of all images against the words that the captioner proposes for them."""
+        candidates, logits_AW = self._candidates
+        is_dropped_U = np.append(are_names(candidates.words, class_names), True)  # the last is place -1: no word
+        is_candidate_AW = torch.from_numpy(~is_dropped_U[candidates.places_NW]).to(self._device)
+        names_KD = self._names("class names as objects", OBJECT_PROMPT, class_names)
+        names_A = (self._vision_language.logit_scale * (self.features_AD @ names_KD.T)).logsumexp(dim=1)
+        return zoc(names_A, logits_AW, is_candidate_AW)
+
+    def _words(self, idx: IndexArray) -> Tensor:
+        """Features (M, D) of the words at these places of the list."""
+        words_WD = self._vision_language.sentence_features("negative words", word_list().texts())
+        return torch.from_numpy(words_WD[idx]).to(self._device)
+
+    def _sum_over(self, kept_idx: IndexArray) -> Tensor:
+        """Log-sums (A,) over nearly all words: from the sums over runs of all words, which are the same for any classes
+        and computed once per model and data set."""
+        known, scale = word_list(), self._vision_language.logit_scale
+        order = np.array(known.in_tree_order())
+        sums_AR = self._vision_language.image_rows(
+            "sums over negative words",
+            content_hash([known.identity, order.tolist(), RUN]),
+            lambda: RunSums(self.features_AD, self._words(order), scale),
+        )
+        is_kept_W = np.isin(order, kept_idx)
+        return sum_kept(sums_AR, is_kept_W, self.features_AD, lambda places: self._words(order[places]), scale)
 
     def on_device(self, idx: IndexArray) -> Tensor:
         """Copy indices or labels to the device of the features."""

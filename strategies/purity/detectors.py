@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 DetectorName = Literal[
-    "atd", "ctw", "mcm", "energy", "maxlogit", "neglabel", "tanl", "probe", "knn", "mahalanobis",
+    "atd", "ctw", "mcm", "energy", "maxlogit", "neglabel", "tanl", "zoc", "probe", "knn", "mahalanobis",
     "relative-mahalanobis", "fused",
 ]  # fmt: skip
 
-Need = Literal["text", "no text", "labels", "words"]
-"""Texts of the classes, "no" texts (a CLIPN), labelled images (without any it ranks nothing), a word list."""
+Need = Literal["text", "no text", "labels", "words", "captioner"]
+"""Texts of the classes, "no" texts (a CLIPN), labelled images (without any it ranks nothing), a word list, a
+captioner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +45,8 @@ class Detector:
 
     @property
     def looks_past_cosines(self) -> bool:
-        """Whether it reads image features or words in addition to the cosines with class texts."""
-        return bool(self.needs & {"labels", "words"})
+        """Whether it reads image features, words or captions in addition to the cosines with class texts."""
+        return bool(self.needs & {"labels", "words", "captioner"})
 
 
 _ON_COSINES = "a search over scales and thresholds on the labelled images"
@@ -94,7 +95,8 @@ DETECTORS: dict[str, Detector] = {
         needs=frozenset({"text", "words"}),
         learns="the threshold",
         sections=("words",),
-        cost="nothing, after one product of all images with the words for each set of classes",
+        cost="nothing, after one product of all images with all words for each data set, which is stored, and one with "
+        "about a tenth of them for each set of classes",
         source="Jiang et al. 2024",
         departures="all words in one group (published: 15 % of the words in 100 groups, purity.words.share=0.15 "
         "purity.words.groups=100), as its authors' successors found better for few classes; animals and food are in "
@@ -111,6 +113,20 @@ DETECTORS: dict[str, Detector] = {
         departures="the whole pool at once in place of a stream; the labelled images seed the activations (there: "
         "texts and noise images)",
         defects="its author's script says that it does not work on CIFAR, for a reason that he does not know",
+    ),
+    "zoc": Detector(
+        needs=frozenset({"text", "captioner"}),
+        learns="the threshold",
+        cost="nothing, after a caption of each image, which is stored, and one product of all images with the words "
+        "that the captions propose",
+        source="Esmaeilpour et al. 2022",
+        departures="the captioner is a CoCa of open_clip on the image, not a BERT on CLIP's feature of it; whole "
+        "words, joined of CLIP's byte pairs; a caption ends where its decoder ends it; stop words, and class names in "
+        "the plural or as a word of a longer name, are no candidates; the logit scale is the model's own; the "
+        "threshold is learnt",
+        defects="its loader casts the image features of COCO, on which the decoder is trained, to whole numbers, most "
+        "of them 0; pieces of words and punctuation count as words; class names in the plural or in capitals stay "
+        "among the candidates; its weights are on a file-sharing site only",
     ),
     "probe": Detector(
         needs=frozenset({"labels"}),

@@ -42,7 +42,7 @@ class Sight:
     features_ND: Tensor
     """Unit rows of the images to judge."""
     words_L: Tensor | None = None
-    """Scores of the labelled images against negative words, for `neglabel` and `tanl`."""
+    """Scores of the labelled images against negative or candidate words, for `neglabel`, `tanl` and `zoc`."""
     words_N: Tensor | None = None
     """Scores of the images to judge."""
 
@@ -76,7 +76,7 @@ def judge(
             return _judge_by_threshold(energy, labelled, is_id_L, images, options, tune=options.self_temperature)
         case "maxlogit":
             return _judge_by_threshold(maxlogit, labelled, is_id_L, images, options, tune=False)
-        case "neglabel" | "tanl":
+        case "neglabel" | "tanl" | "zoc":
             assert sight is not None, options.detector
             assert sight.words_N is not None, options.detector
             return _judge_scores(sight.words_L, is_id_L, sight.words_N, options)

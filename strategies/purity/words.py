@@ -1,12 +1,14 @@
-"""Negative words as a detector: NegLabel, and its transductive successor TANL.
+"""Words beside the class names as detectors: NegLabel, its transductive successor TANL, and ZOC.
 
-Shapes: A images, K ID classes, W candidate words, M words kept, G groups of them, D embedding.
+Shapes: A images, K ID classes, W candidate words, M words kept, G groups of them, U words of all images, D embedding.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from models.words.sums import log_sums
 
 SHARE_OF_CLASSES = 0.95
 """A word's similarity to the classes is this quantile over them, so that one synonym among many names does not hide."""
@@ -41,14 +43,7 @@ def group_logits(features_AD: Tensor, words_MD: Tensor, scale: float, groups: in
     generator = torch.Generator().manual_seed(GROUP_SEED)
     order = torch.randperm(len(words_MD), generator=generator).to(words_MD.device)
     size = len(words_MD) // groups
-    dealt_MD = words_MD[order[: groups * size]]
-    block = max(1, BLOCK_CELLS // len(dealt_MD))
-    return torch.cat(
-        [
-            (scale * (part_BD @ dealt_MD.T)).view(len(part_BD), groups, size).logsumexp(dim=2)
-            for part_BD in torch.split(features_AD, block)
-        ]
-    )
+    return log_sums(features_AD, words_MD[order[: groups * size]], scale, size)
 
 
 def neglabel(names_A: Tensor, groups_AG: Tensor) -> Tensor:
@@ -58,6 +53,27 @@ def neglabel(names_A: Tensor, groups_AG: Tensor) -> Tensor:
     Source: Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models" (2024).
     """
     return torch.sigmoid(names_A[:, None] - groups_AG).mean(dim=1)
+
+
+def zoc(names_A: Tensor, logits_AW: Tensor, is_candidate_AW: Tensor) -> Tensor:
+    """The share of probability (A,) that the class names take from each image's own candidate words, in [0, 1].
+
+    `names_A` is as for `neglabel`; W is the largest number of words of an image, of which only those of
+    `is_candidate_AW` count. Without any candidate the share is 1: nothing but the classes was seen in the image.
+    Source: Esmaeilpour et al., "Zero-Shot Out-of-Distribution Detection Based on the Pre-trained Model CLIP" (2022).
+    """
+    return torch.sigmoid(names_A - logits_AW.where(is_candidate_AW, -torch.inf).logsumexp(dim=1))
+
+
+def candidate_logits(features_AD: Tensor, words_UD: Tensor, places_AW: Tensor, scale: float) -> Tensor:
+    """Logits (A, W) of images with their own candidate words, by the words' places among all U words.
+
+    Those at a place of -1 have no meaning.
+    """
+    # The product with all words: to gather the features of each image's 350 words first moves 30 times as much memory.
+    block = max(1, BLOCK_CELLS // len(words_UD))
+    parts = zip(torch.split(features_AD, block), torch.split(places_AW, block), strict=True)
+    return torch.cat([((scale * part_BD) @ words_UD.T).gather(1, at_BW.clamp(min=0)) for part_BD, at_BW in parts])
 
 
 def tanl(

@@ -35,6 +35,20 @@ def test_list_says_what_is_there_and_what_to_do(tmp_path: Path, capsys: pytest.C
     assert len(lines) == 13
 
 
+def test_list_without_a_folder_says_once_how_to_give_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("VLPURE_DATA", raising=False)
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("digits              present ")
+    assert lines[1] == "cifar10             unknown   170 MB if it has to be downloaded"
+    assert lines[10] == "domainnet-sketch    unknown   18.5 GB if it has to be downloaded"
+    assert lines[11].startswith("folder:<path>")
+    assert lines[12].startswith("no folder of data sets is given: --data-root DIR or VLPURE_DATA=DIR ")
+    assert len(lines) == 14
+
+
 def test_domains_of_domainnet_are_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_domainnet(tmp_path)
     assert main(["--data-root", str(tmp_path)]) == 0

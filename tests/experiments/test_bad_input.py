@@ -59,9 +59,9 @@ CASES: dict[str, tuple[list[str], str]] = {
     # Names
     "unknown data set": ([*DEMO, "--datasets", "digts"], "unknown data set 'digts' (did you mean 'digits'?)"),
     "no data set": ([*DEMO, "--datasets", "digits,"], "unknown data set ''"),
-    "data set twice": ([*DEMO, "--datasets", "digits,digits"], "datasets = digits, digits: a value is repeated"),
+    "data set twice": ([*DEMO, "--datasets", "digits,digits"], "datasets = digits, digits: digits is repeated"),
     "unknown strategy": ([*DEMO, "--strategies", "confid"], "unknown strategy 'confid' (did you mean 'conf'?)"),
-    "strategy twice": ([*DEMO, "--strategies", "conf,conf"], "strategies = conf, conf: a value is repeated"),
+    "strategy twice": ([*DEMO, "--strategies", "conf,conf"], "strategies = conf, conf: conf is repeated"),
     "strategy from a module that is none": ([*DEMO, "--strategies", "nothing:Mine"], "cannot import nothing"),
     "strategy that is none": ([*DEMO, "--strategies", "json:JSONDecoder"], "json has no class 'JSONDecoder' that is"),
     "unknown preset": ([*DEMO[:2], "dmeo"], "unknown preset 'dmeo' (did you mean 'demo'?)"),
@@ -84,7 +84,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "ratio below 0": ([*DEMO, "--mismatch-ratios", "-0.2"], "mismatch_ratio = -0.2: input should be greater than 0"),
     "ratio in percent": ([*DEMO, "--ood-ratios", "60%"], "expected comma-separated values, not '60%'"),
     "ratio that is no number": ([*DEMO, "--ood-ratios", "nan"], "ood_ratio = nan"),
-    "ratio twice": ([*DEMO, "--ood-ratios", "0.2,0.2"], "ood_ratios = 0.2, 0.2: a value is repeated"),
+    "ratio twice": ([*DEMO, "--ood-ratios", "0.2,0.2"], "ood_ratios = 0.2, 0.2: 0.2 is repeated"),
     "no ID class": ([*DEMO, "--mismatch-ratios", "0.05"], "gives no ID class"),
     "too few OOD images": ([*DEMO, "--mismatch-ratios", "0.4", "--ood-ratios", "0.9"], "3240"),
     "seeds backwards": ([*DEMO, "--seeds", "4-0"], "seeds 4-0 run backwards"),
@@ -92,7 +92,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "seed below 0": ([*DEMO, "--seeds", "-1"], "expected seeds such as 0-4 or 0,2,5, not '-1'"),
     "seed below 0, one trial": ([*TRIAL, "--seed", "-1"], "seed = -1: input should be greater than or equal to 0"),
     "seed that is too large": ([*DEMO, "--seeds", "99999999999"], "seed = 99999999999: input should be less than"),
-    "seeds repeated": ([*DEMO, "--seeds", "0,0-1"], "seeds = 0, 0, 1: a value is repeated"),
+    "seeds repeated": ([*DEMO, "--seeds", "0,0-1"], "seeds = 0, 0, 1: 0 is repeated"),
     "seeds without end": ([*DEMO, "--seeds", "0-99999999999"], "seeds 0-99999999999 are more than 10,000"),
     "no round": ([*DEMO, "--rounds", "0"], "rounds = 0: input should be greater than or equal to 1"),
     "half a round": ([*DEMO, "--rounds", "1.5"], "argument --rounds: invalid int value: '1.5'"),
@@ -352,6 +352,8 @@ def test_a_flag_that_nobody_reads_is_told(
     assert call([*DEMO, "--strategies", "conf,random", *words, "--dry-run"], monkeypatch) == 0
     assert f"{words[0]} is not used: no strategy here has a purity step" in capsys.readouterr().err
     if words[0] == "--purity":
+        assert call([*DEMO, "--strategies", "conf,vlpure-mcm", "--captioner", "x", "--dry-run"], monkeypatch) == 0
+        assert capsys.readouterr().err == "--captioner is not used: no detector here is zoc\n"
         assert call([*DEMO, "--strategies", "conf,vlpure", *words, "--dry-run"], monkeypatch) == 0
         assert capsys.readouterr().err == ""
 

@@ -16,6 +16,7 @@ from experiments.commands.grid import GridCommand
 from experiments.presets import ARMS, PRESETS
 from orchestrator.settings.grid import TABLES, load_preset, read_yaml
 from orchestrator.settings.trial import TrialConfig
+from tests.factories import make_captioner
 
 ROOT = Path(__file__).parents[2]
 NAMES = (*(f"table{number}" for number in range(4, 9)), "table10")
@@ -48,6 +49,19 @@ def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
 def test_a_command_is_called_as_its_file(name: str) -> None:
     command = command_of(name)
     assert (command.name, command.title) == (name, f"Table {name.removeprefix('table')}")
+
+
+def test_table_9_has_zoc_if_a_captioner_is_given(plan: Plan, tmp_path: Path) -> None:
+    assert "vlpure-zoc" not in (without := plan("table9", "--preset", "demo", "--seeds", "0"))
+    paths = make_captioner(tmp_path)
+    words = ("--captioner", paths["captioner"], "--captioner-model", paths["captioner_model"])
+    told = plan("table9", "--preset", "demo", "--seeds", "0", *words)
+    assert told.count("vlpure-zoc") == 1
+    assert "digits: captions for zoc: to be computed first, once (1.26 MB in the cache): time not known yet" in told
+    # The others' trials are the same with it: one line for their features, and one trial more.
+    assert (without.count("CLIPN's features"), told.count("CLIPN's features")) == (1, 1)
+    assert "left: 13 trials" in without
+    assert "left: 14 trials" in told
 
 
 def test_presets_speak_of_tables_and_arms_that_exist() -> None:

@@ -66,7 +66,9 @@ def test_reverse_neighbours_by_hand() -> None:
     """Pool at 0, 10, 20 and 90 degrees, in rows of any length; labelled at 1 (class 0), 21 (1) and 80 (OOD)."""
     angles = np.deg2rad([0, 10, 20, 90, 1, 21, 80])
     pool, labelled = np.split(np.stack([np.cos(angles), np.sin(angles)], axis=1), [4])
-    counts = reverse_counts(5 * pool, 3 * labelled, np.array([0, 1, 2]), 3, 2)
+    # Of unequal lengths, the longest far from the labelled: one factor for all rows would leave the order as it is.
+    lengths = np.array([[1.0], [2.0], [3.0], [60.0]])
+    counts = reverse_counts(lengths * pool, 3 * labelled, np.array([0, 1, 2]), 3, 2)
     assert counts.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]
     everyone = reverse_counts(pool, labelled, np.array([0, 1, 2]), 3, 250)
     assert everyone.tolist() == [[1, 1, 1]] * 4

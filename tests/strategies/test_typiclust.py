@@ -14,8 +14,15 @@ def on_circle(*degrees: float) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-def test_typicality_is_one_over_the_mean_distance_within_the_cluster() -> None:
-    """Three points at 0, 60 and 180 degrees have chords 1, sqrt 3 and 2; the point at 61 is of another cluster."""
+@pytest.mark.parametrize("block", [BLOCK, 2, 1])
+def test_typicality_is_one_over_the_mean_distance_within_the_cluster(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three points at 0, 60 and 180 degrees have chords 1, sqrt 3 and 2; the point at 61 is of another cluster.
+
+    In small blocks a point must be told from its neighbours by its place in the cluster, not in the block.
+    """
+    monkeypatch.setattr("strategies.typiclust.BLOCK", block)
     points = np.stack([np.cos(np.deg2rad([0, 60, 180, 61])), np.sin(np.deg2rad([0, 60, 180, 61]))], axis=1)
     wanted = [2 / (1 + 2), 2 / (1 + 3**0.5), 2 / (2 + 3**0.5), 0.0]
     np.testing.assert_allclose(typicalities(points, np.array([7, 7, 7, 2])), wanted, rtol=1e-9)

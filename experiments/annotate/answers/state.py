@@ -42,6 +42,8 @@ class Suggestion:
     """A short sentence."""
     border: bool
     """Whether it was chosen because it lies on the border of being wanted."""
+    drawn: bool = False
+    """Whether it was drawn at random from all images without an answer, to check the estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,12 @@ class Expected:
     high: float
     num_images: int
     """Images in the folder."""
+    by_curve: float | None = None
+    """As `folder`, by the curve of scores alone; None in rounds of earlier versions, which drew nothing at random."""
+    variance: float = 0.0
+    """Variance of the answers about all images without one, by that curve."""
+    num_free: int = 0
+    """Images that could be suggested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

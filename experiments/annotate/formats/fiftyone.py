@@ -42,8 +42,8 @@ def write(export: Export) -> list[str]:
     """Write `suggestions.csv`, `labels.csv` and `load.py`. Returns what to do with them."""
     header = ("filepath", "tags", "rank", "wanted", "predicted", "probability", "informativeness", "reason")
     rows = [
-        (export.absolute(s.image), "border" if s.border else "", s.rank, f"{s.wanted:.4f}", s.predicted,
-         f"{s.predicted_probability:.4f}", f"{s.informativeness:.4f}", s.reason)
+        (export.absolute(s.image), "border" if s.border else "random" if s.drawn else "", s.rank,
+         f"{s.wanted:.4f}", s.predicted, f"{s.predicted_probability:.4f}", f"{s.informativeness:.4f}", s.reason)
         for s in export.suggestions
     ]  # fmt: skip
     export.write_text("suggestions.csv", as_csv(header, rows))

@@ -139,7 +139,7 @@ def test_the_command_with_a_clipn(folder: Path, source: ClipnSource, capsys: pyt
     words = ["--clipn-checkpoint", str(source.checkpoint), "--clip-model", source.model, "-n", "3"]
     assert suggest.main([str(folder), "--classes", "cat,dog", *words]) == 0
     out = capsys.readouterr().out
-    assert "5 images, 1 damaged, 0 near-copies set aside, 1 other file" in out
+    assert "5 images, 1 damaged, 0 near-copies set aside, 1 file not JPEG, PNG, GIF, WebP or BMP" in out
     assert "  left out: cut.jpg: this image file is damaged" in out
     assert "ranked by the class names alone" in out
     assert "round 1: " in out

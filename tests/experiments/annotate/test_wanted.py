@@ -1,4 +1,4 @@
-"""Probabilities of being wanted, and the estimate of how many are."""
+"""Probabilities of being wanted."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import pytest
 from experiments.annotate.photos import Photos
 from experiments.annotate.wanted import (
     Answers,
-    Curve,
     Judge,
     Prior,
     Scores,
-    estimate_wanted,
     fit_curve,
     pick_detector,
 )
@@ -63,6 +61,8 @@ def test_a_detector_that_the_weights_do_not_allow_is_refused() -> None:
         pick_detector("atd", texts=TEXT, has_both=False)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="--purity mcm needs texts; use probe"):
         pick_detector("mcm", texts=frozenset(), has_both=False)
+    with pytest.raises(ValueError, match="--purity zoc reads captions, which only trials have; use neglabel"):
+        pick_detector("zoc", texts=TEXT, has_both=False)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="did you mean 'probe'"):
         pick_detector("prob", texts=TEXT, has_both=False)  # type: ignore[arg-type]
 
@@ -83,27 +83,6 @@ def test_answers_that_separate_all_scores_do_not_make_the_curve_diverge() -> Non
     curve = fit_curve(Scores(all_N=scores, answered_L=scores, prior=WIDE, detector="x"), scores > 0)
     assert np.isfinite(curve.mean_2).all()
     assert (np.diff(curve.probabilities(scores)) > 0).all()
-
-
-def test_the_interval_of_the_estimate_covers_the_truth_as_often_as_it_says() -> None:
-    covered = 0
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        scores = rng.normal(size=500) * 2
-        wanted = rng.random(500) < 1 / (1 + np.exp(-(scores - 0.5)))
-        asked = np.argsort(-scores)[::3][:60]  # chosen by the score, which the curve allows
-        left = np.setdiff1d(np.arange(500), asked)
-        prior = Prior(offset=0.0, slope=1.0, offset_sd=1.0, slope_sd=0.5)
-        curve = fit_curve(Scores(all_N=scores, answered_L=scores[asked], prior=prior, detector="x"), wanted[asked])
-        estimate = estimate_wanted(curve, scores[left], int(wanted[asked].sum()))
-        covered += estimate.low <= wanted.sum() <= estimate.high
-    assert 90 <= covered <= 100
-
-
-def test_what_is_known_is_counted_and_nothing_beyond_the_folder() -> None:
-    certain = Curve(mean_2=np.array([100.0, 0.0]), covariance_22=np.zeros((2, 2)))
-    estimate = estimate_wanted(certain, np.zeros(7), 3)
-    assert (estimate.mean, estimate.low, estimate.high) == (10.0, 10.0, 10.0)
 
 
 def test_without_texts_and_answers_nothing_is_known_and_a_few_answers_rank_the_rest() -> None:

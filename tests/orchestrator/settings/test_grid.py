@@ -111,12 +111,13 @@ def test_a_preset_says_more_of_one_table(tmp_path: Path) -> None:
 
 def test_every_arm_of_the_commands_is_a_trial_in_every_preset() -> None:
     for name in ("demo", "demo-full", "cpu", "paper"):
-        trials = load_preset(PRESETS, name, {"strategies": list(ARMS), "seeds": [0]}, {}, arms=ARMS).arm_trials()
+        grid = load_preset(PRESETS, name, {"strategies": list(ARMS), "seeds": [0]}, {}, arms=ARMS)
+        trials = grid.arm_trials({"clipn": {"captioner": "a tag"}})
         assert {trial.arm for trial in trials} == set(ARMS)
 
 
 def test_a_repeated_seed_is_refused() -> None:
-    with pytest.raises(ValueError, match="seeds = 0, 0: a value is repeated"):
+    with pytest.raises(ValueError, match="seeds = 0, 0: 0 is repeated"):
         GridConfig(**{**SMALL, "seeds": [0, 0]}).trials()
 
 

@@ -233,6 +233,21 @@ def test_a_plain_clip_serves_only_mcm(detector: str) -> None:
     make_trial(**(settings | {"strategy": "random"}), purity={"detector": detector})  # it asks no detector
 
 
+def test_a_captioner_is_a_setting_of_trials_that_read_captions_only() -> None:
+    clipn = {"captioner": "a tag", "captioner_model": "coca_ViT-L-14"}
+    other = make_trial(**(GOOD | {"strategy": "vlpure"}), purity={"detector": "mcm"}, clipn=clipn)
+    assert other == make_trial(**(GOOD | {"strategy": "vlpure"}), purity={"detector": "mcm"})
+    assert not [name for name in other.settings_read() if "captioner" in name]
+    zoc = make_trial(**(GOOD | {"strategy": "vlpure"}), purity={"detector": "zoc"}, clipn=clipn)
+    assert (zoc.clipn.captioner, zoc.clipn.captioner_model) == ("a tag", "coca_ViT-L-14")
+    assert zoc.settings_read()["clipn.captioner_model"] == "coca_ViT-L-14"
+    with pytest.raises(ValueError, match=r"'zoc' reads captions.*--captioner.*open_clip_model\.safetensors") as caught:
+        make_trial(**(GOOD | {"strategy": "vlpure"}), purity={"detector": "zoc"})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="visual_similarity = True has no meaning for the detector zoc"):
+        make_trial(**GOOD, purity={"detector": "zoc", "visual_similarity": True}, clipn=clipn)
+
+
 def test_all_that_is_said_of_clipn_reaches_the_models() -> None:
     clipn = {
         "checkpoint": "weights.pt", "pretrained": "openai", "model": "ViT-B-32", "templates": "templates.txt",

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.clipn.features import VisionLanguage
+from models.clipn.source import POSITIONS, TOKENS
+from models.clipn.tokens import byte_pairs
 from models.words.lists import Synset, WordList
 from orchestrator.trial import purity_scorer
 from orchestrator.trial.purity_scorer import LocalPurityScorer
@@ -190,6 +192,38 @@ def test_tanl_scores_labelled_and_other_images_together(monkeypatch: pytest.Monk
     assert ((found.id_scores >= 0) & (found.id_scores <= 1)).all()
     plain = word_scorer(monkeypatch).score(request(PurityOptions(detector="neglabel")))
     assert not np.array_equal(found.id_scores, plain.id_scores)
+
+
+def test_zoc_compares_images_with_names_and_the_words_of_their_captions() -> None:
+    pieces = byte_pairs()
+    word_tokens = [token for token in (2368, 1929, 1615, 4558, 6716) if pieces[token].endswith("</w>")]
+    assert len(word_tokens) == 5
+    tokens = np.full((60, POSITIONS, TOKENS), 49407, dtype=np.float32)  # captions that are over
+    for image in range(1, 60):
+        tokens[image, 0, : image % 4 + 1] = np.roll(word_tokens, image)[: image % 4 + 1]
+    language = VisionLanguage(
+        image_features_ND=IMAGES,
+        logit_scale=20.0,
+        encode_classes=lambda names: (YES, NO),
+        encode_texts=sentences,
+        caption_tokens_NT=tokens.reshape(60, -1),
+    )
+    names = (pieces[word_tokens[0]].removesuffix("</w>"), "b", "c")  # the first word is a class, so no candidate
+    asked = request(PurityOptions(detector="zoc"), class_names=names, unlabelled_idx=np.array([0, *range(30, 60)]))
+    found = LocalPurityScorer({"here": language}, torch.device("cpu")).score(asked)
+    texts_of_names = sentences("", tuple(f"This is a photo of a {name}." for name in names)).astype(np.float64)
+    expected = []
+    for image in asked.unlabelled_idx:
+        own = {pieces[int(token)] for token in tokens[image, 0]} - {pieces[word_tokens[0]], "<end_of_text>"}
+        words = sentences(
+            "", tuple(f"This is a photo of a {word.removesuffix('</w>')}." for word in sorted(own)) or ("xxx",)
+        )
+        negative = np.exp(20 * words @ IMAGES[image]).sum() if own else 0.0
+        positive = np.exp(20 * texts_of_names @ IMAGES[image]).sum()
+        expected.append(positive / (positive + negative))
+    assert expected[0] == 1.0
+    np.testing.assert_allclose(found.id_scores, expected, rtol=1e-4)
+    assert found.labelled_accuracy is not None
 
 
 def test_features_are_those_of_the_images() -> None:

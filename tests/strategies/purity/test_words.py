@@ -1,4 +1,4 @@
-"""NegLabel by its definition in float64, TANL by a plain loop, Otsu's threshold by hand."""
+"""NegLabel and ZOC by their definition in float64, TANL by a plain loop, Otsu's threshold by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from strategies.purity import words
-from strategies.purity.words import choose_words, group_logits, neglabel, otsu_threshold, tanl
+from strategies.purity.words import candidate_logits, choose_words, group_logits, neglabel, otsu_threshold, tanl, zoc
 
 
 def unit(*shape: int, seed: int) -> torch.Tensor:
@@ -77,3 +77,31 @@ def test_tanl_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
                 [positive / (positive + np.exp(10 * x @ w[active[: j + 1]].T).sum(axis=1)) for j in range(5)], axis=0
             )
         np.testing.assert_allclose(found.numpy(), scores, rtol=1e-4, atol=1e-6)
+
+
+def test_zoc_by_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "BLOCK_CELLS", 90)
+    for seed in range(50):
+        generator = np.random.default_rng(seed)
+        num_classes, num_words = 1 + seed % 6, 20 + seed
+        images, names, texts = (
+            unit(11, 8, seed=seed),
+            unit(num_classes, 8, seed=seed + 1000),
+            unit(num_words, 8, seed=seed + 2000),
+        )
+        places = np.stack([generator.permutation(num_words)[:7] for _ in range(11)])
+        places[3, 4:] = -1  # an image with fewer words than the others
+        dropped = generator.random(num_words) < 0.3
+        dropped[places[5]] = True  # and one without any
+        is_candidate = (places >= 0) & ~dropped[places]
+        logits = candidate_logits(images, texts, torch.from_numpy(places), 20.0)
+        names_A = (20.0 * (images @ names.T)).logsumexp(dim=1)
+        found = zoc(names_A, logits, torch.from_numpy(is_candidate))
+        x, t, w = (each.double().numpy() for each in (images, names, texts))
+        expected = []
+        for image in range(11):
+            own = [word for word in places[image] if word >= 0 and not dropped[word]]
+            positive, negative = np.exp(20 * t @ x[image]).sum(), np.exp(20 * w[own] @ x[image]).sum()
+            expected.append(positive / (positive + negative))
+        assert expected[5] == 1.0
+        np.testing.assert_allclose(found.numpy(), expected, rtol=2e-5, atol=1e-6)
