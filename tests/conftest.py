@@ -45,11 +45,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     torch.optim.Optimizer.zero_grad = no_training  # type: ignore[method-assign]
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Give the collector back what it was kept off: extensions complain at exit of what is then still there."""
-    gc.unfreeze()
-
-
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder for the whole session, so that the stand-in CLIPN of the digits is trained once."""
