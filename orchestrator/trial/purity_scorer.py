@@ -18,7 +18,6 @@ from torch import Tensor
 from data.files import content_hash
 from models.clipn.features import VisionLanguage
 from models.clipn.source import POSITIONS, TOKENS
-from models.clipn.tokens import byte_pairs
 from models.words.candidates import OBJECT_PROMPT, Candidates, are_names, candidate_words
 from models.words.lists import NOUN_PROMPT, word_list
 from models.words.sums import RUN, RunSums, sum_kept
@@ -150,6 +149,9 @@ class FeatureBank:
     @cached_property
     def _candidates(self) -> tuple[Candidates, Tensor]:
         """The words that the captioner proposes for the images, and the images' logits (A, W) with them."""
+        # Only here: it brings open_clip, torchvision and a compiler, 2 CPU s that other trials do without.
+        from models.clipn.tokens import byte_pairs
+
         tokens_AT = self._vision_language.caption_tokens_NT
         assert tokens_AT is not None, "a detector asked for captions, and its trial has no captioner"
         candidates = candidate_words(
