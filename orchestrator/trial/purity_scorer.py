@@ -149,7 +149,8 @@ class FeatureBank:
     @cached_property
     def _candidates(self) -> tuple[Candidates, Tensor]:
         """The words that the captioner proposes for the images, and the images' logits (A, W) with them."""
-        from models.clipn.tokens import byte_pairs  # open_clip, only for those who have captions
+        # Only here: it brings open_clip, torchvision and a compiler, 2 CPU s that other trials do without.
+        from models.clipn.tokens import byte_pairs
 
         tokens_AT = self._vision_language.caption_tokens_NT
         assert tokens_AT is not None, "a detector asked for captions, and its trial has no captioner"
