@@ -63,7 +63,7 @@ def test_a_detector_that_the_weights_do_not_allow_is_refused() -> None:
         pick_detector("atd", texts=TEXT, has_both=False)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="--purity mcm needs texts; use probe"):
         pick_detector("mcm", texts=frozenset(), has_both=False)
-    with pytest.raises(ValueError, match="--purity zoc reads captions, which only trials have; use atd"):
+    with pytest.raises(ValueError, match="--purity zoc reads captions, which only trials have; use neglabel"):
         pick_detector("zoc", texts=TEXT, has_both=False)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="did you mean 'probe'"):
         pick_detector("prob", texts=TEXT, has_both=False)  # type: ignore[arg-type]

@@ -107,7 +107,7 @@ def test_each_arm_is_told_from_the_others_by_its_settings() -> None:
     from orchestrator.plan import PlannedTrial
     from orchestrator.settings.trial import make_trial
 
-    axes = {"dataset": "digits", "mismatch_ratio": 0.4, "ood_ratio": 0.6, "seed": 0}
+    axes = {"dataset": "digits", "mismatch_ratio": 0.4, "ood_ratio": 0.6, "seed": 0, "clipn": {"captioner": "a tag"}}
     arms = [arm for arm in ROWS if arm != "vlpure"]
     planned = [
         PlannedTrial(trial=make_trial(**axes, **ARMS[arm]), fingerprint=arm, data_fingerprint="") for arm in arms
