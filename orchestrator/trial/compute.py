@@ -27,7 +27,7 @@ from orchestrator.problem import OpenSetProblem, pose_problem
 from orchestrator.settings.grid import RunSettings
 from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.detection import run_detection
-from orchestrator.trial.purity_scorer import LocalPurityScorer
+from orchestrator.trial.purity_scorer import LocalPurityScorer, TrialScorer, bank_name
 from orchestrator.trial.trajectory import Report, Trajectory
 from strategies.purity.contract import PurityScorer
 from strategies.registry import FrozenFeatures, Services, find_strategy
@@ -60,6 +60,8 @@ def compute_trial(
         plain_steps=run.plain_steps,
         no_compile=run.no_compile,
     )
+    if scorer is not None:
+        scorer = TrialScorer(scorer, planned.trial.clipn)
     if planned.trial.detection is not None:
         assert scorer is not None, "a detection trial was started without a scorer"
         problem = pose_problem(planned.trial, _data_of(planned))
@@ -186,15 +188,18 @@ def local_scorer(
     First trains the stand-in CLIPN and computes features that are not in the cache; `progress` gets a line for each.
     `deterministic`: equal seeds give equal answers on a GPU too.
     """
-    # The last of a data set counts: that with a captioner, which serves detectors that read no captions too.
+    # The last of a name counts: that with a captioner, which serves detectors that read no captions too.
     asking = sorted((t for t in trials if t.uses_scorer), key=lambda t: t.uses_captioner)
-    needed = {(t.dataset, t.data_root, t.on_bad_image == "skip"): t.clipn for t in asking}
-    if not needed:
+    if not asking:
         return None
     # Before the first tensor: cuBLAS reads its setting for determinism when it is first used.
     device = open_machine(cpus=cpus, gpus=gpus, deterministic=deterministic).device
-    vision_languages = {}
-    for where, source in needed.items():
-        data = cached_data_set(*where)
-        vision_languages[data.fingerprint] = open_vision_language(data, source, device=str(device), progress=progress)
+    needed = {}
+    for trial in asking:
+        data = cached_data_set(trial.dataset, trial.data_root, trial.on_bad_image == "skip")
+        needed[bank_name(data.fingerprint, trial.clipn)] = data, trial.clipn
+    vision_languages = {
+        name: open_vision_language(data, source, device=str(device), progress=progress)
+        for name, (data, source) in needed.items()
+    }
     return LocalPurityScorer(vision_languages, device)

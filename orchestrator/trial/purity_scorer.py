@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -17,11 +17,18 @@ from torch import Tensor
 
 from data.files import content_hash
 from models.clipn.features import VisionLanguage
-from models.clipn.source import POSITIONS, TOKENS
+from models.clipn.source import POSITIONS, TOKENS, ClipnSource
 from models.words.candidates import OBJECT_PROMPT, Candidates, are_names, candidate_words
 from models.words.lists import NOUN_PROMPT, word_list
 from models.words.sums import RUN, RunSums, sum_kept
-from strategies.purity.contract import IndexArray, PurityRequest, PurityScores, RequestFigures, WordOptions
+from strategies.purity.contract import (
+    IndexArray,
+    PurityRequest,
+    PurityScorer,
+    PurityScores,
+    RequestFigures,
+    WordOptions,
+)
 from strategies.purity.detectors import DETECTORS
 from strategies.purity.features import Labelled
 from strategies.purity.judge import Sight, judge, judge_with_terms
@@ -213,10 +220,40 @@ class Case:
     """Inputs in addition to cosines; None for a detector that uses cosines only."""
 
 
+def bank_name(data_fingerprint: str, source: ClipnSource) -> str:
+    """What a scorer calls the features of a data set by a CLIPN: two arms of a grid may differ in theirs alone."""
+    # Without the captioner: features with captions serve detectors that read none, too.
+    return f"{data_fingerprint} {source.model_dump_json(exclude={'captioner', 'captioner_model'})}"
+
+
+class TrialScorer:
+    """A trial's PurityScorer: one that serves several trials, asked about this trial's CLIPN."""
+
+    def __init__(self, scorer: PurityScorer, source: ClipnSource) -> None:
+        self._scorer, self._source = scorer, source
+
+    @property
+    def last_request(self) -> RequestFigures | None:
+        """Figures of the last answered request."""
+        return self._scorer.last_request
+
+    def score(self, request: PurityRequest) -> PurityScores:
+        """The scorer's answer."""
+        return self._scorer.score(replace(request, data_fingerprint=bank_name(request.data_fingerprint, self._source)))
+
+    def features(self, data_fingerprint: str, idx: IndexArray) -> NDArray[np.float32]:
+        """The scorer's features."""
+        return self._scorer.features(bank_name(data_fingerprint, self._source), idx)
+
+
 class LocalPurityScorer:
-    """A PurityScorer in this process. Holds one feature bank for each data set, by the data set's fingerprint."""
+    """A PurityScorer in this process. Holds one feature bank for each data set and CLIPN.
+
+    It is asked by `bank_name`, or by the data set's fingerprint if it holds that data set by one CLIPN only.
+    """
 
     def __init__(self, vision_languages: Mapping[str, VisionLanguage], device: torch.device) -> None:
+        """Hold the features under these names: `bank_name`, or the data set's fingerprint alone."""
         self._banks = {key: FeatureBank(value, device) for key, value in vision_languages.items()}
         self.last_request: RequestFigures | None = None
         """Figures of the last request that was answered."""
@@ -259,7 +296,13 @@ class LocalPurityScorer:
         bank = self._bank(data_fingerprint)
         return np.asarray(bank.features_AD[bank.on_device(idx)].cpu().numpy())
 
-    def _bank(self, data_fingerprint: str) -> FeatureBank:
-        if data_fingerprint not in self._banks:
-            raise ValueError(f"the scorer holds no features of data set {data_fingerprint}")
-        return self._banks[data_fingerprint]
+    def _bank(self, name: str) -> FeatureBank:
+        if name in self._banks:
+            return self._banks[name]
+        fingerprint, _, source = name.partition(" ")
+        # A bank of another CLIPN is no answer: its scores would be kept under this trial's fingerprint.
+        held = [key for key in self._banks if key.partition(" ")[0] == fingerprint and not (source and " " in key)]
+        if len(held) != 1:
+            what = "features of several CLIPNs" if held else "no features"
+            raise ValueError(f"the scorer holds {what} of data set {name}")
+        return self._banks[held[0]]

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from models.clipn.features import VisionLanguage
-from models.clipn.source import POSITIONS, TOKENS
+from models.clipn.source import POSITIONS, TOKENS, ClipnSource
 from models.clipn.tokens import byte_pairs
 from models.words.lists import Synset, WordList
 from orchestrator.trial import purity_scorer
-from orchestrator.trial.purity_scorer import LocalPurityScorer
+from orchestrator.trial.purity_scorer import LocalPurityScorer, TrialScorer, bank_name
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, WordOptions
 from strategies.purity.tuning import SCALES
 
@@ -268,3 +268,30 @@ def test_the_number_of_tied_scales_is_among_what_a_request_took() -> None:
     assert scores.num_tied_scales > 0
     assert local.last_request is not None
     assert local.last_request.tied_scales == scores.num_tied_scales
+
+
+def test_arms_of_a_grid_that_differ_in_their_clipn_are_scored_by_their_own() -> None:
+    sources = [ClipnSource(precision="fp32"), ClipnSource(precision="bf16")]
+    images = [IMAGES, IMAGES[::-1].copy()]
+    held = {
+        bank_name("here", source): VisionLanguage(
+            image_features_ND=rows, logit_scale=20.0, encode_classes=lambda names: (YES[: len(names)], NO[: len(names)])
+        )
+        for source, rows in zip(sources, images, strict=True)
+    }
+    both = LocalPurityScorer(held, torch.device("cpu"))
+    asked = request(PurityOptions(detector="atd"))
+    for source, rows in zip(sources, images, strict=True):
+        alone = LocalPurityScorer({"here": held[bank_name("here", source)]}, torch.device("cpu"))
+        own = TrialScorer(both, source)
+        np.testing.assert_array_equal(own.score(asked).id_scores, alone.score(asked).id_scores)
+        np.testing.assert_array_equal(own.features("here", np.array([4, 2])), rows[[4, 2]])
+        assert own.last_request is both.last_request is not None
+        # A captioner makes no other features, and a scorer of one CLIPN needs no name of it.
+        with_captions = source.model_copy(update={"captioner": "a-tag"})
+        np.testing.assert_array_equal(TrialScorer(both, with_captions).features("here", np.array([3])), rows[[3]])
+        np.testing.assert_array_equal(TrialScorer(alone, source).features("here", np.array([3])), rows[[3]])
+    with pytest.raises(ValueError, match=r"the scorer holds features of several CLIPNs of data set here$"):
+        both.score(asked)
+    with pytest.raises(ValueError, match=r"the scorer holds no features of data set here .*ViT-L-14"):
+        TrialScorer(both, ClipnSource(model="ViT-L-14")).score(asked)
