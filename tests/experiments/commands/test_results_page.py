@@ -21,6 +21,6 @@ def test_the_page_is_current() -> None:
 def test_fewer_seeds_are_told_only_if_some_row_of_a_table_has_fewer_than_another() -> None:
     stages = pd.read_csv(DETECTION).rename(columns={"strategy": "arm"})
     stages = stages[(stages["mismatch_ratio"] == 0.2) & stages["arm"].isin(["vlpure-mcm", "vlpure-knn"])]
-    assert FEWER_SEEDS not in page(stages[stages["seed"] < 2], None)
+    assert FEWER_SEEDS not in page(stages[stages["seed"] < 2], None, None)
     one_fewer = stages[(stages["seed"] < 2) & ((stages["seed"] < 1) | (stages["arm"] == "vlpure-knn"))]
-    assert FEWER_SEEDS in page(one_fewer, None)
+    assert FEWER_SEEDS in page(one_fewer, None, None)
