@@ -20,7 +20,7 @@ from ray.tune.experiment import Trial
 from data.console import RunStopped, duration, to_stderr
 from data.files import cache_root
 from orchestrator.cluster.channel import Compute, Listener, memory_use, shorten
-from orchestrator.cluster.node import enter_folder, fetch_missing
+from orchestrator.cluster.node import enter_folder, fetch_missing, give_back_memory
 from orchestrator.cluster.scorer_client import RemotePurityScorer, ScorerUnavailable
 from orchestrator.cluster.writer import LedgerMended
 from orchestrator.cluster.writer_client import RemoteWriter
@@ -94,6 +94,8 @@ def run_one(config: dict[str, Any], *, services: TrialServices) -> None:
             tune.report({"fatal": str(full)})
         else:
             tune.report({"error": message})
+    finally:
+        give_back_memory()
 
 
 def _compute_trial() -> Compute:
