@@ -114,8 +114,7 @@ def choose_batch(
         name = strategy or DEFAULT
         best, scores_Q = _by_strategy(name, photos, classes, answers, head, np.sort(candidates), num_best, rng)
     chosen = np.concatenate([best, border])
-    # Evenly among the others: at the end of the batch, someone who labels only half of it would label none of them.
-    places = ((np.arange(len(drawn)) + 0.5) * len(chosen) / max(1, len(drawn))).astype(np.int64)
+    places = spread_places(len(drawn), len(chosen))
     informativeness = np.concatenate([scores_Q, 1 - 2 * np.abs(wanted_N[border] - 0.5)])
     return Picks(
         idx=np.insert(chosen, places, drawn),
@@ -123,6 +122,13 @@ def choose_batch(
         border=np.insert(np.arange(len(chosen)) >= len(best), places, False),
         drawn=np.insert(np.zeros(len(chosen), dtype=bool), places, True),
     )
+
+
+def spread_places(num_drawn: int, num_others: int) -> IndexArray:
+    """Places among the others, for `np.insert`, at which drawn images stand evenly in a batch."""
+    # At the end of the batch, someone who labels only half of it would label none of them.
+    places: IndexArray = ((np.arange(num_drawn) + 0.5) * num_others / max(1, num_drawn)).astype(np.int64)
+    return places
 
 
 def _most_likely_of_each_class(photos: Photos, head: Head, likely: IndexArray, count: int) -> IndexArray:

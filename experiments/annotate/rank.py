@@ -31,7 +31,7 @@ class Ranking:
     folder: Estimate
     """Wanted images in the folder."""
     by_curve: ByCurve
-    """The same, not corrected with images drawn at random."""
+    """Wanted images in the folder by the curve alone, not corrected with images drawn at random."""
     num_free: int
     """Images that could be chosen."""
     num_known: int

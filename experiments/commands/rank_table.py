@@ -88,7 +88,7 @@ def _rank(args: argparse.Namespace) -> int:
     shards = list_shards(args.table, columns)
     classes = check_classes(args.classes.split(","))
     settings = _settings(args)
-    _check_same(args, classes, shards)
+    _check_same(args, classes, shards, settings)
     place = (args.shards or str(args.output_dir.absolute())).rstrip("/")
     source = FeatureSource(
         table=args.table, image_column=args.image_column, own_column=args.features_column, folder=f"{place}/features"
@@ -136,9 +136,10 @@ def _settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def _check_same(args: argparse.Namespace, classes: tuple[str, ...], shards: tuple[Shard, ...]) -> None:
+def _check_same(
+    args: argparse.Namespace, classes: tuple[str, ...], shards: tuple[Shard, ...], settings: Settings
+) -> None:
     """Keep what DIR is about. Raises ValueError if it was about something else."""
-    settings = _settings(args)
     about: dict[str, Any] = {
         "table": args.table,
         "rows": [shard.num_rows for shard in shards],

@@ -40,7 +40,7 @@ class NegativeObjective:
         """Change nothing before a pass."""
 
     def phase(self) -> Hashable | None:
-        """The same phase for all steps, because every step launches the same kernels."""
+        """A constant: every step launches the same kernels, so that all may share one recording."""
         return "negative"
 
     def loss(self, network: nn.Module, images_B3HW: Tensor, labels_B: Tensor, picked_B: Tensor) -> Tensor:

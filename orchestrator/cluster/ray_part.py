@@ -25,7 +25,7 @@ from data.stopping import INTERRUPTED
 from orchestrator.cluster.channel import Channel, Ended, Job, Listener, Lost, Reporter, memory_use, shorten
 from orchestrator.cluster.placement import Node, Place, check_resources, choose_placement, nodes_to_come
 from orchestrator.cluster.scorers import ScoringService, patient_first, service_line, start_scorers
-from orchestrator.cluster.session import choose_cluster
+from orchestrator.cluster.session import choose_cluster, connect
 from orchestrator.ledger.ledger import LedgerUnwritable
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
@@ -102,16 +102,10 @@ def _ray(job: Job, listener: Listener) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(
-            address=cluster,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            # Short, so that the paths of its sockets fit, and closed to other users of the machine.
-            _temp_dir=str(job.folder) if cluster == "local" else None,
-        )
-    except (ConnectionError, ValueError) as error:
-        raise ValueError(f"--address {job.address}: no Ray cluster answers there ({error})") from None
+        # A short folder, so that the paths of its sockets fit, and closed to other users of the machine.
+        connect(cluster, job.address, _temp_dir=str(job.folder) if cluster == "local" else None)
+    except ValueError:
+        raise
     except Exception as error:  # Ray has no class of its own for a local node that does not come up
         raise RayLost(f"Ray did not start: {error}") from error
     # A batch system sends SIGTERM to all processes; it is meant for the supervisor, and Ray's handler aborts (C++).

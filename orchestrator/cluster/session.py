@@ -7,6 +7,7 @@ Ray is imported: a cluster of our own wants a token and listens on 127.0.0.1 onl
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data.console import to_stderr
 from data.files import user_path
@@ -43,6 +44,19 @@ except AuthenticationError:
 else:
     print("open")
 """
+
+
+def connect(cluster: str, address: str, **options: Any) -> None:
+    """Connect this process to what `choose_cluster` made of `address`; `options` are further ones of `ray.init`.
+
+    Raises ValueError if no cluster answers there.
+    """
+    import ray
+
+    try:
+        ray.init(address=cluster, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError) as error:
+        raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
 
 
 def choose_cluster(address: str, *, tell: Callable[[str], None] = to_stderr) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data.console import Progress, StepReporter
-from orchestrator.cluster.session import choose_cluster
+from orchestrator.cluster.session import choose_cluster, connect
 
 Work = Callable[[Any], Any]
 """Makes one shard, and returns a few numbers about it. Sent to other machines, so it loads weights when called."""
@@ -57,16 +57,7 @@ def shard_runner(address: str | None, progress: Progress) -> Iterator[ShardRunne
     import ray
     import ray.data
 
-    try:
-        ray.init(
-            address=cluster,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}} if cluster == "local" else None,
-        )
-    except (ConnectionError, ValueError) as error:
-        raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
+    connect(cluster, address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}} if cluster == "local" else None)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ShardRunner(progress, cluster)

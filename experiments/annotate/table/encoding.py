@@ -57,7 +57,7 @@ class FeatureShard:
     classes: tuple[str, ...]
     device: str
     folder: str
-    """Where the shards of features go."""
+    """Folder or address that the shards of features are written to."""
 
     def __call__(self, shard: Shard) -> dict[str, int]:
         """Numbers of `rows` and of `damaged` images, which have no row; a shard that is there is not made again.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data.console import Progress
 from data.files import content_hash
 from experiments.annotate.answers.labels import NONE, UNSURE
-from experiments.annotate.choose import BORDER, MOST, choose_batch
+from experiments.annotate.choose import BORDER, MOST, choose_batch, spread_places
 from experiments.annotate.copies import near_copies
 from experiments.annotate.estimate import ByCurve, Draws, Estimate, corrected, estimate_by_curve
 from experiments.annotate.head import Head
@@ -38,7 +38,7 @@ class TableRound:
     """All that a round of a table is made with."""
 
     directory: Path
-    """Where the rounds are kept."""
+    """Folder that the rounds are kept in."""
     source: FeatureSource
     shards: tuple[Shard, ...]
     sizes: tuple[int, ...]
@@ -63,7 +63,7 @@ class TableRound:
         number = max(1, len(rounds) + (1 if rounds and rounds[-1].answers else 0))
         rounds = [each for each in rounds if each.number < number]
         beliefs, answered = self._beliefs(rounds)
-        curve, head, sample = self._fit(beliefs)
+        curve, head, ends_2 = self._fit(beliefs)
         answers_hash = content_hash(
             [beliefs.classes_L.tolist(), answered, self.detector, self.classes, str(self.weights), str(self.source)]
         )
@@ -75,7 +75,7 @@ class TableRound:
         if not stream.num_free:
             raise ValueError(f"every image of {self.source.table} has an answer")
         picks, features_QD = self._choose(beliefs, head, stream, folder, number)
-        facts = self._facts(beliefs, sample, stream, picks, [each.draws for each in rounds])
+        facts = self._facts(beliefs, ends_2, stream, picks, [each.draws for each in rounds])
         return write_round(self.directory, number, picks, features_QD, facts), {"round": number, **facts}
 
     def _beliefs(self, rounds: Sequence[Asked]) -> tuple[Beliefs, dict[int, list[int]]]:
@@ -103,7 +103,7 @@ class TableRound:
         return beliefs, answered
 
     def _fit(self, beliefs: Beliefs) -> tuple[Curve, Head, NDArray[np.float64]]:
-        """The curve, the classifier, and the scores of a sample."""
+        """The curve, the classifier, and the ends (2,) of the curve's interval about its mean, per unanswered image."""
         chosen = np.unique(np.linspace(0, len(self.shards) - 1, SAMPLED_SHARDS).astype(np.int64))
         each = -(-SAMPLE // len(chosen))
         places = [(self.shards[at].number, row) for at in chosen for row in _spread(self.sizes[at], each)]
@@ -114,8 +114,8 @@ class TableRound:
         ranker = Ranker(photos, self.classes, has_no_texts=bool(self.weights and self.weights.checkpoint))
         num_known = len(beliefs.classes_L)
         by_curve = estimate_by_curve(curve, scores.all_N[num_known:], 0).total
-        share = np.array([by_curve.low - by_curve.mean, by_curve.high - by_curve.mean]) / len(sample_MD)
-        return curve, ranker.fit(beliefs.answers), share
+        ends_2 = np.array([by_curve.low - by_curve.mean, by_curve.high - by_curve.mean]) / len(sample_MD)
+        return curve, ranker.fit(beliefs.answers), ends_2
 
     def _take(self, places: NDArray[np.int64], folder: str | None, what: str) -> Candidates:
         """The images at these places (M, 2), in one more pass over their shards."""
@@ -146,7 +146,7 @@ class TableRound:
             photos, self.classes, answers, head, np.concatenate([answers.is_wanted, candidates.wanted_M]), free,
             self.count - len(drawn), strategy=self.strategy, num_drawn=0, rng=np.random.default_rng(number),
         )  # fmt: skip
-        at = ((np.arange(len(drawn)) + 0.5) * len(best.idx) / max(1, len(drawn))).astype(np.int64)
+        at = spread_places(len(drawn), len(best.idx))
         idx = np.insert(best.idx - num_known, at, drawn)
         picks = self._picks(
             candidates, idx, beliefs, head,
@@ -184,12 +184,12 @@ class TableRound:
         return picks
 
     def _facts(
-        self, beliefs: Beliefs, share: NDArray[np.float64], stream: Stream, picks: Sequence[Pick],
+        self, beliefs: Beliefs, ends_2: NDArray[np.float64], stream: Stream, picks: Sequence[Pick],
         draws: Sequence[Draws | None],
     ) -> dict[str, Any]:  # fmt: skip
         """What is expected of the round and of the table."""
         known = int(beliefs.answers.is_wanted.sum())
-        mean, (low, high) = stream.total + known, share * stream.num_free
+        mean, (low, high) = stream.total + known, ends_2 * stream.num_free
         by_curve = ByCurve(
             total=Estimate(mean=mean, low=mean + low, high=mean + high),
             known=known, num_left=stream.num_free, variance=stream.variance,

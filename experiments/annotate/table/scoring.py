@@ -27,7 +27,7 @@ WANTED = "wanted"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSource:
-    """Where the features of a table lie: in shards that were made of it, or in a column of its own."""
+    """The place of a table's features: shards that were made of its images, or a column of its own."""
 
     table: str
     image_column: str
@@ -119,7 +119,7 @@ class ScoreShard:
     answered: dict[int, list[int]]
     """Shard -> rows of its answered images."""
     folder: str
-    """Where the shards of probabilities go; one for each set of answers."""
+    """Folder or address that the shards of probabilities are written to; another for each set of answers."""
 
     def __call__(self, shard: Shard) -> int:
         """Number of its images; a shard that is there is not made again."""

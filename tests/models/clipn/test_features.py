@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from data.registry import open_data_set
 from models.clipn import source as clipn_source
 from models.clipn import stand_in
 from models.clipn.bill import feature_bill
-from models.clipn.encode import encode_classes, network_input, resize_batch
+from models.clipn.encode import TowerPass, encode_classes, network_input, resize_batch
 from models.clipn.features import open_vision_language
 from models.clipn.model import Clipn
 from models.clipn.prompts import default_templates
@@ -97,6 +98,28 @@ def test_the_stand_in_is_trained_once_and_everything_is_kept(monkeypatch: pytest
     np.testing.assert_array_equal(again.text_features(NAMES), [yes_CD, no_CD])
     assert again.logit_scale == vision_language.logit_scale
     assert len(lines) == silent
+
+
+@pytest.mark.parametrize(("size", "images"), [(8, 256), (32, 256), (64, 128), (224, 16), (1024, 1)])
+def test_on_a_cpu_a_pass_takes_fewer_images_the_larger_they_are(size: int, images: int) -> None:
+    clipn = SimpleNamespace(device=torch.device("cpu"), visual=None, image_size=size)
+    assert TowerPass(clipn, precision="fp32").batch_size == images  # type: ignore[arg-type]
+
+
+def test_class_texts_are_equal_to_the_bit_however_many_a_pass_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    clipn = Clipn(small_clip_config(8)).eval()
+    tokens_CTL = tokenize_classes(NAMES, default_templates(), 32)
+    taken = []
+    encode_yes = clipn.encode_yes
+    monkeypatch.setattr(clipn, "encode_yes", lambda part_BL: taken.append(len(part_BL)) or encode_yes(part_BL))
+    found = []
+    for size in (1000, 32):
+        monkeypatch.setattr("models.clipn.encode.CPU_CLASS_TEXTS", size)
+        found.append(encode_classes(clipn, tokens_CTL))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    num_texts = tokens_CTL.shape[0] * tokens_CTL.shape[1]
+    assert taken == [num_texts, *([32] * (num_texts // 32)), *([num_texts % 32] if num_texts % 32 else [])]
 
 
 def test_some_classes_in_any_order_have_the_rows_of_all() -> None:
