@@ -23,6 +23,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ from models.classifier.networks import build_classifier
 from models.classifier.predict import predict
 from models.classifier.recipe import Recipe, named_recipe
 from models.classifier.steps import autocast
-from models.device import Machine
+from models.device import Machine, open_machine
 
 NUM_CLASSES = 4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
@@ -80,6 +82,11 @@ def usual_transform(*, augment: bool) -> v2.Transform:
     return v2.Compose([*random, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
 
 
+def loader(data: ImageDataset, workers: int, **settings: Any) -> DataLoader[tuple[torch.Tensor, int]]:
+    """A DataLoader whose workers are forked, as they are by default where a program is started by a user."""
+    return DataLoader(data, num_workers=workers, multiprocessing_context="fork" if workers else None, **settings)
+
+
 def usual_fit(
     network: nn.Module,
     pixels: NDArray[np.uint8],
@@ -103,7 +110,7 @@ def usual_fit(
     for done in range(0, recipe.steps, STEPS_A_LOADER):
         num_images = min(STEPS_A_LOADER, recipe.steps - done) * recipe.batch_size
         sampler = RandomSampler(data, replacement=True, num_samples=num_images)
-        for images, targets in DataLoader(data, batch_size=recipe.batch_size, sampler=sampler, num_workers=workers):
+        for images, targets in loader(data, workers, batch_size=recipe.batch_size, sampler=sampler):
             images, targets = images.to(device), targets.to(device)
             optimiser.zero_grad()
             with autocast(recipe, torch.device(device)):
@@ -123,9 +130,8 @@ def usual_predict(
 ) -> NDArray[np.float32]:
     """The usual pass over a pool, in batches of 64."""
     data = ImageDataset(pixels, np.zeros(len(pixels), dtype=np.int64), usual_transform(augment=False))
-    loader = DataLoader(data, batch_size=64, num_workers=workers)
     logits = []
-    for images, _ in loader:
+    for images, _ in loader(data, workers, batch_size=64):
         with autocast(recipe, torch.device(device)):
             logits.append(network(images.to(device))[0].float().cpu().numpy())
     return np.concatenate(logits)
@@ -138,6 +144,33 @@ def seconds(work: Callable[[], Any], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def timed(
+    kind: str, recipe: Recipe, pixels: NDArray[np.uint8], labels: NDArray[np.int64], pool: NDArray[np.uint8],
+    args: argparse.Namespace,
+) -> float:  # fmt: skip
+    """Wall seconds of a training or a pass over the pool by one of the loops, in a process that does only its own."""
+    device = torch.device(args.device)
+    if kind.endswith("usual"):
+        torch.set_num_threads(args.threads)
+        machine = Machine(device=device)
+    else:
+        machine = open_machine(cpus=args.threads, gpus=float(args.device == "cuda"), plain_steps=kind == "train plain")
+    normalise, usual = Normalise(MEAN, STD, device), {"workers": args.workers, "device": args.device}
+    network = build_classifier(recipe, NUM_CLASSES, weights_seed=0)
+    work: dict[str, Callable[[], Any]] = {
+        "train usual": lambda: usual_fit(network, pixels, labels, recipe, **usual, seed=0),
+        "pool usual": lambda: usual_predict(network.to(device).eval(), pool, recipe, **usual),
+        "pool ours": lambda: predict(
+            network.to(device), ArrayImages(pool, fingerprint="-"), np.arange(len(pool)), recipe=recipe,
+            normalise=normalise, device=device,
+        ),
+    }  # fmt: skip
+    ours = partial(
+        fit, network, pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0, machine=machine
+    )  # fmt: skip
+    return seconds(work.get(kind, ours), args.device)
 
 
 def step_operations(recipe: Recipe, *, training: bool) -> float:
@@ -158,37 +191,18 @@ def speed(args: argparse.Namespace) -> None:
     pixels = rng.integers(0, 256, (500, 32, 32, 3), dtype=np.uint8)
     pool = rng.integers(0, 256, (args.pool, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(500) % NUM_CLASSES
-    device, normalise = torch.device(args.device), Normalise(MEAN, STD, torch.device(args.device))
-
-    def network() -> nn.Module:
-        return build_classifier(recipe, NUM_CLASSES, weights_seed=0)
-
-    sides: dict[str, Callable[[], Any]] = {
-        "train usual": lambda: usual_fit(
-            network(), pixels, labels, recipe, workers=args.workers, device=args.device, seed=0
-        ),
-        "train ours": lambda: fit(
-            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0,
-            machine=Machine(device=device)
-        ),
-        "pool usual": lambda: usual_predict(
-            network().to(device).eval(), pool, recipe, workers=args.workers, device=args.device
-        ),
-        "pool ours": lambda: predict(
-            network().to(device), ArrayImages(pool, fingerprint="-"), np.arange(len(pool)), recipe=recipe,
-            normalise=normalise, device=device,
-        ),
-    }  # fmt: skip
-    if args.device == "cuda":
-        sides["train plain"] = lambda: fit(
-            network(), pixels, labels, recipe=recipe, normalise=normalise, batches_seed=0,
-            machine=Machine(device=device, plain_steps=True),
-        )  # fmt: skip
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(args.repeats):
-        print(f"repeat {repeat + 1} of {args.repeats}", file=sys.stderr, flush=True)
-        for name, work in sides.items():
-            times[name].append(seconds(work, args.device))
+    kinds = ("train usual", "train ours", "pool usual", "pool ours")
+    kinds += ("train plain",) if args.device == "cuda" else ()
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    # A process for each loop: a trial sets up its own threads, arithmetic and memory, which the usual loop does not.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as usual_side, ProcessPoolExecutor(1, context) as our_side:
+        for repeat in range(args.repeats):
+            print(f"repeat {repeat + 1} of {args.repeats}", file=sys.stderr, flush=True)
+            for kind in kinds:
+                side = usual_side if kind.endswith("usual") else our_side
+                times[kind].append(side.submit(timed, kind, recipe, pixels, labels, pool, args).result())
+    device = torch.device(args.device)
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     peak = matrix_peak(device, dtype, 1.0)
     print(f"{args.device}, width {args.width}, {args.precision}, {torch.get_num_threads()} thread(s), "

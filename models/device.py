@@ -10,6 +10,8 @@ from typing import cast
 
 import torch
 
+from models.freed_memory import keep_freed_memory
+
 
 def use_threads(num_threads: int) -> None:
     """Let torch use `num_threads` threads in this process."""
@@ -83,6 +85,7 @@ def open_machine(
 ) -> Machine:
     """Set up the threads, device and arithmetic of this process. Raises ValueError for a GPU if torch sees none."""
     use_threads(cpus)
+    keep_freed_memory()
     device = pick_device(gpus)
     use_arithmetic(device, deterministic=deterministic)
     return Machine(device=device, gpus=gpus, plain_steps=plain_steps, no_compile=no_compile)

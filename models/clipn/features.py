@@ -335,6 +335,10 @@ class FeatureEntries:
         """The towers on their device, loaded when they are first needed."""
         if self._loaded is None:
             self._loaded = self.load().to(self._device)
+            if self._device == "cpu":
+                from models.clipn.mapped import MappedPages
+
+                MappedPages().give_back_after_use(self._loaded)
         return self._loaded
 
     def load(self) -> Clipn | OpenTowers:

@@ -25,12 +25,13 @@ from models.clipn.weights import check_names_and_shapes, file_name, read_tensors
 def load_pretrained(model: str, pretrained: str, *, progress: Progress) -> Clipn | OpenTowers:
     """The towers of a model of open_clip, on the CPU, in evaluation mode: a plain CLIP's as a CLIPN.
 
-    Arguments and errors as of `load_pretrained_clip`, but for the preprocessing, which may be any
+    For features only: such a CLIPN's "no" tower is the text tower itself, which training would change too. Arguments
+    and errors as of `load_pretrained_clip`, but for the preprocessing, which may be any
     (`models.clipn.source.pretrained_preprocessing`).
     """
     config, path = any_config(model), user_path(pretrained)
     if is_plain_clip(config):
-        return _plain_clip(model, config, pretrained, progress)
+        return _plain_clip(model, config, pretrained, progress, own_no=False)
     config, path = _with_weights(model, config, pretrained, progress)
     towers = OpenTowers(config)
     towers.load(path)
@@ -57,7 +58,7 @@ def load_pretrained_clip(model: str, pretrained: str, *, progress: Progress) -> 
                 f"clipn.pretrained: {pretrained} of {model} was trained with another preprocessing than CLIP's, with "
                 "which a CLIPN reads images; a 'no' tower cannot be trained on it"
             )
-    return _plain_clip(model, config, pretrained, progress)
+    return _plain_clip(model, config, pretrained, progress, own_no=True)
 
 
 def _with_weights(
@@ -72,10 +73,12 @@ def _with_weights(
     return config | activation, _find_or_download(model, pretrained, known, progress)
 
 
-def _plain_clip(model: str, config: dict[str, Any], pretrained: str, progress: Progress) -> Clipn:
-    """`load_pretrained_clip` for a config that is a plain CLIP's."""
+def _plain_clip(model: str, config: dict[str, Any], pretrained: str, progress: Progress, *, own_no: bool) -> Clipn:
+    """`load_pretrained_clip` for a config that is a plain CLIP's; the "no" tower has weights of its own if `own_no`."""
     config, path = _with_weights(model, config, pretrained, progress)
     clipn = Clipn.without_weights(config)
+    if not own_no:
+        clipn.text_no = clipn.text
     own = {
         name: tensor for name, tensor in clipn.state_dict().items() if not name.startswith(("text_no.", "prompt_no"))
     }
@@ -83,7 +86,7 @@ def _plain_clip(model: str, config: dict[str, Any], pretrained: str, progress: P
     check_names_and_shapes(path, tensors, {file_name(name): tensor for name, tensor in own.items()}, setting=PRETRAINED)
     weights = {name: tensors[file_name(name)] for name in own}
     text_no = {
-        name.replace("text.", "text_no.", 1): tensor.clone()
+        name.replace("text.", "text_no.", 1): tensor.clone() if own_no else tensor
         for name, tensor in weights.items()
         if name.startswith("text.")
     }

@@ -3,7 +3,6 @@ downloaded there, once, if the user wants it."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -40,12 +39,3 @@ def fetch_missing(trials: Iterable[TrialConfig], *, progress: Progress) -> None:
                 source.survey(root)
             except ValueError:
                 fetch_data_set(name, root=root, progress=progress)
-
-
-def give_back_memory() -> None:
-    """Return the memory that this process has freed to the system; does nothing where the C library cannot."""
-    # A worker that Tune uses again grew from 2.2 to 4.1 GB over 14 trials of CIFAR-10, while what lived after each was
-    # 330 MB: glibc keeps freed blocks below 32 MB, and Ray's memory monitor counts them.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -19,8 +19,9 @@ from ray.tune.experiment import Trial
 
 from data.console import RunStopped, duration, to_stderr
 from data.files import cache_root
+from models.freed_memory import give_back_memory
 from orchestrator.cluster.channel import Compute, Listener, memory_use, shorten
-from orchestrator.cluster.node import enter_folder, fetch_missing, give_back_memory
+from orchestrator.cluster.node import enter_folder, fetch_missing
 from orchestrator.cluster.scorer_client import RemotePurityScorer, ScorerUnavailable
 from orchestrator.cluster.writer import LedgerMended
 from orchestrator.cluster.writer_client import RemoteWriter

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from data.files import file_hash
 from models.clipn import pretrained as clip_pretrained
 from models.clipn.model import Clipn
-from models.clipn.pretrained import load_pretrained_clip
+from models.clipn.pretrained import load_pretrained, load_pretrained_clip
 from models.clipn.weights import file_name
 
 CONFIG = {
@@ -56,6 +56,17 @@ def test_a_weights_file(tmp_path: Path) -> None:
     expected = clipn.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
     assert not loaded.training
+    assert loaded.text_no is not loaded.text, "training the one would change the other"
+
+
+def test_features_need_no_second_copy_of_the_text_tower(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps(CONFIG))
+    clipn = plain_clip(tmp_path / "clip.safetensors")
+    loaded = load_pretrained(str(tmp_path / "model.json"), str(tmp_path / "clip.safetensors"), progress=quiet)
+    expected = clipn.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    assert isinstance(loaded, Clipn)
+    assert loaded.text_no is loaded.text
 
 
 def test_without_network_the_error_says_which_file_to_put_where(cache: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import threading
 from pathlib import Path
@@ -14,7 +13,7 @@ from data.imageset import Survey
 from data.registry import DATA_SETS
 from orchestrator.cluster import node as node_data
 from orchestrator.cluster import trial_worker as tune_trial
-from orchestrator.cluster.node import enter_folder, fetch_missing, give_back_memory
+from orchestrator.cluster.node import enter_folder, fetch_missing
 from orchestrator.cluster.trial_worker import TrialServices
 from orchestrator.settings.grid import RunSettings
 from orchestrator.settings.trial import TrialConfig, make_trial
@@ -86,20 +85,3 @@ def test_classifiers_lie_in_the_output_folder_only_where_that_is_here(
         writer=None, scorers=(), run=RunSettings(), folder=str(tmp_path), output=str(tmp_path / "out"), grid_id="g"
     )
     assert tune_trial._classifiers_folder(services) == tmp_path / expected
-
-
-def resident_mib() -> int:
-    """Anonymous memory of this process, in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) // 1024
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library gives nothing back")
-def test_freed_memory_between_what_lives_is_given_back() -> None:
-    blocks = [bytearray(b"x" * 65_536) for _ in range(3200)]  # 200 MiB, each block below what the C library maps alone
-    lives = blocks[::64]
-    del blocks
-    kept = resident_mib()
-    give_back_memory()
-    assert kept - resident_mib() > 150
-    assert all(block[-1] == ord("x") for block in lives)
