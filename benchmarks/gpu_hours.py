@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from experiments.commands.grid import GridCommand
+from experiments.commands.grid_command import GridCommand
 from experiments.commands.rates import GpuRates
 from experiments.presets import ARMS, PRESETS
 from experiments.table4 import TABLE4

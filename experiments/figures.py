@@ -17,7 +17,8 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside this fol
 from data.console import DONE, SOME_FAILED, run_command
 from data.stopping import stoppable
 from experiments.commands.flags import trial_overrides
-from experiments.commands.grid import GridCommand, grid_of, make_parser, output_path, run_and_report, status_of
+from experiments.commands.grid import run_and_report, status_of
+from experiments.commands.grid_command import GridCommand, grid_of, make_parser, output_path
 from experiments.plots.plan import FIGURES, FigurePlan, figure_numbers, plan_figure
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial, feature_lines, plan_trials

@@ -11,7 +11,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.commands.grid import GridCommand, main_of
+from experiments.commands.grid import main_of
+from experiments.commands.grid_command import GridCommand
 from experiments.results.paper import paper_table5_last_accuracy
 from experiments.results.statistics import unique
 from experiments.tables.table5 import table5_tables

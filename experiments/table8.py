@@ -11,7 +11,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.commands.grid import GridCommand, main_of
+from experiments.commands.grid import main_of
+from experiments.commands.grid_command import GridCommand
 from experiments.results.paper import paper_table4, paper_table8
 from experiments.results.statistics import unique
 from experiments.tables.tables7and8 import BEHIND, BEST_OF_SEVERAL, baselines, table8_tables

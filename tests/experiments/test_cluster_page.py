@@ -10,7 +10,7 @@ import click
 import pytest
 from ray.scripts.scripts import cli
 
-from experiments.commands.grid import make_parser
+from experiments.commands.grid_command import make_parser
 from experiments.table4 import TABLE4
 
 ROOT = Path(__file__).parents[2]

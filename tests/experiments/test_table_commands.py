@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.commands.grid import GridCommand
+from experiments.commands.grid_command import GridCommand
 from experiments.presets import ARMS, PRESETS
 from orchestrator.settings.grid import TABLES, load_preset, read_yaml
 from orchestrator.settings.trial import TrialConfig

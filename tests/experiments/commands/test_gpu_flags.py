@@ -10,7 +10,7 @@ import pytest
 from data.console import run_command
 from experiments import trial
 from experiments.commands.flags import add_output_flags
-from experiments.commands.grid import GridCommand, grid_of, make_parser
+from experiments.commands.grid_command import GridCommand, grid_of, make_parser
 from orchestrator.settings.grid import GridConfig
 
 TABLE = GridCommand(name="table", title="a table", description="a table")

@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 import yaml
 
-from experiments.commands.grid import make_parser
+from experiments.commands.grid_command import make_parser
 from experiments.table4 import TABLE4
 from orchestrator.cluster.placement import SCORER_RESOURCE, TRIAL_RESOURCE
 
