@@ -193,11 +193,13 @@ class E2oal(LearningStrategy):
     and labelled images. Departures from the original code: the round's common classifier is judged and this network
     only queries (`e2oal-own` is judged by it, by the evidential head on the ID classes, as the paper reports, with the
     trial's recipe); the features are the purity step's, not CLIP ViT-B/32's; at most half as many clusters as labelled
-    images are tried, and K + 1 always; k-means is seeded by the trial, not by 0; hidden classes from the first labelled
-    OOD image on; a batch without ID images counts 0 instead of NaN; equal posteriors are ordered by margin; the search
-    for the candidates' number takes N log Q steps instead of N^2 log N, with the same result; too few candidates are
-    filled up by margin instead of under-spending. "official" in `options.e2oal.divergence` is the original's own, which
-    is not Jensen-Shannon.
+    images are tried, and K + 1 always; k-means is seeded by the trial, not by 0; a clustering with a class that has no
+    image in its cluster has an agreement of 0 (there NaN, after which the search goes down); hidden classes from the
+    first labelled OOD image on; a batch without ID images counts 0 instead of NaN; the mixture starts from k-means of
+    the best splits (there of random points); equal posteriors are ordered by margin; the search for the candidates'
+    number takes N log Q steps instead of N^2 log N, with the same result; too few candidates are filled up by margin
+    instead of under-spending. "official" in `options.e2oal.divergence` is the original's own, which is not
+    Jensen-Shannon.
     """
 
     def __init__(self, rows: Rows, options: E2oalOptions, *, is_own: bool) -> None:

@@ -107,9 +107,11 @@ class Eaoa(LearningStrategy):
     best class, so CONF's order. Departures from the original code: a batch without ID or without OOD images counts 0
     for that part (there NaN), the energies are computed by softplus (there they overflow), the labelled images'
     features are clean (there augmented), mixtures start from the best split (there from chance), saturated posteriors
-    are ranked by the uncertainty itself, a class without labels counts 0 (there 0 / 0), a small predicted class gives
-    what it has and the budget is filled up by the purity (there the query ends in an error or stays short), and the
-    detector is the common ResNet-18.
+    are ranked by the uncertainty itself, a class without labels counts 0 (there 0 / 0), a class's size is relative to
+    the mean of the K ID classes also while no OOD image is labelled (there to that of K + 1, one of them empty, so that
+    the first query's counts are smaller by K / (K + 1) than the later ones'), a small predicted class gives what it has
+    and the budget is filled up by the purity (there the query ends in an error or stays short), and the detector is the
+    common ResNet-18.
     """
 
     def __init__(self, options: EaoaOptions) -> None:

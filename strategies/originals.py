@@ -23,9 +23,10 @@ _MQNET = (
 )
 _CLASSES_PINNED = "the ID classes are those of one fixed seed, whatever --seed says"
 _NEAT = (
-    "the first 2 Q images of equal votes are those that the loader yields first, in the first round all of them; the "
-    "query is shorter than Q if fewer images are known, and its precision is divided by Q all the same; the ID classes "
-    "are pinned for each listed seed; a set is built inside the innermost loop [read]"
+    "queried OOD images stay in the pool and can be bought again; the first 2 Q images of equal votes are those that "
+    "the loader yields first, in the first round all of them; the query is shorter than Q if fewer images are known, "
+    "and its precision is divided by Q all the same; the ID classes are pinned for each listed seed; a set is built "
+    "inside the innermost loop [read]"
 )
 _VLPURE = "the query ends in an error if fewer images are judged ID than are due [read]"
 _NONE_KNOWN = "none found"

@@ -115,10 +115,11 @@ class TypiClust(Strategy):
     Works without any label, so that a first set can be chosen for a folder of photos. Costs a k-means of all images
     (L + Q clusters, 500 at most) and the distances within clusters. Departures from the original code: features of
     the purity step's frozen image tower (there: SimCLR's, trained for each data set), k-means in small batches for any
-    number of clusters, typicality is computed once for each cluster with its labelled images (there: anew at each
-    visit, without them, and with half of the members if these are fewer than 40), labelled OOD images count as labels
-    of their cluster, and clusters of at most five images, which are left out there, follow when the others are
-    exhausted, so that the budget is spent.
+    number of clusters, typicality is one over the mean distance, as in the paper (there: over the mean of the squared
+    distances, which is what its index returns), and is computed once for each cluster with its labelled images (there:
+    anew at each visit, without them, and with half of the members if these are fewer than 40), labelled OOD images
+    count as labels of their cluster, and clusters of at most five images, which are left out there, follow when the
+    others are exhausted, so that the budget is spent.
     """
 
     def __init__(self, features: Features) -> None:

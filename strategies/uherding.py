@@ -35,10 +35,11 @@ class UHerding(Strategy):
 
     Costs products of the pool's frozen features with each other, once, in blocks; then those of about a hundred images
     per pick; one pass of the classifier (MaxHerding: none). Exact greedy, in memory that grows with N. Departures from
-    the original code: the kernel's width is the 1st percentile of the labelled images' nearest distances (there the
-    smallest: one near-duplicate makes the method plain uncertainty), the pool is never cut to a sample (there the
-    matrix of all kernels limits it to 35,000), the temperature is 1 (there scaled on held-back labels, and this
-    protocol has none to spare), and labelled OOD images cover too: their neighbourhood need not be bought again
+    the original code: the kernel's width is the 1st percentile of the labelled images' nearest distances (there
+    UHerding's is the smallest: one near-duplicate makes the method plain uncertainty; MaxHerding's is 1, which it is
+    here with fewer than two different labelled images), the pool is never cut to a sample (there the matrix of all
+    kernels limits it to 35,000), the temperature is 1 (there scaled on held-back labels, and this protocol has none to
+    spare), and labelled OOD images cover too: their neighbourhood need not be bought again
     (`options.uherding.cover_ood`; ProbCover here has it the other way, as its original).
     """
 

@@ -21,6 +21,8 @@ TOLERANCE = 1e-2
 """A fit ends when its mean log-likelihood changes by less."""
 MIN_VARIANCE = 5e-4
 """Floor that is added to every variance."""
+MAX_MOVES = 300
+"""Largest number of steps of the k-means that more than two components start from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +136,8 @@ def _finish(
 def top_posteriors(values_N: Floats, num_components: int) -> Floats:
     """Posterior (N,) of the component of largest mean, of a mixture of `num_components` Gaussians fitted to the values.
 
-    Expectation-maximisation as in `fit_mixtures`; the start splits the values into runs, again and again that run whose
-    best split saves the most squares. All values equal: 1 / `num_components` for each.
+    Expectation-maximisation as in `fit_mixtures`; it starts from the values' runs (`_runs`). All values equal:
+    1 / `num_components` for each.
     """
     values = values_N.astype(np.float64)
     if np.ptp(values) == 0:
@@ -157,14 +159,34 @@ def top_posteriors(values_N: Floats, num_components: int) -> Floats:
 
 
 def _runs(values_N: Floats, num_runs: int) -> Floats:
-    """Shares (C, N), 0 or 1, of up to `num_runs` runs of the values."""
+    """Shares (C, N), 0 or 1, of up to `num_runs` runs of the values: k-means in one dimension.
+
+    It starts by splitting, again and again, that run whose best split saves the most squares.
+    """
     run_N = np.zeros(len(values_N), dtype=np.int64)
     for number in range(1, num_runs):
         upper_N = split_in_two(values_N, run_N, number)
         saved = [_saved(values_N[run_N == run], upper_N[run_N == run]) for run in range(number)]
         run_N[upper_N & (run_N == int(np.argmax(saved)))] = number
+    # Without k-means the fit of one heap is none that the original can end at, which starts from k-means at random
+    # points: 480 to 1,200 normal values, 40 draws, 12 seeds of the original: the posteriors were 0.42 (median, largest
+    # gap) from the nearest seed's, and its seeds 0.09 from each other; after k-means 0.0004.
+    run_N = _settle(values_N, run_N)
     shares_CN: Floats = (run_N == np.arange(num_runs)[:, None]).astype(np.float64)
     return shares_CN
+
+
+def _settle(values_N: Floats, run_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Runs (N,) once every value is nearest to its own run's mean; none is lost on the way."""
+    for _ in range(MAX_MOVES):
+        counts_C = np.bincount(run_N)
+        is_used_C = counts_C > 0
+        means_C = np.where(is_used_C, np.bincount(run_N, values_N) / np.maximum(counts_C, 1), np.inf)
+        moved_N = np.abs(values_N[:, None] - means_C).argmin(axis=1)
+        if (moved_N == run_N).all() or (np.bincount(moved_N, minlength=len(counts_C)) == 0)[is_used_C].any():
+            break
+        run_N = moved_N
+    return run_N
 
 
 def _saved(values: Floats, is_upper: NDArray[np.bool_]) -> float:

@@ -102,7 +102,8 @@ DETECTORS: dict[str, Detector] = {
         "purity.words.groups=100), as its authors' successors found better for few classes; animals and food are in "
         "the list (published: left out), but for the synonyms and hyponyms of the class names; the threshold is learnt",
         defects="a class name in capitals, in the plural or by a synonym stays among its negatives (auto for car); the "
-        "word list lacks WordNet's files animal and food, which is right for ImageNet only",
+        "word list lacks WordNet's files animal and food, which is right for ImageNet only; with one group it adds "
+        "logits in place of probabilities",
     ),
     "tanl": Detector(
         needs=frozenset({"text", "words"}),

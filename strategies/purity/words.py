@@ -24,26 +24,30 @@ _GRID = 100
 
 
 def choose_words(words_WD: Tensor, names_KD: Tensor, is_noun_W: Tensor, share: float) -> Tensor:
-    """Places (M,) of the words to keep: the share of nouns and of adjectives least similar to the class names."""
+    """Places (M,) of the words to keep: the share of nouns and of adjectives least similar to the class names.
+
+    The nouns come first, and of each kind the least similar: `group_logits` drops from the end.
+    """
     likeness_W = torch.quantile(words_WD @ names_KD.T, SHARE_OF_CLASSES, dim=1)
     kept = []
     for kind in (is_noun_W, ~is_noun_W):
         places = kind.nonzero()[:, 0]
         count = max(1, int(share * len(places))) if len(places) else 0
         kept.append(places[likeness_W[places].sort(stable=True).indices[:count]])
-    return torch.cat(kept).sort().values
+    return torch.cat(kept)
 
 
 def group_logits(features_AD: Tensor, words_MD: Tensor, scale: float, groups: int) -> Tensor:
     """Log of the sum of exp(scale cosine) over the words of each group, (A, G).
 
-    The words are dealt to `groups` equal groups by a fixed permutation; the remainder is dropped, as in the original.
+    As in the original, what does not fill equal groups is dropped from the end, and the others are dealt to the groups
+    by a fixed permutation.
     """
     groups = min(groups, len(words_MD))
-    generator = torch.Generator().manual_seed(GROUP_SEED)
-    order = torch.randperm(len(words_MD), generator=generator).to(words_MD.device)
     size = len(words_MD) // groups
-    return log_sums(features_AD, words_MD[order[: groups * size]], scale, size)
+    generator = torch.Generator().manual_seed(GROUP_SEED)
+    order = torch.randperm(groups * size, generator=generator).to(words_MD.device)
+    return log_sums(features_AD, words_MD[order], scale, size)
 
 
 def neglabel(names_A: Tensor, groups_AG: Tensor) -> Tensor:

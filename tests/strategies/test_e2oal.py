@@ -122,6 +122,15 @@ def test_posteriors_of_three_clear_groups() -> None:
     np.testing.assert_allclose(top_posteriors(values[::-1], 3)[::-1], posteriors, atol=1e-12)
 
 
+def test_runs_are_those_of_k_means_by_hand() -> None:
+    """0 to 11: the splits give 3, 3 and 6 values of means 1, 4 and 8.5; 6 is nearer to 4, and then all is settled."""
+    shares = _runs(np.array([6.0, 0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]), 3)
+    assert sorted(np.flatnonzero(row).tolist() for row in shares) == [[0, 4, 5, 6], [1, 2, 3], [7, 8, 9, 10, 11]]
+    assert shares.sum(axis=0).tolist() == [1.0] * 12
+    # Two different values fill two of three runs.
+    assert sorted(_runs(np.array([5.0, 1.0, 5.0]), 3).sum(axis=1).tolist()) == [0.0, 1.0, 2.0]
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_posteriors_are_those_of_scikit_learn_from_the_same_start() -> None:
     from sklearn.mixture import GaussianMixture

@@ -26,8 +26,8 @@ def test_neglabel_by_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         names_A = (20.0 * (images @ names.T)).logsumexp(dim=1)
         found = neglabel(names_A, group_logits(images, negatives, 20.0, groups))
-        order = torch.randperm(num_words, generator=torch.Generator().manual_seed(0)).numpy()
         size = num_words // groups
+        order = torch.randperm(groups * size, generator=torch.Generator().manual_seed(0)).numpy()
         x, t, w = (each.double().numpy() for each in (images, names, negatives))
         positive = np.exp(20 * x @ t.T).sum(axis=1)
         shares = [
@@ -44,8 +44,15 @@ def test_the_words_least_like_the_classes_are_kept_of_each_kind() -> None:
     candidates = torch.cat([candidates, torch.zeros(6, 1)], dim=1)
     is_noun = torch.tensor([True, True, True, True, False, False])
     assert choose_words(candidates, names, is_noun, 0.5).tolist() == [1, 3, 5]
-    assert choose_words(candidates, names, is_noun, 1.0).tolist() == list(range(6))
+    assert choose_words(candidates, names, is_noun, 1.0).tolist() == [1, 3, 2, 0, 5, 4]
     assert choose_words(candidates[:4], names, is_noun[:4], 0.01).tolist() == [1]
+
+
+def test_what_fills_no_group_is_dropped_from_the_end() -> None:
+    """Five words and two groups: the last word, which is the image itself, is in none."""
+    image = torch.tensor([[1.0, 0.0]])
+    negatives = torch.tensor([[0.0, 1.0]] * 4 + [[1.0, 0.0]])
+    np.testing.assert_allclose(group_logits(image, negatives, 10.0, 2).numpy(), [[np.log(2)] * 2], rtol=1e-6)
 
 
 def test_otsus_threshold_parts_two_heaps_in_the_middle() -> None:
