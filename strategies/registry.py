@@ -87,7 +87,12 @@ class Entry:
     head_dropout: bool = False
     """Whether the round's classifier is trained with dropout before its last layer."""
     source: str | None = None
-    """Identity of the code, for strategies from elsewhere; those here are versioned by NUMBERS_VERSION."""
+    """Identity of the code, for strategies from elsewhere."""
+    numbers: int = 1
+    """Version of its numbers, for strategies here: raised when they change, so that earlier records are not continued.
+
+    For a change of all strategies there is NUMBERS_VERSION.
+    """
     extra_networks: str = "none"
     """Networks trained in addition to the classifier, for people."""
     cost: str
@@ -392,6 +397,7 @@ STRATEGIES: dict[str, Entry] = {
         paper_name="E2OAL",
         reference="Zong et al. 2026",
         build=_e2oal(is_own=False),
+        numbers=2,
         uses_pretrained=True,
         sections=("e2oal",),
         extra_networks="a network with a classification and an evidential head, each round",
@@ -401,6 +407,7 @@ STRATEGIES: dict[str, Entry] = {
         paper_name="E2OAL (own network judged)",
         reference="Zong et al. 2026; accuracy of its own network, as in its paper",
         build=_e2oal(is_own=True),
+        numbers=2,
         uses_pretrained=True,
         sections=("e2oal",),
         target=_e2oal_target,

@@ -260,19 +260,21 @@ class TrialConfig(Settings):
                     "purity": self.purity.settings_read() | {"clipn": clipn_identity},
                 }
             )
+        strategy = find_strategy(self.strategy)
         return content_hash(
             {
                 "numbers_version": NUMBERS_VERSION,
                 "data": data_fingerprint,
                 **self.split_identity(),
                 # A plug-in counts by its code: records are not reused after its file changed.
-                "strategy": find_strategy(self.strategy).source or self.strategy,
+                "strategy": strategy.source or self.strategy,
                 "options": self.options.read_by(settings_entry(self.strategy).sections),
                 "seed": self.seed,
                 "recipe": self._recipe_identity(clipn_identity),
                 "purity": self.purity.settings_read() | {"clipn": clipn_identity} if self.uses_purity else None,
                 # Absent unless used: a new key for all would have changed the fingerprints of earlier records.
-                **({"pretrained": clipn_identity} if find_strategy(self.strategy).uses_pretrained else {}),
+                **({"pretrained": clipn_identity} if strategy.uses_pretrained else {}),
+                **({"numbers": strategy.numbers} if strategy.numbers > 1 else {}),
             }
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from models.clipn.source import ClipnSource
 from orchestrator.settings.trial import TrialConfig, make_trial, read_trial
+from strategies.registry import STRATEGIES
 
 GOOD: dict[str, Any] = {
     "dataset": "digits", "mismatch_ratio": 0.2, "ood_ratio": 0.6, "strategy": "vlpure", "seed": 0,
@@ -127,6 +129,13 @@ def test_what_changes_numbers_changes_the_fingerprint(changes: dict[str, Any]) -
 def test_a_fingerprint_stays_what_it_was(changes: dict[str, Any], known: str) -> None:
     """Else every ledger there is would be computed again; if numbers change, raise NUMBERS_VERSION and these."""
     assert fingerprint(**changes) == known
+
+
+def test_a_strategy_whose_numbers_changed_does_not_go_on_from_earlier_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = fingerprint(strategy="coreset"), fingerprint(strategy="conf")
+    monkeypatch.setitem(STRATEGIES, "coreset", replace(STRATEGIES["coreset"], numbers=2))
+    assert fingerprint(strategy="coreset") != first
+    assert fingerprint(strategy="conf") == other
 
 
 REFERENCE = {"strategy": "random", "rounds": 1}
