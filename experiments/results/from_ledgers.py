@@ -21,6 +21,7 @@ from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.trial import TrialConfig, flat, read_trial
 from orchestrator.tracking.content import as_text
+from strategies.purity.contract import recorded
 from strategies.registry import STRATEGIES
 
 MOST_NAMED = 5
@@ -143,7 +144,7 @@ def _trials_of(folder: Path) -> list[PlannedTrial]:
 
 def _as_planned(folder: Path, state: TrajectoryState) -> PlannedTrial:
     try:
-        trial = read_trial(**state.trial)
+        trial = read_trial(**recorded(state.trial))
     except ValueError as error:
         raise ValueError(
             f"{folder / 'ledger' / state.fingerprint}.json: its settings do not fit this version ({error})"

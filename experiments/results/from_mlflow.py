@@ -16,6 +16,7 @@ from orchestrator.tracking.content import trial_checksum
 from orchestrator.tracking.mirror import CHECKSUM, SETTINGS
 from orchestrator.tracking.sqlite_store import check_database, damaged, sqlite_file
 from orchestrator.tracking.uri import NotReachable, check_reachable, masked
+from strategies.purity.contract import recorded
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -145,7 +146,7 @@ def _trial(run: Run) -> TrialConfig:
             section = section.setdefault(part, {})
         section[last] = _value(text)
     try:
-        return read_trial(**_known(settings, TrialConfig.model_fields))
+        return read_trial(**recorded(_known(settings, TrialConfig.model_fields)))
     except (ValueError, TypeError) as error:
         raise ValueError(f"MLflow run {run.info.run_id}: its settings do not fit this version ({error})") from None
 

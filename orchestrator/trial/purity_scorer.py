@@ -43,7 +43,6 @@ KEPT_CLASS_SETS = 8
 class Negatives:
     """Scores of all A images against some class names and the words that are their negatives."""
 
-    names_KD: Tensor
     kept_idx: IndexArray
     """Places of the words in the list. Not their features, which for a few sets of classes would fill a GB."""
     names_A: Tensor
@@ -110,8 +109,8 @@ class FeatureBank:
         if "words" not in DETECTORS[options.detector].needs:
             return {}
         negatives = self._negatives(request.class_names, options.words)
-        scores_A = neglabel(negatives.names_A, negatives.groups_AG)
         if options.detector == "neglabel":
+            scores_A = neglabel(negatives.names_A, negatives.groups_AG)
             return {"words_L": scores_A[labelled], "words_N": scores_A[images]}
         pool = torch.cat([labelled, images])
         known_P = torch.full((len(pool),), -1, device=self._device)
@@ -119,12 +118,13 @@ class FeatureBank:
         known_P[: len(request.labelled_id_idx)] = 1
         scores_P = tanl(
             self.features_AD[pool],
-            negatives.names_KD,
             self._words(negatives.kept_idx),
             self._vision_language.logit_scale,
-            start_A=scores_A[pool],
+            names_A=negatives.names_A[pool],
+            groups_AG=negatives.groups_AG[pool],
             known_A=known_P,
             num=options.words.active,
+            sure_images=options.tanl.sure_images,
         )
         return {"words_L": scores_P[: len(labelled)], "words_N": scores_P[len(labelled) :]}
 
@@ -142,7 +142,6 @@ class FeatureBank:
         else:
             groups_AG = group_logits(self.features_AD, self._words(kept_idx), scale, options.groups)
         return Negatives(
-            names_KD=names_KD,
             kept_idx=kept_idx,
             names_A=(scale * (self.features_AD @ names_KD.T)).logsumexp(dim=1),
             groups_AG=groups_AG,

@@ -60,6 +60,13 @@ class WordOptions(Section):
     """Words of `tanl` that the pool activates most."""
 
 
+class TanlOptions(Section):
+    """How `tanl` finds the words that the pool activates most."""
+
+    sure_images: Annotated[int, Field(ge=1)] | None = 512
+    """Images of either kind, surely ID and surely OOD, on which all words are screened; None: all of them."""
+
+
 class PurityOptions(Section):
     """Switches of the purity step."""
 
@@ -83,6 +90,9 @@ class PurityOptions(Section):
 
     words: WordOptions = WordOptions()
     """The negative words of `neglabel` and `tanl`."""
+    # A section of its own: an option in `words` would change the fingerprints of neglabel's records, too.
+    tanl: TanlOptions = TanlOptions()
+    """The search of `tanl` for active words."""
 
     @model_validator(mode="before")
     @classmethod
@@ -105,7 +115,17 @@ class PurityOptions(Section):
 
         For atd, ctw and mcm these are the switches from when they were the only ones, to keep their fingerprints.
         """
-        return self.model_dump(mode="json", exclude={"probe", "knn", "words"} - set(DETECTORS[self.detector].sections))
+        sections = {"probe", "knn", "words", "tanl"}
+        return self.model_dump(mode="json", exclude=sections - set(DETECTORS[self.detector].sections))
+
+
+def recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's settings of a trial, with what a version did that did not write all of them down."""
+    purity = settings.get("purity")
+    # Without this a record of exact means would share a row with those that a screening has chosen the words of.
+    if isinstance(purity, Mapping) and purity.get("detector") == "tanl" and "tanl" not in purity:
+        return {**settings, "purity": {**purity, "tanl": {"sure_images": None}}}
+    return dict(settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,11 +108,14 @@ DETECTORS: dict[str, Detector] = {
     "tanl": Detector(
         needs=frozenset({"text", "words"}),
         learns="the active words on the pool, and the threshold",
-        sections=("words",),
-        cost="two products of the pool with all words",
+        sections=("words", "tanl"),
+        cost="twice: a product of at most 1,024 images (purity.tanl.sure_images of either kind) with all words, and "
+        "two of the pool with a few thousand words",
         source="Zhang et al. 2026 (transductive form)",
         departures="the whole pool at once in place of a stream; the labelled images seed the activations (there: "
-        "texts and noise images)",
+        "texts and noise images); the words' means are over all sure images (there: over the last 300 of either kind), "
+        "but only for the words, twice as many as are chosen, that are most active on 512 of either kind: near all of "
+        "the words that exact means of all words choose (purity.tanl.sure_images=null computes these)",
         defects="its author's script says that it does not work on CIFAR, for a reason that he does not know",
     ),
     "zoc": Detector(

@@ -79,6 +79,9 @@ def test_a_run_of_mlflow_is_read_without_its_code(folder: Path, monkeypatch: pyt
     found = _trial(Run(info, RunData(params=params, tags=[RunTag("rounds", "3")])))
     assert (found.strategy, found.rounds, found.uses_purity) == (NAME, 3, False)
     assert not (folder / "it_ran").exists()
+    # A run of a version whose `tanl` screened no words.
+    found = _trial(Run(info, RunData(params=[*params, Param("purity.detector", "tanl")], tags=[])))
+    assert found.purity.tanl.sure_images is None
 
 
 def test_what_a_user_asks_for_is_imported_and_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

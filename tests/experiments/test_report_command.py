@@ -142,6 +142,18 @@ def test_rows_are_named_by_the_arm_that_states_most() -> None:
     ]
 
 
+def test_a_tanl_record_from_before_the_screening_is_a_row_of_its_own(tmp_path: Path) -> None:
+    now = [trial(purity={"detector": "tanl"}, seed=seed) for seed in range(2)]
+    ledger = Ledger(tmp_path / "ledger")
+    for each in now:
+        ledger.append(synthetic.fingerprint(each), each.model_dump(mode="json"), synthetic.records_of(each)[0])
+    before = now[0].model_dump(mode="json")
+    del before["purity"]["tanl"]
+    ledger.append("0" * 64, before, synthetic.records_of(now[0])[0])
+    found = trials_of_ledgers([tmp_path]).planned
+    assert sorted(row_names(found, {})) == ["vlpure", "vlpure", "vlpure (purity.tanl.sure_images=null)"]
+
+
 def test_settings_that_no_arm_states_stand_behind_the_name() -> None:
     trials = [
         trial(),

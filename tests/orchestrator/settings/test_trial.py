@@ -101,6 +101,7 @@ def test_a_data_set_cannot_write_to_the_terminal_but_its_record_is_read() -> Non
         {"mismatch_ratio": 0.3}, {"ood_ratio": 0.2}, {"strategy": "conf"}, {"seed": 1}, {"budget": 499},
         {"recipe": {"steps": 19_999}}, {"recipe": {"precision": "bf16"}}, {"purity": {"visual_similarity": False}},
         {"purity": {"detector": "ctw"}}, {"purity": {"detector": "mcm"}},
+        {"purity": {"detector": "tanl"}},
     ],
 )  # fmt: skip
 def test_what_changes_numbers_changes_the_fingerprint(changes: dict[str, Any]) -> None:
@@ -124,6 +125,7 @@ def test_what_changes_numbers_changes_the_fingerprint(changes: dict[str, Any]) -
             {"recipe": {"name": "paper-clip-linear"}, "purity": {"self_temperature": False}},
             "d276a31a7e37217f74ffbf5827446049d05e4f1a980c5169bf6d4a04cd1fe1ff",
         ),
+        ({"purity": {"detector": "neglabel"}}, "954792ff817741750b9830fceda5cc0c9206a1cd473c003c04be38fdbb777ae1"),
     ],
 )
 def test_a_fingerprint_stays_what_it_was(changes: dict[str, Any], known: str) -> None:

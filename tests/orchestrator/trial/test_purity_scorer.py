@@ -15,8 +15,9 @@ from models.clipn.tokens import byte_pairs
 from models.words.lists import Synset, WordList
 from orchestrator.trial import purity_scorer
 from orchestrator.trial.purity_scorer import LocalPurityScorer, TrialScorer, bank_name
-from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, WordOptions
+from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, TanlOptions, WordOptions
 from strategies.purity.tuning import SCALES
+from strategies.purity.words import group_logits
 
 Array = NDArray[np.float64]
 NAMES = ("a", "b", "c")
@@ -186,12 +187,29 @@ def test_neglabel_compares_images_with_names_and_words(monkeypatch: pytest.Monke
 
 
 def test_tanl_scores_labelled_and_other_images_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = PurityOptions(detector="tanl", words=WordOptions(active=3))
-    found = word_scorer(monkeypatch).score(request(options))
-    assert found.id_scores.shape == (30,)
-    assert ((found.id_scores >= 0) & (found.id_scores <= 1)).all()
-    plain = word_scorer(monkeypatch).score(request(PurityOptions(detector="neglabel")))
-    assert not np.array_equal(found.id_scores, plain.id_scores)
+    given: dict[str, Any] = {}
+
+    def record(features_AD: torch.Tensor, words_MD: torch.Tensor, scale: float, **options: Any) -> torch.Tensor:
+        given.update(options, features_AD=features_AD, words_MD=words_MD, scale=scale)
+        return torch.arange(38) / 38
+
+    monkeypatch.setattr(purity_scorer, "tanl", record)
+    words = WordOptions(active=3, groups=5)
+    asked = request(PurityOptions(detector="tanl", words=words, tanl=TanlOptions(sure_images=2)))
+    found = word_scorer(monkeypatch).score(asked)
+    np.testing.assert_array_equal(found.id_scores, np.arange(8, 38, dtype=np.float32) / 38)
+
+    pool = torch.from_numpy(IMAGES[[3, 0, 7, 9, 12, 5, 1, 20, *asked.unlabelled_idx]])
+    names, negatives = (
+        torch.from_numpy(sentences("", tuple(f"The nice {word}." for word in words)))
+        for words in (NAMES, [f"word{letter}" for letter in "defghijklmno"])
+    )
+    torch.testing.assert_close(given["features_AD"], pool, rtol=0, atol=0)
+    torch.testing.assert_close(given["words_MD"], negatives, rtol=0, atol=0)
+    torch.testing.assert_close(given["names_A"], (20.0 * pool @ names.T).logsumexp(dim=1))
+    torch.testing.assert_close(given["groups_AG"], group_logits(pool, negatives, 20.0, 5))
+    assert given["known_A"].tolist() == [1] * 5 + [0] * 3 + [-1] * 30
+    assert (given["scale"], given["num"], given["sure_images"]) == (20.0, 3, 2)
 
 
 def test_zoc_compares_images_with_names_and_the_words_of_their_captions() -> None:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from strategies.purity import words
-from strategies.purity.words import candidate_logits, choose_words, group_logits, neglabel, otsu_threshold, tanl, zoc
+from strategies.purity.words import (
+    candidate_logits,
+    choose_words,
+    group_logits,
+    neglabel,
+    otsu_threshold,
+    spread,
+    tanl,
+    zoc,
+)
+
+Array = NDArray[np.float64]
 
 
 def unit(*shape: int, seed: int) -> torch.Tensor:
@@ -61,29 +75,82 @@ def test_otsus_threshold_parts_two_heaps_in_the_middle() -> None:
     assert otsu_threshold(torch.tensor([0.305, 0.315, 0.325, 0.905])) == pytest.approx(0.62)
 
 
-def test_tanl_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "BLOCK_CELLS", 100)
+def plain_tanl(
+    images: Array, names: Array, negatives: Array, start: Array, known: Array, groups: Array, most: int
+) -> Array:
+    """TANL's scores for the 5 most active words, in float64; `most` sure images of either kind screen 10 of them."""
+    positive, every = np.exp(10 * images @ names.T).sum(axis=1), np.exp(10 * images @ negatives.T)
+    shares = np.minimum(1, every / (positive + every[:, groups].sum(axis=1))[:, None])
+    scores = start
+    for _ in range(2):
+        h = otsu_threshold(torch.from_numpy(scores).float())
+        sure = [
+            [i for i in range(len(known)) if known[i] == 0 or (known[i] < 0 and scores[i] < h / 2)],
+            [i for i in range(len(known)) if known[i] == 1 or (known[i] < 0 and scores[i] > (1 + h) / 2)],
+        ]
+        some = [
+            [each[math.floor(j * len(each) / most)] for j in range(most)] if len(each) > most else each for each in sure
+        ]
+        likely = np.argsort(-(mean(shares, some[0]) - mean(shares, some[1])), kind="stable")[:10]
+        active = sorted(sorted(likely), key=lambda w: -(mean(shares, sure[0]) - mean(shares, sure[1]))[w])[:5]
+        scores = np.mean([positive / (positive + every[:, active[: j + 1]].sum(axis=1)) for j in range(5)], axis=0)
+    return np.asarray(scores)
+
+
+def mean(shares: Array, places: list[int]) -> Array:
+    return np.asarray(shares[places].mean(axis=0)) if places else np.zeros(shares.shape[1])
+
+
+@pytest.mark.parametrize("sure_images", [None, 3])
+@pytest.mark.parametrize("groups", [1, 7])
+def test_tanl_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch, sure_images: int | None, groups: int) -> None:
+    monkeypatch.setattr(words, "BLOCK_IMAGES", 7)
+    monkeypatch.setattr(words, "BLOCK_WORDS", 9)
     for seed in range(10):
-        images, names, negatives = unit(30, 6, seed=seed), unit(3, 6, seed=seed + 1000), unit(12, 6, seed=seed + 2000)
-        known = torch.full((30,), -1)
-        known[:3], known[3:6] = 1, 0
+        images, names, negatives = unit(40, 6, seed=seed), unit(3, 6, seed=seed + 1000), unit(30, 6, seed=seed + 2000)
+        known = torch.full((40,), -1)
+        known[:4], known[4:9] = 1, 0
         names_A = (10.0 * (images @ names.T)).logsumexp(dim=1)
-        start = neglabel(names_A, group_logits(images, negatives, 10.0, 1))
-        found = tanl(images, names, negatives, 10.0, start_A=start, known_A=known, num=5)
+        groups_AG = group_logits(images, negatives, 10.0, groups)
+        found = tanl(
+            images, negatives, 10.0,
+            names_A=names_A, groups_AG=groups_AG, known_A=known, num=5, sure_images=sure_images,
+        )  # fmt: skip
+        # With 7 groups of 4 words, the last two of the 30 are in none; they can be chosen all the same.
+        in_groups = np.arange(30 // groups * groups)
         x, t, w = (each.double().numpy() for each in (images, names, negatives))
-        scores = start.double().numpy()
-        for _ in range(2):
-            h = otsu_threshold(torch.from_numpy(scores).float())
-            sure_id = [i for i in range(30) if known[i] == 1 or (known[i] < 0 and scores[i] > h + (1 - h) / 2)]
-            sure_ood = [i for i in range(30) if known[i] == 0 or (known[i] < 0 and scores[i] < h / 2)]
-            every = np.exp(10 * x @ np.concatenate([w, t]).T)
-            shares = (every / every.sum(axis=1, keepdims=True))[:, :12]
-            active = np.argsort(-(shares[sure_ood].mean(axis=0) - shares[sure_id].mean(axis=0)), kind="stable")[:5]
-            positive = np.exp(10 * x @ t.T).sum(axis=1)
-            scores = np.mean(
-                [positive / (positive + np.exp(10 * x @ w[active[: j + 1]].T).sum(axis=1)) for j in range(5)], axis=0
-            )
-        np.testing.assert_allclose(found.numpy(), scores, rtol=1e-4, atol=1e-6)
+        start = neglabel(names_A, groups_AG).double().numpy()
+        expected = plain_tanl(x, t, w, start, known.numpy(), in_groups, most=sure_images or 40)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_tanl_screens_words_on_few_sure_images_and_weighs_them_by_all() -> None:
+    """Eight OOD images like word 0, one, which is among the screened, like word 1; word 2 is like nothing."""
+    axes = torch.eye(4)
+    images = torch.stack([axes[2], axes[1], *[axes[0]] * 8])
+    known = torch.tensor([1, *[0] * 9])
+    names_A, groups_AG = 10.0 * images[:, 2], (10.0 * images @ axes[[0, 1, 3]].T).logsumexp(dim=1)[:, None]
+    options = {"names_A": names_A, "groups_AG": groups_AG, "known_A": known, "num": 1}
+    for sure_images in (1, 2, None):
+        # The word that 8 of 9 activate is second on the first OOD image alone, and first on all.
+        found = tanl(images, axes[[0, 1, 3]], 10.0, **options, sure_images=sure_images)
+        odds = np.exp(10.0 * images.numpy() @ axes[0].numpy() - names_A.numpy())
+        np.testing.assert_allclose(found.numpy(), 1 / (1 + odds), rtol=1e-5)
+
+
+def test_places_are_spread_from_the_first_on() -> None:
+    places = torch.arange(10, 110, 10)
+    assert spread(places, 4).tolist() == [10, 30, 60, 80]
+    assert spread(places, 10).tolist() == spread(places, None).tolist() == places.tolist()
+
+
+def test_far_words_leave_nothing_of_a_share_and_near_names_all() -> None:
+    """Odds of exp(200) are infinite in float32, the share is 0 then and no NaN."""
+    images = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    names_A, word = torch.tensor([-100.0, 100.0]), torch.tensor([[1.0, 0.0]])
+    logits_A1 = 100.0 * images @ word.T
+    options = {"names_A": names_A, "groups_AG": logits_A1, "known_A": torch.tensor([0, 1]), "num": 1}
+    assert tanl(images, word, 100.0, **options, sure_images=None).tolist() == [0.0, 1.0]
 
 
 def test_zoc_by_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
