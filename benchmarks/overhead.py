@@ -28,7 +28,7 @@ from orchestrator.ledger.output import open_output
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.uri import default_tracking_uri

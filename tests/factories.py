@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 
 START_MS = 1_700_000_000_000
 """When round 0 of every record was finished, milliseconds since 1970."""

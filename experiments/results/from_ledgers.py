@@ -19,7 +19,8 @@ from orchestrator.ledger.ledger import Ledger, TrajectoryState
 from orchestrator.ledger.output import OutputFolder
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import TrialConfig, flat, read_trial
+from orchestrator.settings.reading import read_trial
+from orchestrator.settings.trial import TrialConfig, flat
 from orchestrator.tracking.content import as_text
 from strategies.purity.contract import recorded
 from strategies.registry import STRATEGIES

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from experiments.results.from_ledgers import FoundTrials, in_order
 from orchestrator.ledger.records import RECALL, RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import TrialConfig, read_trial
+from orchestrator.settings.reading import read_trial
+from orchestrator.settings.trial import TrialConfig
 from orchestrator.tracking.content import trial_checksum
 from orchestrator.tracking.mirror import CHECKSUM, SETTINGS
 from orchestrator.tracking.sqlite_store import check_database, damaged, sqlite_file

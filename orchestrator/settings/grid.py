@@ -19,7 +19,8 @@ from data.files import user_path
 from data.registry import DATA_SETS, FOLDER_PREFIX
 from data.splits.ratios import OodRatio
 from orchestrator.settings.keys import check_keys, check_name, check_texts, one_line
-from orchestrator.settings.trial import Settings, TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import Settings, TrialConfig
 from strategies.registry import STRATEGIES, find_strategy
 
 Nested = dict[str, Any]

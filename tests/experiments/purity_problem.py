@@ -12,7 +12,8 @@ from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
 from experiments.plots import figure12 as query_study
 from experiments.plots import purity_step as purity_study
 from models.clipn.features import VisionLanguage
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.purity_scorer import LocalPurityScorer
 
 NAMES = tuple(f"class {letter}" for letter in "abcdefghij")

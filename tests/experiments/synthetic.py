@@ -13,7 +13,8 @@ import pandas as pd
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial, look_up
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 from tests.factories import make_record
 
 STRATEGIES = ("random", "conf", "ll", "coreset", "mqnet", "lfosa", "eoal", "vlpure")

@@ -14,7 +14,7 @@ from experiments.figures import main
 from orchestrator.ledger.output import open_output
 from orchestrator.plan import plan_trials
 from orchestrator.settings.grid import ArmTrial
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 from tests.factories import make_record
 
 Command = Callable[..., int]

@@ -14,7 +14,7 @@ import torch
 from models.clipn.model import Clipn
 from models.clipn.source import clip_config
 from models.clipn.weights import read_tensors
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 from tests.fuzz import CLIP, attempt, fault_of
 
 TRIAL: dict[str, Any] = {

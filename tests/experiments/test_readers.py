@@ -13,7 +13,7 @@ import pytest
 
 from experiments.results.from_mlflow import _trial
 from orchestrator.ledger.output import open_output
-from orchestrator.settings.trial import make_trial, read_trial
+from orchestrator.settings.reading import make_trial, read_trial
 from tests.experiments import synthetic
 
 ROOT = Path(__file__).parents[2]

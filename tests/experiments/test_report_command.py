@@ -16,7 +16,8 @@ from orchestrator.launch import note_launch
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Mirror
 from tests.experiments import synthetic

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.plan import plan_trials
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 
 
 def refusal(**changes: Any) -> str | None:

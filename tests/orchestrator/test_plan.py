@@ -10,7 +10,8 @@ import pytest
 from models.clipn.bill import FeatureBill
 from orchestrator.plan import distinct, feature_state, plan_trials
 from orchestrator.settings.grid import ArmTrial
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 from tests.data.published_files import write_domainnet
 
 

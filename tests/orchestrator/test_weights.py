@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from models.clipn.model import Clipn
 from models.clipn.weights import save_clipn
 from orchestrator import weights
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 8,

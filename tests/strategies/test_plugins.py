@@ -17,7 +17,7 @@ import torch
 
 from data.console import RunStopped
 from orchestrator.cluster.scorer_client import ScorerUnavailable
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 from strategies import registry as plugins
 from strategies.base import StrategyError
 from strategies.check import toy_view

@@ -9,7 +9,8 @@ import pytest
 
 from experiments.commands import flags as advice
 from experiments.commands.flags import has_bf16, shared_card, slow_arithmetic
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 
 
 def trial(precision: str) -> TrialConfig:

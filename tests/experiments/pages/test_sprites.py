@@ -17,7 +17,8 @@ from experiments.pages.sprites import make_sprites, write_sprites
 from experiments.results.queries import QueriedImages, Queries, queries_of
 from orchestrator.plan import PlannedTrial
 from orchestrator.problem import pose_problem
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 from tests.factories import make_planned, make_record
 
 DIGITS = {"dataset": "digits", "mismatch_ratio": 0.4, "ood_ratio": 0.6, "budget": 20}

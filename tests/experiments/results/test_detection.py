@@ -105,7 +105,7 @@ def test_each_arm_is_told_from_the_others_by_its_settings() -> None:
     from experiments.presets import ARMS
     from experiments.results.from_ledgers import row_names
     from orchestrator.plan import PlannedTrial
-    from orchestrator.settings.trial import make_trial
+    from orchestrator.settings.reading import make_trial
 
     clipn = {"captioner": "a-tag"}  # of zoc; the others read none
     axes = {"dataset": "digits", "mismatch_ratio": 0.4, "ood_ratio": 0.6, "seed": 0, "clipn": clipn}

@@ -12,7 +12,8 @@ from experiments.commands.flags import trial_overrides
 from experiments.presets import PRESETS
 from experiments.results.reproduce import trial_command
 from orchestrator.settings.grid import load_preset
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 
 AXES: dict[str, Any] = {"mismatch_ratio": 0.2, "ood_ratio": 0.6, "seed": 3}
 

@@ -9,7 +9,7 @@ import pandas as pd
 from experiments.results.departures import departures
 from experiments.results.details import TrialDetails
 from experiments.tables.facts import departure_facts, machine_facts, seed_facts
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 
 CPU = {"device": "Some CPU", "threads": 1, "torch": "2.11.0", "python": "3.11.9", "gpus": 0}
 GPU = CPU | {

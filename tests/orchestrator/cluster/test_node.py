@@ -16,7 +16,8 @@ from orchestrator.cluster import trial_worker as tune_trial
 from orchestrator.cluster.node import enter_folder, fetch_missing
 from orchestrator.cluster.trial_worker import TrialServices
 from orchestrator.settings.grid import RunSettings
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 
 
 def trial_of(dataset: str, root: Path) -> TrialConfig:

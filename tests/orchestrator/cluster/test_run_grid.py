@@ -18,7 +18,7 @@ from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 
 PART = """
 import os, signal, sys, time

@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from orchestrator.cluster.trial_worker import Follower, last_error, reason
 from orchestrator.cluster.writer import LedgerMended
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 
 KILLED = RayActorError(
     error_msg="1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2, ID: "

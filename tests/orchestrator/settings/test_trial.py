@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from models.clipn.source import ClipnSource
-from orchestrator.settings.trial import TrialConfig, make_trial, read_trial
+from orchestrator.settings.reading import make_trial, read_trial
+from orchestrator.settings.trial import TrialConfig
 from strategies.registry import STRATEGIES
 
 GOOD: dict[str, Any] = {

@@ -10,7 +10,8 @@ import pytest
 
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 from orchestrator.tracking.content import (
     GridCard,
     flat,

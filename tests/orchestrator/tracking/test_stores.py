@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.tracker import Tracker
 

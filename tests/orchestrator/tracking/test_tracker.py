@@ -19,7 +19,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.output import OutputFolder, open_output
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial, look_up
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 from orchestrator.tracking.content import GridCard
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.tracker import Tracker

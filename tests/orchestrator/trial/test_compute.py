@@ -18,7 +18,7 @@ from models.classifier.outputs import ClassifierOutputs
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 from orchestrator.trial import compute as local
 from orchestrator.trial import trajectory
 from orchestrator.trial.trajectory import Trajectory

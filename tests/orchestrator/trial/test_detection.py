@@ -11,7 +11,8 @@ import torch
 
 from data.splits.draw import SplitSettings, count_data_split
 from orchestrator.problem import check_budget, pose_problem
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.detection import labelling_order, run_detection
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores
 from tests.experiments.purity_problem import scorer_of, ten_classes

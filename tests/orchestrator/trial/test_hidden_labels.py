@@ -20,7 +20,7 @@ from data.registry import open_data_set
 from models.device import Machine
 from orchestrator.ledger.classifiers import ClassifierStore
 from orchestrator.problem import OpenSetProblem, pose_problem
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 from orchestrator.trial.trajectory import Trajectory
 from strategies.base import PoolView, Selection, Strategy
 

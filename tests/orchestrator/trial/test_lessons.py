@@ -16,7 +16,7 @@ from models.device import Machine, use_threads
 from orchestrator.ledger.classifiers import ClassifierStore
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.problem import pose_problem
-from orchestrator.settings.trial import make_trial
+from orchestrator.settings.reading import make_trial
 from orchestrator.trial.trajectory import Trajectory
 from strategies.e2oal import E2oal, E2oalTarget
 from strategies.options import E2oalOptions

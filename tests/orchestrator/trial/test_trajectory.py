@@ -19,7 +19,8 @@ from models.device import Machine, use_threads
 from orchestrator.ledger.classifiers import ClassifierStore, forget_first
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.problem import pose_problem
-from orchestrator.settings.trial import TrialConfig, make_trial
+from orchestrator.settings.reading import make_trial
+from orchestrator.settings.trial import TrialConfig
 from orchestrator.trial.trajectory import Trajectory
 from strategies.base import IndexArray, LearningStrategy, Memory, PoolView, Selection, Strategy
 from strategies.purity.contract import RequestFigures
