@@ -95,8 +95,8 @@ class Eoal(Strategy):
     predicted known. Departures from the original code: a batch without OOD or without ID images counts 0 for that part
     instead of NaN, fewer clusters than K are accepted, the pool and the OOD images are scored without
     augmentation, the centres are those after the last pass, FINCH is the variant of release 0.2.3
-    (`options.eoal.finch`), and the detector is the common ResNet-18. Without labelled OOD images there is no
-    unknown entropy.
+    (`options.eoal.finch`), a single cluster of OOD images has an unknown entropy of 0 (there 0 / 0), and the detector
+    is the common ResNet-18. Without labelled OOD images there is no unknown entropy.
     """
 
     def __init__(self, options: EoalOptions) -> None:

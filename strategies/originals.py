@@ -54,7 +54,8 @@ DEFECTS: dict[str, str] = {
     "varratio": _NOT_READ,
     "badge": _NOT_READ,
     "alphamix": _NOT_READ,
-    "probcover": "once everything is covered an image may be picked twice [read]",
+    "probcover": "once everything is covered an image may be picked twice; images of the last partial block of 500 "
+    "have no balls, so none of them is ever picked [read]",
     "probcover-pretrained": "as probcover",
     "typiclust": _NONE_KNOWN + " in TypiClust [read]; the same repository's DCoM drops the last partial block of 700 "
     "images of its graph, and fails on NumPy from 1.24 on [read]",

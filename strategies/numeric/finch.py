@@ -1,14 +1,16 @@
 """FINCH: a hierarchy of clusters from first neighbours alone (Sarfraz, Sharma and Stiefelhagen, CVPR 2019).
 
 Two variants, by the released versions whose results they give: "0.2.3" (the default), which links every point to
-its nearest neighbour, and "0.1.9", which the EOAL study pins and which from the second level on drops long links. No
-matrix of all distances is held for the points; only merging to an exact number of clusters holds one of clusters.
+its nearest neighbour, and "0.1.9", which the EOAL study pins: it also links points that have the same nearest one, and
+from the second level on drops links longer than all of the first level. No matrix of all distances is held for the
+points; only merging to an exact number of clusters holds one of clusters.
 
 Shapes: N points, D features, C clusters, L levels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -40,14 +42,16 @@ def finch(points_ND: NDArray[np.floating], version: Version = "0.2.3") -> list[L
     while True:
         centres_CD = cluster_means(points, labels)
         nearest_C, distances_C = first_neighbours(centres_CD)
+        keep_C, shared_E2 = np.ones(len(nearest_C), dtype=bool), np.empty((0, 2), dtype=np.int64)
         if version == "0.1.9":
             mutual_C = nearest_C[nearest_C] == np.arange(len(nearest_C))
             lengths_C = distances_C * np.where(mutual_C, 2.0, 1.0)
-            keep_C = lengths_C <= longest
-            longest = lengths_C.max() if not levels else longest
-        else:
-            keep_C = np.ones(len(nearest_C), dtype=bool)
-        merged = _components(nearest_C, keep_C)[labels]
+            if levels:
+                keep_C = lengths_C <= longest
+                shared_E2 = _shared_links(centres_CD, nearest_C, ~keep_C, longest)
+            else:
+                longest = max(float(lengths_C.max()), _longest_shared(centres_CD, nearest_C))
+        merged = _components(nearest_C, keep_C, shared_E2)[labels]
         before, after = int(labels.max()) + 1, int(merged.max()) + 1
         if levels and (after <= 1 or after >= before):
             return levels
@@ -94,11 +98,46 @@ def cluster_means(points_ND: Floats, labels_N: Labels) -> Floats:
     return sums / np.bincount(labels_N)[:, None]
 
 
-def _components(nearest_N: Labels, keep_N: NDArray[np.bool_]) -> Labels:
-    """Connected components of the links from each point to its nearest, numbered by their lowest member."""
+def _sharing(
+    points_ND: Floats, nearest_N: Labels, asking_N: NDArray[np.bool_]
+) -> Iterator[tuple[Labels, Labels, Floats]]:
+    """Points (B,) of `asking_N`, those (M,) that share their nearest point, themselves included, and the cosine
+    distances (B, M) between them, in blocks."""
+    unit_ND = unit_rows(points_ND)
+    order = np.argsort(nearest_N, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(nearest_N[order])) + 1):
+        asking = members[asking_N[members]]
+        size = max(1, HELD // len(members))
+        for start in range(0, len(asking) if len(members) > 1 else 0, size):
+            rows = asking[start : start + size]
+            yield rows, members, np.maximum(1.0 - unit_ND[rows] @ unit_ND[members].T, 0.0)
+
+
+def _longest_shared(points_ND: Floats, nearest_N: Labels) -> float:
+    """The largest cosine distance of two points with the same nearest point; 0 without any."""
+    everyone = np.ones(len(nearest_N), dtype=bool)
+    return max((float(distances.max()) for *_, distances in _sharing(points_ND, nearest_N, everyone)), default=0.0)
+
+
+def _shared_links(points_ND: Floats, nearest_N: Labels, cut_N: NDArray[np.bool_], longest: float) -> Labels:
+    """Pairs (E, 2) of points with the same nearest point, at most `longest` apart, of which one is `cut_N` off it.
+
+    Pairs of which none is cut off are linked by their nearest point.
+    """
+    pairs = [np.empty((0, 2), dtype=np.int64)]
+    for rows, members, distances_BM in _sharing(points_ND, nearest_N, cut_N):
+        first, second = np.nonzero(distances_BM <= longest)
+        pairs.append(np.stack([rows[first], members[second]], axis=1))
+    return np.concatenate(pairs)
+
+
+def _components(nearest_N: Labels, keep_N: NDArray[np.bool_], pairs_E2: Labels) -> Labels:
+    """Connected components of the links from each point to its nearest, where kept, and between pairs, numbered by
+    their lowest member."""
     num = len(nearest_N)
     start = np.flatnonzero(keep_N)
-    links = coo_matrix((np.ones(len(start)), (start, nearest_N[start])), (num, num))
+    starts, ends = np.append(start, pairs_E2[:, 0]), np.append(nearest_N[start], pairs_E2[:, 1])
+    links = coo_matrix((np.ones(len(starts)), (starts, ends)), (num, num))
     _, found = connected_components(links, directed=False)
     return _numbered_by_lowest(found)
 

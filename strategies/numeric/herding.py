@@ -15,6 +15,8 @@ ROWS, COLUMNS = 64, 4096
 """Points whose kernel with others is held at a time: 1 MiB of float32, which stays in the cache of a core."""
 TIE = 1e-6
 """Kernel values and (relative) gains that differ by less are equal: float32 rounds at about that."""
+SHARP = 0.1
+"""Width below which rounding of the squared distances shows in the kernel; rows closer than a `TIE` are then equal."""
 NO_SCALE = 1.0
 """Width of the kernel with fewer than two distinct labelled points."""
 
@@ -40,7 +42,11 @@ def kernel_width(labelled_MD: Tensor) -> float:
 
 def _kernel(left_BD: Tensor, right_CD: Tensor, width: float) -> Tensor:
     """Kernel (B, C) of unit rows."""
-    return (left_BD @ right_CD.T).sub_(1.0).mul_(2.0 / width**2).clamp_(max=0.0).exp_()
+    gaps_BC = (left_BD @ right_CD.T).sub_(1.0)
+    if width < SHARP:
+        # A row's product with itself is 1 up to 1e-7; at a width of 0.001 that is a kernel of 0.8 in place of 1.
+        gaps_BC.masked_fill_(gaps_BC > -TIE / 2, 0.0)
+    return gaps_BC.mul_(2.0 / width**2).clamp_(max=0.0).exp_()
 
 
 def coverage(points_ND: Tensor, by_MD: Tensor, width: float) -> Tensor:

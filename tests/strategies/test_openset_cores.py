@@ -98,6 +98,23 @@ def test_finch_of_few_or_equal_points(version: finch_module.Version) -> None:
     assert clusters_of_number(np.eye(3), 5, version).tolist() == [0, 0, 0]  # the finest level, which has fewer
 
 
+def test_the_older_release_links_points_with_the_same_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four threes, each a middle with a point 10 degrees to either side; three middles are 16 to 19 degrees apart.
+
+    The longest link of the first level is that of two sides, 1 - cos 20 = 0.060: so that from P to Q, which is mutual,
+    is dropped (2 (1 - cos 16.3) = 0.080), and Q joins by R, whose nearest is P too (1 - cos 19 = 0.054).
+    """
+    monkeypatch.setattr(finch_module, "HELD", 4)  # a row of a block at a time
+    polar, azimuth = np.deg2rad([0.0, 16.3, 18.2, 180.0]), np.deg2rad([0.0, 0.0, 67.4, 0.0])
+    middles = np.stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)], axis=1)
+    points = np.zeros((4, 3, 7))
+    points[:, :, :3] = middles[:, None] * np.cos(np.deg2rad([0.0, 10.0, 10.0]))[:, None]
+    for number in range(4):  # each in a direction of its own
+        points[number, :, 3 + number] = np.sin(np.deg2rad([0.0, 10.0, -10.0]))
+    levels = [level.tolist() for level in finch(points.reshape(12, 7), "0.1.9")]
+    assert levels == [[0] * 3 + [1] * 3 + [2] * 3 + [3] * 3, [0] * 9 + [1] * 3]
+
+
 def test_two_pairs_are_two_clusters_and_then_one() -> None:
     points = np.array([[1, 0.0], [0, 1], [1, 0.1], [0.1, 1]])
     assert finch(points)[0].tolist() == [0, 1, 0, 1]

@@ -103,6 +103,16 @@ def test_a_copy_of_a_covered_point_adds_nothing() -> None:
     assert added.tolist() == [0.0, 0.0]
 
 
+def test_a_narrow_kernel_is_one_at_its_own_point() -> None:
+    """Thirty points far apart at a width of 0.001: each covers itself alone, so the pick is the largest weight left."""
+    points = torch.nn.functional.normalize(torch.randn(30, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert ((points @ points.T).diagonal() < 1).any()  # rounding, which is a kernel of 0.8
+    weights = torch.linspace(1, 1.29, 30)
+    picks, added = herd(points, weights, torch.zeros(30), 0.001, 30)
+    assert picks.tolist() == list(range(29, -1, -1))
+    np.testing.assert_allclose(added.numpy(), weights.flip(0).numpy(), rtol=1e-5)
+
+
 def test_equal_points_in_order_and_the_covered_last() -> None:
     points = on_circle(0, 0, 90, 90, 180, 200)
     covered = coverage(points, on_circle(0), 0.5)
