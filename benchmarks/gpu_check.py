@@ -277,7 +277,7 @@ def report_lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 FLOPS_A_STEP = {32: 213e9, 64: 852e9}
-"""As `benchmarks.gpu_parts`, which needs torch."""
+"""As `benchmarks.gpu_steps`, which needs torch."""
 
 
 def _share(row: Mapping[str, Any], peak: float | None) -> str:

@@ -76,9 +76,9 @@ class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
         return self.transform(image), int(self.labels[number])
 
 
-def usual_transform(*, augment: bool) -> v2.Transform:
-    """What the usual loop does to each image."""
-    random = [v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=4)] if augment else []
+def usual_transform(size: int, *, augment: bool) -> v2.Transform:
+    """What the usual loop does to each image of `size` x `size` pixels."""
+    random = [v2.RandomHorizontalFlip(), v2.RandomCrop(size, padding=4)] if augment else []
     return v2.Compose([*random, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
 
 
@@ -99,7 +99,7 @@ def usual_fit(
 ) -> nn.Module:
     """The usual loop: as many steps of the same recipe."""
     torch.manual_seed(seed)
-    data = ImageDataset(pixels, labels, usual_transform(augment=True))
+    data = ImageDataset(pixels, labels, usual_transform(pixels.shape[1], augment=True))
     network = network.to(device).to(memory_format=torch.contiguous_format).train()
     optimiser = torch.optim.SGD(
         network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
@@ -129,7 +129,7 @@ def usual_predict(
     network: nn.Module, pixels: NDArray[np.uint8], recipe: Recipe, *, workers: int, device: str
 ) -> NDArray[np.float32]:
     """The usual pass over a pool, in batches of 64."""
-    data = ImageDataset(pixels, np.zeros(len(pixels), dtype=np.int64), usual_transform(augment=False))
+    data = ImageDataset(pixels, np.zeros(len(pixels), dtype=np.int64), usual_transform(pixels.shape[1], augment=False))
     logits = []
     for images, _ in loader(data, workers, batch_size=64):
         with autocast(recipe, torch.device(device)):

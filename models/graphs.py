@@ -206,9 +206,12 @@ def worth_compiling(device: torch.device, num_steps: int) -> bool:
 class CompiledForward:
     """Compiled forward and backward pass of a network; if compiling fails, the network's own."""
 
-    def __init__(self, forward: Forward | None) -> None:
-        """`forward` is the result of `compiled_forward`; None leaves every network uncompiled."""
-        self._forward = forward
+    def __init__(self, forward: Forward | None, *, what: str = "training steps are") -> None:
+        """`forward` is the result of `compiled_forward`; None leaves every network uncompiled.
+
+        `what` is not compiled, in the line that reports a failure.
+        """
+        self._forward, self._what = forward, what
         self._ready: set[Hashable] = set()
 
     @property
@@ -240,7 +243,7 @@ class CompiledForward:
             self._forward = None
             work()
             _Process.failure = f"{type(error).__name__}: {_first_lines(error)}"
-            to_stderr(f"training steps are not compiled: {_Process.failure}")
+            to_stderr(f"{self._what} not compiled: {_Process.failure}")
 
 
 @contextmanager

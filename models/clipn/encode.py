@@ -23,7 +23,7 @@ from models.clipn.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from models.clipn.tokens import filled, tokenize, tokenize_classes
 from models.clipn.towers import OpenTowers
 from models.device import free_cores, process_memory
-from models.graphs import compiled_forward
+from models.graphs import CompiledForward, compiled_forward
 
 CPU_PIXELS = 16 * 224**2
 """Pixels per forward pass on a CPU: 16 images of a ViT-B/16. They take 111 MB for activations, 48 images 406 MB (256:
@@ -53,19 +53,18 @@ class TowerPass:
         self._in_bf16 = precision == "bf16"
         self._visual = clipn.visual
         self._image_size = clipn.image_size
-        self._forward = compiled_forward() if compiled else None
+        self._forward = CompiledForward(compiled_forward() if compiled else None, what="the image tower is")
 
     def __call__(self, images_B3SS: torch.Tensor) -> torch.Tensor:
         """Features (B, D), on the device."""
+        features: list[torch.Tensor] = []
         # Without this, CUDA would round a convolution's float32 inputs to 10 bits of mantissa.
         with (
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
             torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._in_bf16),
         ):
-            features_BD: torch.Tensor = (
-                self._visual(images_B3SS) if self._forward is None else self._forward(self._visual, images_B3SS)
-            )
-        return features_BD
+            self._forward.run(self._visual, lambda: features.append(self._visual(images_B3SS)), len(images_B3SS))
+        return features[-1]
 
     @property
     def batch_size(self) -> int:

@@ -1,10 +1,14 @@
-"""On a CUDA device: recorded and compiled steps against plain ones, determinism, memory, passes over a pool."""
+"""On a CUDA device: recorded and compiled steps against plain ones, determinism, memory, passes over a pool.
+
+Where there is none, a stand-in takes its place in all but the tests of memory and of the compiler.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,15 +20,19 @@ from data.imageset import ArrayImages
 from models import graphs
 from models.classifier import resident
 from models.classifier.crops import CropSource, Tower
+from models.classifier.energy import EnergyObjective
+from models.classifier.evidential import EvidentialObjective, add_evidence
 from models.classifier.fit import CrossEntropy, fit
 from models.classifier.inputs import Normalise
 from models.classifier.loss_prediction import LossPrediction, add_loss_prediction
+from models.classifier.negative import NegativeObjective
 from models.classifier.networks import build_classifier
 from models.classifier.open_set import OpenSetObjective, build_detector
 from models.classifier.predict import predict
 from models.classifier.recipe import Recipe
 from models.classifier.steps import Objective
 from models.clipn.captions import ClassCaptions
+from models.clipn.encode import ClassRows, ImageRows, SentenceRows
 from models.clipn.prompts import default_templates
 from models.clipn.recipe import ClipRecipe, NoTowerRecipe, small_resnet_config
 from models.clipn.tokens import tokenize_classes
@@ -33,23 +41,31 @@ from models.contrastive.encoder import ContrastiveFeatures
 from models.contrastive.recipe import ContrastiveRecipe
 from models.device import Machine, pick_device, use_arithmetic
 from models.graphs import CompiledForward, compiled_forward
+from tests.card import card
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
-]
-PIXELS = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
+HAS_CARD = torch.cuda.is_available()
+ON_CARD = [pytest.mark.gpu, pytest.mark.skipif(not HAS_CARD, reason="torch sees no CUDA device")]
+ON_STAND_IN = [pytest.mark.skipif(HAS_CARD, reason="the card itself is there")]
+PIXELS = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 3), dtype=np.uint8)
 LABELS = np.arange(100, dtype=np.int64) % 4
 HALF = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-@pytest.fixture
-def gpu() -> Iterator[torch.device]:
+@pytest.fixture(params=[pytest.param("card", marks=ON_CARD), pytest.param("stand-in", marks=ON_STAND_IN)])
+def gpu(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """The device, computing deterministically until the test's end."""
+    if request.param == "stand-in":
+        with card():
+            yield pick_device(1.0)
+        return
     device = pick_device(1.0)
     use_arithmetic(device, deterministic=True)
     yield device
     use_arithmetic(device, deterministic=False)
+
+
+by_the_card_itself = pytest.mark.parametrize("gpu", [pytest.param("card", marks=ON_CARD)], indirect=True)
+"""For tests of memory and of the compiler, which a stand-in does not have."""
 
 
 def trained(gpu: torch.device, recipe: Recipe, *, ll: bool = False, plain_steps: bool = False) -> list[torch.Tensor]:
@@ -67,18 +83,18 @@ def trained(gpu: torch.device, recipe: Recipe, *, ll: bool = False, plain_steps:
 
 
 RECIPES = {
-    "steps": {"steps": 40},
+    "steps": {"steps": 20},
     "passes with a smaller batch": {"epochs": 8},
-    "dropout and rotation": {"steps": 30, "head_dropout": 0.5, "rotation": 20.0},
+    "dropout and rotation": {"steps": 16, "head_dropout": 0.5, "rotation": 20.0},
 }
 REPLAYS = {
     # All steps but the first three of each phase and batch size. LL's head is detached after half of the training.
-    ("steps", False): 37,
-    ("steps", True): 18 + 16,
+    ("steps", False): 17,
+    ("steps", True): 8 + 6,
     ("passes with a smaller batch", False): 2 * 5,
     ("passes with a smaller batch", True): 2 * (2 + 0),
-    ("dropout and rotation", False): 27,
-    ("dropout and rotation", True): 13 + 11,
+    ("dropout and rotation", False): 13,
+    ("dropout and rotation", True): 6 + 4,
 }
 
 
@@ -88,7 +104,7 @@ def test_recorded_steps_equal_plain_ones_to_the_bit(
     name: str, ll: bool, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replays = counted_replays(monkeypatch)
-    recipe = Recipe(width=16, batch_size=64, **RECIPES[name])  # type: ignore[arg-type]
+    recipe = Recipe(width=4, batch_size=64, **RECIPES[name])  # type: ignore[arg-type]
     plain = trained(gpu, recipe, ll=ll, plain_steps=True)
     assert not replays
     recorded = trained(gpu, recipe, ll=ll)
@@ -119,7 +135,7 @@ class Waiting(CrossEntropy):
 
 
 def test_steps_that_cannot_be_recorded_are_taken_plainly(gpu: torch.device, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = Recipe(width=16, steps=12, head_dropout=0.5)
+    recipe = Recipe(width=4, steps=12, head_dropout=0.5)
     weights, ways = [], set[str]()
     for plain_steps in (True, False):
         network = build_classifier(recipe, 4, weights_seed=0)
@@ -133,18 +149,19 @@ def test_steps_that_cannot_be_recorded_are_taken_plainly(gpu: torch.device, caps
     assert all(torch.equal(one, other) for one, other in zip(*weights, strict=True))
     assert capsys.readouterr().err.startswith("steps are launched kernel by kernel: they cannot be recorded (")
     # The generators draw again, and what can be recorded still is.
-    again = trained(gpu, Recipe(width=16, steps=12, head_dropout=0.5))
+    again = trained(gpu, Recipe(width=4, steps=12, head_dropout=0.5))
     assert all(torch.equal(one, other) for one, other in zip(weights[0], again, strict=True))
 
 
 @pytest.mark.slow
+@by_the_card_itself
 def test_compiled_steps_learn_what_plain_ones_learn(
     gpu: torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     use_arithmetic(gpu, deterministic=False)
     monkeypatch.setenv("VLPURE_CACHE", str(tmp_path))
     monkeypatch.setattr(graphs, "COMPILE_FROM", 1)
-    recipe = Recipe(width=16, steps=150, batch_size=64)
+    recipe = Recipe(width=4, steps=150, batch_size=64)
     pixels = PIXELS // 2
     pixels[np.arange(100), :, :, LABELS % 3] += 60
     right = []
@@ -163,6 +180,7 @@ def test_compiled_steps_learn_what_plain_ones_learn(
 
 
 @pytest.mark.slow
+@by_the_card_itself
 def test_a_compiled_gradient_is_the_plain_one(
     gpu: torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -171,7 +189,7 @@ def test_a_compiled_gradient_is_the_plain_one(
     monkeypatch.setenv("VLPURE_CACHE", str(tmp_path))
     images = torch.randn(32, 3, 32, 32, device=gpu).contiguous(memory_format=torch.channels_last)
     gradients = []
-    network = build_classifier(Recipe(width=16), 4, weights_seed=0).to(gpu)
+    network = build_classifier(Recipe(width=4), 4, weights_seed=0).to(gpu)
     compiled = CompiledForward(compiled_forward())
     for run in (lambda work: compiled.run(network, work, "kind"), lambda work: work()):
         network.zero_grad()
@@ -205,19 +223,20 @@ def test_a_head_on_random_crops_is_recorded_too(gpu: torch.device) -> None:
 
 
 def test_equal_seeds_give_equal_weights(gpu: torch.device) -> None:
-    first, again = (trained(gpu, Recipe(width=16, steps=30)) for _ in range(2))
+    first, again = (trained(gpu, Recipe(width=4, steps=12)) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
 def test_bfloat16_in_recorded_steps_learns(gpu: torch.device) -> None:
-    weights = trained(gpu, Recipe(width=16, steps=30, precision="bf16"))
+    weights = trained(gpu, Recipe(width=4, steps=12, precision="bf16"))
     assert all(torch.isfinite(value).all() for value in weights)
 
 
+@by_the_card_itself
 def test_twenty_trainings_take_the_memory_of_two(gpu: torch.device) -> None:
     reserved = []
     for _ in range(20):
-        trained(gpu, Recipe(width=16, steps=10))
+        trained(gpu, Recipe(width=4, steps=10))
         torch.cuda.empty_cache()
         reserved.append(torch.cuda.memory_reserved())
     assert reserved[-1] == reserved[1]
@@ -239,7 +258,7 @@ def test_a_pass_over_a_pool_says_what_a_cpu_says(
 ) -> None:
     if most_bytes is not None:
         monkeypatch.setattr(resident, "_limit", lambda device: most_bytes)
-    recipe, images, idx = Recipe(width=16, eval_batch_size=32), CountingImages(PIXELS), np.arange(99, 9, -1)
+    recipe, images, idx = Recipe(width=4, eval_batch_size=32), CountingImages(PIXELS), np.arange(99, 9, -1)
     network = build_classifier(recipe, 4, weights_seed=0)
     fit(network, PIXELS, LABELS, recipe=recipe.model_copy(update={"steps": 20}), normalise=Normalise(*HALF, gpu),
         batches_seed=1, machine=Machine(device=gpu))  # fmt: skip
@@ -257,7 +276,7 @@ def test_a_pass_over_a_pool_says_what_a_cpu_says(
 
 def eoal_weights(gpu: torch.device, *, plain_steps: bool) -> list[Tensor]:
     """Of a detector trained on images of which every fourth is OOD, in two clusters."""
-    recipe = Recipe(width=16, epochs=10, batch_size=32)
+    recipe = Recipe(width=4, epochs=10, batch_size=32)
     network = build_detector(build_classifier(recipe, 4, weights_seed=0), 3, weights_seed=0)
     clusters = torch.arange(25, device=gpu) % 2
 
@@ -283,6 +302,49 @@ def test_a_detector_with_clusters_is_recorded(gpu: torch.device, monkeypatch: py
     recorded = eoal_weights(gpu, plain_steps=False)
     assert len(replays) == 10 * 4 - 2 * 3  # three batches of 32 and one of 4 in each pass
     assert all(torch.equal(one, other) for one, other in zip(plain, recorded, strict=True))
+
+
+OBJECTIVES: dict[str, Callable[[torch.device], tuple[nn.Module, Objective]]] = {
+    "negative": lambda gpu: (build_classifier(Recipe(width=4), 3, weights_seed=0), NegativeObjective(3)),
+    "energy": lambda gpu: (
+        build_classifier(Recipe(width=4), 4, weights_seed=0), EnergyObjective(weight=0.1, known=-5.0, unknown=-1.0)
+    ),
+    "evidential": lambda gpu: (
+        add_evidence(build_classifier(Recipe(width=4), 3, weights_seed=0), num_known=3, num_hidden=1, weights_seed=0),
+        EvidentialObjective(passes=10, temperature=0.5, device=gpu),  # its weight grows in every pass
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_is_recorded(name: str, gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    replays, weights = counted_replays(monkeypatch), []
+    recipe = Recipe(width=4, epochs=4, batch_size=32)
+    for plain_steps in (True, False):
+        network, objective = OBJECTIVES[name](gpu)
+        fit(
+            network, PIXELS, LABELS, recipe=recipe, normalise=Normalise(*HALF, gpu), batches_seed=1,
+            machine=Machine(device=gpu, plain_steps=plain_steps),
+            objective=objective,
+        )  # fmt: skip
+        weights.append([value.cpu() for value in network.state_dict().values()])
+    assert len(replays) == 4 * 4 - 2 * 3  # three batches of 32 and one of 4 in each pass
+    assert all(torch.equal(one, other) for one, other in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_features_of_images_and_texts_are_a_cpu_s(precision: Literal["fp32", "bf16"], gpu: torch.device) -> None:
+    clipn, found = new_clipn(small_resnet_config(32), 0).eval(), []
+    for where in ("cpu", gpu):
+        clipn.to(where)
+        images = ImageRows(clipn, ArrayImages(PIXELS), precision=precision)
+        texts = (
+            ClassRows(clipn, ("red", "green"), default_templates()[:3]),
+            SentenceRows(clipn, ("a cat", "two red dogs")),
+        )
+        found.append([images.compute(0, 60), images.compute(60, 100), *(rows.compute(0, 2) for rows in texts)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 if precision == "fp32" else 2e-2)
 
 
 @contextmanager
@@ -321,13 +383,14 @@ def test_a_contrastive_training_is_recorded(
             patch.setenv("VLPURE_CACHE", str(tmp_path / str(is_recorded)))
             if not is_recorded:
                 patch.setattr("models.contrastive.encoder.recorder", recording_nothing)
-            recipe = ContrastiveRecipe(width=8, epochs=4, batch_size=32, warmup_epochs=1, lars=lars)
+            recipe = ContrastiveRecipe(width=4, epochs=4, batch_size=32, warmup_epochs=1, lars=lars)
             features = ContrastiveFeatures(ArrayImages(PIXELS), "csi", recipe, device=gpu, progress=lambda line: None)
             found.append([value.cpu() for value in features.encoder.state_dict().values()])
     assert len(replays) == 4 * 3 - 3
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+@by_the_card_itself
 def test_too_large_a_pass_falls_back_and_then_says_what_to_lower(gpu: torch.device) -> None:
     network = build_classifier(Recipe(width=64), 4, weights_seed=0).to(gpu)
     images, idx = ArrayImages(PIXELS), np.zeros(40_000, dtype=np.int64)

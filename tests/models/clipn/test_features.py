@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from data.imageset import ArrayImages, DataSet, ImageSet, make_data_set
 from data.registry import open_data_set
+from models import graphs
 from models.clipn import source as clipn_source
 from models.clipn import stand_in
 from models.clipn.bill import feature_bill
@@ -25,10 +26,11 @@ from models.clipn.encode import TowerPass, encode_classes, network_input, resize
 from models.clipn.features import open_vision_language
 from models.clipn.model import Clipn
 from models.clipn.prompts import default_templates
-from models.clipn.recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe, small_clip_config
+from models.clipn.recipe import ClipRecipe, NoTowerRecipe, SmallClipnRecipe, small_clip_config, small_resnet_config
 from models.clipn.source import ClipnSource
 from models.clipn.stand_in import stand_in_path
 from models.clipn.tokens import tokenize_classes
+from models.clipn.training import new_clipn
 from models.clipn.weights import file_name, load_clipn, save_clipn
 
 NAMES = ("cat", "dog", "sea_lion")
@@ -261,3 +263,19 @@ def test_opening_what_is_there_needs_no_torch() -> None:
     )
     output = subprocess.check_output([sys.executable, "-c", code], cwd=Path(__file__).parents[3], text=True)
     assert output == f"{features_ND.shape} False\n"
+
+
+def test_a_tower_that_cannot_be_compiled_computes_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(network: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(graphs._Process, "failure", None)
+    monkeypatch.setattr("models.clipn.encode.compiled_forward", lambda: broken)
+    clipn = new_clipn(small_resnet_config(32), 0).eval()
+    images_B3SS = torch.randn(2, 3, 32, 32)
+    plain, compiled = (TowerPass(clipn, precision="fp32", compiled=compiled) for compiled in (False, True))
+    with torch.inference_mode():
+        assert torch.equal(plain(images_B3SS), compiled(images_B3SS))
+    assert capsys.readouterr().err == "the image tower is not compiled: RuntimeError: no C compiler\n"

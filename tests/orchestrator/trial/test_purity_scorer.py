@@ -18,9 +18,11 @@ from orchestrator.trial.purity_scorer import LocalPurityScorer, TrialScorer, ban
 from strategies.purity.contract import PurityOptions, PurityRequest, PurityScores, TanlOptions, WordOptions
 from strategies.purity.tuning import SCALES
 from strategies.purity.words import group_logits
+from tests.card import card
 
 Array = NDArray[np.float64]
 NAMES = ("a", "b", "c")
+CPU = torch.device("cpu")
 
 
 def unit(rows: Array) -> NDArray[np.float32]:
@@ -152,6 +154,20 @@ def test_the_detectors_answer_differently() -> None:
     assert len({answer.id_scores.tobytes() for answer in answers}) == 3
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the card itself is there")
+@pytest.mark.parametrize(
+    "detector",
+    ["atd", "ctw", "mcm", "neglabel", "tanl", "probe", "knn", "mahalanobis", "relative-mahalanobis", "fused"],
+)
+def test_a_card_s_answer_lies_where_it_computes(detector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request(PurityOptions(detector=detector, words=WordOptions(active=3)))  # type: ignore[arg-type]
+    here = word_scorer(monkeypatch).score(asked)
+    with card():
+        there = word_scorer(monkeypatch, torch.device("cuda")).score(asked)
+    np.testing.assert_array_equal(there.is_id, here.is_id)
+    np.testing.assert_allclose(there.id_scores, here.id_scores, rtol=1e-6)
+
+
 def test_an_unknown_data_set_is_told() -> None:
     with pytest.raises(ValueError, match="the scorer holds no features of data set elsewhere"):
         scorer().score(request(PurityOptions(), data_fingerprint="elsewhere"))
@@ -162,7 +178,7 @@ def sentences(what: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
     return unit(np.stack([np.random.default_rng(len(text) + 100 * ord(text[-3])).normal(size=8) for text in texts]))
 
 
-def word_scorer(monkeypatch: pytest.MonkeyPatch) -> LocalPurityScorer:
+def word_scorer(monkeypatch: pytest.MonkeyPatch, device: torch.device = CPU) -> LocalPurityScorer:
     """A scorer that knows a dozen words."""
     lines = [f"word{letter}" for letter in "defghijklmno"]
     synsets = [Synset(is_noun=True, kind="artifact", hypernyms=(), lemmas=(line,)) for line in lines]
@@ -171,7 +187,7 @@ def word_scorer(monkeypatch: pytest.MonkeyPatch) -> LocalPurityScorer:
     language = VisionLanguage(
         image_features_ND=IMAGES, logit_scale=20.0, encode_classes=lambda names: (YES, NO), encode_texts=sentences
     )
-    return LocalPurityScorer({"here": language}, torch.device("cpu"))
+    return LocalPurityScorer({"here": language}, device)
 
 
 def test_neglabel_compares_images_with_names_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
