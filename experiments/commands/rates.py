@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.settings.trial import TrialConfig
+from strategies.options import DetectorOptions
 
 BATCH, WIDTH, DETECTOR_BATCH = 64, 64, 128
 """Batch size and width of the measured ResNet-18, and batch size of the measured detectors."""
@@ -21,6 +22,13 @@ TEST_SHARE = 0.2
 PURITY_IMAGES = 40_000
 """Images of the measured purity request."""
 BEST_WAY = "compiled and recorded"
+DETECTORS_LIKE: Mapping[str, tuple[str, int]] = {
+    "lfosa": ("lfosa", 1), "eoal": ("eoal", 1), "eaoa": ("lfosa", 1), "e2oal": ("lfosa", 1), "bual": ("lfosa", 3),
+}  # fmt: skip
+"""Strategy -> the measured detector whose step stands for that of its own, and the trainings per round.
+
+The last three are not measured: theirs is the network of LfOSA's with another loss.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +41,7 @@ class GpuRates:
     step_ms: Mapping[tuple[int, int], tuple[float, str]]
     """(Image size, trials at a time) -> card milliseconds per step and training, and how the card was shared."""
     detector_ms: Mapping[str, Mapping[int, float]]
-    """Strategy -> image size -> milliseconds per step of its detector, alone on the card."""
+    """Measured detector -> image size -> milliseconds per step, alone on the card."""
     contrastive_ms: Mapping[int, float]
     """Image size -> milliseconds per step of CSI's encoder with 32 images."""
     pool_images: Mapping[int, float]
@@ -93,10 +101,12 @@ class GpuRates:
         if round_number == 0:
             return parts
         parts["passes"] += num_images / images
-        if trial.strategy in self.detector_ms:
-            options = trial.options.lfosa if trial.strategy == "lfosa" else trial.options.eoal
-            steps = options.epochs * max(1, round(round_number * trial.budget / options.batch_size))
-            ms = _scaled(self.detector_ms[trial.strategy], pixels) * options.batch_size / DETECTOR_BATCH
+        if trial.strategy in DETECTORS_LIKE:
+            like, trainings = DETECTORS_LIKE[trial.strategy]
+            options = getattr(trial.options, trial.strategy)
+            assert isinstance(options, DetectorOptions)
+            steps = trainings * options.epochs * max(1, round(round_number * trial.budget / options.batch_size))
+            ms = _scaled(self.detector_ms[like], pixels) * options.batch_size / DETECTOR_BATCH
             ms = ms if trial.recipe.network == "resnet18" else self.head_ms
             parts[f"detectors of {trial.strategy}"] = steps * ms / 1e3
         if trial.uses_purity:

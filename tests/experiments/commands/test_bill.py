@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.records import RoundRecord
 from orchestrator.plan import PlannedTrial
 from orchestrator.settings.grid import RunSettings
+from orchestrator.settings.reading import make_trial
 
 Planned = Callable[..., PlannedTrial]
 TWO = Capacity(cpus=2, gpus=0)
@@ -176,6 +178,22 @@ def test_rates_stand_in_where_nothing_was_measured_and_are_explained(planned_tri
     alone = rated(planned, tmp_path, gpus_per_trial=1)
     assert f"*{2 * a_round:.3g}" in alone
     assert "1 trial(s) on a card (alone): 4.00 ms" in alone
+
+
+@pytest.mark.parametrize(
+    ("strategy", "like", "trainings"),
+    [("lfosa", 2.0, 1), ("eoal", 5.0, 1), ("eaoa", 2.0, 1), ("e2oal", 2.0, 1), ("bual", 2.0, 3), ("conf", 0.0, 0)],
+)
+def test_every_detector_that_is_trained_is_in_the_bill(strategy: str, like: float, trainings: int) -> None:
+    rates = replace(RATES, detector_ms={"lfosa": {32: 2.0}, "eoal": {32: 5.0}})
+    options = {strategy: {"epochs": 10, "batch_size": 64}} if trainings else {}
+    trial = make_trial(
+        dataset="cifar10", mismatch_ratio=0.2, ood_ratio=0.2, strategy=strategy, seed=0, budget=640, options=options
+    )
+    parts = rates.round_seconds(trial, 2, pixels=32, num_images=50_000, at_once=1)
+    # In the query of round 2 there are 1,280 labels, 20 batches of 64, each half of a measured batch.
+    expected = trainings * 10 * 20 * like * 0.5 / 1e3
+    assert parts.get(f"detectors of {strategy}", 0.0) == pytest.approx(expected)
 
 
 def test_measured_rounds_go_before_rates(planned_trial: Planned, tmp_path: Path) -> None:
