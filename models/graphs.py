@@ -207,7 +207,7 @@ class CompiledForward:
     """Compiled forward and backward pass of a network; if compiling fails, the network's own."""
 
     def __init__(self, forward: Forward | None, *, what: str = "training steps are") -> None:
-        """`forward` is the result of `compiled_forward`; None leaves every network uncompiled.
+        """`forward` is `compiled_forward`; None leaves every network uncompiled.
 
         `what` is not compiled, in the line that reports a failure.
         """
@@ -262,9 +262,15 @@ def _plain_forward(network: nn.Module, inputs: Tensor) -> Any:
     return type(network).forward(network, inputs)
 
 
+def compiled_forward(network: nn.Module, inputs: Tensor) -> Any:
+    """The outputs by compiled code, which networks of equal shapes share."""
+    # The compiler is set up in the first pass, not before: CompiledForward does without it if that fails, too.
+    return _compiled()(network, inputs)
+
+
 @cache
-def compiled_forward() -> Forward:
-    """The compiled pass of any network, made once per process: networks of equal shapes share the compiled code."""
+def _compiled() -> Forward:
+    """The compiled pass of any network, made once per process."""
     compiled_folder().mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled_folder()))
     import torch._dynamo  # seconds; only trainings that compile need it

@@ -94,7 +94,7 @@ def fit(
                 network,
                 objective,
                 record=record,
-                forward=CompiledForward(compiled_forward() if compiles else None),
+                forward=CompiledForward(compiled_forward if compiles else None),
                 batch_size=recipe.batch_size,
             )
             rates = _learning_rates(recipe, num_steps, pass_steps)

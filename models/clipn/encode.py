@@ -53,7 +53,7 @@ class TowerPass:
         self._in_bf16 = precision == "bf16"
         self._visual = clipn.visual
         self._image_size = clipn.image_size
-        self._forward = CompiledForward(compiled_forward() if compiled else None, what="the image tower is")
+        self._forward = CompiledForward(compiled_forward if compiled else None, what="the image tower is")
 
     def __call__(self, images_B3SS: torch.Tensor) -> torch.Tensor:
         """Features (B, D), on the device."""

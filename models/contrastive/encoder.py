@@ -212,7 +212,7 @@ class _Training:
         last_kept = time.monotonic()
         generator = torch.Generator(device=self._device)
         compiles = worth_compiling(self._device, (epochs - first) * (len(self._pixels) // self._batch))
-        self._forward = CompiledForward(compiled_forward() if compiles else None)
+        self._forward = CompiledForward(compiled_forward if compiles else None)
         with recorder(self._device, generator, wanted=True) as record:
             replays = Replays(record)
             for epoch in range(first, epochs):

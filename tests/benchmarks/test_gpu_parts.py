@@ -32,7 +32,7 @@ def on_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Card]:
     monkeypatch.setattr(graphs, "COMPILE_FROM", graphs.COMPILE_FROM)  # the measurements set it
     monkeypatch.setattr(graphs._Process, "steps", 0)
     for module in (fit, encode, encoder):
-        monkeypatch.setattr(module, "compiled_forward", lambda: graphs._plain_forward)
+        monkeypatch.setattr(module, "compiled_forward", graphs._plain_forward)
     monkeypatch.setattr(fit, "PROGRESS_EVERY", 5)
     # A CPU without bfloat16 takes seconds per step in it.
     monkeypatch.setattr(steps, "autocast", lambda recipe, device: nullcontext())

@@ -190,7 +190,7 @@ def test_a_compiled_gradient_is_the_plain_one(
     images = torch.randn(32, 3, 32, 32, device=gpu).contiguous(memory_format=torch.channels_last)
     gradients = []
     network = build_classifier(Recipe(width=4), 4, weights_seed=0).to(gpu)
-    compiled = CompiledForward(compiled_forward())
+    compiled = CompiledForward(compiled_forward)
     for run in (lambda work: compiled.run(network, work, "kind"), lambda work: work()):
         network.zero_grad()
         run(lambda: network(images)[0].square().sum().backward())

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from models import graphs
-from models.graphs import WARM_UP, CompiledForward, Replays, recorder, worth_compiling
+from models.graphs import WARM_UP, CompiledForward, Replays, compiled_forward, recorder, worth_compiling
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -100,6 +100,17 @@ def test_what_cannot_be_compiled_is_computed_as_it_is(capsys: pytest.CaptureFixt
     assert torch.equal(outputs[0], network(torch.ones(1, 2)))
     assert capsys.readouterr().err == "training steps are not compiled: RuntimeError: no C compiler and a long trace\n"
     assert not worth_compiling(CUDA, 10**9)
+
+
+def test_a_compiler_that_cannot_be_set_up_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VLPURE_CACHE", str(tmp_path / "file"))
+    network, outputs = nn.Linear(2, 1), list[torch.Tensor]()
+    CompiledForward(compiled_forward).run(network, lambda: outputs.append(network(torch.ones(1, 2))), "kind")
+    assert torch.equal(outputs[0], network(torch.ones(1, 2)))
+    assert "training steps are not compiled: NotADirectoryError" in capsys.readouterr().err
 
 
 def test_an_error_of_the_work_itself_is_not_taken_for_the_compiler_s() -> None:

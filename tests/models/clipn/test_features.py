@@ -272,7 +272,7 @@ def test_a_tower_that_cannot_be_compiled_computes_as_it_is(
         raise RuntimeError("no C compiler")
 
     monkeypatch.setattr(graphs._Process, "failure", None)
-    monkeypatch.setattr("models.clipn.encode.compiled_forward", lambda: broken)
+    monkeypatch.setattr("models.clipn.encode.compiled_forward", broken)
     clipn = new_clipn(small_resnet_config(32), 0).eval()
     images_B3SS = torch.randn(2, 3, 32, 32)
     plain, compiled = (TowerPass(clipn, precision="fp32", compiled=compiled) for compiled in (False, True))
