@@ -186,8 +186,7 @@ What looks odd: precision does not decide. `neat` and `neat-passive` have the hi
 ID images than `random` and stand next to VLPure. The strategies that train a detector of their own in each round
 (`lfosa`, `eoal`, `e2oal`, `bual`, `eaoa`) are below `random` on average, at precisions of 56 to 72 %. Their detectors
 train for 20 epochs here, for 100 to 300 in the original studies, so that this is no judgement of the methods; and
-`vlpure`'s CLIPN knows the OOD classes. `e2oal` and `e2oal-own` were run before their mixture started from k-means, as
-it does now.
+`vlpure`'s CLIPN knows the OOD classes.
 """
 
 
