@@ -12,7 +12,7 @@ import csv
 import json
 import logging
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +97,8 @@ class Mirror:
             os.environ.setdefault(name, value)
         self._planned = {_key(p): p for p in planned}
         self._output = output
+        self._files = output.path / ".mlflow-files"
+        """Folder of what is being sent."""
         self._uri = uri
         self._experiment = experiment
         self._card = card
@@ -132,7 +134,32 @@ class Mirror:
         for file in files:
             client.log_artifact(self._parent_id, str(file), artifact_path="report")
             if file.name == f"{self._card.table}.csv":
-                log_table(client, self._parent_id, file)
+                self._log_table(client, file)
+
+    def _log_table(self, client: MlflowClient, file: Path) -> None:
+        """Let MLflow show a CSV file as the grid's table, `<name>.json`.
+
+        Unlike MLflow's own `log_table`, which appends rows: publishing again would show every row twice.
+        """
+        rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
+        name = f"{file.stem}.json"
+        self._log_files(client, self._parent_id, {name: json.dumps({"columns": rows[0], "data": rows[1:]})})
+        client.set_tag(self._parent_id, "mlflow.loggedArtifacts", json.dumps([{"path": name, "type": "table"}]))
+
+    def _log_files(self, client: MlflowClient, run_id: str, files: dict[str, str]) -> None:
+        """Attach texts as files of these names; those that are there are replaced."""
+        # Not in a temporary folder, nor by MLflow's `log_text`, which makes one: a killed process leaves it for good.
+        self._forget_files()
+        self._files.mkdir()
+        try:
+            for name, text in files.items():
+                (self._files / name).write_text(text, encoding="utf-8")
+            client.log_artifacts(run_id, str(self._files))
+        finally:
+            self._forget_files()
+
+    def _forget_files(self) -> None:
+        shutil.rmtree(self._files, ignore_errors=True)
 
     def disconnect(self) -> None:
         """Forget what is known of MLflow, so that the next call connects and reads its content again."""
@@ -146,6 +173,7 @@ class Mirror:
         if self._client is not None:
             return self._client
         check_reachable(self._uri)
+        self._forget_files()  # of a launch that was killed while it sent some
         logging.getLogger("alembic").setLevel(logging.ERROR)
         from mlflow import MlflowClient
 
@@ -200,7 +228,7 @@ class Mirror:
         else:
             run = client.create_run(self.experiment_id, tags=tags, run_name=self._card.title)
             run_id = str(run.info.run_id)
-        client.log_text(run_id, grid_settings(list(self._planned.values())), "grid.json")
+        self._log_files(client, run_id, {"grid.json": grid_settings(list(self._planned.values()))})
         return run_id
 
     def _known_children(self, client: MlflowClient) -> dict[Key, _Child]:
@@ -292,7 +320,7 @@ class Mirror:
         tags = [RunTag("rounds", str(rounds))] if child.num_sent == 0 else []
         mark = ""
         if len(records) >= rounds:
-            _log_files(client, child.run_id, trial_files(planned.trial, records))
+            self._log_files(client, child.run_id, trial_files(planned.trial, records))
             mark = _mark(records)
         while len(metrics) > MOST_METRICS or len(params) > MOST_PARAMS:
             client.log_batch(child.run_id, metrics=metrics[:MOST_METRICS], params=params[:MOST_PARAMS])
@@ -349,17 +377,6 @@ class Mirror:
         client.set_terminated(self._parent_id, status)
 
 
-def log_table(client: MlflowClient, run_id: str, file: Path) -> None:
-    """Let MLflow show a CSV file as the run's table, `<name>.json`.
-
-    Unlike MLflow's own `log_table`, which appends rows: publishing again would show every row twice.
-    """
-    rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
-    name = f"{file.stem}.json"
-    client.log_text(run_id, json.dumps({"columns": rows[0], "data": rows[1:]}), name)
-    client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": name, "type": "table"}]))
-
-
 def _key(planned: PlannedTrial) -> Key:
     return planned.fingerprint, planned.row
 
@@ -383,10 +400,3 @@ def _end(
 def _mark(records: Sequence[RoundRecord]) -> str:
     """Identifies the records of a finished trial: how many there are, and when the last one was made."""
     return f"{len(records)} rounds, {records[-1].time_ms}"
-
-
-def _log_files(client: MlflowClient, run_id: str, files: dict[str, str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, text in files.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        client.log_artifacts(run_id, folder)

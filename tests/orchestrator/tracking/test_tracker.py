@@ -244,6 +244,28 @@ def test_artefacts_stay_in_the_output_folder(output: OutputFolder, make_record: 
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
+def test_a_launch_that_is_killed_while_it_sends_files_leaves_none_for_good(
+    output: OutputFolder, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for number in range(3):
+        append(output, 0, make_record(number))
+    left = output.path / ".mlflow-files"
+    left.mkdir()
+    (left / "half.json").write_text("{")
+
+    def nowhere(*given: object, **named: object) -> str:
+        raise AssertionError("a temporary folder, which nobody would remove")
+
+    monkeypatch.setattr("tempfile.mkdtemp", nowhere)
+    (tmp_path / "table4.csv").write_text("a,b\n1,2\n")
+    sender = mirror(output, table="table4")
+    sender.catch_up(final=True)
+    sender.publish([tmp_path / "table4.csv"])
+    assert not left.exists()
+    assert not list(output.path.rglob("half.json"))
+    assert list(output.path.rglob("table4.json"))
+
+
 def test_a_trial_of_two_arms_and_of_two_tables_has_a_run_in_each(output: OutputFolder, make_record: MakeRecord) -> None:
     append(output, 0, *(make_record(number) for number in range(3)))
     arms = [planned(0), planned(0, arm="other name")]
