@@ -148,7 +148,8 @@ class Mirror:
 
     def _log_files(self, client: MlflowClient, run_id: str, files: dict[str, str]) -> None:
         """Attach texts as files of these names; those that are there are replaced."""
-        # Not in a temporary folder, nor by MLflow's `log_text`, which makes one: a killed process leaves it for good.
+        # Not in a temporary folder, nor by `log_text`, which makes one: a killed process would leave it for good. What
+        # is left here goes at the next launch, which sends grid.json first.
         self._forget_files()
         self._files.mkdir()
         try:
@@ -173,7 +174,6 @@ class Mirror:
         if self._client is not None:
             return self._client
         check_reachable(self._uri)
-        self._forget_files()  # of a launch that was killed while it sent some
         logging.getLogger("alembic").setLevel(logging.ERROR)
         from mlflow import MlflowClient
 
