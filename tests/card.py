@@ -245,9 +245,7 @@ class Stream:
         yield
 
 
-def _grouped(
-    lists: Any, with_indices: bool = False, *, group: Any = Optimizer._group_tensors_by_device_and_dtype
-) -> Any:
+def _grouped(lists: Any, with_indices: bool = False) -> Any:
     """Tensors of an optimiser, in groups that know where they lie: torch groups them in C++, which sees a CPU."""
     return {
         (values[0][0].device, dtype): (values, indices)

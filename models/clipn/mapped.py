@@ -30,6 +30,7 @@ class MappedPages:
         lines = os.fsdecode(maps.read_bytes()).splitlines() if maps.is_file() else []
         found = [match for line in lines if (match := _MAPPED_FILE.fullmatch(line))]
         self._ranges = [(int(match[1], 16), int(match[2], 16)) for match in found]
+        self._madvise = ctypes.CDLL(None).madvise
 
     def give_back(self, tensors: Iterable[Tensor]) -> None:
         """Drop the pages of those tensors that lie in a file; they are read again when they are used.
@@ -44,7 +45,7 @@ class MappedPages:
                     low = first // mmap.PAGESIZE * mmap.PAGESIZE
                     size = min(first + tensor.nbytes, stop) - low
                     # Advice: if the system refuses it, the pages stay, as they would without it.
-                    ctypes.CDLL(None).madvise(ctypes.c_void_p(low), ctypes.c_size_t(size), _DONTNEED)
+                    self._madvise(ctypes.c_void_p(low), ctypes.c_size_t(size), _DONTNEED)
 
     def give_back_after_use(self, network: nn.Module) -> None:
         """From now on drop the pages of each block of the network once its outputs are computed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,24 +50,21 @@ def plain_clip(path: Path) -> Clipn:
     return clipn
 
 
-def test_a_weights_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("load", "is_shared"),
+    [
+        pytest.param(load_pretrained_clip, False, id="for training, which would change both towers"),
+        pytest.param(load_pretrained, True, id="for features, which need no second copy"),
+    ],
+)
+def test_a_weights_file(load: Callable[..., Clipn], is_shared: bool, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps(CONFIG))
     clipn = plain_clip(tmp_path / "clip.safetensors")
-    loaded = load_pretrained_clip(str(tmp_path / "model.json"), str(tmp_path / "clip.safetensors"), progress=quiet)
+    loaded = load(str(tmp_path / "model.json"), str(tmp_path / "clip.safetensors"), progress=quiet)
     expected = clipn.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
     assert not loaded.training
-    assert loaded.text_no is not loaded.text, "training the one would change the other"
-
-
-def test_features_need_no_second_copy_of_the_text_tower(tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text(json.dumps(CONFIG))
-    clipn = plain_clip(tmp_path / "clip.safetensors")
-    loaded = load_pretrained(str(tmp_path / "model.json"), str(tmp_path / "clip.safetensors"), progress=quiet)
-    expected = clipn.state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
-    assert isinstance(loaded, Clipn)
-    assert loaded.text_no is loaded.text
+    assert (loaded.text_no is loaded.text) == is_shared
 
 
 def test_without_network_the_error_says_which_file_to_put_where(cache: Path) -> None:
